@@ -1,0 +1,63 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+#
+# Needs make and Python 3.11 or newer; everything else goes to .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# The interpreter that .venv is made from: the version of constraints.txt first.
+PYTHON ?= $(shell \
+  for python in python3.11 python3.12 python3.13 python3; do if "$$python" \
+  -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+  command -v "$$python"; break; fi; done)
+# Processes that run tests.
+JOBS ?= 2
+# More arguments for pytest, as in `make test PYTEST_ARGS='-k weighting'`.
+PYTEST_ARGS ?=
+
+# TensorFlow prints notices about absent GPUs, as errors, on every start.
+TF_CPP_MIN_LOG_LEVEL ?= 3
+export TF_CPP_MIN_LOG_LEVEL
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format clean distclean
+
+help:  ## List the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' \
+	  $(firstword $(MAKEFILE_LIST))
+
+install: $(STAMP)  ## Create .venv with the package and its test tools.
+
+demo: $(STAMP)  ## Learn a sampler for eight modes and draw what it does.
+	$(BIN)/python -m tfp_nvi.experiments.annealing --method=nvir_star \
+	  --num_densities=8 --num_restarts=3 --output_dir=results/demo
+
+test: lint  ## Lint, check the format, and run all tests.
+	$(BIN)/python -m pytest -n $(JOBS) --durations=10 $(PYTEST_ARGS)
+
+lint: $(STAMP)  ## Lint and check the format, changing nothing.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(STAMP)  ## Format the code and fix what the linter can fix.
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:  ## Remove build files, caches and the demo's results.
+	rm -rf .build dist *.egg-info .pytest_cache .ruff_cache results/demo
+	find $(wildcard benchmarks tests tfp_nvi) -name __pycache__ -type d \
+	  -prune -exec rm -rf {} +
+
+distclean: clean  ## Remove what clean removes, and .venv.
+	rm -rf $(VENV)
+
+# A second call installs again only when a requirement may have changed.
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo 'No Python 3.11 or newer on PATH;' \
+	  'name one with make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	test -x $(BIN)/pip || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/pip install -c constraints.txt -e '.[test]'
+	@touch $@

@@ -1,0 +1,237 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Every example in the documentation runs, and the public API is documented.
+
+What must hold, of every module of tfp_nvi:
+
+- it has a docstring, and an `__all__` whose names exist;
+- each function and class in `__all__` has a docstring that begins with one line
+  ending in a period;
+- each Python code fence in a docstring, and in README.md, runs by itself.
+"""
+
+import importlib
+import inspect
+import pathlib
+import pkgutil
+import re
+import runpy
+import textwrap
+import types
+from collections.abc import Iterator
+
+import pytest
+
+import tfp_nvi
+
+ROOT = pathlib.Path(__file__).parents[1]
+OPENING = re.compile(r'^[ \t]*```[ \t]*(?:python|py)\d?\b', re.I | re.M)
+FENCE = re.compile(
+  r'^(?P<indent>[ \t]*)```[ \t]*(?:python|py)\d?\b[^\n]*\n'
+  r'(?P<code>.*?)^(?P=indent)```[ \t]*$',
+  re.DOTALL | re.IGNORECASE | re.MULTILINE,
+)
+
+
+def find_modules() -> list[types.ModuleType]:
+  """All modules of tfp_nvi, the package itself first."""
+
+  def fail(name):
+    raise ImportError(f'{name} cannot be imported')
+
+  names = [
+    info.name
+    for info in pkgutil.walk_packages(
+      tfp_nvi.__path__, tfp_nvi.__name__ + '.', onerror=fail
+    )
+  ]
+  return [tfp_nvi, *map(importlib.import_module, sorted(names))]
+
+
+def public_objects(
+  modules: list[types.ModuleType],
+) -> Iterator[tuple[str, object]]:
+  """Yields (name, function or class) for what tfp_nvi defines, each once."""
+  seen = set()
+  for module in modules:
+    for name in getattr(module, '__all__', ()):
+      value = getattr(module, name, None)
+      # What tf.function makes has the documentation of what it wraps.
+      value = getattr(value, 'python_function', value)
+      defined = getattr(value, '__module__', None) or ''
+      if (
+        callable(value)
+        and defined.partition('.')[0] == module.__name__.partition('.')[0]
+        and id(value) not in seen
+      ):
+        seen.add(id(value))
+        yield f'{module.__name__}.{name}', value
+
+
+def docstrings(modules: list[types.ModuleType]) -> Iterator[tuple[str, str]]:
+  """Yields (name, docstring) of modules, public objects and their members."""
+  for module in modules:
+    yield module.__name__, module.__doc__ or ''
+  for name, value in public_objects(modules):
+    yield name, value.__doc__ or ''
+    if inspect.isclass(value):
+      for member_name, member in vars(value).items():
+        if not member_name.startswith('_') or member_name == '__init__':
+          yield f'{name}.{member_name}', getattr(member, '__doc__', '') or ''
+
+
+def fences(text: str) -> list[str]:
+  """The code of each Python fence of a text, without its indentation.
+
+  Args:
+    text: Markdown, or a docstring with its indentation.
+
+  Returns:
+    code: One string each, in order.
+
+  Raises:
+    ValueError: If a fence that is opened does not end.
+  """
+  found = [match['code'] for match in FENCE.finditer(text)]
+  if len(found) != len(OPENING.findall(text)):
+    raise ValueError(f'A code fence does not end, in: {text}')
+  return [textwrap.dedent(code) for code in found]
+
+
+def summary_problem(doc: str | None) -> str | None:
+  """What is wrong with the first line of a docstring, if anything."""
+  lines = inspect.cleandoc(doc or '').splitlines()
+  if not lines:
+    return 'no docstring'
+  if not lines[0].endswith('.'):
+    return f'first line does not end in a period: {lines[0]}'
+  if len(lines) > 1 and lines[1]:
+    return f'no empty line after the first: {lines[1]}'
+  return None
+
+
+def run_example(code: str, folder: pathlib.Path) -> None:
+  """Runs code as a program of its own, from a file that tracebacks quote."""
+  path = folder / 'example.py'
+  path.write_text(code, 'utf-8')
+  runpy.run_path(str(path), run_name='example')
+
+
+MODULES = find_modules()
+EXAMPLES = [
+  pytest.param(code, id=f'{name}-{i}')
+  for name, text in [
+    *docstrings(MODULES),
+    ('README', (ROOT / 'README.md').read_text('utf-8')),
+  ]
+  for i, code in enumerate(fences(text))
+]
+
+
+@pytest.mark.parametrize('code', EXAMPLES)
+def test_example(code, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv('MPLBACKEND', 'Agg')
+  run_example(code, tmp_path)
+
+
+@pytest.mark.parametrize('module', MODULES, ids=lambda module: module.__name__)
+def test_module_declares_its_names(module):
+  assert not summary_problem(module.__doc__)
+  names = module.__all__
+  assert len(set(names)) == len(names)
+  assert [name for name in names if not hasattr(module, name)] == []
+
+
+def test_public_objects_are_documented():
+  found = {
+    name: summary_problem(value.__doc__)
+    for name, value in public_objects(MODULES)
+  }
+  assert found
+  assert {name: problem for name, problem in found.items() if problem} == {}
+
+
+def test_fences_are_found():
+  text = """Summary.
+
+    ```python
+    if True:
+      x = 1
+    ```
+
+    ```shell
+    not python
+    ```
+  ```py
+x = 2
+  ```
+  """
+  assert fences(text) == ['if True:\n  x = 1\n', 'x = 2\n']
+
+
+def test_fence_must_end():
+  with pytest.raises(ValueError, match='does not end'):
+    fences('```python\nx = 1\n``` and more')
+
+
+def test_examples_share_no_names(tmp_path):
+  run_example('x = 1', tmp_path)
+  with pytest.raises(NameError):
+    run_example('x', tmp_path)
+
+
+def test_example_can_fail(tmp_path):
+  with pytest.raises(AssertionError):
+    run_example('assert 1 + 1 == 3', tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('doc', 'problem'),
+  [
+    (None, 'no docstring'),
+    ('  ', 'no docstring'),
+    ('Particles(values, log_weights)', 'period'),
+    ('A summary that goes\n  on.', 'period'),
+    ('A summary.\n  And more.', 'no empty line'),
+  ],
+)
+def test_summary_problem_is_found(doc, problem):
+  assert problem in summary_problem(doc)
+
+
+def test_public_objects_are_those_of_all():
+  module = types.ModuleType('own')
+  module.__all__ = ['Public', 'constant', 'other']
+  module.other = textwrap.dedent
+  module.constant = 3
+
+  class Public:
+    """A class.
+
+    ```python
+    x = 1
+    ```
+    """
+
+    def method(self):
+      """A method.
+
+      ```python
+      x = 2
+      ```
+      """
+
+    def _private(self):
+      """```python"""
+
+  Public.__module__ = 'own'
+  module.Public = Public
+  module.private = Public
+  assert [name for name, _ in public_objects([module])] == ['own.Public']
+  found = {name: fences(text) for name, text in docstrings([module])}
+  assert found == {
+    'own': [],
+    'own.Public': ['x = 1\n'],
+    'own.Public.method': ['x = 2\n'],
+  }

@@ -1,0 +1,11 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Bijectors that TensorFlow Probability lacks."""
+
+from tfp_nvi.bijectors.planar import PlanarFlow, planar_forward, planar_inverse
+
+__all__ = [
+  'PlanarFlow',
+  'planar_forward',
+  'planar_inverse',
+]

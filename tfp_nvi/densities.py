@@ -1,0 +1,573 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Sequences of intermediate densities.
+
+What must hold: a sequence has `num_densities` unnormalized densities
+`gamma_0, ..., gamma_{K-1}` over one real space, and offers
+
+```none
+num_densities         Python int, at least 2
+event_shape, dtype    nested structures: a state has leaves of shape
+                      [num_particles] + batch + event
+batch_shape           TensorShape
+evaluate(level, z)    a tuple of Tensors of shape [num_particles] + batch, all
+                      that is costly about gamma_level(z)
+log_prob(level, terms)  log gamma_level(z), cheap given those
+forward(z)            z in the space that the user's densities are written in
+inverse(x)            the other way round
+is_rollable           whether `level` may be a Tensor
+```
+
+A sampler calls `evaluate` once for each particle and level, and keeps the terms
+for the next one. `level` is a Python int; a scalar int `Tensor` inside a loop
+over levels; or a Python `range`, for all of them at once, where states have
+shape `[num_particles, num_levels] + batch + event`.
+
+Densities over constrained supports are transformed to the real space by their
+event-space bijector, Jacobian included, and samples are mapped back.
+"""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_nvi import randomness
+
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
+__all__ = [
+  'ExplicitDensities',
+  'GeometricPath',
+  'at_level',
+]
+
+_NUM_PROBES = 16
+
+
+def at_level(parameter, level, rank=None):
+  """Selects the slice of a stacked parameter that belongs to a level.
+
+  Args:
+    parameter: `Tensor` of shape `[num_levels] + batch + event`.
+    level: Python `int`, scalar int `Tensor`, or Python `range`.
+    rank: Python `int`, for a `range`: the rank to give the result, with its
+      first axis over levels, by inserting axes of size one behind that.
+
+  Returns:
+    parameter: `Tensor` of shape `batch + event`, or for a range
+      `[len(level)] + [1, ...] + batch + event`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi import densities
+  parameter = tf.reshape(tf.range(12), [3, 4])
+  assert densities.at_level(parameter, 1).shape == [4]
+  assert densities.at_level(parameter, range(1, 3), rank=3).shape == [2, 1, 4]
+  ```
+  """
+  if not isinstance(level, range):
+    return parameter[level] if isinstance(level, int) else tf.gather(
+      parameter, level
+    )
+  if (level.start, level.stop) != (0, parameter.shape[0]):
+    parameter = parameter[level.start : level.stop]
+  shape = parameter.shape.as_list()
+  if rank is not None and rank != len(shape):
+    parameter = tf.reshape(
+      parameter, shape[:1] + [1] * (rank - len(shape)) + shape[1:]
+    )
+  return parameter
+
+
+def _log_prob_fn(density, name):
+  """The unnormalized log density of anything a user may pass as one."""
+  if isinstance(density, tfd.Distribution):
+    return density.log_prob
+  if hasattr(density, 'unnormalized_log_prob'):
+    return density.unnormalized_log_prob
+  if hasattr(density, 'log_prob'):
+    return density.log_prob
+  if callable(density):
+    return density
+  raise TypeError(
+    f'`{name}` must be a tfd.Distribution, a JointDistribution, a '
+    'JointDistributionPinned, or a callable that returns an unnormalized log '
+    f'density; got {density!r}.'
+  )
+
+
+def is_sampleable(density):
+  """Whether a density can serve as an initial proposal, being normalized."""
+  return isinstance(density, tfd.Distribution)
+
+
+def _describe(structure):
+  return tf.nest.map_structure(str, structure)
+
+
+class _StateSpace:
+  """The real space of the states, and the user's space, for some densities.
+
+  Args:
+    named_densities: List of pairs of an argument's name and a density.
+    event_space_bijector: `tfb.Bijector` from the real space to the user's, or
+      `None` for the one of the last density that has one.
+  """
+
+  def __init__(self, named_densities, event_space_bijector=None):
+    described = [
+      (name, d)
+      for name, d in named_densities
+      if hasattr(d, 'event_shape') and hasattr(d, 'dtype')
+    ]
+    if not described:
+      names = ', '.join(f'`{name}`' for name, _ in named_densities)
+      raise ValueError(
+        f'One of {names} must have an `event_shape` and a `dtype`, to tell what '
+        'a state looks like; got callables only.'
+      )
+    name, reference = described[-1]
+    shape, dtype = reference.event_shape, reference.dtype
+    for other_name, other in described[:-1]:
+      self._check_same(name, shape, dtype, other_name, other)
+    if event_space_bijector is None:
+      event_space_bijector = _default_bijector(reference)
+    self.bijector = event_space_bijector
+    self.constrained_event_shape = shape
+    self.dtype = dtype
+    if self.bijector is None:
+      self.event_shape = shape
+    else:
+      self.event_shape = self.bijector.inverse_event_shape(shape)
+    self.event_ndims = tf.nest.map_structure(
+      lambda s: tf.TensorShape(s).rank, self.event_shape
+    )
+
+  @staticmethod
+  def _check_same(name, shape, dtype, other_name, other):
+    """Raises an error if two densities are not over the same space."""
+    try:
+      tf.nest.assert_same_structure(shape, other.event_shape, check_types=False)
+    except (TypeError, ValueError) as e:
+      raise ValueError(
+        f'`{name}` and `{other_name}` must be over the same structure; got '
+        f'event shapes {_describe(shape)} and {_describe(other.event_shape)}.'
+      ) from e
+    for what, ours, theirs in (
+      ('event shape', shape, other.event_shape),
+      ('dtype', dtype, other.dtype),
+    ):
+      if tf.nest.flatten(ours) != tf.nest.flatten(theirs):
+        raise ValueError(
+          f'`{name}` and `{other_name}` must have the same {what}; got '
+          f'{_describe(ours)} and {_describe(theirs)}.'
+        )
+
+  @property
+  def float_dtype(self):
+    """The dtype of log densities."""
+    for dtype in tf.nest.flatten(self.dtype):
+      if tf.as_dtype(dtype).is_floating:
+        return tf.as_dtype(dtype)
+    return tf.float32
+
+  def forward(self, state):
+    return state if self.bijector is None else self.bijector.forward(state)
+
+  def inverse(self, value):
+    return value if self.bijector is None else self.bijector.inverse(value)
+
+  def log_det_jacobian(self, state):
+    if self.bijector is None:
+      return 0.0
+    return self.bijector.forward_log_det_jacobian(state, self.event_ndims)
+
+
+def _default_bijector(density):
+  """The event-space bijector of a density; `None` for the identity."""
+  get = getattr(density, 'experimental_default_event_space_bijector', None)
+  try:
+    bijector = get() if get is not None else None
+  except NotImplementedError:
+    bijector = None
+  return None if isinstance(bijector, tfb.Identity) else bijector
+
+
+def _check_log_prob(name, value, log_prob, num_particles, float_dtype):
+  """Raises an error if a density returned something else than it should."""
+  log_prob = tf.convert_to_tensor(log_prob)
+  if log_prob.dtype != float_dtype:
+    raise ValueError(
+      f'`{name}` must return log densities of dtype {float_dtype.name}, the '
+      f'dtype of the states; got {log_prob.dtype.name}.'
+    )
+  if log_prob.shape.rank == 0 or log_prob.shape[0] != num_particles:
+    shapes = tf.nest.map_structure(lambda x: x.shape.as_list(), value)
+    raise ValueError(
+      f'`{name}` must return one log density for each particle, of shape '
+      f'[num_particles] + batch; for states of shape {shapes} it returned shape '
+      f'{log_prob.shape.as_list()}.'
+    )
+  if tf.executing_eagerly() and bool(
+    tf.reduce_any(tf.math.is_nan(log_prob))
+  ):
+    raise ValueError(
+      f'`{name}` must return log densities that are numbers or -inf; it '
+      'returned NaN for a draw from the initial density.'
+    )
+  return log_prob.shape[1:]
+
+
+class _Densities(tf.Module):
+  """What fixed and explicit sequences share: the space, and its checks."""
+
+  def __init__(self, named_densities, event_space_bijector, batch_shape, name):
+    super().__init__(name=name)
+    self._named_densities = named_densities
+    self._densities = [density for _, density in named_densities]
+    self._log_prob_fns = [_log_prob_fn(d, n) for n, d in named_densities]
+    self._space = _StateSpace(named_densities, event_space_bijector)
+    self._batch_shape = tf.TensorShape(batch_shape)
+    if is_sampleable(self.initial):
+      # In eager mode even where a user builds this inside a tf.function, as
+      # the checks look at values.
+      with tf.init_scope():
+        self.check(
+          self.initial.sample(_NUM_PROBES, seed=randomness.as_seed(0)),
+        )
+
+  @property
+  def event_shape(self):
+    """Event shape of the states, in the real space."""
+    return self._space.event_shape
+
+  @property
+  def dtype(self):
+    """Dtype of the states."""
+    return self._space.dtype
+
+  @property
+  def float_dtype(self):
+    """Dtype of log densities."""
+    return self._space.float_dtype
+
+  @property
+  def batch_shape(self):
+    """Batch shape of the densities and their parameters."""
+    return self._batch_shape
+
+  @property
+  def initial(self):
+    """The first density as it was given."""
+    return self._densities[0]
+
+  def forward(self, state):
+    """Maps states to the space that the densities are written in."""
+    return self._space.forward(state)
+
+  def inverse(self, value):
+    """Maps points of the densities' space to states."""
+    return self._space.inverse(value)
+
+  def log_det_jacobian(self, state):
+    """Log density that the event-space bijector adds to the user's."""
+    return self._space.log_det_jacobian(state)
+
+  def check(self, values):
+    """Raises an error if a density cannot be evaluated as it should.
+
+    Args:
+      values: Points of the densities' space, of shape
+        `[num_particles] + batch + event`.
+
+    Raises:
+      ValueError: If a density returns the wrong shape or dtype, or NaN, or if
+        points lie outside of the support that they are to be mapped from.
+    """
+    num_particles = tf.nest.flatten(values)[0].shape[0]
+    state = self.inverse(values)
+    last_name = self._named_densities[-1][0]
+    for part in tf.nest.flatten(state):
+      if part.dtype.is_floating and bool(
+        tf.reduce_any(tf.math.is_nan(part))
+      ):
+        raise ValueError(
+          'The initial proposal must draw from the support of '
+          f'`{last_name}`; draws of it are mapped to NaN by the event-space '
+          f'bijector {self._space.bijector!r}.'
+        )
+    batch_shape = self._batch_shape
+    for (name, _), fn in zip(
+      self._named_densities, self._log_prob_fns, strict=True
+    ):
+      shape = _check_log_prob(
+        name, values, fn(values), num_particles, self.float_dtype
+      )
+      batch_shape = tf.broadcast_static_shape(batch_shape, shape)
+    self._batch_shape = batch_shape
+
+
+class GeometricPath(_Densities):
+  """Annealing path between two densities, with a fixed or a learned schedule.
+
+  ```none
+  log gamma_k(z) = (1 - beta_k) log gamma_0(z) + beta_k log gamma_{K-1}(z)
+  ```
+
+  with `0 = beta_0 < beta_1 < ... < beta_{K-1} = 1`. A learned schedule is
+  increasing by construction: its inner values are the image of unconstrained
+  variables under `tfb.Chain([tfb.Sigmoid(), tfb.Ascending()])`.
+
+  The ends may be over a single `Tensor` or a nested structure, and over a
+  constrained support. States live in the real space; samples do not.
+
+  #### References
+
+  [1]: R. M. Neal. Annealed importance sampling. Statistics and Computing,
+       11(2), 2001. https://arxiv.org/abs/physics/9803008
+  [2]: H. Zimmermann, H. Wu, B. Esmaeili, J.-W. van de Meent. Nested
+       variational inference. NeurIPS, 2021. https://arxiv.org/abs/2106.11302
+
+  #### Examples
+
+  From the prior of a model to its posterior:
+
+  ```python
+  import tensorflow as tf
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+  tfd = tfp.distributions
+
+  model = tfd.JointDistributionNamedAutoBatched(dict(
+      scale=tfd.Gamma(2., 2.),
+      y=lambda scale: tfd.Sample(tfd.Normal(0., scale), 3)))
+  path = nvi.GeometricPath(
+      initial=tfd.JointDistributionNamedAutoBatched(
+          dict(scale=tfd.Gamma(2., 2.))),
+      target=model.experimental_pin(y=tf.constant([1., -1., 0.5])),
+      num_densities=4)
+  assert path.schedule.shape == [4]
+  ```
+  """
+
+  is_rollable = True
+
+  def __init__(
+    self,
+    initial,
+    target,
+    num_densities=None,
+    schedule=None,
+    learnable=False,
+    event_space_bijector=None,
+    batch_shape=(),
+    name='geometric_path',
+  ):
+    """Initializes the path.
+
+    Args:
+      initial: The density at the start: a `tfd.Distribution` or
+        `JointDistribution`, which then serves as the initial proposal too; or a
+        `JointDistributionPinned` or a callable that returns an unnormalized log
+        density.
+      target: The density at the end: any of these.
+      num_densities: Python `int`, at least 2: how many densities, both ends
+        included.
+        Default value: `None` (i.e., the length of `schedule`).
+      schedule: Increasing floats from 0 to 1; where a learned schedule starts.
+        Default value: `None` (i.e., equally spaced).
+      learnable: Python `bool`: whether the schedule is a variable.
+        Default value: `False`.
+      event_space_bijector: `tfb.Bijector` from the real space to the support of
+        the ends.
+        Default value: `None` (i.e., that of `target`, or if that is a callable,
+        that of `initial`).
+      batch_shape: Shape of a batch of learned schedules, such as one for each
+        of several restarts.
+        Default value: `()`.
+      name: Python `str` name of this module.
+
+    Raises:
+      TypeError: If an end is not a density.
+      ValueError: If there are fewer than two densities, the schedule does not
+        increase from 0 to 1, or the ends are not over the same space.
+    """
+    if schedule is None:
+      if num_densities is None:
+        raise ValueError(
+          'One of `num_densities` and `schedule` must be given; got neither.'
+        )
+      if num_densities < 2:
+        raise ValueError(
+          '`num_densities` must be at least 2, for the initial density and the '
+          f'target; got {num_densities}.'
+        )
+      schedule = np.linspace(0.0, 1.0, num_densities)
+    schedule = np.asarray(schedule, dtype=np.float64)
+    if schedule.ndim != 1 or schedule.size < 2:
+      raise ValueError(
+        '`schedule` must be a vector of at least 2 values; got shape '
+        f'{schedule.shape}.'
+      )
+    if num_densities is not None and num_densities != schedule.size:
+      raise ValueError(
+        f'`schedule` must have `num_densities` = {num_densities} values; got '
+        f'{schedule.size}.'
+      )
+    if (
+      schedule[0] != 0.0
+      or schedule[-1] != 1.0
+      or not np.all(np.diff(schedule) > 0.0)
+    ):
+      raise ValueError(
+        f'`schedule` must increase from 0 to 1; got {schedule.tolist()}.'
+      )
+    super().__init__(
+      [('initial', initial), ('target', target)],
+      event_space_bijector,
+      batch_shape,
+      name,
+    )
+    self.num_densities = schedule.size
+    self._schedule_batch_shape = tf.TensorShape(batch_shape).as_list()
+    self._fixed_schedule = tf.constant(schedule, self.float_dtype)
+    self._inner = None
+    if learnable and schedule.size > 2:
+      self._inner = tfp.util.TransformedVariable(
+        tf.broadcast_to(
+          self._fixed_schedule[1:-1],
+          self._schedule_batch_shape + [schedule.size - 2],
+        ),
+        tfb.Chain([tfb.Sigmoid(), tfb.Ascending()]),
+        name='schedule',
+      )
+
+  @property
+  def schedule(self):
+    """The values of beta, of shape `batch_shape + [num_densities]`."""
+    if self._inner is None:
+      return self._fixed_schedule
+    inner = tf.convert_to_tensor(self._inner)
+    end = tf.zeros_like(inner[..., :1])
+    return tf.concat([end, inner, end + 1.0], axis=-1)
+
+  def evaluate(self, level, state):
+    """Log densities of both ends, which serve every level.
+
+    Args:
+      level: Not used.
+      state: Nested structure of `Tensor`s of shape
+        `[num_particles] + batch + event`.
+
+    Returns:
+      terms: Pair of float `Tensor`s of shape `[num_particles] + batch`.
+    """
+    del level
+    value = self.forward(state)
+    log_det_jacobian = self.log_det_jacobian(state)
+    return tuple(fn(value) + log_det_jacobian for fn in self._log_prob_fns)
+
+  def log_prob(self, level, terms):
+    """Log density of a level, given the terms.
+
+    Args:
+      level: Python `int`, scalar int `Tensor`, or Python `range`.
+      terms: What `evaluate` returned.
+
+    Returns:
+      log_prob: float `Tensor` of shape `[num_particles] + batch`.
+    """
+    initial, target = terms
+    schedule = self.schedule
+    if schedule.shape.rank > 1:
+      schedule = tf.experimental.numpy.moveaxis(schedule, -1, 0)
+    beta = at_level(schedule, level, initial.shape.rank - 1)
+    # An end that is -inf counts for nothing where its power is zero, and gives
+    # a gradient of zero, not NaN, where it is not.
+    negative_infinity = tf.constant(-float('inf'), initial.dtype)
+    log_prob = tf.zeros_like(initial)
+    for power, end in ((1.0 - beta, initial), (beta, target)):
+      is_zero = tf.equal(end, negative_infinity)
+      contribution = power * tf.where(is_zero, tf.zeros_like(end), end)
+      log_prob += tf.where(
+        tf.logical_and(is_zero, power > 0.0), negative_infinity, contribution
+      )
+    return log_prob
+
+
+class ExplicitDensities(_Densities):
+  """An explicit list of densities over one space.
+
+  ```python
+  import tensorflow as tf
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+  tfd = tfp.distributions
+
+  densities = nvi.ExplicitDensities(
+      [tfd.Normal(0., scale) for scale in (4., 2., 1.)])
+  terms = densities.evaluate(1, tf.zeros([5]))
+  assert densities.log_prob(1, terms).shape == [5]
+  ```
+  """
+
+  is_rollable = False
+
+  def __init__(
+    self, densities, event_space_bijector=None, name='explicit_densities'
+  ):
+    """Initializes the sequence.
+
+    Args:
+      densities: List of at least two densities, each of a kind that
+        `GeometricPath` takes.
+      event_space_bijector: `tfb.Bijector` from the real space to the support of
+        the densities.
+        Default value: `None` (i.e., that of the last one that has one).
+      name: Python `str` name of this module.
+
+    Raises:
+      TypeError: If an element is not a density.
+      ValueError: If there are fewer than two, or they are not over the same
+        space.
+    """
+    densities = list(densities)
+    if len(densities) < 2:
+      raise ValueError(
+        f'`densities` must have at least 2 elements; got {len(densities)}.'
+      )
+    self.num_densities = len(densities)
+    super().__init__(
+      [(f'densities[{i}]', density) for i, density in enumerate(densities)],
+      event_space_bijector,
+      (),
+      name,
+    )
+
+  def evaluate(self, level, state):
+    """Log density of a level.
+
+    Args:
+      level: Python `int`.
+      state: Nested structure of `Tensor`s of shape
+        `[num_particles] + batch + event`.
+
+    Returns:
+      terms: Tuple of one float `Tensor` of shape `[num_particles] + batch`.
+    """
+    log_prob = self._log_prob_fns[level](self.forward(state))
+    return (log_prob + self.log_det_jacobian(state),)
+
+  def log_prob(self, level, terms):
+    """Log density of the level that the terms were evaluated for.
+
+    Args:
+      level: Not used.
+      terms: What `evaluate` returned.
+
+    Returns:
+      log_prob: float `Tensor` of shape `[num_particles] + batch`.
+    """
+    del level
+    return terms[0]

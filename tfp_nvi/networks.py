@@ -1,0 +1,99 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Networks with one set of weights for each level and batch member.
+
+What must hold: weights have shape `[num_levels] + batch + [inputs, outputs]`.
+Applied at one level, to inputs of shape `[num_particles] + batch + [inputs]`, or
+at a range of levels, to inputs of shape
+`[num_particles, num_levels] + batch + [inputs]`, the result is the same.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_nvi import randomness
+from tfp_nvi.densities import at_level
+
+__all__ = [
+  'StackedPerceptron',
+]
+
+
+class StackedPerceptron(tf.Module):
+  """Multilayer perceptrons with ReLU units, stacked over levels and batch.
+
+  ```python
+  import tensorflow as tf
+  import tfp_nvi as nvi
+
+  network = nvi.StackedPerceptron(
+      num_levels=7, batch_shape=[10], num_units=[2, 50, 4], seed=1)
+  assert network(3, tf.ones([36, 10, 2])).shape == [36, 10, 4]
+  assert network(range(0, 7), tf.ones([36, 7, 10, 2])).shape == [36, 7, 10, 4]
+  ```
+  """
+
+  def __init__(
+    self,
+    num_levels,
+    batch_shape,
+    num_units,
+    dtype=tf.float32,
+    seed=None,
+    name='stacked_perceptron',
+  ):
+    """Initializes the weights.
+
+    Hidden layers start uniform on `+-1 / sqrt(inputs)`, weights and biases; the
+    last layer starts at zero.
+
+    Args:
+      num_levels: Python `int`.
+      batch_shape: Shape of the batch of networks at each level.
+      num_units: Python `int`s: inputs, hidden units of each layer, outputs.
+      dtype: Floating point dtype.
+        Default value: `tf.float32`.
+      seed: Python `int` or stateless seed.
+      name: Python `str` name of this module.
+    """
+    super().__init__(name=name)
+    stack_shape = [num_levels] + tf.TensorShape(batch_shape).as_list()
+    shapes = list(zip(num_units[:-1], num_units[1:], strict=True))
+    seeds = randomness.split_seed(randomness.as_seed(seed), 2 * len(shapes))
+    self._weights, self._biases = [], []
+    for i, (inputs, outputs) in enumerate(shapes):
+      scale = 0.0 if i == len(shapes) - 1 else 1.0 / np.sqrt(inputs)
+      for variables, shape, s in (
+        (self._weights, stack_shape + [inputs, outputs], seeds[2 * i]),
+        (self._biases, stack_shape + [outputs], seeds[2 * i + 1]),
+      ):
+        values = randomness.uniform(shape, s, dtype=dtype)
+        variables.append(
+          tf.Variable(scale * (2.0 * values - 1.0), name=f'layer_{i}')
+        )
+
+  def __call__(self, level, inputs):
+    """Applies the networks.
+
+    Args:
+      level: Python `int`, scalar int `Tensor`, or Python `range`.
+      inputs: `Tensor` of shape `[num_particles] + batch + [inputs]`, or
+        `[num_particles, num_levels] + batch + [inputs]` for a range.
+
+    Returns:
+      outputs: `Tensor` of that shape with `[outputs]` last.
+    """
+    # Particles next to features, so that each network is one matrix product.
+    rank = inputs.shape.rank
+    to_front = list(range(1, rank - 1)) + [0, rank - 1]
+    to_back = [rank - 2] + list(range(rank - 2)) + [rank - 1]
+    x = inputs if rank == 2 else tf.transpose(inputs, to_front)
+    for i, (weights, bias) in enumerate(
+      zip(self._weights, self._biases, strict=True)
+    ):
+      if i > 0:
+        x = tf.nn.relu(x)
+      x = tf.matmul(x, at_level(weights, level, rank))
+      bias = at_level(bias, level, rank - 1)
+      x += bias if rank == 2 else bias[..., tf.newaxis, :]
+    return x if rank == 2 else tf.transpose(x, to_back)

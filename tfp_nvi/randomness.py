@@ -1,0 +1,329 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Stateless randomness that does not depend on how a program is executed.
+
+What holds here: a draw is a function of its seed, shape and dtype alone. It is
+the same eagerly, in a `tf.function`, and under `jit_compile=True`, up to the
+rounding of the functions that it goes through.
+
+TensorFlow's stateless ops do not promise that: for one seed they give one sample
+eagerly and another one under XLA, where they are also an order of magnitude
+slower on a CPU than the arithmetic they consist of. So the bits come from the
+Threefry-2x32 block cipher with 20 rounds, written in integer ops that XLA fuses
+and vectorizes, and `portable_sampling` lets the distributions and kernels of
+TensorFlow Probability draw from it too.
+
+#### References
+
+[1]: J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw. Parallel random numbers:
+     as easy as 1, 2, 3. Supercomputing, 2011.
+"""
+
+import contextlib
+import threading
+import types
+
+import numpy as np
+import tensorflow as tf
+from tensorflow_probability.python.internal import samplers
+
+__all__ = [
+  'as_seed',
+  'fold_in',
+  'normal',
+  'portable_sampling',
+  'split_seed',
+  'uniform',
+]
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+_PARITY = 0x1BD11BDA
+
+# What a block is for is part of its counter, so that seeds split off from a seed
+# have nothing to do with values drawn from it.
+_VALUES, _SEEDS, _FOLDED_SEEDS = range(3)
+
+
+def _rotate_left(x, distance):
+  return tf.bitwise.bitwise_or(
+    tf.bitwise.left_shift(x, tf.constant(distance, tf.uint32)),
+    tf.bitwise.right_shift(x, tf.constant(32 - distance, tf.uint32)),
+  )
+
+
+# A function with one signature is traced once; its hundred ops would otherwise
+# be built anew at every draw.
+@tf.function(
+  input_signature=[
+    tf.TensorSpec([2], tf.int32),
+    tf.TensorSpec([None], tf.int32),
+    tf.TensorSpec([], tf.int32),
+  ],
+  autograph=False,
+)
+def _threefry(seed, counter, purpose):
+  """Enciphers counters.
+
+  Args:
+    seed: int32 `Tensor` of shape `[2]`: the key.
+    counter: int32 `Tensor` of shape `[n]`: the low words of the counters.
+    purpose: Scalar int32 `Tensor`: the high word of the counters.
+
+  Returns:
+    words: uint32 `Tensor` of shape `[2 * n]`, the first words of the blocks
+      before the second ones.
+  """
+  xor = tf.bitwise.bitwise_xor
+  seed = tf.bitcast(seed, tf.uint32)
+  parity = tf.constant(_PARITY, tf.uint32)
+  keys = (seed[0], seed[1], xor(xor(seed[0], seed[1]), parity))
+  x = tf.bitcast(counter, tf.uint32) + keys[0]
+  y = tf.zeros_like(x) + (keys[1] + tf.bitcast(purpose, tf.uint32))
+  for i in range(5):
+    for distance in _ROTATIONS[i % 2]:
+      x += y
+      y = xor(_rotate_left(y, distance), x)
+    x += keys[(i + 1) % 3]
+    y += keys[(i + 2) % 3] + tf.constant(i + 1, tf.uint32)
+  return tf.concat([x, y], axis=0)
+
+
+def _words(shape, seed, purpose=_VALUES):
+  """Random uint32 words."""
+  if tf.is_tensor(shape):
+    size = tf.reduce_prod(shape)
+  else:
+    size = int(np.prod(shape, dtype=np.int64))
+  words = _threefry(tf.cast(seed, tf.int32), tf.range((size + 1) // 2), purpose)
+  return tf.reshape(words[:size], shape)
+
+
+def _drop_bits(words, count):
+  return tf.bitwise.right_shift(words, tf.constant(count, tf.uint32))
+
+
+def _midpoints(shape, seed, dtype):
+  """Values `(2 k + 1) / 2^n - 1`, uniform on (-1, 1) and never at its ends."""
+  shape = _known_shape(shape)
+  dtype = tf.as_dtype(dtype)
+  if dtype == tf.float64:
+    pairs = tf.concat([[2], shape], axis=0) if tf.is_tensor(shape) else [2, *shape]
+    words = tf.cast(_drop_bits(_words(pairs, seed), 6), tf.float64)
+    return (words[0] * 2.0**26 + words[1] + 0.5) * 2.0**-51 - 1.0
+  words = tf.bitcast(_drop_bits(_words(shape, seed), 9), tf.int32)
+  values = (tf.cast(words, tf.float32) + 0.5) * 2.0**-22 - 1.0
+  return tf.cast(values, dtype)
+
+
+def _known_shape(shape):
+  """A shape as a list of Python ints, or a `Tensor` where it is not static."""
+  static = tf.get_static_value(shape) if tf.is_tensor(shape) else shape
+  return shape if static is None else tf.TensorShape(static).as_list()
+
+
+def as_seed(seed):
+  """Converts what a user passes as `seed` to a stateless seed.
+
+  Args:
+    seed: Python `int`, int `Tensor` of shape `[2]` (a stateless seed), or
+      `None` for a seed that differs from call to call.
+
+  Returns:
+    seed: int32 `Tensor` of shape `[2]`.
+
+  Raises:
+    ValueError: If `seed` is neither.
+
+  ```python
+  from tfp_nvi import randomness
+  seed = randomness.as_seed(42)
+  assert seed.shape == [2]
+  ```
+  """
+  if seed is None:
+    seed = np.random.SeedSequence().generate_state(2, np.uint32).view(np.int32)
+  elif isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
+    words = [(int(seed) >> 32) & 0xFFFFFFFF, int(seed) & 0xFFFFFFFF]
+    seed = np.array(words, np.uint32).view(np.int32)
+  seed = tf.convert_to_tensor(seed)
+  if seed.shape != [2] or not seed.dtype.is_integer:
+    raise ValueError(
+      '`seed` must be an int, an integer Tensor of shape [2], or None; got '
+      f'shape {seed.shape} and dtype {seed.dtype.name}.'
+    )
+  return tf.cast(seed, tf.int32)
+
+
+def split_seed(seed, n):
+  """Splits a seed into `n` seeds.
+
+  Args:
+    seed: int32 `Tensor` of shape `[2]`.
+    n: Python `int`.
+
+  Returns:
+    seeds: int32 `Tensor` of shape `[n, 2]`; unpacks into `n` seeds.
+
+  ```python
+  from tfp_nvi import randomness
+  first, second = randomness.split_seed(randomness.as_seed(1), 2)
+  ```
+  """
+  return tf.bitcast(_words([n, 2], seed, _SEEDS), tf.int32)
+
+
+def fold_in(seed, data):
+  """Makes a seed that depends on `seed` and on an integer.
+
+  Args:
+    seed: int32 `Tensor` of shape `[2]`.
+    data: Scalar int `Tensor`.
+
+  Returns:
+    seed: int32 `Tensor` of shape `[2]`.
+
+  ```python
+  from tfp_nvi import randomness
+  seed_of_step_7 = randomness.fold_in(randomness.as_seed(1), 7)
+  ```
+  """
+  counter = tf.reshape(tf.cast(data, tf.int32), [1])
+  words = _threefry(tf.cast(seed, tf.int32), counter, _FOLDED_SEEDS)
+  return tf.bitcast(tf.ensure_shape(words, [2]), tf.int32)
+
+
+def normal(shape, seed, dtype=tf.float32):
+  """Draws standard normal values.
+
+  Args:
+    shape: Shape of the result.
+    seed: int32 `Tensor` of shape `[2]`.
+    dtype: Floating point dtype.
+
+  Returns:
+    values: `Tensor` of the given shape and dtype.
+
+  ```python
+  from tfp_nvi import randomness
+  noise = randomness.normal([3, 2], randomness.as_seed(1))
+  ```
+  """
+  return np.sqrt(2.0) * tf.math.erfinv(_midpoints(shape, seed, dtype))
+
+
+def uniform(shape, seed, dtype=tf.float32):
+  """Draws values that are uniform on `(0, 1)`, both ends excluded.
+
+  Args:
+    shape: Shape of the result.
+    seed: int32 `Tensor` of shape `[2]`.
+    dtype: Floating point dtype.
+
+  Returns:
+    values: `Tensor` of the given shape and dtype.
+
+  ```python
+  from tfp_nvi import randomness
+  values = randomness.uniform([3], randomness.as_seed(1))
+  ```
+  """
+  return 0.5 * (_midpoints(shape, seed, dtype) + 1.0)
+
+
+def _stateless_uniform(
+  shape, seed, minval=0, maxval=None, dtype=tf.float32, name=None
+):
+  """Stands in for `tf.random.stateless_uniform`."""
+  dtype = tf.as_dtype(dtype)
+  if dtype.is_floating:
+    minval = tf.cast(minval, dtype)
+    maxval = tf.cast(1 if maxval is None else maxval, dtype)
+    return minval + (maxval - minval) * uniform(shape, seed, dtype)
+  if dtype == tf.int32 and minval is None and maxval is None:
+    return tf.bitcast(_words(_known_shape(shape), seed, _SEEDS), tf.int32)
+  return tf.random.stateless_uniform(shape, seed, minval, maxval, dtype, name)
+
+
+def _stateless_normal(
+  shape, seed, mean=0.0, stddev=1.0, dtype=tf.float32, name=None
+):
+  """Stands in for `tf.random.stateless_normal`."""
+  del name
+  values = normal(shape, seed, dtype)
+  return tf.cast(mean, values.dtype) + tf.cast(stddev, values.dtype) * values
+
+
+def _stateless_categorical(
+  logits, num_samples, seed, dtype=tf.int64, name=None
+):
+  """Stands in for `tf.random.stateless_categorical`, by the Gumbel maximum."""
+  del name
+  logits = tf.convert_to_tensor(logits)
+  num_rows, num_classes = logits.shape.as_list()
+  num_samples = int(tf.get_static_value(num_samples))
+  values = uniform([num_rows, num_samples, num_classes], seed, logits.dtype)
+  return tf.argmax(
+    logits[:, tf.newaxis] - tf.math.log(-tf.math.log(values)),
+    axis=-1,
+    output_type=dtype or tf.int64,
+  )
+
+
+class _Overlay(types.SimpleNamespace):
+  """Attributes given here, and those of `base` for the rest."""
+
+  def __init__(self, base, **attributes):
+    super().__init__(**attributes)
+    self._base = base
+
+  def __getattr__(self, name):
+    return getattr(self._base, name)
+
+
+_lock = threading.RLock()
+_portable_tensorflow = _Overlay(
+  samplers.tf,
+  random=_Overlay(
+    samplers.tf.random,
+    experimental=_Overlay(
+      samplers.tf.random.experimental, stateless_fold_in=fold_in
+    ),
+    stateless_categorical=_stateless_categorical,
+    stateless_normal=_stateless_normal,
+    stateless_uniform=_stateless_uniform,
+  ),
+)
+
+
+@contextlib.contextmanager
+def portable_sampling():
+  """Makes TensorFlow Probability sample the same way under every execution.
+
+  TFP draws through one internal module, `samplers`. Inside this context that
+  module draws from the functions of this file, as it cannot be told to do so
+  from outside. Gamma and Poisson draws stay as they are.
+
+  Yields:
+    Nothing.
+
+  ```python
+  import tensorflow as tf
+  import tensorflow_probability as tfp
+  from tfp_nvi import randomness
+
+  def draw(seed):
+    with randomness.portable_sampling():
+      return tfp.distributions.Normal(0., 1.).sample(3, seed=seed)
+
+  seed = randomness.as_seed(1)
+  tf.debugging.assert_near(
+      draw(seed), tf.function(draw, jit_compile=True)(seed))
+  ```
+  """
+  with _lock:
+    previous = samplers.tf
+    samplers.tf = _portable_tensorflow
+    try:
+      yield
+    finally:
+      samplers.tf = previous

@@ -1,0 +1,747 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The nested importance sampler: a loop over levels.
+
+What must hold: at each level `k` the particles are properly weighted for
+`gamma_k`, whatever the transitions, the resampling function, the resampling
+policy and the initial proposal. For `k = 1, ..., K - 1`:
+
+```none
+resample            if the policy says so; all weights become their mean
+propose             z_k from z_{k-1}, by the level's transition
+reweight            log w_k = log w_{k-1} + log v_k
+reject              particles of small weight, if there is a threshold
+```
+
+Each particle's density is evaluated once for each level. Transitions that are
+stacked over levels run in one loop, whose graph does not grow with their number;
+unlike ones, in a list, are unrolled.
+"""
+
+import collections
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_nvi import densities as densities_lib
+from tfp_nvi import randomness
+from tfp_nvi import transitions as transitions_lib
+from tfp_nvi import weighting
+
+tfd = tfp.distributions
+
+__all__ = [
+  'NestedProposal',
+  'NestedSampler',
+  'Trace',
+]
+
+
+class Trace(
+  collections.namedtuple(
+    'Trace', ['particles', 'log_weights', 'log_incremental_weights']
+  )
+):
+  """Particles of all levels, for diagnostics and pictures.
+
+  Fields:
+    particles: Nested structure of `Tensor`s of shape
+      `[num_densities, num_particles] + batch + event`: what each level proposed,
+      before the next one resampled it.
+    log_weights: float `Tensor` of shape
+      `[num_densities, num_particles] + batch`.
+    log_incremental_weights: float `Tensor` of shape
+      `[num_densities - 1, num_particles] + batch`.
+  """
+
+  __slots__ = ()
+
+
+class Particles(
+  collections.namedtuple('Particles', ['state', 'terms', 'log_weights'])
+):
+  """What goes from one level to the next.
+
+  Fields:
+    state: Nested structure of `Tensor`s of shape
+      `[num_particles] + batch + event`, in the real space.
+    terms: What the densities evaluated at `state`.
+    log_weights: float `Tensor` of shape `[num_particles] + batch`.
+  """
+
+  __slots__ = ()
+
+
+class LevelRecord(
+  collections.namedtuple(
+    'LevelRecord',
+    ['previous', 'record', 'log_incremental_weights', 'particles'],
+  )
+):
+  """What happened at a level.
+
+  Fields:
+    previous: `Particles` as the level received them, after resampling.
+    record: The record of the level's `Move`.
+    log_incremental_weights: float `Tensor` of shape `[num_particles] + batch`.
+    particles: `Particles` that the level gave on.
+  """
+
+  __slots__ = ()
+
+
+class Segment(
+  collections.namedtuple(
+    'Segment', ['transition', 'first_level', 'is_rolled', 'records']
+  )
+):
+  """What happened at the levels that one transition leads to.
+
+  Fields:
+    transition: The `Transition`.
+    first_level: Python `int`: the density that its first level leads to.
+    is_rolled: Python `bool`.
+    records: A `LevelRecord` whose leaves have a first axis over levels, if
+      `is_rolled`; else a list of `LevelRecord`s.
+  """
+
+  __slots__ = ()
+
+
+class Run(
+  collections.namedtuple('Run', ['initial_move', 'initial', 'segments'])
+):
+  """A whole run of a sampler.
+
+  Fields:
+    initial_move: `Move` of the initial proposal; `None` if the proposal is the
+      initial density itself.
+    initial: `Particles` of level 0.
+    segments: List of `Segment`s.
+  """
+
+  __slots__ = ()
+
+  @property
+  def particles(self):
+    """`Particles` of the last level."""
+    last = self.segments[-1]
+    if last.is_rolled:
+      return tf.nest.map_structure(lambda x: x[-1], last.records.particles)
+    return last.records[-1].particles
+
+  def log_incremental_weights(self):
+    """All of them, of shape `[num_levels, num_particles] + batch`."""
+    return tf.concat(
+      [
+        s.records.log_incremental_weights
+        if s.is_rolled
+        else tf.stack([r.log_incremental_weights for r in s.records])
+        for s in self.segments
+      ],
+      axis=0,
+    )
+
+
+class DistributionProposal(tf.Module):
+  """An initial proposal that is a distribution over the densities' space."""
+
+  def __init__(self, distribution):
+    super().__init__(name='distribution_proposal')
+    self._distribution = distribution
+    batch_shape = tf.TensorShape([])
+    for shape in tf.nest.flatten(distribution.batch_shape):
+      batch_shape = tf.broadcast_static_shape(
+        batch_shape, tf.TensorShape(shape)
+      )
+    self.batch_shape = batch_shape
+
+  def draw(self, num_particles, batch_shape, seed):
+    """Draws points of the densities' space."""
+    extra = batch_shape[: len(batch_shape) - self.batch_shape.rank]
+    with randomness.portable_sampling():
+      return self._distribution.sample([num_particles] + extra, seed=seed)
+
+  def propose(
+    self, num_particles, batch_shape, seed, densities, reparameterize=True
+  ):
+    """Proposes states of the first level."""
+    value = self.draw(num_particles, batch_shape, seed)
+    kinds = tf.nest.flatten(self._distribution.reparameterization_type)
+    reparameterize = reparameterize and all(
+      kind == tfd.FULLY_REPARAMETERIZED for kind in kinds
+    )
+    state = densities.inverse(value)
+    fixed = tf.nest.map_structure(tf.stop_gradient, state)
+    if not reparameterize:
+      state = fixed
+
+    def log_prob_fn(z):
+      return self._distribution.log_prob(
+        densities.forward(z)
+      ) + densities.log_det_jacobian(z)
+
+    score = log_prob_fn(fixed)
+    zero = tf.zeros_like(score)
+    return transitions_lib.Move(
+      state=state,
+      log_forward=log_prob_fn(state) if reparameterize else score,
+      log_reverse=zero,
+      score=score if reparameterize else zero,
+      score_of_fixed=zero if reparameterize else score,
+      log_reverse_of_fixed=zero,
+      samples=(state,) if reparameterize else (),
+      record=seed,
+    )
+
+
+class NestedProposal(tf.Module):
+  """A nested sampler as the initial proposal of another one.
+
+  For each particle of the outer sampler the inner one is run with particles of
+  its own; one of these is taken by its weight, and the inner estimate of the
+  normalizer becomes its weight. This keeps particles properly weighted.
+
+  #### References
+
+  [1]: C. A. Naesseth, F. Lindsten, T. B. Schon. Nested sequential Monte Carlo
+       methods. ICML, 2015. https://arxiv.org/abs/1502.02536
+
+  ```python
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+  tfd = tfp.distributions
+
+  near, far = tfd.Normal(0., 1.), tfd.Normal(4., 1.)
+  path = nvi.GeometricPath(tfd.Normal(0., 3.), near, num_densities=2)
+  inner = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
+  path = nvi.GeometricPath(near, far, num_densities=3)
+  outer = nvi.NestedSampler(
+      path, nvi.GaussianTransitions(path, seed=2),
+      initial_proposal=nvi.NestedProposal(inner, num_particles=4))
+  particles = outer.sample(100, seed=3)
+  ```
+  """
+
+  def __init__(self, sampler, num_particles, name='nested_proposal'):
+    """Initializes the proposal.
+
+    Args:
+      sampler: `NestedSampler`.
+      num_particles: Python `int` number of inner particles.
+      name: Python `str` name of this module.
+
+    Raises:
+      TypeError: If `sampler` is not a `NestedSampler`.
+      ValueError: If `num_particles` is not positive.
+    """
+    super().__init__(name=name)
+    if not isinstance(sampler, NestedSampler):
+      raise TypeError(f'`sampler` must be a NestedSampler; got {sampler!r}.')
+    _check_count('num_particles', num_particles)
+    self._sampler = sampler
+    self._num_particles = num_particles
+    self.batch_shape = sampler.batch_shape
+
+  def _run(self, num_particles, batch_shape, seed):
+    """Runs the inner sampler with the outer particles as batch members."""
+    run_seed, pick_seed = tf.unstack(randomness.split_seed(seed, 2))
+    particles = self._sampler.run(
+      self._num_particles, run_seed, [num_particles] + batch_shape
+    ).particles
+    index_fn = lambda log_probs, *args, **kwargs: weighting.resample_systematic(
+      log_probs, 1, seed=pick_seed
+    )
+    picked, log_normalizer = weighting.resample(
+      particles._replace(log_weights=()),
+      particles.log_weights,
+      index_fn,
+      pick_seed,
+    )
+    picked = tf.nest.map_structure(lambda x: x[0], picked)
+    return picked, log_normalizer[0]
+
+  def draw(self, num_particles, batch_shape, seed):
+    """Draws points of the densities' space."""
+    picked, _ = self._run(num_particles, batch_shape, seed)
+    return self._sampler.densities.forward(picked.state)
+
+  def propose(
+    self, num_particles, batch_shape, seed, densities, reparameterize=True
+  ):
+    """Proposes states of the first level."""
+    del reparameterize
+    inner = self._sampler.densities
+    picked, log_normalizer = self._run(num_particles, batch_shape, seed)
+    state = densities.inverse(inner.forward(picked.state))
+    log_forward = (
+      inner.log_prob(inner.num_densities - 1, picked.terms)
+      - inner.log_det_jacobian(picked.state)
+      + densities.log_det_jacobian(state)
+      - log_normalizer
+    )
+    # A particle without weight must not become one of undefined weight.
+    log_forward = tf.where(
+      tf.equal(log_normalizer, -float('inf')),
+      tf.constant(float('inf'), log_forward.dtype),
+      log_forward,
+    )
+    state, log_forward = tf.nest.map_structure(
+      tf.stop_gradient, (state, log_forward)
+    )
+    zero = tf.zeros_like(log_forward)
+    return transitions_lib.Move(
+      state=state,
+      log_forward=log_forward,
+      log_reverse=zero,
+      score=zero,
+      score_of_fixed=zero,
+      log_reverse_of_fixed=zero,
+      samples=(),
+      record=seed,
+    )
+
+
+def _check_count(name, value):
+  """Raises an error if a count is not a positive Python int."""
+  if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    raise ValueError(f'`{name}` must be a positive Python int; got {value!r}.')
+
+
+def _stop_gradient(structure):
+  return tf.nest.map_structure(tf.stop_gradient, structure)
+
+
+class NestedSampler(tf.Module):
+  """Samples a sequence of densities, with proper weights.
+
+  #### References
+
+  [1]: H. Zimmermann, H. Wu, B. Esmaeili, J.-W. van de Meent. Nested
+       variational inference. NeurIPS, 2021. https://arxiv.org/abs/2106.11302
+  [2]: P. Del Moral, A. Doucet, A. Jasra. Sequential Monte Carlo samplers.
+       Journal of the Royal Statistical Society B, 68(3), 2006.
+
+  ```python
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+  tfd = tfp.distributions
+
+  path = nvi.GeometricPath(
+      initial=tfd.MultivariateNormalDiag([0., 0.], [5., 5.]),
+      target=lambda x: nvi.targets.ring_of_gaussians().unnormalized_log_prob(x),
+      num_densities=4, learnable=True)
+  sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
+  particles = sampler.sample(1_000, seed=2)
+  particles.log_normalizer, particles.effective_sample_size
+  mean = particles.expectation()
+  assert mean.shape == [2]
+  ```
+  """
+
+  def __init__(
+    self,
+    densities,
+    transitions,
+    initial_proposal=None,
+    resample_fn=weighting.resample_systematic,
+    resample_criterion_fn=weighting.always,
+    rejection_log_threshold_fn=None,
+    name='nested_sampler',
+  ):
+    """Initializes the sampler.
+
+    Args:
+      densities: Sequence of intermediate densities, such as a `GeometricPath`.
+      transitions: A `Transition` that leads through all levels, or a list of
+        such that do so together, one after the other.
+      initial_proposal: What to draw the first level from: a `tfd.Distribution`
+        over the space of the densities, or a `NestedProposal`.
+        Default value: `None` (i.e., the first density, if it is a
+        distribution).
+      resample_fn: Python callable with the signature of
+        `tfp.experimental.mcmc.resample_systematic`.
+        Default value: `tfp_nvi.resample_systematic`.
+      resample_criterion_fn: Python callable that takes `WeightedParticles` and
+        returns a Python `bool` or a bool `Tensor` of shape `batch` or
+        `[1] + batch`: `tfp_nvi.never`, `tfp_nvi.always`, `tfp_nvi.ess_below()`,
+        `tfp.experimental.mcmc.ess_below_threshold`.
+        Default value: `tfp_nvi.always`.
+      rejection_log_threshold_fn: Python callable from log weights, of shape
+        `[num_particles] + batch`, to the logarithm of the threshold for
+        `tfp_nvi.rejection_control` at each level, which broadcasts against
+        `batch`.
+        Default value: `None` (i.e., no rejection).
+      name: Python `str` name of this module.
+
+    Raises:
+      TypeError: If an argument is not of the kind asked for.
+      ValueError: If the transitions do not lead through as many levels as there
+        are, the batch shapes do not agree, or there is no initial proposal.
+    """
+    super().__init__(name=name)
+    self.densities = densities
+    if isinstance(transitions, transitions_lib.Transition):
+      transitions = [transitions]
+    self.transitions = list(transitions)
+    for i, transition in enumerate(self.transitions):
+      if not isinstance(transition, transitions_lib.Transition):
+        raise TypeError(
+          f'`transitions[{i}]` must be a Transition, such as KernelPair or '
+          f'BijectorTransition; got {transition!r}.'
+        )
+      transition.bind(densities)
+    num_transitions = sum(t.num_transitions for t in self.transitions)
+    if num_transitions != densities.num_densities - 1:
+      raise ValueError(
+        '`transitions` must lead through '
+        f'{densities.num_densities - 1} levels, one less than there are '
+        f'densities; got {num_transitions}.'
+      )
+    for argument, fn in (
+      ('resample_fn', resample_fn),
+      ('resample_criterion_fn', resample_criterion_fn),
+    ):
+      if not callable(fn):
+        raise TypeError(f'`{argument}` must be callable; got {fn!r}.')
+    self._resample_fn = resample_fn
+    self._resample_criterion_fn = resample_criterion_fn
+    self._rejection_log_threshold_fn = rejection_log_threshold_fn
+
+    self._initial_proposal = initial_proposal
+    self.proposes_initial = initial_proposal is None
+    if initial_proposal is None:
+      initial_proposal = densities.initial
+      if not densities_lib.is_sampleable(initial_proposal):
+        raise ValueError(
+          '`initial_proposal` must be given if the first density is not a '
+          f'tfd.Distribution; that is {initial_proposal!r}.'
+        )
+    if isinstance(initial_proposal, tfd.Distribution):
+      initial_proposal = DistributionProposal(initial_proposal)
+    elif not isinstance(initial_proposal, NestedProposal):
+      raise TypeError(
+        '`initial_proposal` must be a tfd.Distribution or a NestedProposal; '
+        f'got {initial_proposal!r}.'
+      )
+    self._proposal = initial_proposal
+    if not self.proposes_initial:
+      with tf.init_scope():
+        densities.check(
+          self._proposal.draw(
+            16,
+            self._proposal.batch_shape.as_list(),
+            randomness.as_seed(0),
+          )
+        )
+    batch_shape = tf.broadcast_static_shape(
+      densities.batch_shape, self._proposal.batch_shape
+    )
+    for i, transition in enumerate(self.transitions):
+      try:
+        batch_shape = tf.broadcast_static_shape(
+          batch_shape, transition.batch_shape
+        )
+      except ValueError as e:
+        raise ValueError(
+          f'`transitions[{i}]` must have a batch shape that broadcasts with '
+          f'that of the densities, {batch_shape.as_list()}; got '
+          f'{transition.batch_shape.as_list()}.'
+        ) from e
+    self.batch_shape = batch_shape
+    self._compiled = {}
+
+  def copy(self, **overrides):
+    """A sampler with other arguments, and the same variables.
+
+    Args:
+      **overrides: Arguments of the constructor to replace.
+
+    Returns:
+      sampler: `NestedSampler`.
+    """
+    arguments = dict(
+      densities=self.densities,
+      transitions=self.transitions,
+      initial_proposal=self._initial_proposal,
+      resample_fn=self._resample_fn,
+      resample_criterion_fn=self._resample_criterion_fn,
+      rejection_log_threshold_fn=self._rejection_log_threshold_fn,
+      name=self.name,
+    )
+    return NestedSampler(**{**arguments, **overrides})
+
+  def _resample(self, particles, seed):
+    """Resamples particles where the policy says so."""
+    criterion = self._resample_criterion_fn(
+      weighting.WeightedParticles(particles.state, particles.log_weights)
+    )
+    if isinstance(criterion, bool):
+      if not criterion:
+        return particles
+      where = None
+    else:
+      where = tf.convert_to_tensor(criterion)
+      if where.shape.rank == particles.log_weights.shape.rank:
+        where = tf.squeeze(where, axis=0)
+    (state, terms), log_weights = weighting.resample(
+      (particles.state, particles.terms),
+      particles.log_weights,
+      self._resample_fn,
+      seed,
+      where=where,
+    )
+    return Particles(state, terms, log_weights)
+
+  def _check_shapes(self, level, move, log_weights):
+    """Raises an error if a transition's log densities have the wrong shape."""
+    for field in ('log_forward', 'log_reverse'):
+      shape = getattr(move, field).shape
+      if shape.rank != 0 and shape != log_weights.shape:
+        raise ValueError(
+          f'The transition to level {level} must return a log density for each '
+          f'particle, of shape {log_weights.shape.as_list()}; its {field} has '
+          f'shape {shape.as_list()}. A kernel over vectors must be a '
+          'distribution over vectors, such as tfd.Independent.'
+        )
+
+  def step(self, transition, local_level, level, particles, noise, seeds, cut):
+    """Brings particles from one level to the next.
+
+    Args:
+      transition: `Transition`.
+      local_level: The level as the transition counts.
+      level: The level as the densities count.
+      particles: `Particles` of the level before.
+      noise: The transition's noise for this level.
+      seeds: int32 `Tensor` of shape `[2, 2]`.
+      cut: Python `bool`: whether to stop gradients between levels.
+
+    Returns:
+      record: `LevelRecord`.
+    """
+    previous = self._resample(particles, seeds[0])
+    if cut:
+      previous = _stop_gradient(previous)
+    densities = self.densities
+
+    def target_log_prob_fn(state):
+      return densities.log_prob(level, densities.evaluate(level, state))
+
+    move = transition.propose(
+      local_level, previous.state, noise, target_log_prob_fn
+    )
+    self._check_shapes(level, move, previous.log_weights)
+    terms = densities.evaluate(level, move.state)
+    log_incremental_weights = (
+      densities.log_prob(level, terms)
+      + move.log_reverse
+      - densities.log_prob(level - 1, previous.terms)
+      - move.log_forward
+    )
+    # A particle that has lost all weight stays without any.
+    log_weights = tf.where(
+      tf.equal(previous.log_weights, -float('inf')),
+      previous.log_weights,
+      previous.log_weights + log_incremental_weights,
+    )
+    if self._rejection_log_threshold_fn is not None:
+      log_weights = weighting.rejection_control(
+        log_weights, self._rejection_log_threshold_fn(log_weights), seeds[1]
+      )
+    given_on = Particles(move.state, terms, log_weights)
+    return LevelRecord(
+      previous, move.record, log_incremental_weights, given_on
+    )
+
+  def _run_segment(self, transition, first_level, particles, noise, seeds, cut):
+    """Runs the levels of one transition."""
+    num_levels = transition.num_transitions
+    is_rolled = (
+      num_levels > 1 and transition.is_rollable and self.densities.is_rollable
+    )
+
+    def step(i, particles):
+      return self.step(
+        transition,
+        i,
+        first_level + i,
+        particles,
+        tf.nest.map_structure(lambda x: x[i], noise),
+        seeds[i],
+        cut,
+      )
+
+    if not is_rolled:
+      records = []
+      for i in range(num_levels):
+        records.append(step(i, particles))
+        particles = records[-1].particles
+      return Segment(transition, first_level, False, records), particles
+
+    example = LevelRecord(
+      particles,
+      transition.record_like(
+        tf.nest.map_structure(lambda x: x[0], noise), particles.state
+      ),
+      particles.log_weights,
+      particles,
+    )
+    arrays = tf.nest.map_structure(
+      lambda x: tf.TensorArray(x.dtype, num_levels, element_shape=x.shape),
+      example,
+    )
+
+    def body(i, particles, arrays):
+      record = step(i, particles)
+      arrays = tf.nest.map_structure(
+        lambda array, x: array.write(i, x), arrays, record
+      )
+      return i + 1, record.particles, arrays
+
+    _, particles, arrays = tf.while_loop(
+      lambda i, *_: i < num_levels,
+      body,
+      (tf.constant(0), particles, arrays),
+      parallel_iterations=1,
+      maximum_iterations=num_levels,
+    )
+    records = tf.nest.map_structure(lambda array: array.stack(), arrays)
+    return Segment(transition, first_level, True, records), particles
+
+  def run(self, num_particles, seed, batch_shape=None, cut=True):
+    """Runs the sampler once; for objectives and other samplers.
+
+    Args:
+      num_particles: Python `int`.
+      seed: Stateless seed.
+      batch_shape: List of Python `int`s, to which the sampler's batch shape
+        broadcasts.
+        Default value: `None` (i.e., the sampler's batch shape).
+      cut: Python `bool`: whether to stop gradients between levels.
+        Default value: `True`.
+
+    Returns:
+      run: `Run`.
+    """
+    if batch_shape is None:
+      batch_shape = self.batch_shape.as_list()
+    sample_shape = [num_particles] + batch_shape
+    num_levels = self.densities.num_densities - 1
+    initial_seed, level_seed, *noise_seeds = tf.unstack(
+      randomness.split_seed(seed, 2 + len(self.transitions))
+    )
+    level_seeds = tf.reshape(
+      randomness.split_seed(level_seed, 2 * num_levels), [num_levels, 2, 2]
+    )
+    densities = self.densities
+    move = self._proposal.propose(
+      num_particles, batch_shape, initial_seed, densities
+    )
+    terms = tuple(
+      tf.broadcast_to(t, sample_shape) for t in densities.evaluate(0, move.state)
+    )
+    if self.proposes_initial:
+      log_weights = tf.zeros(sample_shape, densities.float_dtype)
+    else:
+      log_weights = densities.log_prob(0, terms) - move.log_forward
+    initial = particles = Particles(move.state, terms, log_weights)
+    segments = []
+    first_level = 1
+    for transition, noise_seed in zip(
+      self.transitions, noise_seeds, strict=True
+    ):
+      last_level = first_level + transition.num_transitions
+      segment, particles = self._run_segment(
+        transition,
+        first_level,
+        particles,
+        transition.draw_noise(sample_shape, noise_seed),
+        level_seeds[first_level - 1 : last_level - 1],
+        cut,
+      )
+      segments.append(segment)
+      first_level = last_level
+    return Run(None if self.proposes_initial else move, initial, segments)
+
+  def _sample(self, num_particles, seed):
+    particles = self.run(num_particles, seed).particles
+    return weighting.WeightedParticles(
+      self.densities.forward(particles.state), particles.log_weights
+    )
+
+  def _trace(self, num_particles, seed):
+    run = self.run(num_particles, seed)
+    pieces = [tf.nest.map_structure(lambda x: x[tf.newaxis], run.initial)]
+    for segment in run.segments:
+      if segment.is_rolled:
+        pieces.append(segment.records.particles)
+      else:
+        pieces.extend(
+          tf.nest.map_structure(lambda x: x[tf.newaxis], r.particles)
+          for r in segment.records
+        )
+    # Terms of unlike densities differ in kind from level to level.
+    pieces = [(piece.state, piece.log_weights) for piece in pieces]
+    state, log_weights = tf.nest.map_structure(
+      lambda *x: tf.concat(x, axis=0), *pieces
+    )
+    return Trace(
+      self.densities.forward(state), log_weights, run.log_incremental_weights()
+    )
+
+  def _call_compiled(self, method, num_particles, seed, jit_compile):
+    _check_count('num_particles', num_particles)
+    key = f'{method}, jit_compile={jit_compile}'
+    if key not in self._compiled:
+      self._compiled[key] = tf.function(
+        getattr(self, method), jit_compile=jit_compile, autograph=False
+      )
+    result = self._compiled[key](num_particles, randomness.as_seed(seed))
+    if tf.executing_eagerly():
+      is_nan = tf.math.is_nan(result.log_weights)
+      if bool(tf.reduce_any(is_nan)):
+        raise ValueError(
+          'The log weights have become NaN. `target` and the transitions must '
+          'return numbers or -inf at every state; '
+          f'{int(tf.reduce_sum(tf.cast(is_nan, tf.int32)))} of '
+          f'{is_nan.shape.num_elements()} log weights are NaN.'
+        )
+    return result
+
+  def sample(self, num_particles, seed=None, jit_compile=True):
+    """Draws properly weighted particles.
+
+    Args:
+      num_particles: Python `int`.
+      seed: Python `int` or stateless seed.
+      jit_compile: Python `bool`: whether to compile with XLA. The result is the
+        same for the same seed, up to rounding.
+        Default value: `True`.
+
+    Returns:
+      particles: `WeightedParticles` for the last density, in the space that the
+        densities are written in. `log_weights` has shape
+        `[num_particles] + batch`.
+
+    Raises:
+      ValueError: If `num_particles` is not positive, or a weight is NaN.
+    """
+    return self._call_compiled('_sample', num_particles, seed, jit_compile)
+
+  def trace(self, num_particles, seed=None, jit_compile=True):
+    """Draws properly weighted particles, and returns those of each level.
+
+    Args:
+      num_particles: Python `int`.
+      seed: Python `int` or stateless seed.
+      jit_compile: Python `bool`: whether to compile with XLA.
+        Default value: `True`.
+
+    Returns:
+      trace: `Trace`, in the space that the densities are written in.
+
+    Raises:
+      ValueError: If `num_particles` is not positive, or a weight is NaN.
+    """
+    return self._call_compiled('_trace', num_particles, seed, jit_compile)

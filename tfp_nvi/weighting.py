@@ -1,0 +1,521 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Properly weighted particles.
+
+What must hold: particles `z` and weights `w >= 0` are properly weighted for an
+unnormalized density `gamma` if, for every function `g`,
+
+```none
+E[mean_s w[s] g(z[s])] = integral gamma(z) g(z) dz.
+```
+
+Each function here keeps that property. In particular the mean weight is an
+unbiased estimate of the normalizer of `gamma`, before and after resampling and
+rejection control, because both leave `E[w g(z)]` as it is.
+
+Particles are axis 0 of every `Tensor`; what follows are batch dimensions, then
+event dimensions. Weights are kept as logarithms; `-inf` is a weight of zero. A
+batch member all of whose weights are zero has a normalizer estimate of zero,
+an effective sample size of zero, and normalized weights of zero; it does not
+disturb its neighbours. No other file reduces over the particle axis.
+"""
+
+import functools
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_nvi import randomness
+
+__all__ = [
+  'WeightedParticles',
+  'always',
+  'effective_sample_size',
+  'ess_below',
+  'log_normalizer',
+  'never',
+  'normalize_weights',
+  'rejection_control',
+  'resample',
+  'resample_systematic',
+  'weighted_log_mean_exp',
+  'weighted_mean',
+]
+
+
+def log_normalizer(log_weights):
+  """Logarithm of the mean weight: the estimate of the log normalizer.
+
+  Args:
+    log_weights: float `Tensor` of shape `[num_particles] + batch`.
+
+  Returns:
+    log_normalizer: float `Tensor` of shape `batch`; `-inf` where every weight
+      is zero.
+
+  ```python
+  import tfp_nvi as nvi
+
+  assert abs(nvi.log_normalizer([0.0, 0.0])) < 1e-6
+  ```
+  """
+  log_weights = tf.convert_to_tensor(log_weights)
+  num_particles = tf.cast(tf.shape(log_weights)[0], log_weights.dtype)
+  return tf.reduce_logsumexp(log_weights, axis=0) - tf.math.log(num_particles)
+
+
+def normalize_weights(log_weights):
+  """Weights that sum to one over the particles.
+
+  Args:
+    log_weights: float `Tensor` of shape `[num_particles] + batch`.
+
+  Returns:
+    weights: float `Tensor` of the same shape; zero, not NaN, where every weight
+      of a batch member is zero.
+
+  ```python
+  import tfp_nvi as nvi
+
+  assert nvi.normalize_weights([1.0, 1.0])[0] == 0.5
+  ```
+  """
+  log_weights = tf.convert_to_tensor(log_weights)
+  maximum = tf.reduce_max(log_weights, axis=0, keepdims=True)
+  is_zero = tf.equal(maximum, -float('inf'))
+  weights = tf.exp(
+    log_weights - tf.where(is_zero, tf.zeros_like(maximum), maximum)
+  )
+  total = tf.reduce_sum(weights, axis=0, keepdims=True)
+  return weights / tf.where(is_zero, tf.ones_like(total), total)
+
+
+def effective_sample_size(log_weights):
+  """Effective sample size, `(sum w)^2 / sum w^2`.
+
+  Args:
+    log_weights: float `Tensor` of shape `[num_particles] + batch`.
+
+  Returns:
+    effective_sample_size: float `Tensor` of shape `batch`, from 1 to
+      `num_particles`; 0 where every weight is zero.
+
+  #### References
+
+  [1]: A. Kong. A note on importance sampling using standardized weights.
+       Technical Report 348, University of Chicago, 1992.
+
+  ```python
+  import tfp_nvi as nvi
+
+  assert nvi.effective_sample_size([0.0, 0.0, 0.0]) == 3.0
+  ```
+  """
+  weights = normalize_weights(log_weights)
+  return tf.math.divide_no_nan(
+    tf.reduce_sum(weights, axis=0), tf.reduce_sum(weights**2, axis=0)
+  )
+
+
+def weighted_mean(weights, values):
+  """Sum over the particles of weights times values.
+
+  Args:
+    weights: float `Tensor` of shape `[num_particles] + batch`, usually of
+      `normalize_weights`.
+    values: `Tensor` of shape `[num_particles] + batch + event`. A value that
+      has weight zero does not count, even if it is infinite or NaN.
+
+  Returns:
+    mean: `Tensor` of shape `batch + event`.
+
+  ```python
+  import tfp_nvi as nvi
+
+  assert nvi.weighted_mean([0.5, 0.5, 0.0], [1.0, 3.0, float('inf')]) == 2.0
+  ```
+  """
+  values = tf.convert_to_tensor(values)
+  weights = tf.cast(weights, values.dtype)
+  event_ndims = values.shape.rank - weights.shape.rank
+  weights = tf.reshape(
+    weights, tf.concat([tf.shape(weights), [1] * event_ndims], axis=0)
+  )
+  return tf.reduce_sum(tf.math.multiply_no_nan(values, weights), axis=0)
+
+
+def weighted_log_mean_exp(weights, values):
+  """Logarithm of the weighted mean of `exp(values)`.
+
+  With the normalized weights that particles bring into a level and the log
+  incremental weights of that level this estimates the logarithm of the ratio
+  of the two normalizers.
+
+  Args:
+    weights: float `Tensor` of shape `[num_particles] + batch`.
+    values: float `Tensor` of the same shape.
+
+  Returns:
+    log_mean: float `Tensor` of shape `batch`.
+
+  ```python
+  import tfp_nvi as nvi
+
+  assert nvi.weighted_log_mean_exp([0.5, 0.5], [2.0, 2.0]) == 2.0
+  ```
+  """
+  return tf.reduce_logsumexp(values + tf.math.log(weights), axis=0)
+
+
+class WeightedParticles(tfp.experimental.mcmc.WeightedParticles):
+  """Properly weighted particles: a named tuple that can answer questions.
+
+  Fields:
+    particles: Nested structure of `Tensor`s of shape
+      `[num_particles] + batch + event`.
+    log_weights: float `Tensor` of shape `[num_particles] + batch`. Their mean
+      weight estimates the normalizer: these weights are not normalized.
+
+  ```python
+  import tensorflow as tf
+  import tfp_nvi as nvi
+
+  particles = nvi.WeightedParticles(
+    particles=tf.constant([1.0, 2.0, 4.0]),
+    log_weights=tf.math.log([2.0, 1.0, 1.0]),
+  )
+  assert abs(particles.expectation() - 2.0) < 1e-6
+  assert abs(particles.effective_sample_size - 16.0 / 6.0) < 1e-5
+  ```
+  """
+
+  __slots__ = ()
+
+  @property
+  def log_normalizer(self):
+    """Estimate of the log normalizer, of shape `batch`."""
+    return log_normalizer(self.log_weights)
+
+  @property
+  def effective_sample_size(self):
+    """Effective sample size, of shape `batch`."""
+    return effective_sample_size(self.log_weights)
+
+  @property
+  def weights(self):
+    """Weights that sum to one, of shape `[num_particles] + batch`."""
+    return normalize_weights(self.log_weights)
+
+  def expectation(self, fn=lambda x: x):
+    """Self-normalized estimate of the expectation of a function.
+
+    Args:
+      fn: Python callable from `particles` to a nested structure of `Tensor`s of
+        shape `[num_particles] + batch + event`.
+        Default value: the identity, for the mean.
+
+    Returns:
+      expectation: Nested structure of `Tensor`s of shape `batch + event`.
+    """
+    return tf.nest.map_structure(
+      functools.partial(weighted_mean, self.weights), fn(self.particles)
+    )
+
+  def resample(self, seed=None, resample_fn=None):
+    """Draws particles of equal weight.
+
+    Args:
+      seed: Python `int` or stateless seed.
+      resample_fn: As in `tfp_nvi.resample`.
+        Default value: `None` (i.e., `tfp_nvi.resample_systematic`).
+
+    Returns:
+      particles: `WeightedParticles` all of whose weights are the mean weight.
+    """
+    particles, log_weights = resample(
+      self.particles,
+      self.log_weights,
+      resample_fn or resample_systematic,
+      randomness.as_seed(seed),
+    )
+    return WeightedParticles(particles, log_weights)
+
+
+def resample_systematic(
+  log_probs, event_size, sample_shape=(), particles_dim=0, seed=None, name=None
+):
+  """Systematic resampling in linear time.
+
+  Draws the same way as `tfp.experimental.mcmc.resample_systematic`, whose
+  signature it has, but places the ancestors by counting where that function
+  sorts: in a compiled loop this is the difference between two and thirty
+  microseconds for 36 particles, and between a fifth of a millisecond and eight
+  milliseconds for 10,000.
+
+  Particle `i` gets as many of the points `u, u + 1, ..., u + event_size - 1` as
+  fall into its share of `[0, event_size)`, where `u` is uniform on `[0, 1)`:
+  the expected number of its offspring is `event_size` times its weight.
+
+  Args:
+    log_probs: float `Tensor` of shape `[num_particles] + batch`, normalized
+      over axis 0.
+    event_size: Python `int` number of draws.
+    sample_shape: Shape of independent repetitions, placed behind the draws.
+      Default value: `()`.
+    particles_dim: Python `int` axis of the particles.
+      Default value: `0`.
+    seed: Python `int` or stateless seed.
+    name: Python `str` name for ops created by this function.
+
+  Returns:
+    indices: int32 `Tensor` of shape `[event_size] + sample_shape + batch`.
+
+  #### References
+
+  [1]: J. Carpenter, P. Clifford, P. Fearnhead. An improved particle filter for
+       non-linear problems. IEE Proceedings - Radar, Sonar and Navigation, 1999.
+
+  ```python
+  import tensorflow as tf
+  import tfp_nvi as nvi
+
+  indices = nvi.resample_systematic(
+    tf.math.log([0.25, 0.75]), event_size=4, seed=1
+  )
+  assert list(indices.numpy()) == [0, 1, 1, 1]
+  ```
+  """
+  with tf.name_scope(name or 'resample_systematic'):
+    probs = tf.exp(tf.convert_to_tensor(log_probs))
+    probs = tf.experimental.numpy.moveaxis(probs, particles_dim, -1)
+    sample_shape = tf.TensorShape(sample_shape).as_list()
+    batch_shape = sample_shape + probs.shape[:-1].as_list()
+    num_particles = probs.shape[-1]
+    cumulative = tf.cumsum(probs, axis=-1)
+    # Divided by its last entry, so that no rounding leaves points behind the
+    # last particle that has any weight.
+    cumulative = tf.broadcast_to(
+      cumulative / cumulative[..., -1:], batch_shape + [num_particles]
+    )
+    offsets = randomness.uniform(
+      batch_shape + [1], randomness.as_seed(seed), dtype=probs.dtype
+    )
+    first_after = tf.cast(
+      tf.math.ceil(cumulative * tf.cast(event_size, probs.dtype) - offsets),
+      tf.int32,
+    )
+    # The ancestor of a point is the number of particles whose share ends at or
+    # before it.
+    rows = tf.reshape(first_after, [-1, num_particles])
+    num_rows = rows.shape[0]
+    ends = tf.scatter_nd(
+      tf.stack(
+        [
+          tf.broadcast_to(tf.range(num_rows)[:, tf.newaxis], rows.shape),
+          rows,
+        ],
+        axis=-1,
+      ),
+      tf.ones_like(rows),
+      [num_rows, event_size + 1],
+    )
+    indices = tf.minimum(
+      tf.cumsum(ends, axis=-1)[:, :event_size], num_particles - 1
+    )
+    indices = tf.reshape(indices, batch_shape + [event_size])
+    return tf.experimental.numpy.moveaxis(indices, -1, particles_dim)
+
+
+def _gather_ancestors(values, indices):
+  """Selects along axis 0 with indices of shape `[num_particles] + batch`."""
+  if indices.shape.rank == 1:
+    return tf.gather(values, indices)
+  batch_shape = indices.shape[1:].as_list()
+  positions = tf.meshgrid(
+    tf.range(indices.shape[0]), *map(tf.range, batch_shape), indexing='ij'
+  )
+  return tf.gather_nd(values, tf.stack([indices] + positions[1:], axis=-1))
+
+
+def resample(particles, log_weights, resample_fn, seed, where=None):
+  """Resamples particles; the weights all become the mean weight.
+
+  Args:
+    particles: Nested structure of `Tensor`s of shape
+      `[num_particles] + batch + event`.
+    log_weights: float `Tensor` of shape `[num_particles] + batch`.
+    resample_fn: Python callable with the signature of
+      `tfp.experimental.mcmc.resample_systematic`, one of TFP's or another one
+      with an expected number of offspring proportional to the weight.
+    seed: Stateless seed.
+    where: Optional bool `Tensor` of shape `batch`: which batch members to
+      resample. The others stay as they are.
+      Default value: `None` (i.e., all).
+
+  Returns:
+    particles: As `particles`.
+    log_weights: As `log_weights`.
+
+  ```python
+  import tensorflow as tf
+  import tfp_nvi as nvi
+  from tfp_nvi import randomness
+
+  particles, log_weights = nvi.resample(
+    tf.constant([1.0, 2.0]),
+    tf.math.log([0.0, 4.0]),
+    nvi.resample_systematic,
+    seed=randomness.as_seed(1),
+  )
+  assert list(particles.numpy()) == [2.0, 2.0]
+  assert list(tf.exp(log_weights).numpy()) == [2.0, 2.0]
+  ```
+  """
+  num_particles = log_weights.shape[0]
+  log_mean = log_normalizer(log_weights)
+  # Where every weight is zero any ancestors will do; equal probabilities keep
+  # the resampling function from dividing by zero.
+  safe_log_weights = tf.where(
+    tf.equal(log_mean, -float('inf')), tf.zeros_like(log_weights), log_weights
+  )
+  with randomness.portable_sampling():
+    indices = resample_fn(
+      tf.math.log_softmax(safe_log_weights, axis=0),
+      num_particles,
+      (),
+      seed=seed,
+    )
+  resampled_log_weights = tf.broadcast_to(log_mean, log_weights.shape)
+  if where is not None:
+    identity = tf.reshape(
+      tf.range(num_particles), [-1] + [1] * (log_weights.shape.rank - 1)
+    )
+    indices = tf.where(where, indices, identity)
+    resampled_log_weights = tf.where(where, resampled_log_weights, log_weights)
+  return (
+    tf.nest.map_structure(lambda x: _gather_ancestors(x, indices), particles),
+    resampled_log_weights,
+  )
+
+
+def rejection_control(log_weights, log_threshold, seed):
+  """Rejects particles of small weight, without bias.
+
+  A particle is kept with probability `min(1, w / c)`; a kept weight becomes
+  `max(w, c)` and a rejected one `0`, so that its expectation stays `w`.
+
+  Args:
+    log_weights: float `Tensor` of shape `[num_particles] + batch`.
+    log_threshold: float `Tensor` that broadcasts against `batch`: the logarithm
+      of `c`. It may depend on the weights.
+    seed: Stateless seed.
+
+  Returns:
+    log_weights: float `Tensor` of shape `[num_particles] + batch`.
+
+  #### References
+
+  [1]: J. S. Liu, R. Chen, W. H. Wong. Rejection control and sequential
+       importance sampling. Journal of the American Statistical Association,
+       93(443), 1998.
+
+  ```python
+  import tensorflow as tf
+  import tfp_nvi as nvi
+  from tfp_nvi import randomness
+
+  log_weights = nvi.rejection_control(
+    tf.math.log([0.01, 1.0, 7.0]), log_threshold=0.0, seed=randomness.as_seed(1)
+  )
+  assert list(tf.exp(log_weights).numpy()[1:]) == [1.0, 7.0]
+  ```
+  """
+  log_weights = tf.convert_to_tensor(log_weights)
+  log_threshold = tf.broadcast_to(
+    tf.cast(log_threshold, log_weights.dtype), log_weights.shape
+  )
+  log_uniform = tf.math.log(
+    randomness.uniform(
+      log_weights.shape, randomness.as_seed(seed), dtype=log_weights.dtype
+    )
+  )
+  # Written without the difference of the two, which is NaN where both are -inf.
+  is_kept = log_uniform + log_threshold < log_weights
+  return tf.where(
+    is_kept,
+    tf.maximum(log_weights, log_threshold),
+    tf.constant(-float('inf'), log_weights.dtype),
+  )
+
+
+def never(weighted_particles):
+  """Resampling policy: never.
+
+  Args:
+    weighted_particles: `WeightedParticles`.
+
+  Returns:
+    Python `False`.
+
+  ```python
+  import tfp_nvi as nvi
+
+  assert nvi.never(None) is False
+  ```
+  """
+  del weighted_particles
+  return False
+
+
+def always(weighted_particles):
+  """Resampling policy: before every level after the first.
+
+  Args:
+    weighted_particles: `WeightedParticles`.
+
+  Returns:
+    Python `True`.
+
+  ```python
+  import tfp_nvi as nvi
+
+  assert nvi.always(None) is True
+  ```
+  """
+  del weighted_particles
+  return True
+
+
+def ess_below(threshold=0.5):
+  """Resampling policy: when the effective sample size has fallen.
+
+  The same as `tfp.experimental.mcmc.ess_below_threshold` with a threshold of
+  one's own.
+
+  Args:
+    threshold: Python `float`, as a share of the number of particles.
+      Default value: `0.5`.
+
+  Returns:
+    resample_criterion_fn: Python callable from `WeightedParticles` to a bool
+      `Tensor` of shape `batch`.
+
+  Raises:
+    ValueError: If `threshold` is not between 0 and 1.
+
+  ```python
+  import tfp_nvi as nvi
+
+  criterion = nvi.ess_below(0.9)
+  assert criterion(nvi.WeightedParticles([1.0, 2.0], [0.0, 3.0]))
+  ```
+  """
+  if not 0.0 <= threshold <= 1.0:
+    raise ValueError(f'`threshold` must be between 0 and 1; got {threshold}.')
+
+  def criterion(weighted_particles):
+    log_weights = tf.convert_to_tensor(weighted_particles.log_weights)
+    num_particles = tf.cast(tf.shape(log_weights)[0], log_weights.dtype)
+    return effective_sample_size(log_weights) < threshold * num_particles
+
+  return criterion
