@@ -12,6 +12,7 @@ event_shape, dtype    nested structures: a state has leaves of shape
 batch_shape           TensorShape
 evaluate(level, z)    a tuple of Tensors of shape [num_particles] + batch, all
                       that is costly about gamma_level(z)
+evaluate_fixed(level, z, terms)   the same, with z held fixed in gradients
 log_prob(level, terms)  log gamma_level(z), cheap given those
 forward(z)            z in the space that the user's densities are written in
 inverse(x)            the other way round
@@ -194,6 +195,11 @@ def _default_bijector(density):
   return None if isinstance(bijector, tfb.Identity) else bijector
 
 
+def _has_nan(x):
+  """Whether there is a NaN, as far as values are known: in eager mode."""
+  return tf.executing_eagerly() and bool(tf.reduce_any(tf.math.is_nan(x)))
+
+
 def _check_log_prob(name, value, log_prob, num_particles, float_dtype):
   """Raises an error if a density returned something else than it should."""
   log_prob = tf.convert_to_tensor(log_prob)
@@ -209,9 +215,7 @@ def _check_log_prob(name, value, log_prob, num_particles, float_dtype):
       f'[num_particles] + batch; for states of shape {shapes} it returned shape '
       f'{log_prob.shape.as_list()}.'
     )
-  if tf.executing_eagerly() and bool(
-    tf.reduce_any(tf.math.is_nan(log_prob))
-  ):
+  if _has_nan(log_prob):
     raise ValueError(
       f'`{name}` must return log densities that are numbers or -inf; it '
       'returned NaN for a draw from the initial density.'
@@ -229,13 +233,9 @@ class _Densities(tf.Module):
     self._log_prob_fns = [_log_prob_fn(d, n) for n, d in named_densities]
     self._space = _StateSpace(named_densities, event_space_bijector)
     self._batch_shape = tf.TensorShape(batch_shape)
+    self._has_variables = False
     if is_sampleable(self.initial):
-      # In eager mode even where a user builds this inside a tf.function, as
-      # the checks look at values.
-      with tf.init_scope():
-        self.check(
-          self.initial.sample(_NUM_PROBES, seed=randomness.as_seed(0)),
-        )
+      self.check(self.initial.sample(_NUM_PROBES, seed=randomness.as_seed(0)))
 
   @property
   def event_shape(self):
@@ -274,6 +274,24 @@ class _Densities(tf.Module):
     """Log density that the event-space bijector adds to the user's."""
     return self._space.log_det_jacobian(state)
 
+  def evaluate_fixed(self, level, state, terms):
+    """The terms at a state that is held fixed, for gradients by parameters.
+
+    Args:
+      level: As in `evaluate`.
+      state: As in `evaluate`.
+      terms: What `evaluate` returned for this state.
+
+    Returns:
+      terms: Equal to `terms`; differentiable in the densities' variables alone.
+        Where there are none, nothing is evaluated again.
+    """
+    if not self._has_variables:
+      return tf.nest.map_structure(tf.stop_gradient, terms)
+    return self.evaluate(
+      level, tf.nest.map_structure(tf.stop_gradient, state)
+    )
+
   def check(self, values):
     """Raises an error if a density cannot be evaluated as it should.
 
@@ -289,23 +307,22 @@ class _Densities(tf.Module):
     state = self.inverse(values)
     last_name = self._named_densities[-1][0]
     for part in tf.nest.flatten(state):
-      if part.dtype.is_floating and bool(
-        tf.reduce_any(tf.math.is_nan(part))
-      ):
+      if part.dtype.is_floating and _has_nan(part):
         raise ValueError(
           'The initial proposal must draw from the support of '
           f'`{last_name}`; draws of it are mapped to NaN by the event-space '
           f'bijector {self._space.bijector!r}.'
         )
-    batch_shape = self._batch_shape
     for (name, _), fn in zip(
       self._named_densities, self._log_prob_fns, strict=True
     ):
+      with tf.GradientTape() as tape:
+        log_prob = fn(values)
       shape = _check_log_prob(
-        name, values, fn(values), num_particles, self.float_dtype
+        name, values, log_prob, num_particles, self.float_dtype
       )
-      batch_shape = tf.broadcast_static_shape(batch_shape, shape)
-    self._batch_shape = batch_shape
+      self._batch_shape = tf.broadcast_static_shape(self._batch_shape, shape)
+      self._has_variables |= bool(tape.watched_variables())
 
 
 class GeometricPath(_Densities):

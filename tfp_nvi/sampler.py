@@ -132,15 +132,39 @@ class Run(
 
   def log_incremental_weights(self):
     """All of them, of shape `[num_levels, num_particles] + batch`."""
+    return self._stack(lambda record: record.log_incremental_weights)
+
+  def mean_log_incremental_weights(self):
+    """Their means by the weights received, of shape `[num_levels] + batch`."""
+    log_weights = self._stack(lambda record: record.previous.log_weights)
+    axes = [1, 0, *range(2, log_weights.shape.rank)]
+    return weighting.weighted_mean(
+      weighting.normalize_weights(tf.transpose(log_weights, axes)),
+      tf.transpose(self.log_incremental_weights(), axes),
+    )
+
+  def _stack(self, get):
     return tf.concat(
       [
-        s.records.log_incremental_weights
-        if s.is_rolled
-        else tf.stack([r.log_incremental_weights for r in s.records])
+        get(s.records) if s.is_rolled else tf.stack(list(map(get, s.records)))
         for s in self.segments
       ],
       axis=0,
     )
+
+
+class Gradients(
+  collections.namedtuple(
+    'Gradients', ['cut', 'reparameterize', 'log_forward_fn']
+  )
+):
+  """How a run is to be differentiated; see `NestedSampler.run`."""
+
+  __slots__ = ()
+
+
+def _log_forward(move):
+  return move.log_forward
 
 
 class DistributionProposal(tf.Module):
@@ -426,14 +450,11 @@ class NestedSampler(tf.Module):
       )
     self._proposal = initial_proposal
     if not self.proposes_initial:
-      with tf.init_scope():
-        densities.check(
-          self._proposal.draw(
-            16,
-            self._proposal.batch_shape.as_list(),
-            randomness.as_seed(0),
-          )
+      densities.check(
+        self._proposal.draw(
+          16, self._proposal.batch_shape.as_list(), randomness.as_seed(0)
         )
+      )
     batch_shape = tf.broadcast_static_shape(
       densities.batch_shape, self._proposal.batch_shape
     )
@@ -505,7 +526,9 @@ class NestedSampler(tf.Module):
           'distribution over vectors, such as tfd.Independent.'
         )
 
-  def step(self, transition, local_level, level, particles, noise, seeds, cut):
+  def step(
+    self, transition, local_level, level, particles, noise, seeds, gradients
+  ):
     """Brings particles from one level to the next.
 
     Args:
@@ -515,13 +538,13 @@ class NestedSampler(tf.Module):
       particles: `Particles` of the level before.
       noise: The transition's noise for this level.
       seeds: int32 `Tensor` of shape `[2, 2]`.
-      cut: Python `bool`: whether to stop gradients between levels.
+      gradients: `Gradients`.
 
     Returns:
       record: `LevelRecord`.
     """
     previous = self._resample(particles, seeds[0])
-    if cut:
+    if gradients.cut:
       previous = _stop_gradient(previous)
     densities = self.densities
 
@@ -529,7 +552,11 @@ class NestedSampler(tf.Module):
       return densities.log_prob(level, densities.evaluate(level, state))
 
     move = transition.propose(
-      local_level, previous.state, noise, target_log_prob_fn
+      local_level,
+      previous.state,
+      noise,
+      target_log_prob_fn,
+      gradients.reparameterize,
     )
     self._check_shapes(level, move, previous.log_weights)
     terms = densities.evaluate(level, move.state)
@@ -537,7 +564,7 @@ class NestedSampler(tf.Module):
       densities.log_prob(level, terms)
       + move.log_reverse
       - densities.log_prob(level - 1, previous.terms)
-      - move.log_forward
+      - gradients.log_forward_fn(move)
     )
     # A particle that has lost all weight stays without any.
     log_weights = tf.where(
@@ -554,7 +581,9 @@ class NestedSampler(tf.Module):
       previous, move.record, log_incremental_weights, given_on
     )
 
-  def _run_segment(self, transition, first_level, particles, noise, seeds, cut):
+  def _run_segment(
+    self, transition, first_level, particles, noise, seeds, gradients
+  ):
     """Runs the levels of one transition."""
     num_levels = transition.num_transitions
     is_rolled = (
@@ -569,7 +598,7 @@ class NestedSampler(tf.Module):
         particles,
         tf.nest.map_structure(lambda x: x[i], noise),
         seeds[i],
-        cut,
+        gradients,
       )
 
     if not is_rolled:
@@ -609,7 +638,15 @@ class NestedSampler(tf.Module):
     records = tf.nest.map_structure(lambda array: array.stack(), arrays)
     return Segment(transition, first_level, True, records), particles
 
-  def run(self, num_particles, seed, batch_shape=None, cut=True):
+  def run(
+    self,
+    num_particles,
+    seed,
+    batch_shape=None,
+    cut=True,
+    reparameterize=True,
+    log_forward_fn=_log_forward,
+  ):
     """Runs the sampler once; for objectives and other samplers.
 
     Args:
@@ -620,10 +657,16 @@ class NestedSampler(tf.Module):
         Default value: `None` (i.e., the sampler's batch shape).
       cut: Python `bool`: whether to stop gradients between levels.
         Default value: `True`.
+      reparameterize: Python `bool`: whether states are to be differentiable
+        where they can be.
+        Default value: `True`.
+      log_forward_fn: Python callable from a `Move` to its `log_forward`, to
+        give that another gradient.
 
     Returns:
       run: `Run`.
     """
+    gradients = Gradients(cut, reparameterize, log_forward_fn)
     if batch_shape is None:
       batch_shape = self.batch_shape.as_list()
     sample_shape = [num_particles] + batch_shape
@@ -636,7 +679,7 @@ class NestedSampler(tf.Module):
     )
     densities = self.densities
     move = self._proposal.propose(
-      num_particles, batch_shape, initial_seed, densities
+      num_particles, batch_shape, initial_seed, densities, reparameterize
     )
     terms = tuple(
       tf.broadcast_to(t, sample_shape) for t in densities.evaluate(0, move.state)
@@ -644,7 +687,7 @@ class NestedSampler(tf.Module):
     if self.proposes_initial:
       log_weights = tf.zeros(sample_shape, densities.float_dtype)
     else:
-      log_weights = densities.log_prob(0, terms) - move.log_forward
+      log_weights = densities.log_prob(0, terms) - log_forward_fn(move)
     initial = particles = Particles(move.state, terms, log_weights)
     segments = []
     first_level = 1
@@ -658,7 +701,7 @@ class NestedSampler(tf.Module):
         particles,
         transition.draw_noise(sample_shape, noise_seed),
         level_seeds[first_level - 1 : last_level - 1],
-        cut,
+        gradients,
       )
       segments.append(segment)
       first_level = last_level

@@ -33,11 +33,13 @@ __all__ = [
   'effective_sample_size',
   'ess_below',
   'log_normalizer',
+  'mean',
   'never',
   'normalize_weights',
   'rejection_control',
   'resample',
   'resample_systematic',
+  'total',
   'weighted_log_mean_exp',
   'weighted_mean',
 ]
@@ -142,6 +144,40 @@ def weighted_mean(weights, values):
     weights, tf.concat([tf.shape(weights), [1] * event_ndims], axis=0)
   )
   return tf.reduce_sum(tf.math.multiply_no_nan(values, weights), axis=0)
+
+
+def mean(values):
+  """Plain mean over the particles.
+
+  Args:
+    values: `Tensor` of shape `[num_particles] + shape`.
+
+  Returns:
+    mean: `Tensor` of that shape.
+
+  ```python
+  from tfp_nvi import weighting
+  assert weighting.mean([1., 3.]) == 2.
+  ```
+  """
+  return tf.reduce_mean(values, axis=0)
+
+
+def total(values):
+  """Plain sum over the particles.
+
+  Args:
+    values: `Tensor` of shape `[num_particles] + shape`.
+
+  Returns:
+    total: `Tensor` of that shape.
+
+  ```python
+  from tfp_nvi import weighting
+  assert weighting.total([1., 3.]) == 4.
+  ```
+  """
+  return tf.reduce_sum(values, axis=0)
 
 
 def weighted_log_mean_exp(weights, values):

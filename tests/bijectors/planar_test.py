@@ -218,9 +218,9 @@ def test_zero_normal(length, dtype):
 @every_dtype
 def test_solver_finds_the_root_by_bisection(dtype):
   gains, targets = np.meshgrid(
-    np.concatenate([10.0 ** np.arange(-37.0, 8.0), np.linspace(0.1, 4.0, 40)]),
+    np.concatenate([10.0 ** np.arange(-37.0, 16.0), np.linspace(0.1, 4.0, 40)]),
     np.concatenate(
-      [[0.0], 10.0 ** np.linspace(-12.0, 8.0, 161), np.linspace(0.1, 9.0, 90)]
+      [[0.0], 10.0 ** np.linspace(-12.0, 16.0, 281), np.linspace(0.1, 9.0, 90)]
     ),
   )
   gains, targets = (

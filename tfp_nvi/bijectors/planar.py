@@ -25,8 +25,8 @@ __all__ = [
 
 tfb = tfp.bijectors
 
-# Three steps reach working precision in float64 for every offset when
-# 1e-37 < gain < 1e7; the fourth is a margin (and suffices up to 1e17).
+# Three steps reach working precision in float32 and float64 for every offset
+# and 1e-37 < gain < 1e15; the fourth is a margin.
 _NUM_HALLEY_STEPS = 4
 
 
@@ -361,24 +361,21 @@ def _solve(offset, gain):
   target = tf.abs(offset)
   excess = tf.nn.relu(gain - 1.0)
   deficit = tf.nn.relu(1.0 - gain)
-  # From z min(gain, 1) <= left side <= z max(gain, 1) and 0 <= tanh <= 1.
-  lower = target / tf.maximum(gain, 1.0)
-  upper = tf.minimum(target / tf.minimum(gain, 1.0), target + deficit)
-  # gain < 1: near zero the left side is gain z + deficit z^3 / 3. The floor
-  # only avoids a division by zero; `upper` is the better guess there.
-  flat_guess = target + tf.pow(
-    3.0 * target / tf.maximum(deficit, 1e-3), 1.0 / 3.0
+  # gain < 1: the left side is at least z - deficit everywhere, and about
+  # gain z + deficit z^3 / 3 near zero.
+  flat_guess = target + tf.minimum(
+    tf.pow(3.0 * target / deficit, 1.0 / 3.0), deficit
   )
   # gain > 1: two upper bounds, tight before and after tanh saturates. The
-  # second uses v exp(2 v) <= 4 excess exp(-2 shift) / 2 for z = shift + v and
-  # W(x) <= log(1 + x) for Lambert's W.
+  # second, log(exp(2 shift) + 4 excess) / 2, comes from z = shift + v with
+  # 2 v exp(2 v) <= 4 excess exp(-2 shift) and W(x) <= log(1 + x) for Lambert's
+  # function W.
   shift = target - excess
   steep_guess = tf.minimum(
     tf.math.atanh(tf.minimum(target / gain, 1.0)),
-    shift + 0.5 * tf.math.softplus(tf.math.log(4.0 * excess) - 2.0 * shift),
+    0.5 * tfp.math.log_add_exp(2.0 * shift, tf.math.log(4.0 * excess)),
   )
   z = tf.where(gain < 1.0, flat_guess, steep_guess)
-  z = tf.clip_by_value(z, lower, upper)
   for _ in range(_NUM_HALLEY_STEPS):
     tanh, sech_squared = _tanh_and_sech_squared(z)
     slope = _determinant(tanh, sech_squared, gain)
@@ -389,10 +386,8 @@ def _solve(offset, gain):
       z + excess * tanh,
     )
     newton = (value - target) / slope
-    # Halley's denominator, 1 - newton curvature / (2 slope). The floor bounds
-    # the step to twice Newton's.
-    halley = 1.0 + newton * (gain - 1.0) * tanh * sech_squared / slope
-    z = tf.clip_by_value(z - newton / tf.maximum(halley, 0.5), lower, upper)
+    curvature = -2.0 * (gain - 1.0) * tanh * sech_squared
+    z -= newton / (1.0 - 0.5 * newton * curvature / slope)
   return tf.sign(offset) * z
 
 

@@ -476,8 +476,8 @@ def _smallest(energy):
   before these are multiplied by anything: XLA computes an energy for the
   minimum and once more for the difference, and contracts a product with the
   subtraction, which then rounds differently. Far from the modes, where rounding
-  errors exceed 100, the exponential overflows. `tf.reduce_logsumexp` does not
-  avoid this, and is slower.
+  errors exceed 100, the exponential overflows. `tf.reduce_logsumexp` of the
+  negative energies does not avoid this.
   """
   return tf.stop_gradient(
     # A square that overflows leaves inf - max, not inf - inf.
