@@ -22,6 +22,8 @@ from tfp_nvi.objectives import vsmc
 from tfp_nvi.sampler import NestedProposal
 from tfp_nvi.sampler import NestedSampler
 from tfp_nvi.sampler import Trace
+from tfp_nvi.training import History
+from tfp_nvi.training import fit
 from tfp_nvi.transitions import BijectorTransition
 from tfp_nvi.transitions import Composition
 from tfp_nvi.transitions import GaussianTransitions

@@ -1,0 +1,372 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Training: many steps in each compiled call.
+
+What must hold: step `i` draws from a seed that depends on the user's seed and
+on `i` alone, so that training gives the same numbers however many steps a call
+takes, and whether or not it was stopped and resumed in between.
+"""
+
+import collections
+import json
+import os
+import time
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+import tqdm.auto
+
+from tfp_nvi import randomness
+
+__all__ = [
+  'History',
+  'fit',
+]
+
+_FIELDS = (
+  'loss',
+  'log_normalizer',
+  'effective_sample_size',
+  'log_incremental_weights',
+)
+
+
+class History(
+  collections.namedtuple('History', [*_FIELDS, 'compile_seconds', 'seconds'])
+):
+  """What happened during training, as NumPy arrays.
+
+  Fields:
+    loss: Shape `[num_steps] + batch`.
+    log_normalizer: Shape `[num_steps] + batch`.
+    effective_sample_size: Shape `[num_steps] + batch`.
+    log_incremental_weights: Shape `[num_steps, num_densities - 1] + batch`: mean
+      `log v` of each level.
+    compile_seconds: Python `float`: tracing and compilation.
+    seconds: Python `float`: the steps themselves, without compilation.
+  """
+
+  __slots__ = ()
+
+  @property
+  def microseconds_per_step(self):
+    """Duration of a step, without compilation."""
+    return 1e6 * self.seconds / max(1, len(self.loss))
+
+
+def _check_finite(values, first_step):
+  """Raises an error that names the first step and level with a NaN."""
+  for field in ('log_incremental_weights', 'loss', 'log_normalizer'):
+    is_nan = np.isnan(values[field])
+    if not is_nan.any():
+      continue
+    step, *index = np.argwhere(is_nan)[0].tolist()
+    where = f'step {first_step + step}'
+    if field == 'log_incremental_weights':
+      where += f', level {index.pop(0) + 1}'
+    if index:
+      where += f', batch member {index}'
+    raise FloatingPointError(
+      f'Training stopped: {field} became NaN at {where}. The variables hold what '
+      'the steps after it made of them; restore a checkpoint, lower the learning '
+      'rate, or look at the density and the transition of that level.'
+    )
+
+
+class _Checkpoints:
+  """Saves and restores all that training needs to go on."""
+
+  def __init__(self, directory, arguments, optimizer, variables):
+    self._arguments = arguments
+    self._directory = directory
+    self._step = tf.Variable(0, dtype=tf.int64, name='step')
+    optimizer_variables = optimizer.variables
+    if callable(optimizer_variables):
+      optimizer_variables = optimizer_variables()
+    self._manager = tf.train.CheckpointManager(
+      tf.train.Checkpoint(
+        step=self._step,
+        variables=list(variables),
+        optimizer_variables=list(optimizer_variables),
+      ),
+      directory,
+      max_to_keep=2,
+    )
+
+  def _path(self, step):
+    return os.path.join(self._directory, f'history-{step}.npz')
+
+  def restore(self):
+    """Returns the number of steps taken, and their history in pieces."""
+    latest = self._manager.latest_checkpoint
+    if latest is None:
+      return 0, []
+    self._manager.checkpoint.restore(latest).assert_existing_objects_matched()
+    step = int(self._step.numpy())
+    with np.load(self._path(step)) as saved:
+      arguments = json.loads(str(saved['arguments']))
+      if arguments != self._arguments:
+        raise ValueError(
+          f'`checkpoint_dir` {self._directory!r} holds training with other '
+          f'arguments: {arguments}; got {self._arguments}.'
+        )
+      return step, [{field: saved[field] for field in _FIELDS}]
+
+  def save(self, step, pieces):
+    """Saves; a checkpoint is complete before it is named as the latest."""
+    path = self._path(step)
+    with open(path + '.part', 'wb') as f:
+      np.savez(f, arguments=json.dumps(self._arguments), **_join(pieces))
+    os.replace(path + '.part', path)
+    self._step.assign(step)
+    kept = [self._manager.save(checkpoint_number=step)]
+    kept += self._manager.checkpoints
+    steps = {name.rsplit('-', 1)[-1] for name in kept}
+    for name in os.listdir(self._directory):
+      if name.startswith('history-') and name[8:-4] not in steps:
+        os.remove(os.path.join(self._directory, name))
+
+
+def _join(pieces):
+  return {
+    field: np.concatenate([piece[field] for piece in pieces])
+    for field in _FIELDS
+  }
+
+
+def _make_summary_writer(tensorboard_dir):
+  try:
+    return tf.summary.create_file_writer(tensorboard_dir)
+  except Exception as e:  # The class of the error is private to TensorFlow.
+    raise ImportError(
+      '`tensorboard_dir` needs the package tensorboard: install '
+      "'tfp-nvi[tensorboard]'."
+    ) from e
+
+
+def _write_summary(writer, piece, step):
+  means = {
+    field: np.mean(piece[field]) for field in _FIELDS[:-1]
+  }
+  levels = piece['log_incremental_weights']
+  levels = np.mean(levels, axis=(0, *range(2, levels.ndim)))
+  with writer.as_default():
+    for name, value in means.items():
+      tf.summary.scalar(name, value, step=step)
+    for level, value in enumerate(levels, start=1):
+      tf.summary.scalar(f'log_incremental_weights/{level}', value, step=step)
+  writer.flush()
+
+
+def _make_steps_fn(
+  sampler, objective, num_particles, optimizer, variables, num_steps, jit_compile
+):
+  """Makes the function that takes up to `num_steps` training steps.
+
+  Returns:
+    steps_fn: `tf.function` from a seed, the first step and the step to stop
+      before to the values of each step.
+    variables: List of the variables that are trained.
+  """
+  watched = []
+
+  def estimate_and_gradients(seed):
+    with tf.GradientTape() as tape:
+      estimate = objective(sampler, num_particles, seed)
+    candidates = tape.watched_variables() if variables is None else variables
+    gradients = tape.gradient(estimate.surrogate, candidates)
+    pairs = [
+      (v, g) for v, g in zip(candidates, gradients, strict=True) if g is not None
+    ]
+    watched[:] = [v for v, _ in pairs]
+    return [tf.convert_to_tensor(g) for _, g in pairs], {
+      field: getattr(estimate, field) for field in _FIELDS
+    }
+
+  # Traced apart from the loop that calls it, to learn which variables there are
+  # before the optimizer makes its own.
+  step_fn = tf.function(
+    estimate_and_gradients, autograph=False
+  ).get_concrete_function(tf.TensorSpec([2], tf.int32))
+  if not watched:
+    raise ValueError(
+      '`objective` has no gradient for any variable: `sampler` has nothing to '
+      'train, or not on the sides that the objective trains.'
+    )
+  if hasattr(optimizer, 'build'):
+    optimizer.build(watched)
+
+  @tf.function(jit_compile=jit_compile, autograph=False)
+  def steps_fn(seed, first_step, stop_step):
+    def body(i, arrays):
+      gradients, values = step_fn(randomness.fold_in(seed, first_step + i))
+      optimizer.apply_gradients(zip(gradients, watched, strict=True))
+      return i + 1, tf.nest.map_structure(
+        lambda array, x: array.write(i, x), arrays, values
+      )
+
+    arrays = tf.nest.map_structure(
+      lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape),
+      step_fn.structured_outputs[1],
+    )
+    # A loop bound that is known keeps the compiled program the same.
+    _, arrays = tf.while_loop(
+      lambda i, _: i < tf.minimum(num_steps, stop_step - first_step),
+      body,
+      (tf.constant(0), arrays),
+      parallel_iterations=1,
+    )
+    return tf.nest.map_structure(lambda array: array.stack(), arrays)
+
+  return steps_fn, watched
+
+
+def fit(
+  sampler,
+  objective,
+  num_particles,
+  num_steps,
+  optimizer=None,
+  seed=None,
+  variables=None,
+  steps_per_call=200,
+  jit_compile=True,
+  progress=True,
+  checkpoint_dir=None,
+  checkpoint_seconds=60.0,
+  tensorboard_dir=None,
+):
+  """Trains a sampler.
+
+  Batch members, such as restarts, are trained together; the gradient followed is
+  that of the sum of their losses.
+
+  Args:
+    sampler: `NestedSampler`.
+    objective: What to minimize: `tfp_nvi.reverse_kl()`, another nested
+      divergence, or a bound such as `tfp_nvi.iwae()`.
+    num_particles: Python `int` number of particles at each level.
+    num_steps: Python `int` number of steps in all, resumed ones included.
+    optimizer: Anything with `apply_gradients`, such as a
+      `tf_keras.optimizers.Optimizer`.
+      Default value: `None` (i.e., `tf_keras.optimizers.Adam(1e-3)`).
+    seed: Python `int` or stateless seed.
+    variables: List of `tf.Variable`s to train.
+      Default value: `None` (i.e., all that the objective depends on).
+    steps_per_call: Python `int` number of steps in one compiled call; between
+      calls progress is shown and values are checked.
+      Default value: `200`.
+    jit_compile: Python `bool`: whether to compile with XLA.
+      Default value: `True`.
+    progress: Python `bool`: whether to show a progress bar, on a terminal.
+      Default value: `True`.
+    checkpoint_dir: Python `str`: a folder for checkpoints. Training goes on
+      from the latest one there, to the same numbers as without a stop; needs
+      a `seed`.
+      Default value: `None` (i.e., no checkpoints).
+    checkpoint_seconds: Python `float`: how much time may pass between two.
+      Default value: `60.`.
+    tensorboard_dir: Python `str`: a folder for TensorBoard summaries.
+      Default value: `None` (i.e., no summaries).
+
+  Returns:
+    history: `History`.
+
+  Raises:
+    ValueError: If a count is not positive, there is nothing to train, or the
+      checkpoint was made with other arguments.
+    FloatingPointError: If a loss or a weight becomes NaN; names the step and the
+      level.
+
+  ```python
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+  tfd = tfp.distributions
+
+  path = nvi.GeometricPath(
+      tfd.Normal(0., 1.), tfd.Normal(2., 0.5), num_densities=3)
+  sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
+  history = nvi.fit(
+      sampler, nvi.reverse_kl(), num_particles=10, num_steps=20, seed=2)
+  assert history.loss.shape == (20,)
+  ```
+  """
+  for name, value in (
+    ('num_particles', num_particles),
+    ('num_steps', num_steps),
+    ('steps_per_call', steps_per_call),
+  ):
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+      raise ValueError(f'`{name}` must be a positive Python int; got {value!r}.')
+  if checkpoint_dir is not None and seed is None:
+    raise ValueError(
+      '`seed` must be given with `checkpoint_dir`, to resume to the same '
+      'numbers; got None.'
+    )
+  seed = randomness.as_seed(seed)
+  if optimizer is None:
+    optimizer = tf_keras.optimizers.Adam(1e-3)
+  writer = None
+  if tensorboard_dir is not None:
+    writer = _make_summary_writer(tensorboard_dir)
+
+  start = time.perf_counter()
+  steps_fn, watched = _make_steps_fn(
+    sampler,
+    objective,
+    num_particles,
+    optimizer,
+    variables,
+    steps_per_call,
+    jit_compile,
+  )
+  step, pieces, checkpoints = 0, [], None
+  if checkpoint_dir is not None:
+    arguments = {
+      'seed': seed.numpy().tolist(),
+      'num_particles': num_particles,
+      'shapes': [v.shape.as_list() for v in watched],
+    }
+    checkpoints = _Checkpoints(checkpoint_dir, arguments, optimizer, watched)
+    step, pieces = checkpoints.restore()
+  # Compiles without taking a step.
+  steps_fn(seed, tf.constant(step), tf.constant(step))
+  compile_seconds = time.perf_counter() - start
+
+  seconds = 0.0
+  saved = time.perf_counter()
+  with tqdm.auto.tqdm(
+    total=num_steps,
+    initial=min(step, num_steps),
+    disable=None if progress else True,
+    unit='step',
+  ) as bar:
+    while step < num_steps:
+      start = time.perf_counter()
+      stop = min(step + steps_per_call, num_steps)
+      piece = steps_fn(seed, tf.constant(step), tf.constant(num_steps))
+      piece = {k: v.numpy()[: stop - step] for k, v in piece.items()}
+      seconds += time.perf_counter() - start
+      _check_finite(piece, step)
+      pieces.append(piece)
+      bar.update(stop - step)
+      step = stop
+      bar.set_postfix(
+        loss=f'{np.mean(piece["loss"]):.3f}',
+        log_normalizer=f'{np.mean(piece["log_normalizer"]):.3f}',
+        ess=f'{np.mean(piece["effective_sample_size"]):.1f}/{num_particles}',
+        refresh=False,
+      )
+      if writer is not None:
+        _write_summary(writer, piece, step)
+      if checkpoints is not None and (
+        step == num_steps or time.perf_counter() - saved > checkpoint_seconds
+      ):
+        checkpoints.save(step, pieces)
+        saved = time.perf_counter()
+  return History(
+    **{k: v[:num_steps] for k, v in _join(pieces).items()},
+    compile_seconds=compile_seconds,
+    seconds=seconds,
+  )
