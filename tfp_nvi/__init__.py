@@ -3,6 +3,7 @@
 """Nested variational inference for TensorFlow Probability."""
 
 from tfp_nvi import bijectors
+from tfp_nvi import diagnostics
 from tfp_nvi import targets
 from tfp_nvi.densities import ExplicitDensities
 from tfp_nvi.densities import GeometricPath

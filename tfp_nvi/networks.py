@@ -83,17 +83,23 @@ class StackedPerceptron(tf.Module):
     Returns:
       outputs: `Tensor` of that shape with `[outputs]` last.
     """
-    # Particles next to features, so that each network is one matrix product.
     rank = inputs.shape.rank
-    to_front = list(range(1, rank - 1)) + [0, rank - 1]
-    to_back = [rank - 2] + list(range(rank - 2)) + [rank - 1]
-    x = inputs if rank == 2 else tf.transpose(inputs, to_front)
+    x = inputs
+    if rank > 2:
+      # Particles last: with few features and many particles, this is the order
+      # in which a batch of matrix products is fast.
+      x = tf.transpose(inputs, [*range(1, rank), 0])
     for i, (weights, bias) in enumerate(
       zip(self._weights, self._biases, strict=True)
     ):
       if i > 0:
         x = tf.nn.relu(x)
-      x = tf.matmul(x, at_level(weights, level, rank))
+      weights = at_level(weights, level, rank)
       bias = at_level(bias, level, rank - 1)
-      x += bias if rank == 2 else bias[..., tf.newaxis, :]
-    return x if rank == 2 else tf.transpose(x, to_back)
+      if rank > 2:
+        x = tf.matmul(weights, x, transpose_a=True) + bias[..., tf.newaxis]
+      else:
+        x = tf.matmul(x, weights) + bias
+    if rank > 2:
+      x = tf.transpose(x, [rank - 1, *range(rank - 1)])
+    return x

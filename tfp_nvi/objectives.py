@@ -267,7 +267,10 @@ class NestedDivergence:
 
   def _level_of_record(self, densities, transition, local_level, level, record):
     """The divergence of a level, or of each of a range of levels."""
-    previous = tf.nest.map_structure(tf.stop_gradient, record.previous)
+    # All of the run is constant here: without this, the gradient would be sent
+    # back through its loop in vain.
+    record = tf.nest.map_structure(tf.stop_gradient, record)
+    previous = record.previous
     if isinstance(level, range):
       level_before = range(level.start - 1, level.stop - 1)
     else:
@@ -335,13 +338,6 @@ class NestedDivergence:
     log_incremental_weights = tf.stop_gradient(
       log_target + move.log_reverse - log_source - move.log_forward
     )
-    after = weighting.normalize_weights(
-      tf.where(
-        tf.equal(log_weights, -float('inf')),
-        log_weights,
-        log_weights + log_incremental_weights,
-      )
-    )
     before = weighting.normalize_weights(
       log_weights if self._weighted else tf.zeros_like(log_weights)
     )
@@ -353,6 +349,7 @@ class NestedDivergence:
       tf.maximum(log_incremental_weights - log_ratio, -1e30),
       tf.zeros_like(before),
     )
+    after = before * tf.exp(l)
     g, g1, g2 = _derivatives(self._csiszar_function, l)
     slope = _no_nan(before, g1)
     factor = _no_nan(before, g - g1)

@@ -109,7 +109,9 @@ class Segment(
 
 
 class Run(
-  collections.namedtuple('Run', ['initial_move', 'initial', 'segments'])
+  collections.namedtuple(
+    'Run', ['initial_move', 'initial', 'segments', 'particles']
+  )
 ):
   """A whole run of a sampler.
 
@@ -118,17 +120,10 @@ class Run(
       initial density itself.
     initial: `Particles` of level 0.
     segments: List of `Segment`s.
+    particles: `Particles` of the last level.
   """
 
   __slots__ = ()
-
-  @property
-  def particles(self):
-    """`Particles` of the last level."""
-    last = self.segments[-1]
-    if last.is_rolled:
-      return tf.nest.map_structure(lambda x: x[-1], last.records.particles)
-    return last.records[-1].particles
 
   def log_incremental_weights(self):
     """All of them, of shape `[num_levels, num_particles] + batch`."""
@@ -608,14 +603,16 @@ class NestedSampler(tf.Module):
         particles = records[-1].particles
       return Segment(transition, first_level, False, records), particles
 
+    first_noise = tf.nest.map_structure(lambda x: x[0], noise)
     example = LevelRecord(
       particles,
-      transition.record_like(
-        tf.nest.map_structure(lambda x: x[0], noise), particles.state
-      ),
+      transition.record_like(first_noise, particles.state),
       particles.log_weights,
       particles,
     )
+    # What is stacked already need not be collected by the loop.
+    if transition.records_noise:
+      example = example._replace(record=())
     arrays = tf.nest.map_structure(
       lambda x: tf.TensorArray(x.dtype, num_levels, element_shape=x.shape),
       example,
@@ -623,10 +620,13 @@ class NestedSampler(tf.Module):
 
     def body(i, particles, arrays):
       record = step(i, particles)
+      particles = record.particles
+      if transition.records_noise:
+        record = record._replace(record=())
       arrays = tf.nest.map_structure(
         lambda array, x: array.write(i, x), arrays, record
       )
-      return i + 1, record.particles, arrays
+      return i + 1, particles, arrays
 
     _, particles, arrays = tf.while_loop(
       lambda i, *_: i < num_levels,
@@ -636,6 +636,8 @@ class NestedSampler(tf.Module):
       maximum_iterations=num_levels,
     )
     records = tf.nest.map_structure(lambda array: array.stack(), arrays)
+    if transition.records_noise:
+      records = records._replace(record=noise)
     return Segment(transition, first_level, True, records), particles
 
   def run(
@@ -705,7 +707,9 @@ class NestedSampler(tf.Module):
       )
       segments.append(segment)
       first_level = last_level
-    return Run(None if self.proposes_initial else move, initial, segments)
+    if self.proposes_initial:
+      move = None
+    return Run(move, initial, segments, particles)
 
   def _sample(self, num_particles, seed):
     particles = self.run(num_particles, seed).particles

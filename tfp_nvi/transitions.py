@@ -23,6 +23,7 @@ num_transitions     how many consecutive levels it leads to, 1 for most
 batch_shape         of its parameters
 is_rollable         whether `level` may be a Tensor
 is_level_batched    whether `replay` takes a Python range of levels
+records_noise       whether a record is the noise, as it is for most
 record_like(noise, state)               an example of a move's record
 draw_noise(sample_shape, seed)          what chance it needs, for each of its
                                         levels, stacked along axis 0
@@ -165,6 +166,7 @@ class Transition(tf.Module):
   batch_shape = tf.TensorShape([])
   is_rollable = False
   is_level_batched = False
+  records_noise = True
 
   def bind(self, densities):
     """Called once by a sampler, with the densities it will move between.
@@ -713,6 +715,7 @@ class MCMCTransition(Transition):
     self.is_level_batched = self.is_rollable
     self._make_kernel_fn = make_kernel_fn
     self._num_steps = num_steps
+    self.records_noise = False
 
   def record_like(self, noise, state):
     """The record is the state the kernel led to."""
@@ -829,6 +832,7 @@ class Composition(Transition):
     )
     self.is_rollable = all(t.is_rollable for t in transitions)
     self.is_level_batched = all(t.is_level_batched for t in transitions)
+    self.records_noise = all(t.records_noise for t in transitions)
 
   def bind(self, densities):
     """Passes the densities on to the parts."""

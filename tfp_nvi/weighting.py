@@ -22,6 +22,7 @@ disturb its neighbours. No other file reduces over the particle axis.
 
 import functools
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -323,43 +324,42 @@ def resample_systematic(
   """
   with tf.name_scope(name or 'resample_systematic'):
     probs = tf.exp(tf.convert_to_tensor(log_probs))
-    probs = tf.experimental.numpy.moveaxis(probs, particles_dim, -1)
+    if particles_dim != 0:
+      probs = tf.experimental.numpy.moveaxis(probs, particles_dim, 0)
     sample_shape = tf.TensorShape(sample_shape).as_list()
-    batch_shape = sample_shape + probs.shape[:-1].as_list()
-    num_particles = probs.shape[-1]
-    cumulative = tf.cumsum(probs, axis=-1)
-    # Divided by its last entry, so that no rounding leaves points behind the
-    # last particle that has any weight.
-    cumulative = tf.broadcast_to(
-      cumulative / cumulative[..., -1:], batch_shape + [num_particles]
+    num_particles, *batch_shape = probs.shape.as_list()
+    probs = tf.broadcast_to(
+      tf.reshape(probs, [num_particles] + [1] * len(sample_shape) + batch_shape),
+      [num_particles] + sample_shape + batch_shape,
     )
     offsets = randomness.uniform(
-      batch_shape + [1], randomness.as_seed(seed), dtype=probs.dtype
+      probs.shape[1:], randomness.as_seed(seed), dtype=probs.dtype
     )
-    first_after = tf.cast(
-      tf.math.ceil(cumulative * tf.cast(event_size, probs.dtype) - offsets),
-      tf.int32,
-    )
-    # The ancestor of a point is the number of particles whose share ends at or
-    # before it.
-    rows = tf.reshape(first_after, [-1, num_particles])
-    num_rows = rows.shape[0]
-    ends = tf.scatter_nd(
-      tf.stack(
-        [
-          tf.broadcast_to(tf.range(num_rows)[:, tf.newaxis], rows.shape),
-          rows,
-        ],
-        axis=-1,
-      ),
-      tf.ones_like(rows),
-      [num_rows, event_size + 1],
-    )
-    indices = tf.minimum(
-      tf.cumsum(ends, axis=-1)[:, :event_size], num_particles - 1
-    )
-    indices = tf.reshape(indices, batch_shape + [event_size])
-    return tf.experimental.numpy.moveaxis(indices, -1, particles_dim)
+    indices = _ancestors(probs, event_size, offsets)
+    if particles_dim != 0:
+      indices = tf.experimental.numpy.moveaxis(indices, 0, particles_dim)
+    return indices
+
+
+def _ancestors(probs, event_size, offsets):
+  """Ancestors of evenly spaced draws, over axis 0."""
+  num_particles = probs.shape[0]
+  cumulative = tf.cumsum(probs, axis=0)
+  # Divided by its last entry, so that no rounding leaves draws behind the last
+  # particle that has any weight.
+  scale = tf.cast(event_size, probs.dtype) / cumulative[-1]
+  first_after = tf.math.ceil(cumulative * scale - offsets)
+  # The ancestor of a draw is the number of particles whose share ends before it.
+  rows = tf.reshape(tf.cast(first_after, tf.int32), [num_particles, -1])
+  num_columns = rows.shape[1]
+  columns = tf.broadcast_to(tf.range(num_columns), rows.shape)
+  ends = tf.scatter_nd(
+    tf.stack([rows, columns], axis=-1),
+    tf.ones_like(rows),
+    [event_size + 1, num_columns],
+  )
+  indices = tf.minimum(tf.cumsum(ends, axis=0)[:event_size], num_particles - 1)
+  return tf.reshape(indices, [event_size] + probs.shape[1:].as_list())
 
 
 def _gather_ancestors(values, indices):
@@ -408,19 +408,17 @@ def resample(particles, log_weights, resample_fn, seed, where=None):
   ```
   """
   num_particles = log_weights.shape[0]
-  log_mean = log_normalizer(log_weights)
   # Where every weight is zero any ancestors will do; equal probabilities keep
   # the resampling function from dividing by zero.
-  safe_log_weights = tf.where(
-    tf.equal(log_mean, -float('inf')), tf.zeros_like(log_weights), log_weights
+  maximum = tf.reduce_max(log_weights, axis=0)
+  is_zero = tf.equal(maximum, -float('inf'))
+  relative = tf.where(
+    is_zero, tf.zeros_like(log_weights), log_weights - maximum
   )
+  log_total = tf.math.log(tf.reduce_sum(tf.exp(relative), axis=0))
+  log_mean = maximum + log_total - np.log(num_particles)
   with randomness.portable_sampling():
-    indices = resample_fn(
-      tf.math.log_softmax(safe_log_weights, axis=0),
-      num_particles,
-      (),
-      seed=seed,
-    )
+    indices = resample_fn(relative - log_total, num_particles, (), seed=seed)
   resampled_log_weights = tf.broadcast_to(log_mean, log_weights.shape)
   if where is not None:
     identity = tf.reshape(

@@ -1,0 +1,851 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+r"""Annealing to a multimodal density on the plane.
+
+Learns samplers along a path from a broad Gaussian to a density with many modes,
+by nested variational inference [1] and by what it is compared with there, and
+holds their estimates against the true normalizer and the published figures.
+
+```shell
+python -m tfp_nvi.experiments.annealing --output_dir=results/annealing
+python -m tfp_nvi.experiments.annealing --method=nvir,nvir_star \
+  --num_densities=4,8 --num_restarts=3 --output_dir=results/some
+```
+
+A cell is a method and a number of densities. All restarts of a cell are trained
+together; then 100 batches of 100 samples are drawn from each. The figures of a
+cell are the mean over batches and restarts, and the standard deviation over
+restarts of the mean over batches (zero for a single restart). Methods with
+resampling are evaluated with it; `ess_without_resampling` is the effective
+sample size of the same sampler when it never resamples.
+
+The output folder holds
+
+```none
+metrics.json    the configuration, and a row for each cell
+samples-K.png   particles level by level, a row for each method
+path-K.png      learned schedules beside the linear one, and how far apart each
+                puts successive densities
+training-K.png  effective sample size and log normalizer over training
+cells/*.npz     what the pictures are drawn from
+```
+
+It is written after every cell. A run that was stopped goes on when it is started
+again: cells that the folder has are kept, and are run again only on request.
+
+#### References
+
+[1]: H. Zimmermann, H. Wu, B. Esmaeili, J.-W. van de Meent. Nested variational
+     inference. NeurIPS, 2021. https://arxiv.org/abs/2106.11302
+"""
+
+import collections
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import sys
+import tempfile
+import time
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+import tf_keras
+from absl import app, flags
+
+import tfp_nvi as nvi
+from tfp_nvi import randomness
+
+tfd = tfp.distributions
+
+__all__ = [
+  'METHODS',
+  'Method',
+  'Results',
+  'TARGETS',
+  'make_sampler',
+  'run',
+]
+
+
+class Method(
+  collections.namedtuple(
+    'Method',
+    ['label', 'objective_fn', 'resamples', 'learns_path', 'is_flow', 'style'],
+  )
+):
+  """A method that is compared.
+
+  Fields:
+    label: Python `str`: its name in tables and pictures.
+    objective_fn: Python callable that makes the objective.
+    resamples: Python `bool`: whether to resample before every level after the
+      first.
+    learns_path: Python `bool`: whether the annealing schedule is learned.
+    is_flow: Python `bool`: whether transitions are planar flows, or pairs of
+      Gaussian kernels.
+    style: Python `dict` of properties of its lines in pictures.
+  """
+
+  __slots__ = ()
+
+
+def _method(label, objective_fn, color, learns_path=False):
+  is_flow = label.endswith('-flow')
+  return Method(
+    label=label,
+    objective_fn=objective_fn,
+    resamples=label.startswith('NVIR'),
+    learns_path=learns_path,
+    is_flow=is_flow,
+    style={'color': color, 'linestyle': '--' if is_flow else '-'},
+  )
+
+
+METHODS = {
+  'svi': _method('SVI', nvi.svi, '#999999'),
+  'svi_flow': _method('SVI-flow', nvi.svi, '#999999'),
+  'avo': _method('AVO', nvi.avo, '#e69f00'),
+  'nvi': _method('NVI', nvi.reverse_kl, '#56b4e9'),
+  'nvir': _method('NVIR', nvi.reverse_kl, '#0072b2'),
+  'nvi_star': _method('NVI*', nvi.reverse_kl, '#cc79a7', learns_path=True),
+  'nvir_star': _method('NVIR*', nvi.reverse_kl, '#d55e00', learns_path=True),
+  'avo_flow': _method('AVO-flow', nvi.avo, '#e69f00'),
+  'nvi_star_flow': _method(
+    'NVI*-flow', nvi.reverse_kl, '#cc79a7', learns_path=True
+  ),
+}
+
+TARGETS = {
+  'ring_of_gaussians': nvi.targets.ring_of_gaussians,
+  'grid_of_gaussians': nvi.targets.grid_of_gaussians,
+  'concentric_rings': nvi.targets.concentric_rings,
+}
+
+# Table 1 of [1]: log normalizer and effective sample size, out of 100, for 2, 4,
+# 6 and 8 densities.
+_PAPER = {
+  'svi': ((1.86, 1.89, 1.92, 1.72), (51, 47, 32, 25)),
+  'svi_flow': ((2.06,), (55,)),
+  'avo': ((1.86, 1.96, 2.01, 2.05), (51, 44, 46, 46)),
+  'nvi': ((1.86, 1.97, 2.03, 2.06), (51, 45, 45, 41)),
+  'nvir': ((1.86, 1.98, 2.04, 2.06), (51, 99, 98, 97)),
+  'nvi_star': ((1.86, 2.06, 2.07, 2.07), (51, 51, 54, 54)),
+  'nvir_star': ((1.86, 2.06, 2.07, 2.08), (51, 95, 96, 97)),
+  'avo_flow': ((2.05, 2.08, 2.07, 2.08), (28, 67, 77, 70)),
+  'nvi_star_flow': ((2.05, 2.08, 2.08, 2.08), (28, 81, 78, 70)),
+}
+_PAPER_NUM_DENSITIES = (2, 4, 6, 8)
+_PAPER_TARGET = 'ring_of_gaussians'
+# How far below the published figures, which are rounded, counts as below.
+_TOLERANCES = {'log_normalizer': 0.02, 'ess': 2.0}
+
+_INITIAL_SCALE = 5.0
+_HIDDEN_UNITS = (50,)
+_NUM_BATCHES = 100
+_NUM_SAMPLES = 100
+# Samples of each restart to look at, and those of the first one to draw.
+_NUM_TRACED = 10_000
+_NUM_DRAWN = 5_000
+# Four standard deviations of the initial density, to integrate over.
+_QUADRATURE_LIMITS = (-4.0 * _INITIAL_SCALE, 4.0 * _INITIAL_SCALE)
+_STEPS_PER_VALUE = 20
+
+
+class Results(collections.namedtuple('Results', ['rows', 'pictures'])):
+  """What an experiment gives.
+
+  Fields:
+    rows: List of Python `dict`s, as in `metrics.json`: those asked for.
+    pictures: List of the paths of the pictures.
+  """
+
+  __slots__ = ()
+
+
+class SettingError(ValueError):
+  """An argument, or the flag of the same name, that is not as expected."""
+
+  def __init__(self, name, expected, got):
+    self.name = name
+    self.problem = f'must be {expected}; got {got}.'
+    super().__init__(f'`{name}` {self.problem}')
+
+
+def make_sampler(
+  method,
+  target,
+  num_densities,
+  num_restarts=1,
+  num_flow_layers=32,
+  seed=None,
+):
+  """Makes the sampler of a method, untrained, and its objective.
+
+  Args:
+    method: Python `str`: one of `METHODS`.
+    target: `tfp_nvi.targets.MultimodalTarget`.
+    num_densities: Python `int`, at least 2.
+    num_restarts: Python `int`: the size of the batch axis.
+      Default value: `1`.
+    num_flow_layers: Python `int` number of planar flows for each level, if the
+      method has flows.
+      Default value: `32`.
+    seed: Python `int` or stateless seed for the initial parameters.
+
+  Returns:
+    sampler: `NestedSampler` of batch shape `[num_restarts]`.
+    objective: The objective to train it by.
+
+  ```python
+  import tfp_nvi as nvi
+  from tfp_nvi.experiments import annealing
+
+  target = nvi.targets.ring_of_gaussians()
+  sampler, objective = annealing.make_sampler(
+    'nvir_star', target, num_densities=3, num_restarts=2, seed=1
+  )
+  assert sampler.batch_shape == [2]
+  ```
+  """
+  method = METHODS[method]
+  batch_shape = [num_restarts]
+  zeros = tf.zeros([2], target.dtype)
+  path = nvi.GeometricPath(
+    initial=tfd.MultivariateNormalDiag(zeros, zeros + _INITIAL_SCALE),
+    target=target.unnormalized_log_prob,
+    num_densities=num_densities,
+    learnable=method.learns_path,
+    batch_shape=batch_shape,
+  )
+  if method.is_flow:
+    transitions = nvi.PlanarTransitions(
+      path, num_layers=num_flow_layers, batch_shape=batch_shape, seed=seed
+    )
+  else:
+    transitions = nvi.GaussianTransitions(
+      path, hidden_units=_HIDDEN_UNITS, batch_shape=batch_shape, seed=seed
+    )
+  sampler = nvi.NestedSampler(
+    path,
+    transitions,
+    resample_criterion_fn=nvi.always if method.resamples else nvi.never,
+  )
+  return sampler, method.objective_fn()
+
+
+def _evaluate(sampler, resamples, seed):
+  """Log normalizers and effective sample sizes of batches of samples.
+
+  Args:
+    sampler: `NestedSampler` of batch shape `[num_restarts]`.
+    resamples: Python `bool`: whether to evaluate with resampling as well.
+    seed: Stateless seed.
+
+  Returns:
+    log_normalizer: NumPy array of shape `[n, num_batches, num_restarts]`; with
+      resampling first, if so, and without last.
+    effective_sample_size: NumPy array of the same shape.
+  """
+  batch_shape = [1 + resamples, _NUM_BATCHES] + sampler.batch_shape.as_list()
+  # One program for both, as compiling takes longer than running.
+  where = np.zeros(batch_shape, bool)
+  where[:-1] = True
+  sampler = sampler.copy(
+    resample_criterion_fn=(lambda _: where) if resamples else nvi.never
+  )
+
+  @tf.function(jit_compile=True, autograph=False)
+  def evaluate(seed):
+    run_of_all = sampler.run(_NUM_SAMPLES, seed, batch_shape)
+    log_weights = run_of_all.particles.log_weights
+    return (
+      nvi.log_normalizer(log_weights),
+      nvi.effective_sample_size(log_weights),
+    )
+
+  return tuple(x.numpy().astype(np.float64) for x in evaluate(seed))
+
+
+def _mean_and_deviation(values):
+  """Mean over batches and restarts; deviation over restarts of their means."""
+  of_restarts = np.mean(values, axis=0)
+  return float(np.mean(of_restarts)), float(np.std(of_restarts))
+
+
+def _run_cell(method, num_densities, settings):
+  """Trains and evaluates one cell.
+
+  Args:
+    method: Python `str`.
+    num_densities: Python `int`.
+    settings: Python `dict` of the arguments of `run`.
+
+  Returns:
+    row: Python `dict`, as in `metrics.json`.
+    arrays: Python `dict` of NumPy arrays, to draw from.
+  """
+  start = time.perf_counter()
+  target = TARGETS[settings['target']](tf.as_dtype(settings['dtype']))
+  cell = 1_000 * list(METHODS).index(method) + num_densities
+  build_seed, train_seed, evaluation_seed, trace_seed = randomness.split_seed(
+    randomness.fold_in(randomness.as_seed(settings['seed']), cell), 4
+  )
+  sampler, objective = make_sampler(
+    method,
+    target,
+    num_densities,
+    settings['num_restarts'],
+    settings['num_flow_layers'],
+    build_seed,
+  )
+  history = nvi.fit(
+    sampler,
+    objective,
+    num_particles=settings['sample_budget'] // num_densities,
+    num_steps=settings['num_steps'],
+    optimizer=tf_keras.optimizers.Adam(settings['learning_rate']),
+    seed=train_seed,
+  )
+  log_normalizers, sizes = _evaluate(
+    sampler, METHODS[method].resamples, evaluation_seed
+  )
+  log_normalizer, log_normalizer_std = _mean_and_deviation(log_normalizers[0])
+  ess, ess_std = _mean_and_deviation(sizes[0])
+
+  # Too little to be worth compiling.
+  trace = sampler.trace(_NUM_TRACED, seed=trace_seed, jit_compile=False)
+  last = nvi.WeightedParticles(trace.particles[-1], trace.log_weights[-1])
+  path = sampler.densities
+  arrays = {
+    'particles': trace.particles[:, :_NUM_DRAWN, 0].numpy(),
+    'log_weights': trace.log_weights[:, :_NUM_DRAWN, 0].numpy(),
+    'mode_shares': nvi.diagnostics.mode_shares(last, target).numpy(),
+    'effective_sample_size': _thin(history.effective_sample_size),
+    'log_normalizer': _thin(history.log_normalizer),
+    'schedule': path.schedule.numpy(),
+  }
+  if arrays['schedule'].ndim > 1:
+    arrays['divergences'] = nvi.diagnostics.successive_kl(
+      path, _QUADRATURE_LIMITS
+    ).numpy()
+  row = {
+    'method': method,
+    'num_densities': num_densities,
+    'num_restarts': settings['num_restarts'],
+    'log_normalizer': log_normalizer,
+    'log_normalizer_std': log_normalizer_std,
+    'ess': ess,
+    'ess_std': ess_std,
+    'ess_without_resampling': _mean_and_deviation(sizes[-1])[0],
+    'log_normalizer_true': target.log_normalizer,
+    'microseconds_per_step': history.microseconds_per_step,
+    'seconds': time.perf_counter() - start,
+  }
+  return row, arrays
+
+
+def _thin(values):
+  """Means over consecutive steps, to keep less."""
+  count = max(1, len(values) // _STEPS_PER_VALUE)
+  return np.stack([x.mean(axis=0) for x in np.array_split(values, count)])
+
+
+def _describe(row, arrays, target):
+  """The line that is shown for a finished cell."""
+  ratio = np.mean(arrays['mode_shares'], axis=0) / target.mode_probabilities
+  without = ''
+  if METHODS[row['method']].resamples:
+    without = f' ({row["ess_without_resampling"]:.1f} without resampling)'
+  return (
+    f'log Z-hat {row["log_normalizer"]:.3f} +- {row["log_normalizer_std"]:.3f} '
+    f'(true {row["log_normalizer_true"]:.3f}), ESS {row["ess"]:.1f} +- '
+    f'{row["ess_std"]:.1f} of {_NUM_SAMPLES}{without}, modes at '
+    f'{ratio.min():.2f} to {ratio.max():.2f} of their mass, '
+    f'{row["microseconds_per_step"]:.0f} us a step, {row["seconds"]:.0f} s'
+  )
+
+
+def _published(row, field, target):
+  """The published figure of a cell; `None` if there is none."""
+  if target != _PAPER_TARGET:
+    return None
+  published = _PAPER[row['method']][0 if field == 'log_normalizer' else 1]
+  return dict(zip(_PAPER_NUM_DENSITIES, published, strict=False)).get(
+    row['num_densities']
+  )
+
+
+def _format_table(rows, target):
+  """The table of rows, beside the published one."""
+  counts = sorted({row['num_densities'] for row in rows})
+  by_cell = {(row['method'], row['num_densities']): row for row in rows}
+  beside = ', measured / published' if target == _PAPER_TARGET else ''
+  lines = []
+  num_below = 0
+  for field, digits, title in (
+    (
+      'log_normalizer',
+      3,
+      f'log Z-hat (true {rows[0]["log_normalizer_true"]:.3f})',
+    ),
+    ('ess', 1, f'ESS of {_NUM_SAMPLES} samples'),
+  ):
+    lines += ['', title + beside]
+    lines.append(' ' * 10 + ''.join(f'{f"K = {k}":>16}' for k in counts))
+    for name, method in METHODS.items():
+      if not any((name, k) in by_cell for k in counts):
+        continue
+      line = f'{method.label:10}'
+      for k in counts:
+        row = by_cell.get((name, k))
+        if row is None:
+          line += f'{"-":>16}'
+          continue
+        value, published = row[field], _published(row, field, target)
+        text, mark = f'{value:.{digits}f}', ' '
+        if published is not None:
+          text += (
+            f' / {published:g}' if field == 'ess' else f' / {published:.2f}'
+          )
+          if value < published - _TOLERANCES[field]:
+            mark = '!'
+            num_below += 1
+        line += f'{text:>15}{mark}'
+      lines.append(line.rstrip())
+  if num_below:
+    lines += [
+      '',
+      f'! {num_below} below the published figure by more than '
+      f'{_TOLERANCES["log_normalizer"]:g} or {_TOLERANCES["ess"]:g}.',
+    ]
+  return '\n'.join(lines)
+
+
+class _Store:
+  """The output folder: rows and arrays of the cells that are done."""
+
+  def __init__(self, directory, configuration, overwrite):
+    self._directory = directory
+    self._configuration = configuration
+    self.rows = []
+    for folder in (directory, os.path.join(directory, 'cells')):
+      try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+          pass
+      except OSError as e:
+        raise SettingError(
+          'output_dir',
+          'a folder that can be written',
+          f'{directory!r} ({e.strerror})',
+        ) from e
+    path = self.path('metrics.json')
+    if not os.path.exists(path):
+      return
+    try:
+      with open(path, encoding='utf-8') as f:
+        content = json.load(f)
+      found = {key: content[key] for key in configuration}
+      rows = {(r['method'], r['num_densities']): r for r in content['rows']}
+    except (OSError, ValueError, KeyError, TypeError) as e:
+      if overwrite:
+        return
+      raise SettingError(
+        'output_dir',
+        'a new folder or that of an earlier run, unless --overwrite is given',
+        f'{directory!r} with a metrics.json that cannot be read ({e!r})',
+      ) from e
+    if found == configuration:
+      self.rows = list(rows.values())
+    elif not overwrite:
+      different = [
+        f'{key} {found[key]!r}, now {configuration[key]!r}'
+        for key in configuration
+        if found[key] != configuration[key]
+      ]
+      raise SettingError(
+        'output_dir',
+        'a folder without results of another configuration, unless --overwrite '
+        'is given',
+        f'{directory!r}, which has {"; ".join(different)}',
+      )
+
+  def path(self, *names):
+    return os.path.join(self._directory, *names)
+
+  def _cell_path(self, method, num_densities):
+    return self.path('cells', f'{method}-{num_densities}.npz')
+
+  def row(self, method, num_densities):
+    """The row of a cell; `None` if it is not done."""
+    for row in self.rows:
+      if (row['method'], row['num_densities']) == (method, num_densities):
+        return row
+    return None
+
+  def arrays(self, method, num_densities):
+    """The arrays of a cell; `None` if they are not there, or not whole."""
+    try:
+      with np.load(self._cell_path(method, num_densities)) as saved:
+        return dict(saved)
+    except (OSError, ValueError, EOFError, KeyError):
+      return None
+
+  def has(self, method, num_densities):
+    """Whether a cell is done."""
+    return (
+      self.row(method, num_densities) is not None
+      and self.arrays(method, num_densities) is not None
+    )
+
+  def add(self, row, arrays):
+    """Keeps a cell; the folder is whole at any time, even if this is stopped."""
+    cell = row['method'], row['num_densities']
+    _replace(self._cell_path(*cell), lambda f: np.savez_compressed(f, **arrays))
+    rows = [r for r in self.rows if (r['method'], r['num_densities']) != cell]
+    names = list(METHODS)
+    self.rows = sorted(
+      rows + [row], key=lambda r: (names.index(r['method']), r['num_densities'])
+    )
+    content = json.dumps(
+      {**self._configuration, 'rows': self.rows}, indent=2, allow_nan=False
+    )
+    _replace(
+      self.path('metrics.json'), lambda f: f.write(content.encode() + b'\n')
+    )
+
+
+def _replace(path, write_fn):
+  """Writes a file under another name first."""
+  with open(path + '.part', 'wb') as f:
+    write_fn(f)
+  os.replace(path + '.part', path)
+
+
+def _draw(store, cells, settings):
+  """Draws the pictures of cells.
+
+  Args:
+    store: `_Store` that has them.
+    cells: List of pairs of method and number of densities.
+    settings: Python `dict` of the arguments of `run`.
+
+  Returns:
+    paths: List of Python `str`s.
+  """
+  target = TARGETS[settings['target']]()
+  title = target.name.replace('_', ' ')
+  paths = []
+
+  def save(figure, name):
+    paths.append(store.path(name))
+    _replace(paths[-1], lambda f: figure.savefig(f, format='png'))
+
+  for k in sorted({k for _, k in cells}):
+    names = [name for name in METHODS if (name, k) in cells]
+    labels = {name: METHODS[name].label for name in names}
+    styles = {METHODS[name].label: METHODS[name].style for name in names}
+    arrays = {name: store.arrays(name, k) for name in names}
+    save(
+      nvi.diagnostics.plot_samples(
+        {
+          labels[name]: (arrays[name]['particles'], arrays[name]['log_weights'])
+          for name in names
+        },
+        target.limits,
+        target_log_prob_fn=target.unnormalized_log_prob,
+      ),
+      f'samples-{k}.png',
+    )
+    learned = [name for name in names if 'divergences' in arrays[name]]
+    if learned:
+      linear, _ = make_sampler('nvi', target, k)
+      save(
+        nvi.diagnostics.plot_schedules(
+          {
+            'linear': linear.densities.schedule,
+            **{labels[name]: arrays[name]['schedule'] for name in learned},
+          },
+          {
+            'linear': nvi.diagnostics.successive_kl(
+              linear.densities, _QUADRATURE_LIMITS
+            ),
+            **{labels[name]: arrays[name]['divergences'] for name in learned},
+          },
+          styles={'linear': {'color': '0.35', 'linestyle': ':'}, **styles},
+          title=f'{title}, {k} densities',
+        ),
+        f'path-{k}.png',
+      )
+    save(
+      nvi.diagnostics.plot_training(
+        {labels[name]: arrays[name]['effective_sample_size'] for name in names},
+        {labels[name]: arrays[name]['log_normalizer'] for name in names},
+        num_particles=settings['sample_budget'] // k,
+        true_log_normalizer=target.log_normalizer,
+        steps_per_value=min(_STEPS_PER_VALUE, settings['num_steps']),
+        styles=styles,
+        title=f'{title}, {k} densities, {settings["num_restarts"]} restarts',
+      ),
+      f'training-{k}.png',
+    )
+  return paths
+
+
+def _as_list(value):
+  """What a comma list, a list or a single value has, each once."""
+  if isinstance(value, str):
+    value = [x.strip() for x in value.split(',')]
+  elif not isinstance(value, (list, tuple, range)):
+    value = [value]
+  return list(dict.fromkeys(value))
+
+
+def _check_choice(name, value, choices):
+  if value not in choices:
+    raise SettingError(name, 'one of ' + ', '.join(choices), repr(value))
+
+
+def _check_settings(method, num_densities, settings):
+  """Raises an error if an argument is not as expected.
+
+  Args:
+    method: As in `run`.
+    num_densities: As in `run`.
+    settings: Python `dict` of the other arguments.
+
+  Returns:
+    methods: List of names of methods.
+    counts: List of numbers of densities.
+    takes_all: Python `bool`: whether the methods are all there are.
+  """
+  methods = _as_list(method)
+  takes_all = methods == ['all']
+  if takes_all:
+    methods = list(METHODS)
+  for name in methods or ['']:
+    if name not in METHODS:
+      raise SettingError(
+        'method',
+        f'all, or a comma list of {", ".join(METHODS)}',
+        repr(name),
+      )
+  counts = []
+  for value in _as_list(num_densities) or ['']:
+    try:
+      count = int(value)
+    except (TypeError, ValueError):
+      count = 0
+    if count < 2 or str(count) != str(value):
+      raise SettingError(
+        'num_densities', 'a comma list of integers of at least 2', repr(value)
+      )
+    counts.append(count)
+  for name in ('num_restarts', 'sample_budget', 'num_steps', 'num_flow_layers'):
+    value = settings[name]
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+      raise SettingError(name, 'a positive integer', repr(value))
+  if not isinstance(settings['seed'], int):
+    raise SettingError('seed', 'an integer', repr(settings['seed']))
+  if settings['sample_budget'] < max(counts):
+    raise SettingError(
+      'sample_budget',
+      f'at least the number of densities, {max(counts)}, for one particle each',
+      repr(settings['sample_budget']),
+    )
+  rate = settings['learning_rate']
+  if not isinstance(rate, (int, float)) or not 0.0 < rate < math.inf:
+    raise SettingError('learning_rate', 'a positive number', repr(rate))
+  _check_choice('target', settings['target'], TARGETS)
+  _check_choice('dtype', settings['dtype'], ('float32', 'float64'))
+  return methods, counts, takes_all
+
+
+def _versions():
+  """Versions of what the figures depend on."""
+  try:
+    version = importlib.metadata.version('tfp-nvi')
+  except importlib.metadata.PackageNotFoundError:
+    version = 'unknown'
+  return {
+    'tfp_nvi': version,
+    'tensorflow': tf.__version__,
+    'tensorflow_probability': tfp.__version__,
+    'tf_keras': tf_keras.__version__,
+    'numpy': np.__version__,
+    'python': platform.python_version(),
+  }
+
+
+def run(
+  method='all',
+  num_densities=(2, 4, 6, 8),
+  num_restarts=10,
+  sample_budget=288,
+  num_steps=20_000,
+  seed=1,
+  output_dir='results/annealing',
+  target='ring_of_gaussians',
+  num_flow_layers=32,
+  learning_rate=1e-3,
+  dtype='float32',
+  overwrite=False,
+):
+  """Runs the experiment, and prints its table.
+
+  Args:
+    method: Python `str`, one of `METHODS`, a comma list, or `all`; or a list.
+      Default value: `'all'`.
+    num_densities: Python `int`, a list, or a comma list: how many densities,
+      both ends included. Each goes with each method; but of `all` methods,
+      `svi_flow` is run with 2 alone, as it is in the published table.
+      Default value: `(2, 4, 6, 8)`.
+    num_restarts: Python `int`: how often each sampler is trained, all at once.
+      Default value: `10`.
+    sample_budget: Python `int`: samples a training step. Each level has this
+      number divided by `num_densities`, rounded down, of particles.
+      Default value: `288`.
+    num_steps: Python `int` number of training steps.
+      Default value: `20_000`.
+    seed: Python `int`. What a cell gives depends on it, not on other cells.
+      Default value: `1`.
+    output_dir: Python `str`: a folder to write to; made if need be.
+      Default value: `'results/annealing'`.
+    target: Python `str`: one of `TARGETS`.
+      Default value: `'ring_of_gaussians'`.
+    num_flow_layers: Python `int` number of planar flows for each level.
+      Default value: `32`.
+    learning_rate: Python `float`, of Adam.
+      Default value: `1e-3`.
+    dtype: Python `str`: `'float32'` or `'float64'`.
+      Default value: `'float32'`.
+    overwrite: Python `bool`: whether to run cells again that `output_dir` has,
+      and to discard those of another configuration.
+      Default value: `False`.
+
+  Returns:
+    results: `Results`.
+
+  Raises:
+    ValueError: If an argument is not as expected, `output_dir` cannot be written
+      or has results of another configuration. Nothing has been computed then.
+    FloatingPointError: If a loss or a weight becomes NaN in training.
+  """
+  settings = {
+    'target': target,
+    'num_restarts': num_restarts,
+    'sample_budget': sample_budget,
+    'num_steps': num_steps,
+    'seed': seed,
+    'num_flow_layers': num_flow_layers,
+    'learning_rate': learning_rate,
+    'dtype': dtype,
+  }
+  methods, counts, takes_all = _check_settings(method, num_densities, settings)
+  store = _Store(output_dir, {**settings, 'versions': _versions()}, overwrite)
+  cells = [(name, k) for name in methods for k in counts]
+  if takes_all:
+    left_out = [(n, k) for n, k in cells if n == 'svi_flow' and k != 2]
+    if left_out:
+      print(
+        'Leaving out svi_flow with '
+        f'{", ".join(str(k) for _, k in left_out)} densities, which has no '
+        'published figures; --method=svi_flow runs it.'
+      )
+    cells = [cell for cell in cells if cell not in left_out]
+
+  density = TARGETS[target]()
+  for i, (name, k) in enumerate(cells):
+    prefix = f'[{i + 1}/{len(cells)}] {METHODS[name].label}, {k} densities:'
+    if not overwrite and store.has(name, k):
+      print(
+        f'{prefix} kept; '
+        + _describe(store.row(name, k), store.arrays(name, k), density),
+        flush=True,
+      )
+      continue
+    print(f'{prefix} training', flush=True)
+    row, arrays = _run_cell(name, k, settings)
+    store.add(row, arrays)
+    print(f'{prefix} {_describe(row, arrays, density)}', flush=True)
+
+  rows = [store.row(name, k) for name, k in cells]
+  print(_format_table(rows, target))
+  pictures = _draw(store, cells, settings)
+  print('\nWritten:')
+  for path in [store.path('metrics.json'), *pictures]:
+    print(f'  {path}')
+  return Results(rows, pictures)
+
+
+def _define_flags():
+  """Defines a flag for each argument of `run`."""
+  defaults = dict(zip(run.__code__.co_varnames, run.__defaults__, strict=False))
+  for define, name, help_text in (
+    (
+      flags.DEFINE_string,
+      'method',
+      f'All, or a comma list of {", ".join(METHODS)}.',
+    ),
+    (
+      flags.DEFINE_string,
+      'num_densities',
+      'Comma list of how many densities, both ends included.',
+    ),
+    (
+      flags.DEFINE_integer,
+      'num_restarts',
+      'How often each sampler is trained, all at once.',
+    ),
+    (
+      flags.DEFINE_integer,
+      'sample_budget',
+      'Samples a training step, divided among the densities.',
+    ),
+    (flags.DEFINE_integer, 'num_steps', 'Number of training steps.'),
+    (flags.DEFINE_integer, 'seed', 'Seed of everything random.'),
+    (
+      flags.DEFINE_string,
+      'output_dir',
+      'Folder to write to. Cells that it has already are kept.',
+    ),
+    (flags.DEFINE_string, 'target', f'One of {", ".join(TARGETS)}.'),
+    (
+      flags.DEFINE_integer,
+      'num_flow_layers',
+      'Number of planar flows for each level.',
+    ),
+    (flags.DEFINE_float, 'learning_rate', 'Learning rate of Adam.'),
+    (flags.DEFINE_string, 'dtype', 'float32 or float64.'),
+    (
+      flags.DEFINE_bool,
+      'overwrite',
+      'Run cells again that the output folder has, and discard those of another '
+      'configuration.',
+    ),
+  ):
+    default = defaults[name]
+    if isinstance(default, tuple):
+      default = ','.join(map(str, default))
+    define(name, default, help_text)
+  return list(defaults)
+
+
+def _main(argv, names):
+  """Runs the experiment with the values of flags."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Expected flags alone; got {argv[1:]}.')
+  try:
+    run(**{name: flags.FLAGS[name].value for name in names})
+  except SettingError as e:
+    print(f'--{e.name} {e.problem}', file=sys.stderr)
+    return 1
+  return 0
+
+
+if __name__ == '__main__':
+  flag_names = _define_flags()
+  app.run(lambda argv: _main(argv, flag_names))
