@@ -586,6 +586,7 @@ class PlanarTransitions(Transition):
     self,
     densities,
     num_layers=32,
+    scale=1.0,
     batch_shape=(),
     seed=None,
     name='planar_transitions',
@@ -596,6 +597,9 @@ class PlanarTransitions(Transition):
       densities: The sequence of intermediate densities.
       num_layers: Python `int` number of planar flows for each level.
         Default value: `32`.
+      scale: Python `float`: the magnitude of states over which a layer bends
+        them, to begin with.
+        Default value: `1.`.
       batch_shape: Shape of a batch of flows at each level, such as one for each
         of several restarts.
         Default value: `()`.
@@ -603,13 +607,15 @@ class PlanarTransitions(Transition):
       name: Python `str` name of this module.
 
     Raises:
-      ValueError: If `num_layers` is not positive, or states are not of one
-        floating point dtype.
+      ValueError: If `num_layers` or `scale` is not positive, or states are not
+        of one floating point dtype.
     """
     super().__init__(name=name)
     _check_real(densities, 'PlanarTransitions')
     if num_layers < 1:
       raise ValueError(f'`num_layers` must be positive; got {num_layers}.')
+    if not scale > 0.0:
+      raise ValueError(f'`scale` must be positive; got {scale}.')
     self.num_transitions = densities.num_densities - 1
     self.batch_shape = tf.TensorShape(batch_shape)
     self._event_shape = densities.event_shape
@@ -617,19 +623,21 @@ class PlanarTransitions(Transition):
     size = _num_values(densities)
     dtype = densities.float_dtype
     stack = [self.num_transitions] + self.batch_shape.as_list() + [num_layers]
-    seeds = randomness.split_seed(randomness.as_seed(seed), 3)
-    bound = 1.0 / np.sqrt(size)
-    self._direction, self._normal, self._bias = (
-      tf.Variable(
-        bound * (2.0 * randomness.uniform(shape, s, dtype=dtype) - 1.0),
-        name=variable_name,
-      )
-      for shape, s, variable_name in (
-        (stack + [size], seeds[0], 'direction'),
-        (stack + [size], seeds[1], 'normal'),
-        (stack, seeds[2], 'bias'),
-      )
+    direction_seed, normal_seed, bias_seed = tf.unstack(
+      randomness.split_seed(randomness.as_seed(seed), 3)
     )
+    normal = randomness.normal(stack + [size], normal_seed, dtype=dtype)
+    normal /= scale * tf.norm(normal, axis=-1, keepdims=True)
+    # Along this direction a layer is the identity, so that many of them do not
+    # start as a map that draws all states together.
+    identity = np.log(np.e - 1.0) * scale**2 * normal
+    noise = randomness.normal(stack + [size], direction_seed, dtype)
+    bias = 0.3 * randomness.normal(stack, bias_seed, dtype)
+    self._direction = tf.Variable(
+      identity + 3e-3 * scale * noise, name='direction'
+    )
+    self._normal = tf.Variable(normal, name='normal')
+    self._bias = tf.Variable(bias, name='bias')
 
   def draw_noise(self, sample_shape, seed):
     """A flow needs no chance."""
@@ -643,15 +651,29 @@ class PlanarTransitions(Transition):
     del noise, target_log_prob_fn, reparameterize
     x = flatten_state(previous, self._event_shape)
     rank = x.shape.rank
-    direction = at_level(self._direction, level, rank)
-    normal = at_level(self._normal, level, rank)
-    bias = at_level(self._bias, level, rank - 1)
-    log_det_jacobian = 0.0
-    for i in range(self._num_layers):
-      x, layer_log_det_jacobian = planar.planar_forward(
-        x, direction[..., i, :], normal[..., i, :], bias[..., i]
+    layers = [
+      tf.experimental.numpy.moveaxis(p, layer_axis, 0)
+      for p, layer_axis in (
+        (at_level(self._direction, level, rank), -2),
+        (at_level(self._normal, level, rank), -2),
+        (at_level(self._bias, level, rank - 1), -1),
       )
-      log_det_jacobian += layer_log_det_jacobian
+    ]
+
+    # A loop, as compiling each layer apart takes longer than a training run.
+    def body(i, x, log_det_jacobian):
+      direction, normal, bias = (tf.gather(p, i) for p in layers)
+      y, layer_log_det_jacobian = planar.planar_forward(
+        x, direction, normal, bias
+      )
+      return i + 1, y, log_det_jacobian + layer_log_det_jacobian
+
+    _, x, log_det_jacobian = tf.while_loop(
+      lambda i, *_: i < self._num_layers,
+      body,
+      (tf.constant(0), x, tf.zeros_like(x[..., 0])),
+      maximum_iterations=self._num_layers,
+    )
     return _deterministic_move(
       unflatten_state(x, self._event_shape), log_det_jacobian
     )

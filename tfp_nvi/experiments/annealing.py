@@ -30,8 +30,9 @@ training-K.png  effective sample size and log normalizer over training
 cells/*.npz     what the pictures are drawn from
 ```
 
-It is written after every cell. A run that was stopped goes on when it is started
-again: cells that the folder has are kept, and are run again only on request.
+It is written after every cell. A run that was stopped goes on when it is
+started again: cells that the folder has are kept, unless they are asked to be
+overwritten.
 
 #### References
 
@@ -41,6 +42,7 @@ again: cells that the folder has are kept, and are run again only on request.
 
 import collections
 import importlib.metadata
+import inspect
 import json
 import math
 import os
@@ -124,8 +126,8 @@ TARGETS = {
   'concentric_rings': nvi.targets.concentric_rings,
 }
 
-# Table 1 of [1]: log normalizer and effective sample size, out of 100, for 2, 4,
-# 6 and 8 densities.
+# Table 1 of [1]: log normalizer and effective sample size, out of 100, for 2,
+# 4, 6 and 8 densities.
 _PAPER = {
   'svi': ((1.86, 1.89, 1.92, 1.72), (51, 47, 32, 25)),
   'svi_flow': ((2.06,), (55,)),
@@ -236,37 +238,33 @@ def make_sampler(
   return sampler, method.objective_fn()
 
 
-def _evaluate(sampler, resamples, seed):
+def _evaluate(sampler, seed):
   """Log normalizers and effective sample sizes of batches of samples.
 
   Args:
     sampler: `NestedSampler` of batch shape `[num_restarts]`.
-    resamples: Python `bool`: whether to evaluate with resampling as well.
     seed: Stateless seed.
 
   Returns:
-    log_normalizer: NumPy array of shape `[n, num_batches, num_restarts]`; with
-      resampling first, if so, and without last.
+    log_normalizer: NumPy array of shape `[num_batches, num_restarts]`.
     effective_sample_size: NumPy array of the same shape.
   """
-  batch_shape = [1 + resamples, _NUM_BATCHES] + sampler.batch_shape.as_list()
-  # One program for both, as compiling takes longer than running.
-  where = np.zeros(batch_shape, bool)
-  where[:-1] = True
-  sampler = sampler.copy(
-    resample_criterion_fn=(lambda _: where) if resamples else nvi.never
-  )
+  batch_shape = [_NUM_BATCHES] + sampler.batch_shape.as_list()
 
-  @tf.function(jit_compile=True, autograph=False)
+  # With XLA, this would take far longer to compile than it takes to run.
+  @tf.function(autograph=False, input_signature=[tf.TensorSpec([2], tf.int32)])
   def evaluate(seed):
-    run_of_all = sampler.run(_NUM_SAMPLES, seed, batch_shape)
-    log_weights = run_of_all.particles.log_weights
+    log_weights = sampler.run(
+      _NUM_SAMPLES, seed, batch_shape
+    ).particles.log_weights
     return (
       nvi.log_normalizer(log_weights),
       nvi.effective_sample_size(log_weights),
     )
 
-  return tuple(x.numpy().astype(np.float64) for x in evaluate(seed))
+  return tuple(
+    x.numpy().astype(np.float64) for x in evaluate.get_concrete_function()(seed)
+  )
 
 
 def _mean_and_deviation(values):
@@ -309,13 +307,19 @@ def _run_cell(method, num_densities, settings):
     optimizer=tf_keras.optimizers.Adam(settings['learning_rate']),
     seed=train_seed,
   )
-  log_normalizers, sizes = _evaluate(
-    sampler, METHODS[method].resamples, evaluation_seed
-  )
-  log_normalizer, log_normalizer_std = _mean_and_deviation(log_normalizers[0])
-  ess, ess_std = _mean_and_deviation(sizes[0])
+  log_normalizers, sizes = _evaluate(sampler, evaluation_seed)
+  log_normalizer, log_normalizer_std = _mean_and_deviation(log_normalizers)
+  ess, ess_std = _mean_and_deviation(sizes)
+  if not math.isfinite(log_normalizer):
+    raise FloatingPointError(
+      f'The log normalizer of {method} with {num_densities} densities is '
+      f'{log_normalizer} after training.'
+    )
+  if METHODS[method].resamples:
+    _, sizes = _evaluate(
+      sampler.copy(resample_criterion_fn=nvi.never), evaluation_seed
+    )
 
-  # Too little to be worth compiling.
   trace = sampler.trace(_NUM_TRACED, seed=trace_seed, jit_compile=False)
   last = nvi.WeightedParticles(trace.particles[-1], trace.log_weights[-1])
   path = sampler.densities
@@ -339,7 +343,7 @@ def _run_cell(method, num_densities, settings):
     'log_normalizer_std': log_normalizer_std,
     'ess': ess,
     'ess_std': ess_std,
-    'ess_without_resampling': _mean_and_deviation(sizes[-1])[0],
+    'ess_without_resampling': _mean_and_deviation(sizes)[0],
     'log_normalizer_true': target.log_normalizer,
     'microseconds_per_step': history.microseconds_per_step,
     'seconds': time.perf_counter() - start,
@@ -385,13 +389,10 @@ def _format_table(rows, target):
   beside = ', measured / published' if target == _PAPER_TARGET else ''
   lines = []
   num_below = 0
-  for field, digits, title in (
-    (
-      'log_normalizer',
-      3,
-      f'log Z-hat (true {rows[0]["log_normalizer_true"]:.3f})',
-    ),
-    ('ess', 1, f'ESS of {_NUM_SAMPLES} samples'),
+  true = rows[0]['log_normalizer_true']
+  for field, digits, digits_published, title in (
+    ('log_normalizer', 3, 2, f'log Z-hat (true {true:.3f})'),
+    ('ess', 1, 0, f'ESS of {_NUM_SAMPLES} samples'),
   ):
     lines += ['', title + beside]
     lines.append(' ' * 10 + ''.join(f'{f"K = {k}":>16}' for k in counts))
@@ -407,9 +408,7 @@ def _format_table(rows, target):
         value, published = row[field], _published(row, field, target)
         text, mark = f'{value:.{digits}f}', ' '
         if published is not None:
-          text += (
-            f' / {published:g}' if field == 'ess' else f' / {published:.2f}'
-          )
+          text += f' / {published:.{digits_published}f}'
           if value < published - _TOLERANCES[field]:
             mark = '!'
             num_below += 1
@@ -431,17 +430,17 @@ class _Store:
     self._directory = directory
     self._configuration = configuration
     self.rows = []
-    for folder in (directory, os.path.join(directory, 'cells')):
-      try:
+    try:
+      for folder in (directory, os.path.join(directory, 'cells')):
         os.makedirs(folder, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
           pass
-      except OSError as e:
-        raise SettingError(
-          'output_dir',
-          'a folder that can be written',
-          f'{directory!r} ({e.strerror})',
-        ) from e
+    except (OSError, TypeError) as e:
+      raise SettingError(
+        'output_dir',
+        'a folder that can be written',
+        f'{directory!r} ({getattr(e, "strerror", None) or e})',
+      ) from e
     path = self.path('metrics.json')
     if not os.path.exists(path):
       return
@@ -502,7 +501,7 @@ class _Store:
     )
 
   def add(self, row, arrays):
-    """Keeps a cell; the folder is whole at any time, even if this is stopped."""
+    """Keeps a cell. If this is stopped, the folder is as before or after."""
     cell = row['method'], row['num_densities']
     _replace(self._cell_path(*cell), lambda f: np.savez_compressed(f, **arrays))
     rows = [r for r in self.rows if (r['method'], r['num_densities']) != cell]
@@ -537,7 +536,7 @@ def _draw(store, cells, settings):
     paths: List of Python `str`s.
   """
   target = TARGETS[settings['target']]()
-  title = target.name.replace('_', ' ')
+  title = target.name.replace('_', ' ').replace('gauss', 'Gauss')
   paths = []
 
   def save(figure, name):
@@ -586,7 +585,9 @@ def _draw(store, cells, settings):
         {labels[name]: arrays[name]['log_normalizer'] for name in names},
         num_particles=settings['sample_budget'] // k,
         true_log_normalizer=target.log_normalizer,
-        steps_per_value=min(_STEPS_PER_VALUE, settings['num_steps']),
+        steps_per_value=(
+          settings['num_steps'] / len(arrays[names[0]]['log_normalizer'])
+        ),
         styles=styles,
         title=f'{title}, {k} densities, {settings["num_restarts"]} restarts',
       ),
@@ -664,6 +665,13 @@ def _check_settings(method, num_densities, settings):
   return methods, counts, takes_all
 
 
+def _cells(methods, counts, takes_all):
+  """The cells to run, and those left out, as pairs of method and count."""
+  cells = [(name, k) for name in methods for k in counts]
+  left_out = [c for c in cells if takes_all and c[0] == 'svi_flow' and c[1] > 2]
+  return [cell for cell in cells if cell not in left_out], left_out
+
+
 def _versions():
   """Versions of what the figures depend on."""
   try:
@@ -730,9 +738,9 @@ def run(
     results: `Results`.
 
   Raises:
-    ValueError: If an argument is not as expected, `output_dir` cannot be written
-      or has results of another configuration. Nothing has been computed then.
-    FloatingPointError: If a loss or a weight becomes NaN in training.
+    ValueError: If an argument is not as expected, `output_dir` cannot be
+      written or has results of another configuration; before any compute.
+    FloatingPointError: If a loss or a weight becomes NaN.
   """
   settings = {
     'target': target,
@@ -746,17 +754,12 @@ def run(
   }
   methods, counts, takes_all = _check_settings(method, num_densities, settings)
   store = _Store(output_dir, {**settings, 'versions': _versions()}, overwrite)
-  cells = [(name, k) for name in methods for k in counts]
-  if takes_all:
-    left_out = [(n, k) for n, k in cells if n == 'svi_flow' and k != 2]
-    if left_out:
-      print(
-        'Leaving out svi_flow with '
-        f'{", ".join(str(k) for _, k in left_out)} densities, which has no '
-        'published figures; --method=svi_flow runs it.'
-      )
-    cells = [cell for cell in cells if cell not in left_out]
-
+  cells, left_out = _cells(methods, counts, takes_all)
+  if left_out:
+    print(
+      f'Leaving out svi_flow with {", ".join(str(k) for _, k in left_out)} '
+      'densities, which has no published figures; --method=svi_flow runs it.'
+    )
   density = TARGETS[target]()
   for i, (name, k) in enumerate(cells):
     prefix = f'[{i + 1}/{len(cells)}] {METHODS[name].label}, {k} densities:'
@@ -781,71 +784,68 @@ def run(
   return Results(rows, pictures)
 
 
+_FLAGS = {
+  'method': f'all, or a comma list of {", ".join(METHODS)}.',
+  'num_densities': 'Comma list of how many densities, both ends included.',
+  'num_restarts': 'How often each sampler is trained, all at once.',
+  'sample_budget': 'Samples a training step, divided among the densities.',
+  'num_steps': 'Number of training steps.',
+  'seed': 'Seed of all that is random.',
+  'output_dir': 'Folder to write to. Cells that it has already are kept.',
+  'target': f'One of {", ".join(TARGETS)}.',
+  'num_flow_layers': 'Number of planar flows for each level.',
+  'learning_rate': 'Learning rate of Adam.',
+  'dtype': 'float32 or float64.',
+  'overwrite': (
+    'Run cells again that the output folder has, and discard those of another '
+    'configuration.'
+  ),
+}
+
+
 def _define_flags():
   """Defines a flag for each argument of `run`."""
-  defaults = dict(zip(run.__code__.co_varnames, run.__defaults__, strict=False))
-  for define, name, help_text in (
-    (
-      flags.DEFINE_string,
-      'method',
-      f'All, or a comma list of {", ".join(METHODS)}.',
-    ),
-    (
-      flags.DEFINE_string,
-      'num_densities',
-      'Comma list of how many densities, both ends included.',
-    ),
-    (
-      flags.DEFINE_integer,
-      'num_restarts',
-      'How often each sampler is trained, all at once.',
-    ),
-    (
-      flags.DEFINE_integer,
-      'sample_budget',
-      'Samples a training step, divided among the densities.',
-    ),
-    (flags.DEFINE_integer, 'num_steps', 'Number of training steps.'),
-    (flags.DEFINE_integer, 'seed', 'Seed of everything random.'),
-    (
-      flags.DEFINE_string,
-      'output_dir',
-      'Folder to write to. Cells that it has already are kept.',
-    ),
-    (flags.DEFINE_string, 'target', f'One of {", ".join(TARGETS)}.'),
-    (
-      flags.DEFINE_integer,
-      'num_flow_layers',
-      'Number of planar flows for each level.',
-    ),
-    (flags.DEFINE_float, 'learning_rate', 'Learning rate of Adam.'),
-    (flags.DEFINE_string, 'dtype', 'float32 or float64.'),
-    (
-      flags.DEFINE_bool,
-      'overwrite',
-      'Run cells again that the output folder has, and discard those of another '
-      'configuration.',
-    ),
-  ):
-    default = defaults[name]
+  define = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+  }
+  for name, parameter in inspect.signature(run).parameters.items():
+    default = parameter.default
     if isinstance(default, tuple):
       default = ','.join(map(str, default))
-    define(name, default, help_text)
-  return list(defaults)
+    define[type(default)](name, default, _FLAGS[name])
 
 
-def _main(argv, names):
-  """Runs the experiment with the values of flags."""
+def main(argv):
+  """Runs the experiment with the values of flags.
+
+  Args:
+    argv: List of Python `str`s: the program, and nothing else.
+
+  Returns:
+    exit_status: Python `int`.
+
+  Raises:
+    app.UsageError: If there are arguments that are no flags.
+  """
   if len(argv) > 1:
-    raise app.UsageError(f'Expected flags alone; got {argv[1:]}.')
+    raise app.UsageError(f'Expected flags alone; got {" ".join(argv[1:])}.')
   try:
-    run(**{name: flags.FLAGS[name].value for name in names})
+    run(**{name: flags.FLAGS[name].value for name in _FLAGS})
   except SettingError as e:
     print(f'--{e.name} {e.problem}', file=sys.stderr)
     return 1
+  except KeyboardInterrupt:
+    print(
+      '\nStopped. The same command goes on after the cells that are done.',
+      file=sys.stderr,
+    )
+    return 130
   return 0
 
 
 if __name__ == '__main__':
-  flag_names = _define_flags()
-  app.run(lambda argv: _main(argv, flag_names))
+  _define_flags()
+  app.run(main)
