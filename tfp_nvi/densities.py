@@ -28,6 +28,8 @@ Densities over constrained supports are transformed to the real space by their
 event-space bijector, Jacobian included, and samples are mapped back.
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -101,6 +103,14 @@ def _log_prob_fn(density, name):
 def is_sampleable(density):
   """Whether a density can serve as an initial proposal, being normalized."""
   return isinstance(density, tfd.Distribution)
+
+
+def static_batch_shape(density):
+  """The batch shape that a density says it has."""
+  shapes = tf.nest.flatten(getattr(density, 'batch_shape', []))
+  return functools.reduce(
+    tf.broadcast_static_shape, map(tf.TensorShape, shapes), tf.TensorShape([])
+  )
 
 
 def _describe(structure):
@@ -232,10 +242,16 @@ class _Densities(tf.Module):
     self._densities = [density for _, density in named_densities]
     self._log_prob_fns = [_log_prob_fn(d, n) for n, d in named_densities]
     self._space = _StateSpace(named_densities, event_space_bijector)
-    self._batch_shape = tf.TensorShape(batch_shape)
+    self._batch_shape = functools.reduce(
+      tf.broadcast_static_shape,
+      map(static_batch_shape, self._densities),
+      tf.TensorShape(batch_shape),
+    )
     self._has_variables = False
     if is_sampleable(self.initial):
-      self.check(self.initial.sample(_NUM_PROBES, seed=randomness.as_seed(0)))
+      rank = self._batch_shape.rank - static_batch_shape(self.initial).rank
+      shape = [_NUM_PROBES] + self._batch_shape[:rank].as_list()
+      self.check(self.initial.sample(shape, seed=randomness.as_seed(0)))
 
   @property
   def event_shape(self):

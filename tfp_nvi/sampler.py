@@ -168,12 +168,7 @@ class DistributionProposal(tf.Module):
   def __init__(self, distribution):
     super().__init__(name='distribution_proposal')
     self._distribution = distribution
-    batch_shape = tf.TensorShape([])
-    for shape in tf.nest.flatten(distribution.batch_shape):
-      batch_shape = tf.broadcast_static_shape(
-        batch_shape, tf.TensorShape(shape)
-      )
-    self.batch_shape = batch_shape
+    self.batch_shape = densities_lib.static_batch_shape(distribution)
 
   def draw(self, num_particles, batch_shape, seed):
     """Draws points of the densities' space."""
@@ -447,7 +442,11 @@ class NestedSampler(tf.Module):
     if not self.proposes_initial:
       densities.check(
         self._proposal.draw(
-          16, self._proposal.batch_shape.as_list(), randomness.as_seed(0)
+          16,
+          tf.broadcast_static_shape(
+            densities.batch_shape, self._proposal.batch_shape
+          ).as_list(),
+          randomness.as_seed(0),
         )
       )
     batch_shape = tf.broadcast_static_shape(

@@ -102,8 +102,7 @@ class _Checkpoints:
     latest = self._manager.latest_checkpoint
     if latest is None:
       return 0, []
-    self._manager.checkpoint.restore(latest).assert_existing_objects_matched()
-    step = int(self._step.numpy())
+    step = int(latest.rsplit('-', 1)[-1])
     with np.load(self._path(step)) as saved:
       arguments = json.loads(str(saved['arguments']))
       if arguments != self._arguments:
@@ -111,7 +110,9 @@ class _Checkpoints:
           f'`checkpoint_dir` {self._directory!r} holds training with other '
           f'arguments: {arguments}; got {self._arguments}.'
         )
-      return step, [{field: saved[field] for field in _FIELDS}]
+      pieces = [{field: saved[field] for field in _FIELDS}]
+    self._manager.checkpoint.restore(latest).assert_existing_objects_matched()
+    return step, pieces
 
   def save(self, step, pieces):
     """Saves; a checkpoint is complete before it is named as the latest."""
@@ -120,9 +121,8 @@ class _Checkpoints:
       np.savez(f, arguments=json.dumps(self._arguments), **_join(pieces))
     os.replace(path + '.part', path)
     self._step.assign(step)
-    kept = [self._manager.save(checkpoint_number=step)]
-    kept += self._manager.checkpoints
-    steps = {name.rsplit('-', 1)[-1] for name in kept}
+    self._manager.save(checkpoint_number=step)
+    steps = {name.rsplit('-', 1)[-1] for name in self._manager.checkpoints}
     for name in os.listdir(self._directory):
       if name.startswith('history-') and name[8:-4] not in steps:
         os.remove(os.path.join(self._directory, name))
@@ -274,8 +274,8 @@ def fit(
     history: `History`.
 
   Raises:
-    ValueError: If a count is not positive, there is nothing to train, or the
-      checkpoint was made with other arguments.
+    ValueError: If a count is not positive, there is nothing to train, or
+      `checkpoint_dir` cannot be written or is of training with other arguments.
     FloatingPointError: If a loss or a weight becomes NaN; names the step and the
       level.
 
@@ -307,6 +307,14 @@ def fit(
   seed = randomness.as_seed(seed)
   if optimizer is None:
     optimizer = tf_keras.optimizers.Adam(1e-3)
+  if checkpoint_dir is not None:
+    try:
+      os.makedirs(checkpoint_dir, exist_ok=True)
+    except OSError as e:
+      raise ValueError(
+        '`checkpoint_dir` must be a folder that can be written; got '
+        f'{checkpoint_dir!r} ({e.strerror}).'
+      ) from e
   writer = None
   if tensorboard_dir is not None:
     writer = _make_summary_writer(tensorboard_dir)

@@ -1,0 +1,455 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The annealing experiment does what it says with each method, flag and folder.
+
+Most tests take a few training steps, without XLA: they are about what is
+written down, not about how well it is learned. One trains a sampler for good,
+on a density that is easy.
+"""
+
+import functools
+import json
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import tfp_nvi as nvi
+from tfp_nvi.experiments import annealing
+
+tfd = tfp.distributions
+
+ROW_TYPES = {
+  'method': str,
+  'num_densities': int,
+  'num_restarts': int,
+  'log_normalizer': float,
+  'log_normalizer_std': float,
+  'ess': float,
+  'ess_std': float,
+  'ess_without_resampling': float,
+  'log_normalizer_true': float,
+  'microseconds_per_step': float,
+  'seconds': float,
+}
+TIMES = ('microseconds_per_step', 'seconds')
+SMALL = {
+  'num_restarts': 2,
+  'sample_budget': 8,
+  'num_steps': 3,
+  'num_flow_layers': 2,
+  # Workers would not see what tests replace.
+  'num_workers': 1,
+}
+
+
+@pytest.fixture
+def fast(monkeypatch):
+  """Training that is not worth compiling."""
+  monkeypatch.setattr(
+    nvi, 'fit', functools.partial(nvi.fit, jit_compile=False, steps_per_call=3)
+  )
+
+
+@pytest.fixture(scope='module')
+def all_methods(tmp_path_factory):
+  """Folder and results of a run of all methods."""
+  folder = tmp_path_factory.mktemp('all')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(
+      nvi,
+      'fit',
+      functools.partial(nvi.fit, jit_compile=False, steps_per_call=3),
+    )
+    results = annealing.run(
+      'all', num_densities=2, output_dir=str(folder), **SMALL
+    )
+  return folder, results
+
+
+@pytest.fixture
+def no_compute(monkeypatch):
+  """Makes it an error to compute anything."""
+
+  def run_cell(*args):
+    raise AssertionError(f'computed {args}')
+
+  monkeypatch.setattr(annealing, '_run_cell', run_cell)
+
+
+@pytest.fixture
+def fake_cells(monkeypatch):
+  """Cells that take no time; returns those that were run."""
+  cells = []
+
+  def run_cell(method, num_densities, settings, progress):
+    del progress
+    cells.append((method, num_densities))
+    row = {key: 1.0 * len(cells) for key in ROW_TYPES}
+    row.update(
+      method=method,
+      num_densities=num_densities,
+      num_restarts=settings['num_restarts'],
+    )
+    shape = [num_densities, 20]
+    arrays = {
+      'particles': np.ones([*shape, 2]),
+      'log_weights': np.zeros(shape),
+      'mode_shares': np.full([settings['num_restarts'], 8], 0.125),
+      'effective_sample_size': np.ones([4, settings['num_restarts']]),
+      'log_normalizer': np.ones([4, settings['num_restarts']]),
+      'schedule': np.linspace(0.0, 1.0, num_densities),
+    }
+    return row, arrays
+
+  monkeypatch.setattr(annealing, '_run_cell', run_cell)
+  return cells
+
+
+def read(folder):
+  return json.loads((folder / 'metrics.json').read_text('utf-8'))
+
+
+def without_times(row):
+  return {key: value for key, value in row.items() if key not in TIMES}
+
+
+def test_metrics_have_a_row_for_each_method(all_methods):
+  folder, results = all_methods
+  content = read(folder)
+  assert content['rows'] == results.rows
+  assert [row['method'] for row in results.rows] == list(annealing.METHODS)
+  for row in results.rows:
+    assert {key: type(value) for key, value in row.items()} == ROW_TYPES
+    assert row['num_densities'] == 2 and row['num_restarts'] == 2
+    assert 1.0 <= row['ess'] <= 100.0
+    assert row['log_normalizer_true'] == pytest.approx(math.log(8.0))
+    assert row['log_normalizer_std'] > 0.0 and row['ess_std'] > 0.0
+    assert row['seconds'] > 0.0 and row['microseconds_per_step'] > 0.0
+    if not annealing.METHODS[row['method']].resamples:
+      assert row['ess_without_resampling'] == row['ess']
+  for name in ('num_restarts', 'sample_budget', 'num_steps', 'num_flow_layers'):
+    assert content[name] == SMALL[name]
+  assert content['seed'] == 1 and content['dtype'] == 'float32'
+  assert content['target'] == 'ring_of_gaussians'
+  assert content['versions']['tensorflow'] == tf.__version__
+
+
+def test_pictures_are_written(all_methods):
+  folder, results = all_methods
+  names = ['samples-2.png', 'training-2.png']
+  assert results.pictures == [os.path.join(folder, name) for name in names]
+  for path in results.pictures:
+    with open(path, 'rb') as f:
+      content = f.read()
+    assert content.startswith(b'\x89PNG')
+    assert 10_000 < len(content) < 300_000
+  assert not [name for name in os.listdir(folder) if name.endswith('.part')]
+
+
+def test_cell_does_not_depend_on_others(all_methods, fast, tmp_path):
+  _, results = all_methods
+  (row,) = annealing.run(
+    ['avo'], num_densities=[2], output_dir=str(tmp_path), **SMALL
+  ).rows
+  assert without_times(row) == without_times(results.rows[2])
+  (other,) = annealing.run(
+    'avo',
+    num_densities='2',
+    output_dir=str(tmp_path),
+    overwrite=True,
+    **{**SMALL, 'seed': 2},
+  ).rows
+  assert other['log_normalizer'] != row['log_normalizer']
+
+
+def test_workers_give_the_same_figures(all_methods, tmp_path):
+  _, results = all_methods
+  expected = [results.rows[0], results.rows[2]]
+  found = annealing.run(
+    'svi,avo',
+    num_densities=2,
+    output_dir=str(tmp_path),
+    **{**SMALL, 'num_workers': 2},
+  ).rows
+  for row, other in zip(expected, found, strict=True):
+    row, other = without_times(row), without_times(other)
+    assert row.pop('method') == other.pop('method')
+    # Workers train with XLA, which rounds otherwise, for three steps.
+    assert row == pytest.approx(other, rel=1e-3)
+
+
+def test_learned_path_is_drawn(fast, tmp_path):
+  results = annealing.run(
+    'nvir_star',
+    num_densities=3,
+    target='concentric_rings',
+    dtype='float64',
+    output_dir=str(tmp_path),
+    **SMALL,
+  )
+  assert [os.path.basename(path) for path in results.pictures] == [
+    'samples-3.png',
+    'path-3.png',
+    'training-3.png',
+  ]
+  (row,) = results.rows
+  assert row['ess'] != row['ess_without_resampling']
+  true = nvi.targets.concentric_rings().log_normalizer
+  assert row['log_normalizer_true'] == true
+  with np.load(tmp_path / 'cells' / 'nvir_star-3.npz') as arrays:
+    schedule, divergences = arrays['schedule'], arrays['divergences']
+    assert arrays['particles'].dtype == np.float64
+  assert schedule.shape == (2, 3) and divergences.shape == (2, 2)
+  assert np.all(np.diff(schedule) > 0.0) and np.all(divergences > 0.0)
+
+
+def test_deviation_is_over_restarts():
+  # Means over batches are 1 and 5.
+  mean, deviation = annealing._mean_and_deviation(
+    np.array([[0.0, 4.0], [2.0, 6.0]])
+  )
+  assert (mean, deviation) == (3.0, 2.0)
+
+
+@pytest.mark.parametrize('name', annealing.METHODS)
+def test_methods_are_what_they_are_called(name):
+  target = nvi.targets.ring_of_gaussians()
+  sampler, objective = annealing.make_sampler(
+    name, target, 3, num_restarts=2, num_flow_layers=2, seed=1
+  )
+  assert sampler.batch_shape == [2]
+  assert bool(sampler.densities.trainable_variables) == ('star' in name)
+  (transitions,) = sampler.transitions
+  kind = nvi.PlanarTransitions if 'flow' in name else nvi.GaussianTransitions
+  assert isinstance(transitions, kind)
+  # What resampling leaves behind: at every level but the last, weights that are
+  # of no consequence to those of the next.
+  trace = sampler.trace(20, seed=2, jit_compile=False)
+  increments = trace.log_weights[1:] - trace.log_weights[:-1]
+  is_kept = np.allclose(increments, trace.log_incremental_weights, atol=1e-3)
+  assert is_kept == ('nvir' not in name)
+  assert type(objective) is type(
+    nvi.svi() if 'svi' in name else nvi.reverse_kl()
+  )
+
+
+def test_learns_an_easy_density(monkeypatch, tmp_path):
+  # Two modes, 2.8 of their standard deviations from the middle.
+  mixture = tfd.MixtureSameFamily(
+    tfd.Categorical(probs=[0.5, 0.5]),
+    tfd.MultivariateNormalDiag(
+      [[-4.0, 0.0], [4.0, 0.0]], scale_diag=[[1.4, 1.4], [1.4, 1.4]]
+    ),
+  )
+  easy = nvi.targets.MultimodalTarget(
+    name='easy',
+    unnormalized_log_prob_fn=lambda x: mixture.log_prob(x) + 1.0,
+    sample_fn=lambda shape, seed: mixture.sample(shape, seed=seed),
+    mode_index_fn=lambda x: tf.cast(x[..., 0] > 0.0, tf.int32),
+    log_normalizer=1.0,
+    mode_locations=[[-4.0, 0.0], [4.0, 0.0]],
+    mode_probabilities=[0.5, 0.5],
+    limits=(-12.0, 12.0),
+  )
+  monkeypatch.setitem(annealing.TARGETS, 'easy', lambda dtype=tf.float32: easy)
+  (row,) = annealing.run(
+    'nvir_star',
+    num_densities=3,
+    num_restarts=2,
+    sample_budget=150,
+    num_steps=1_500,
+    learning_rate=5e-3,
+    target='easy',
+    output_dir=str(tmp_path),
+  ).rows
+  assert row['ess'] > 90.0
+  # With an effective sample size of 90% at each of two levels, the log of the
+  # mean of 100 weights has a variance of about 2 (1 / 0.9 - 1) / 100 = 0.0022:
+  # a bias of half of that, and a standard error of 0.0033 over 200 batches. At
+  # 5 standard errors, and twice that for a worse first level, false alarms are
+  # rarer than 1e-6.
+  assert abs(row['log_normalizer'] - 1.0) < 0.035
+  with np.load(tmp_path / 'cells' / 'nvir_star-3.npz') as arrays:
+    # 20,000 particles, worth 10,000 at least: 10 standard errors.
+    np.testing.assert_allclose(
+      arrays['mode_shares'].mean(axis=0), 0.5, atol=0.05
+    )
+
+
+def test_goes_on_after_a_stop(monkeypatch, fake_cells, capsys, tmp_path):
+  run = functools.partial(
+    annealing.run, 'nvi,avo', '4,2', output_dir=str(tmp_path), num_workers=1
+  )
+  original = annealing._run_cell
+
+  def stopped(*args, **kwargs):
+    if len(fake_cells) == 2:
+      raise KeyboardInterrupt
+    return original(*args, **kwargs)
+
+  monkeypatch.setattr(annealing, '_run_cell', stopped)
+  with pytest.raises(KeyboardInterrupt):
+    run()
+  assert len(read(tmp_path)['rows']) == 2
+  monkeypatch.setattr(annealing, '_run_cell', original)
+  capsys.readouterr()
+  results = run()
+  assert fake_cells == [('nvi', 4), ('nvi', 2), ('avo', 4), ('avo', 2)]
+  assert [row['seconds'] for row in results.rows] == [1.0, 2.0, 3.0, 4.0]
+  output = capsys.readouterr().out
+  assert output.count(' kept; ') == 2
+  assert 'Training 2 of 4 cells.' in output
+  assert '[1/2] AVO, 4 densities: log Z-hat 3.000' in output
+  # In the file, in the order of the table.
+  assert [
+    (row['method'], row['num_densities']) for row in read(tmp_path)['rows']
+  ] == [('avo', 2), ('avo', 4), ('nvi', 2), ('nvi', 4)]
+
+  # What pictures need is gone: that cell is run again.
+  (tmp_path / 'cells' / 'avo-4.npz').write_bytes(b'PK')
+  assert [row['seconds'] for row in run().rows] == [1.0, 2.0, 5.0, 4.0]
+  # Only what is asked for is overwritten.
+  annealing.run('svi', 2, output_dir=str(tmp_path), overwrite=True)
+  annealing.run('avo', 2, output_dir=str(tmp_path), overwrite=True)
+  assert [row['seconds'] for row in read(tmp_path)['rows']] == [
+    *(6.0, 7.0, 5.0, 2.0, 1.0)
+  ]
+
+
+def test_keeps_results_of_another_configuration(fake_cells, tmp_path):
+  annealing.run('avo', 2, output_dir=str(tmp_path))
+  with pytest.raises(
+    ValueError, match='`output_dir` must .* num_steps 20000, now 10'
+  ):
+    annealing.run('nvi', 2, num_steps=10, output_dir=str(tmp_path))
+  assert len(fake_cells) == 1
+  annealing.run(
+    'nvi', 2, num_steps=10, output_dir=str(tmp_path), overwrite=True
+  )
+  content = read(tmp_path)
+  assert content['num_steps'] == 10
+  assert [row['method'] for row in content['rows']] == ['nvi']
+
+
+@pytest.mark.parametrize('content', ['{"rows": [', '[]', '{"rows": []}', '1'])
+def test_keeps_a_file_that_it_cannot_read(content, fake_cells, tmp_path):
+  (tmp_path / 'metrics.json').write_text(content, 'utf-8')
+  with pytest.raises(ValueError, match='`output_dir` .* cannot be read'):
+    annealing.run('avo', 2, output_dir=str(tmp_path))
+  assert (tmp_path / 'metrics.json').read_text('utf-8') == content
+  annealing.run('avo', 2, output_dir=str(tmp_path), overwrite=True)
+  assert len(read(tmp_path)['rows']) == 1
+
+
+@pytest.mark.parametrize(
+  ('setting', 'value', 'problem'),
+  [
+    ('method', 'nvi,foo', "all, or a comma list of svi, .*; got 'foo'"),
+    ('method', '', "all, or a comma list .*; got ''"),
+    ('method', [], 'all, or a comma list'),
+    ('num_densities', '2,1', "integers of at least 2; got '1'"),
+    ('num_densities', '2,x', "integers of at least 2; got 'x'"),
+    ('num_densities', 2.5, 'integers of at least 2; got 2.5'),
+    ('num_densities', (), 'integers of at least 2'),
+    ('num_restarts', 0, 'a positive integer; got 0'),
+    ('num_steps', -1, 'a positive integer; got -1'),
+    ('num_flow_layers', 1.5, 'a positive integer; got 1.5'),
+    ('num_workers', 0, 'a positive integer; got 0'),
+    ('sample_budget', 0, 'a positive integer; got 0'),
+    ('sample_budget', 7, 'at least the number of densities, 8, .*; got 7'),
+    ('seed', 'x', "an integer; got 'x'"),
+    ('learning_rate', 0.0, 'a positive number; got 0.0'),
+    ('learning_rate', float('nan'), 'a positive number; got nan'),
+    ('target', 'circle', "one of ring_of_gaussians, .*; got 'circle'"),
+    ('dtype', 'float16', "one of float32, float64; got 'float16'"),
+  ],
+)
+def test_refuses_settings(setting, value, problem, no_compute, tmp_path):
+  folder = tmp_path / 'new'
+  with pytest.raises(ValueError, match=f'^`{setting}` must be .*{problem}'):
+    annealing.run(**{'output_dir': str(folder), setting: value})
+  assert not folder.exists()
+
+
+def test_refuses_folder_that_cannot_be_written(no_compute, tmp_path):
+  (tmp_path / 'file').write_text('')
+  for folder in (tmp_path / 'file', tmp_path / 'file' / 'folder', '', None):
+    with pytest.raises(ValueError, match='^`output_dir` must be a folder that'):
+      annealing.run('nvi', 2, output_dir=folder and str(folder))
+
+
+def test_all_leaves_out_what_is_not_in_the_table():
+  cells, left_out = annealing._cells(list(annealing.METHODS), [2, 4], True)
+  assert left_out == [('svi_flow', 4)]
+  assert len(cells) == 17 and ('svi_flow', 2) in cells
+  assert annealing._cells(['svi_flow'], [2, 4], False) == (
+    [('svi_flow', 2), ('svi_flow', 4)],
+    [],
+  )
+
+
+def table_row(method, num_densities, log_normalizer, ess):
+  return {
+    'method': method,
+    'num_densities': num_densities,
+    'log_normalizer': log_normalizer,
+    'ess': ess,
+    'log_normalizer_true': math.log(8.0),
+  }
+
+
+def test_table_marks_what_is_below_the_published_one():
+  rows = [
+    table_row('nvi', 2, 1.8401, 48.9),
+    table_row('nvi', 8, 2.0399, 39.1),
+    table_row('svi_flow', 4, 2.0, 50.0),
+  ]
+  table = annealing._format_table(rows, 'ring_of_gaussians')
+  lines = [line.split() for line in table.splitlines()]
+  assert 'NVI 1.840 / 1.86 - 2.040 / 2.06!'.split() in lines
+  assert 'NVI 48.9 / 51! - 39.1 / 41'.split() in lines
+  assert 'SVI-flow - 2.000 -'.split() in lines
+  assert '! 2 below the published figure' in table
+  assert '(true 2.079)' in table
+
+
+def test_table_of_other_targets_stands_alone():
+  table = annealing._format_table([table_row('nvi', 2, 1.0, 2.0)], 'other')
+  assert '/' not in table and '!' not in table
+
+
+def test_published_table_is_whole():
+  assert list(annealing._PAPER) == list(annealing.METHODS)
+  for name, (log_normalizers, sizes) in annealing._PAPER.items():
+    assert (
+      len(log_normalizers) == len(sizes) == (1 if name == 'svi_flow' else 4)
+    )
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'problem'),
+  [
+    (['--method=foo'], '--method must be all, or a comma list of svi, '),
+    (['--output_dir={}/folder'], '--output_dir must be a folder that can be'),
+  ],
+)
+def test_program_names_the_flag(arguments, problem, tmp_path):
+  (tmp_path / 'file').write_text('')
+  result = subprocess.run(
+    [
+      *(sys.executable, '-m', 'tfp_nvi.experiments.annealing'),
+      *(argument.format(tmp_path / 'file') for argument in arguments),
+    ],
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert result.returncode == 1
+  assert problem in result.stderr
+  assert 'Traceback' not in result.stderr

@@ -1,0 +1,392 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Draws are Threefry's, have the right law, and do not depend on execution.
+
+The cipher is written down a second time here, in NumPy, and held against the
+published test vectors. The law of the draws is tested by moments and by the
+Kolmogorov-Smirnov distance. Seeds are fixed; over seeds, each test of a law
+would reject correct draws with a probability of at most 1e-6 (`ALARM`, divided
+among the statistics of a test).
+"""
+
+import functools
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorflow_probability.python.internal import samplers
+
+from tfp_nvi import randomness
+
+tfd = tfp.distributions
+
+ALARM = 1e-6
+SEED = np.array([1234567, -7654321], np.int32)
+
+every_dtype = pytest.mark.parametrize(
+  'dtype', [tf.float32, tf.float64], ids=lambda dtype: dtype.name
+)
+
+
+def threefry(key, counter):
+  """Threefry-2x32-20 as Salmon et al. define it, on arrays of Python ints."""
+  mask = 0xFFFFFFFF
+  keys = [*key, key[0] ^ key[1] ^ 0x1BD11BDA]
+  x, y = [(c + k) & mask for c, k in zip(counter, keys[:2], strict=True)]
+  rotations = [13, 15, 26, 6, 17, 29, 16, 24]
+  for round_ in range(20):
+    rotation = rotations[round_ % 8]
+    x = (x + y) & mask
+    y = ((y << rotation) | (y >> (32 - rotation))) & mask
+    y ^= x
+    if round_ % 4 == 3:
+      injection = round_ // 4 + 1
+      x = (x + keys[injection % 3]) & mask
+      y = (y + keys[(injection + 1) % 3] + injection) & mask
+  return x, y
+
+
+def as_int32(word):
+  return np.array(word, np.uint32).view(np.int32)
+
+
+# Vectors published with Random123.
+KNOWN_ANSWERS = [
+  ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+  ((0xFFFFFFFF,) * 2, (0xFFFFFFFF,) * 2, (0x1CB996FC, 0xBB002BE7)),
+  (
+    (0x13198A2E, 0x03707344),
+    (0x243F6A88, 0x85A308D3),
+    (0xC4923A9C, 0x483DF7A0),
+  ),
+]
+
+
+@pytest.mark.parametrize('key, counter, expected', KNOWN_ANSWERS)
+def test_known_answers(key, counter, expected):
+  assert threefry(key, counter) == expected
+  words = randomness._threefry(
+    as_int32(key), as_int32(counter[:1]), as_int32(counter[1])
+  )
+  assert tuple(words.numpy()) == expected
+
+
+def test_many_blocks_agree_with_numpy():
+  rng = np.random.default_rng(0)
+  for _ in range(5):
+    key = [int(k) for k in rng.integers(0, 2**32, 2)]
+    counters = rng.integers(0, 2**32, 7)
+    purpose = int(rng.integers(0, 2**32))
+    words = randomness._threefry(
+      as_int32(key), as_int32(counters), as_int32(purpose)
+    )
+    expected = [threefry(key, (int(c), purpose)) for c in counters]
+    np.testing.assert_array_equal(words, np.transpose(expected).reshape(-1))
+
+
+def reference_words(count, purpose=0, seed=SEED):
+  key = [int(k) for k in seed.view(np.uint32)]
+  blocks = [threefry(key, (i, purpose)) for i in range((count + 1) // 2)]
+  return np.transpose(blocks).reshape(-1)[:count]
+
+
+def test_values_are_made_of_the_cipher():
+  words = reference_words(15)
+  expected = ((words >> 9) + 0.5) / 2.0**23
+  values = randomness.uniform([3, 5], SEED)
+  assert values.dtype == tf.float32
+  np.testing.assert_array_equal(values, np.reshape(expected, [3, 5]))
+  np.testing.assert_allclose(
+    randomness.normal([3, 5], SEED),
+    scipy.special.ndtri(expected).reshape([3, 5]),
+    rtol=2e-5,
+    atol=1e-6,
+  )
+  high, low = reference_words(30).reshape([2, 15]) >> 6
+  expected = (high * 2.0**26 + low + 0.5) / 2.0**52
+  values = randomness.uniform([15], SEED, tf.float64)
+  assert values.dtype == tf.float64
+  np.testing.assert_allclose(values, expected, rtol=0.0, atol=2.0**-53)
+  np.testing.assert_allclose(
+    randomness.normal([15], SEED, tf.float64),
+    scipy.special.ndtri(expected),
+    rtol=1e-11,
+    atol=1e-13,
+  )
+
+
+def test_seeds_are_made_of_the_cipher():
+  np.testing.assert_array_equal(
+    randomness.split_seed(SEED, 3),
+    as_int32(reference_words(6, purpose=1)).reshape([3, 2]),
+  )
+  key = [int(k) for k in SEED.view(np.uint32)]
+  for data in (0, 7, -1):
+    np.testing.assert_array_equal(
+      randomness.fold_in(SEED, data),
+      as_int32(threefry(key, (data % 2**32, 2))),
+    )
+
+
+@every_dtype
+@pytest.mark.parametrize('word', [0, 2**32 - 1])
+def test_the_ends_are_excluded(monkeypatch, dtype, word):
+  """Also where the cipher returns its smallest or largest word."""
+  monkeypatch.setattr(
+    randomness,
+    '_words',
+    lambda shape, *args: tf.fill(shape, tf.constant(word, tf.uint32)),
+  )
+  value = randomness.uniform([1], SEED, dtype).numpy()
+  normal = randomness.normal([1], SEED, dtype).numpy()
+  assert 0.0 < value < 1.0
+  assert np.isfinite(normal)
+  # The points lie symmetrically, so that odd moments have mean zero exactly.
+  bits = 23 if dtype == tf.float32 else 52
+  end = 0.5 ** (bits + 1)
+  expected = end if word == 0 else 1.0 - end
+  # In float64 the sum of 53 bits is rounded once.
+  assert abs(value - expected) <= (0.0 if bits == 23 else 2.0**-53)
+  assert abs(normal) > 5.0
+
+
+@every_dtype
+@pytest.mark.parametrize(
+  'draw, cdf',
+  [
+    (randomness.uniform, scipy.stats.uniform.cdf),
+    (randomness.normal, scipy.stats.norm.cdf),
+  ],
+  ids=['uniform', 'normal'],
+)
+def test_law(dtype, draw, cdf):
+  size = 200_000
+  u = cdf(draw([size], randomness.as_seed(3), dtype).numpy())
+  assert scipy.stats.kstest(u, 'uniform').pvalue > ALARM / 6
+  # Moments, and correlations of neighbours and of the two words of a block:
+  # each has mean zero and the given variance for independent uniform values.
+  v = np.sqrt(12.0) * (u - 0.5)
+  for statistic, variance in (
+    (v, 1.0),
+    (v**2 - 1.0, 0.8),
+    (v**3, 27.0 / 7.0),
+    (v[1:] * v[:-1], 1.0),
+    (v[size // 2 :] * v[: size // 2], 1.0),
+  ):
+    z = np.sqrt(statistic.size / variance) * statistic.mean()
+    assert 2.0 * scipy.stats.norm.sf(abs(z)) > ALARM / 6
+
+
+def test_seeds_and_values_are_unrelated():
+  """Draws from a seed, from its splits and from its folds do not correlate."""
+  size = 4_000
+  pieces = [
+    randomness.uniform([size], SEED, tf.float64),
+    randomness.uniform([size], randomness.fold_in(SEED, 0), tf.float64),
+    randomness.uniform([size], randomness.fold_in(SEED, 1), tf.float64),
+    *(
+      randomness.uniform([size], s, tf.float64)
+      for s in tf.unstack(randomness.split_seed(SEED, 3))
+    ),
+    # The seeds themselves, as numbers.
+    *randomness.split_seed(SEED, size).numpy().astype(np.float64).T,
+  ]
+  correlations = np.corrcoef(np.stack(pieces))
+  pairs = correlations[np.triu_indices(len(pieces), 1)]
+  z = np.sqrt(size) * np.abs(pairs).max()
+  assert 2.0 * scipy.stats.norm.sf(z) > ALARM / pairs.size
+
+
+def test_seeds_are_distinct():
+  seeds = randomness.split_seed(SEED, 20_000).numpy()
+  assert len(np.unique(seeds, axis=0)) == 20_000
+  folded = [tuple(randomness.fold_in(SEED, i).numpy()) for i in range(50)]
+  assert len(set(folded)) == 50
+
+
+def test_shapes():
+  assert randomness.normal([], SEED).shape == []
+  assert randomness.uniform([0, 3], SEED).shape == [0, 3]
+  assert randomness.uniform(tf.TensorShape([2]), SEED).shape == [2]
+  assert randomness.normal(tf.constant([4, 1]), SEED).shape == [4, 1]
+  # A draw is the same whatever the shape is called.
+  np.testing.assert_array_equal(
+    tf.reshape(randomness.normal([4, 3], SEED), [-1]),
+    randomness.normal((12,), SEED),
+  )
+
+  @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
+  def draw(x):
+    return randomness.normal(tf.shape(x), SEED, tf.float64)
+
+  np.testing.assert_array_equal(
+    draw(tf.zeros([5])), randomness.normal([5], SEED, tf.float64)
+  )
+
+
+def test_as_seed():
+  np.testing.assert_array_equal(randomness.as_seed(5), [0, 5])
+  np.testing.assert_array_equal(randomness.as_seed(np.int64(5)), [0, 5])
+  np.testing.assert_array_equal(randomness.as_seed(2**32 + 5), [1, 5])
+  np.testing.assert_array_equal(randomness.as_seed(-1), [-1, -1])
+  np.testing.assert_array_equal(randomness.as_seed(SEED), SEED)
+  np.testing.assert_array_equal(randomness.as_seed((3, 4)), [3, 4])
+  first, second = randomness.as_seed(None), randomness.as_seed(None)
+  assert first.dtype == tf.int32 and first.shape == [2]
+  assert np.any(first != second)
+
+
+@pytest.mark.parametrize(
+  'seed', [True, 1.5, [1, 2, 3], [[1, 2]], [0.5, 1.5], 'seed']
+)
+def test_bad_seed(seed):
+  with pytest.raises(ValueError, match='`seed` must be .*shape'):
+    randomness.as_seed(seed)
+
+
+# Drawn in one function for all, as what takes time is compiling.
+DISTRIBUTIONS = {
+  'normal': lambda d: tfd.Normal(d(1.0), d(2.0)),
+  'diagonal': lambda d: tfd.MultivariateNormalDiag(d([1.0, 2.0])),
+  'uniform': lambda d: tfd.Uniform(d(-1.0), d(3.0)),
+  'laplace': lambda d: tfd.Laplace(d(1.0), d(2.0)),
+  'logistic': lambda d: tfd.Logistic(d(1.0), d(2.0)),
+  'exponential': lambda d: tfd.Exponential(d(2.0)),
+  'categorical': lambda d: tfd.Categorical(logits=d([[0.0, 1.0], [2.0, 0.0]])),
+  'bernoulli': lambda d: tfd.Bernoulli(logits=d([0.0, 1.0])),
+  'mixture': lambda d: tfd.MixtureSameFamily(
+    tfd.Categorical(logits=d([0.0, 1.0])), tfd.Normal(d([-3.0, 3.0]), d(1.0))
+  ),
+  'joint': lambda d: tfd.JointDistributionNamed(
+    dict(x=tfd.Normal(d(0.0), d(1.0)), y=lambda x: tfd.Laplace(x, d(1.0)))
+  ),
+}
+RESAMPLERS = [
+  tfp.experimental.mcmc.resample_systematic,
+  tfp.experimental.mcmc.resample_independent,
+  tfp.experimental.mcmc.resample_stratified,
+]
+KERNELS = {
+  'random_walk': lambda fn, d: tfp.mcmc.RandomWalkMetropolis(fn),
+  'hamiltonian': lambda fn, d: tfp.mcmc.HamiltonianMonteCarlo(fn, d(0.5), 2),
+}
+
+
+def draw_own(seed, dtype):
+  """Draws of this library's own functions."""
+  return {
+    'normal': randomness.normal([7, 3], seed, dtype),
+    'uniform': randomness.uniform([7, 3], seed, dtype),
+    'split_seed': randomness.split_seed(seed, 5),
+    'fold_in': randomness.fold_in(seed, 3),
+  }
+
+
+def draw_with_tfp(seed, dtype):
+  """Draws of TFP's distributions, resampling functions and kernels."""
+  d = functools.partial(tf.constant, dtype=dtype)
+  log_probs = tf.math.log_softmax(
+    d([[0.0, 1.0], [2.0, 0.0], [1.0, -1.0], [0.5, 0.5]]), axis=0
+  )
+  state = d([[0.5, -0.5], [1.0, 2.0]])
+  draws = {}
+  with randomness.portable_sampling():
+    for name, make in DISTRIBUTIONS.items():
+      draws[name] = make(d).sample(6, seed=seed)
+    for resample_fn in RESAMPLERS:
+      draws[resample_fn.__name__] = resample_fn(log_probs, 4, (), seed=seed)
+    for name, make in KERNELS.items():
+      kernel = make(lambda x: -0.5 * tf.reduce_sum(x**2, axis=-1), d)
+      moved, results = kernel.one_step(
+        state, kernel.bootstrap_results(state), seed=seed
+      )
+      draws[name] = moved, results.is_accepted
+  return draws
+
+
+@every_dtype
+@pytest.mark.parametrize('draw', [draw_own, draw_with_tfp])
+def test_draws_do_not_depend_on_execution(draw, dtype):
+  fn = functools.partial(draw, dtype=dtype)
+  seed = tf.constant(SEED)
+  eager = fn(seed)
+  tolerance = 2e-5 if dtype == tf.float32 else 1e-11
+  for jit_compile in (False, True):
+    other = tf.function(fn, jit_compile=jit_compile)(seed)
+    for name, expected in eager.items():
+      tf.nest.map_structure(
+        lambda a, b, name=name: np.testing.assert_allclose(
+          tf.cast(a, tf.float64),
+          tf.cast(b, tf.float64),
+          rtol=tolerance,
+          atol=tolerance,
+          err_msg=name,
+        ),
+        expected,
+        other[name],
+      )
+
+
+def test_patched_draws_are_draws_of_this_library():
+  """Without the patch the test above would hold TensorFlow against itself."""
+  with randomness.portable_sampling():
+    patched = tfd.Normal(0.0, 1.0).sample(4, seed=SEED)
+  np.testing.assert_array_equal(patched, randomness.normal([4], SEED))
+  assert np.all(patched != tfd.Normal(0.0, 1.0).sample(4, seed=SEED))
+
+
+def test_laws_of_patched_distributions():
+  """Discrete and continuous draws have the law of their distribution."""
+  size = 100_000
+  logits = np.array([0.0, 1.0, -np.inf, 2.0])
+  with randomness.portable_sampling():
+    classes = tfd.Categorical(logits=logits).sample(size, seed=(1, 2)).numpy()
+    values = tfd.Uniform(-1.0, 3.0).sample(size, seed=(3, 4)).numpy()
+  counts = np.bincount(classes, minlength=4)
+  assert counts[2] == 0
+  expected = size * scipy.special.softmax(logits)
+  keep = expected > 0.0
+  assert scipy.stats.chisquare(counts[keep], expected[keep]).pvalue > ALARM / 2
+  assert scipy.stats.kstest(values, 'uniform', (-1.0, 4.0)).pvalue > ALARM / 2
+
+
+def test_what_is_not_patched_still_works():
+  with randomness.portable_sampling():
+    integers = samplers.uniform([100], 0, 6, dtype=tf.int32, seed=(1, 2))
+    gamma = tfd.Gamma(2.0, 1.0).sample(3, seed=(1, 2))
+  assert set(integers.numpy()) <= set(range(6))
+  assert np.all(gamma > 0.0)
+  np.testing.assert_array_equal(
+    integers, samplers.uniform([100], 0, 6, dtype=tf.int32, seed=(1, 2))
+  )
+
+
+def test_the_patch_is_undone():
+  original = samplers.tf
+  expected = tfd.Normal(0.0, 1.0).sample(3, seed=(1, 2))
+  with randomness.portable_sampling():
+    assert samplers.tf is not original
+    with randomness.portable_sampling():
+      pass
+    # An inner context leaves the outer one's patch in place.
+    assert samplers.tf is not original
+  assert samplers.tf is original
+  with pytest.raises(RuntimeError, match='on purpose'):
+    with randomness.portable_sampling():
+      raise RuntimeError('on purpose')
+  assert samplers.tf is original
+
+  @tf.function
+  def fails():
+    with randomness.portable_sampling():
+      return tf.zeros([2]) + tf.zeros([3])
+
+  with pytest.raises(ValueError):
+    fails()
+  assert samplers.tf is original
+  np.testing.assert_array_equal(
+    expected, tfd.Normal(0.0, 1.0).sample(3, seed=(1, 2))
+  )
