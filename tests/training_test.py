@@ -156,7 +156,9 @@ def test_batch_members_are_trained_apart():
 
 def test_variables_of_plain_callables_are_trained():
   shift = tf.Variable(0.0)
-  densities = nvi.ExplicitDensities([tfd.Normal(0.0, 1.0), tfd.Normal(1.0, 1.0)])
+  densities = nvi.ExplicitDensities(
+    [tfd.Normal(0.0, 1.0), tfd.Normal(1.0, 1.0)]
+  )
   transition = nvi.KernelPair(
     lambda y: tfd.Normal(y + shift, 0.1), lambda z: tfd.Normal(z - shift, 0.1)
   )
@@ -170,7 +172,9 @@ def test_variables_of_plain_callables_are_trained():
 
 
 def test_nothing_to_train_is_an_error():
-  densities = nvi.ExplicitDensities([tfd.Normal(0.0, 1.0), tfd.Normal(1.0, 1.0)])
+  densities = nvi.ExplicitDensities(
+    [tfd.Normal(0.0, 1.0), tfd.Normal(1.0, 1.0)]
+  )
   transition = nvi.KernelPair(
     lambda y: tfd.Normal(y, 1.0), lambda z: tfd.Normal(z, 1.0)
   )
@@ -200,7 +204,9 @@ def test_nan_stops_training_and_names_step_and_level():
     _fit(sampler, 20, optimizer=Moves(0.0), steps_per_call=20)
 
 
-@pytest.mark.parametrize('name', ['num_particles', 'num_steps', 'steps_per_call'])
+@pytest.mark.parametrize(
+  'name', ['num_particles', 'num_steps', 'steps_per_call']
+)
 @pytest.mark.parametrize('value', [0, -1, 1.5, True])
 def test_counts_must_be_positive(name, value):
   arguments = {'num_particles': 2, 'num_steps': 2, 'steps_per_call': 2}

@@ -2,45 +2,104 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nested variational inference for TensorFlow Probability."""
 
-from tfp_nvi import bijectors
-from tfp_nvi import diagnostics
-from tfp_nvi import targets
-from tfp_nvi.densities import ExplicitDensities
-from tfp_nvi.densities import GeometricPath
-from tfp_nvi.networks import StackedPerceptron
-from tfp_nvi.objectives import Estimate
-from tfp_nvi.objectives import NestedDivergence
-from tfp_nvi.objectives import SequenceBound
-from tfp_nvi.objectives import Side
-from tfp_nvi.objectives import avo
-from tfp_nvi.objectives import f_divergence
-from tfp_nvi.objectives import forward_kl
-from tfp_nvi.objectives import iwae
-from tfp_nvi.objectives import reverse_kl
-from tfp_nvi.objectives import rws
-from tfp_nvi.objectives import svi
-from tfp_nvi.objectives import vsmc
-from tfp_nvi.sampler import NestedProposal
-from tfp_nvi.sampler import NestedSampler
-from tfp_nvi.sampler import Trace
-from tfp_nvi.training import History
-from tfp_nvi.training import fit
-from tfp_nvi.transitions import BijectorTransition
-from tfp_nvi.transitions import Composition
-from tfp_nvi.transitions import GaussianTransitions
-from tfp_nvi.transitions import KernelPair
-from tfp_nvi.transitions import MCMCTransition
-from tfp_nvi.transitions import PlanarTransitions
-from tfp_nvi.transitions import Transition
-from tfp_nvi.weighting import WeightedParticles
-from tfp_nvi.weighting import always
-from tfp_nvi.weighting import effective_sample_size
-from tfp_nvi.weighting import ess_below
-from tfp_nvi.weighting import log_normalizer
-from tfp_nvi.weighting import never
-from tfp_nvi.weighting import normalize_weights
-from tfp_nvi.weighting import rejection_control
-from tfp_nvi.weighting import resample
-from tfp_nvi.weighting import resample_systematic
-from tfp_nvi.weighting import weighted_log_mean_exp
-from tfp_nvi.weighting import weighted_mean
+from tfp_nvi import bijectors, diagnostics, targets
+from tfp_nvi.densities import (
+  ExplicitDensities,
+  GeometricPath,
+)
+from tfp_nvi.networks import (
+  StackedPerceptron,
+)
+from tfp_nvi.objectives import (
+  Estimate,
+  NestedDivergence,
+  SequenceBound,
+  Side,
+  avo,
+  f_divergence,
+  forward_kl,
+  iwae,
+  reverse_kl,
+  rws,
+  svi,
+  vsmc,
+)
+from tfp_nvi.sampler import (
+  NestedProposal,
+  NestedSampler,
+  Trace,
+)
+from tfp_nvi.training import (
+  History,
+  fit,
+)
+from tfp_nvi.transitions import (
+  BijectorTransition,
+  Composition,
+  GaussianTransitions,
+  KernelPair,
+  MCMCTransition,
+  Move,
+  PlanarTransitions,
+  Transition,
+)
+from tfp_nvi.weighting import (
+  WeightedParticles,
+  always,
+  effective_sample_size,
+  ess_below,
+  log_normalizer,
+  never,
+  normalize_weights,
+  rejection_control,
+  resample,
+  resample_systematic,
+  weighted_log_mean_exp,
+  weighted_mean,
+)
+
+__all__ = [
+  'BijectorTransition',
+  'Composition',
+  'Estimate',
+  'ExplicitDensities',
+  'GaussianTransitions',
+  'GeometricPath',
+  'History',
+  'KernelPair',
+  'MCMCTransition',
+  'Move',
+  'NestedDivergence',
+  'NestedProposal',
+  'NestedSampler',
+  'PlanarTransitions',
+  'SequenceBound',
+  'Side',
+  'StackedPerceptron',
+  'Trace',
+  'Transition',
+  'WeightedParticles',
+  'always',
+  'avo',
+  'bijectors',
+  'diagnostics',
+  'effective_sample_size',
+  'ess_below',
+  'f_divergence',
+  'fit',
+  'forward_kl',
+  'iwae',
+  'log_normalizer',
+  'never',
+  'normalize_weights',
+  'rejection_control',
+  'resample',
+  'resample_systematic',
+  'reverse_kl',
+  'rws',
+  'svi',
+  'targets',
+  'vsmc',
+  'weighted_log_mean_exp',
+  'weighted_mean',
+]

@@ -64,14 +64,17 @@ def at_level(parameter, level, rank=None):
   ```python
   import tensorflow as tf
   from tfp_nvi import densities
+
   parameter = tf.reshape(tf.range(12), [3, 4])
   assert densities.at_level(parameter, 1).shape == [4]
   assert densities.at_level(parameter, range(1, 3), rank=3).shape == [2, 1, 4]
   ```
   """
   if not isinstance(level, range):
-    return parameter[level] if isinstance(level, int) else tf.gather(
-      parameter, level
+    return (
+      parameter[level]
+      if isinstance(level, int)
+      else tf.gather(parameter, level)
     )
   if (level.start, level.stop) != (0, parameter.shape[0]):
     parameter = parameter[level.start : level.stop]
@@ -135,8 +138,8 @@ class _StateSpace:
     if not described:
       names = ', '.join(f'`{name}`' for name, _ in named_densities)
       raise ValueError(
-        f'One of {names} must have an `event_shape` and a `dtype`, to tell what '
-        'a state looks like; got callables only.'
+        f'One of {names} must have an `event_shape` and a `dtype`, to tell '
+        'what a state looks like; got callables only.'
       )
     name, reference = described[-1]
     shape, dtype = reference.event_shape, reference.dtype
@@ -222,8 +225,8 @@ def _check_log_prob(name, value, log_prob, num_particles, float_dtype):
     shapes = tf.nest.map_structure(lambda x: x.shape.as_list(), value)
     raise ValueError(
       f'`{name}` must return one log density for each particle, of shape '
-      f'[num_particles] + batch; for states of shape {shapes} it returned shape '
-      f'{log_prob.shape.as_list()}.'
+      f'[num_particles] + batch; for states of shape {shapes} it returned '
+      f'shape {log_prob.shape.as_list()}.'
     )
   if _has_nan(log_prob):
     raise ValueError(
@@ -304,9 +307,7 @@ class _Densities(tf.Module):
     """
     if not self._has_variables:
       return tf.nest.map_structure(tf.stop_gradient, terms)
-    return self.evaluate(
-      level, tf.nest.map_structure(tf.stop_gradient, state)
-    )
+    return self.evaluate(level, tf.nest.map_structure(tf.stop_gradient, state))
 
   def check(self, values):
     """Raises an error if a density cannot be evaluated as it should.
@@ -536,10 +537,12 @@ class ExplicitDensities(_Densities):
   import tensorflow as tf
   import tensorflow_probability as tfp
   import tfp_nvi as nvi
+
   tfd = tfp.distributions
 
   densities = nvi.ExplicitDensities(
-      [tfd.Normal(0., scale) for scale in (4., 2., 1.)])
+    [tfd.Normal(0.0, scale) for scale in (4.0, 2.0, 1.0)]
+  )
   terms = densities.evaluate(1, tf.zeros([5]))
   assert densities.log_prob(1, terms).shape == [5]
   ```

@@ -3,8 +3,8 @@
 """Networks with one set of weights for each level and batch member.
 
 What must hold: weights have shape `[num_levels] + batch + [inputs, outputs]`.
-Applied at one level, to inputs of shape `[num_particles] + batch + [inputs]`, or
-at a range of levels, to inputs of shape
+Applied at one level, to inputs of shape `[num_particles] + batch + [inputs]`,
+or at a range of levels, to inputs of shape
 `[num_particles, num_levels] + batch + [inputs]`, the result is the same.
 """
 
@@ -27,7 +27,8 @@ class StackedPerceptron(tf.Module):
   import tfp_nvi as nvi
 
   network = nvi.StackedPerceptron(
-      num_levels=7, batch_shape=[10], num_units=[2, 50, 4], seed=1)
+    num_levels=7, batch_shape=[10], num_units=[2, 50, 4], seed=1
+  )
   assert network(3, tf.ones([36, 10, 2])).shape == [36, 10, 4]
   assert network(range(0, 7), tf.ones([36, 7, 10, 2])).shape == [36, 7, 10, 4]
   ```

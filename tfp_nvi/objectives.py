@@ -86,8 +86,8 @@ class Side(enum.Flag):
 
   FORWARD: the forward kernel of each level, and the parameters of its density
     as the one that the next level proposes from.
-  REVERSE: the reverse kernel of each level, and the parameters of its density as
-    the one that the level is weighted for.
+  REVERSE: the reverse kernel of each level, and the parameters of its density
+    as the one that the level is weighted for.
   BOTH: both. "Full" optimization, where FORWARD alone is "partial".
   """
 
@@ -96,18 +96,18 @@ class Side(enum.Flag):
   BOTH = FORWARD | REVERSE
 
 
-def _derivatives(csiszar_function, l):
+def _derivatives(csiszar_function, log_ratio):
   """The Csiszar function and its first two derivatives in `log u`.
 
   The second one is `None` where it is zero, as for the reverse KL divergence.
   """
   with tf.GradientTape() as outer:
-    outer.watch(l)
+    outer.watch(log_ratio)
     with tf.GradientTape() as inner:
-      inner.watch(l)
-      g = csiszar_function(l)
-    g1 = inner.gradient(g, l)
-  return g, g1, outer.gradient(g1, l)
+      inner.watch(log_ratio)
+      g = csiszar_function(log_ratio)
+    g1 = inner.gradient(g, log_ratio)
+  return g, g1, outer.gradient(g1, log_ratio)
 
 
 def _no_nan(weights, values):
@@ -133,7 +133,8 @@ class NestedDivergence:
   import tfp_nvi as nvi
 
   objective = nvi.NestedDivergence(
-      tfp.vi.jensen_shannon, sides=nvi.Side.FORWARD)
+    tfp.vi.jensen_shannon, sides=nvi.Side.FORWARD
+  )
   ```
   """
 
@@ -341,16 +342,18 @@ class NestedDivergence:
     before = weighting.normalize_weights(
       log_weights if self._weighted else tf.zeros_like(log_weights)
     )
-    log_ratio = weighting.weighted_log_mean_exp(before, log_incremental_weights)
+    log_normalizer_ratio = weighting.weighted_log_mean_exp(
+      before, log_incremental_weights
+    )
     # A particle without weight counts for nothing; one that loses all of its
     # weight here has a large but finite divergence.
-    l = tf.where(
+    log_ratio = tf.where(
       before > 0.0,
-      tf.maximum(log_incremental_weights - log_ratio, -1e30),
+      tf.maximum(log_incremental_weights - log_normalizer_ratio, -1e30),
       tf.zeros_like(before),
     )
-    after = before * tf.exp(l)
-    g, g1, g2 = _derivatives(self._csiszar_function, l)
+    after = before * tf.exp(log_ratio)
+    g, g1, g2 = _derivatives(self._csiszar_function, log_ratio)
     slope = _no_nan(before, g1)
     factor = _no_nan(before, g - g1)
     total_slope = weighting.total(slope)
@@ -411,6 +414,7 @@ def reverse_kl(**kwargs):
 
   ```python
   import tfp_nvi as nvi
+
   objective = nvi.reverse_kl()
   ```
   """
@@ -428,6 +432,7 @@ def forward_kl(**kwargs):
 
   ```python
   import tfp_nvi as nvi
+
   objective = nvi.forward_kl(sides=nvi.Side.FORWARD)
   ```
   """
@@ -447,6 +452,7 @@ def f_divergence(csiszar_function, **kwargs):
   ```python
   import tensorflow_probability as tfp
   import tfp_nvi as nvi
+
   objective = nvi.f_divergence(tfp.vi.squared_hellinger)
   ```
   """
@@ -470,6 +476,7 @@ def avo():
 
   ```python
   import tfp_nvi as nvi
+
   objective = nvi.avo()
   ```
   """
@@ -483,6 +490,7 @@ class SequenceBound:
 
   ```python
   import tfp_nvi as nvi
+
   objective = nvi.iwae()
   ```
   """
@@ -497,7 +505,7 @@ class SequenceBound:
       log_forward_fn: Python callable from a `Move` to its `log_forward`, with
         the gradient that it is to have.
       reparameterize: Python `bool`: whether states are differentiable.
-      resample: Python `bool`: whether to resample as the sampler does, or never.
+      resample: Python `bool`: whether to resample as the sampler does.
     """
     self._loss_fn = loss_fn
     self._log_forward_fn = log_forward_fn
@@ -552,6 +560,7 @@ def svi():
 
   ```python
   import tfp_nvi as nvi
+
   objective = nvi.svi()
   ```
   """
@@ -586,6 +595,7 @@ def iwae():
 
   ```python
   import tfp_nvi as nvi
+
   objective = nvi.iwae()
   ```
   """
@@ -616,6 +626,7 @@ def vsmc():
 
   ```python
   import tfp_nvi as nvi
+
   objective = nvi.vsmc()
   ```
   """
@@ -645,6 +656,7 @@ def rws():
 
   ```python
   import tfp_nvi as nvi
+
   objective = nvi.rws()
   ```
   """

@@ -6,17 +6,17 @@ What holds here: a draw is a function of its seed, shape and dtype alone. It is
 the same eagerly, in a `tf.function`, and under `jit_compile=True`, up to the
 rounding of the functions that it goes through.
 
-TensorFlow's stateless ops do not promise that: for one seed they give one sample
-eagerly and another one under XLA, where they are also an order of magnitude
-slower on a CPU than the arithmetic they consist of. So the bits come from the
-Threefry-2x32 block cipher with 20 rounds, written in integer ops that XLA fuses
+TensorFlow's stateless ops do not promise that: for one seed they give one
+sample eagerly and another one under XLA, where they are also an order of
+magnitude slower on a CPU than the arithmetic they consist of. So the bits come
+from the Threefry-2x32 block cipher with 20 rounds, written in integer ops that XLA fuses
 and vectorizes, and `portable_sampling` lets the distributions and kernels of
 TensorFlow Probability draw from it too.
 
 #### References
 
-[1]: J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw. Parallel random numbers:
-     as easy as 1, 2, 3. Supercomputing, 2011.
+[1]: J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw. Parallel random
+     numbers: as easy as 1, 2, 3. Supercomputing, 2011.
 """
 
 import contextlib
@@ -39,8 +39,8 @@ __all__ = [
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
 
-# What a block is for is part of its counter, so that seeds split off from a seed
-# have nothing to do with values drawn from it.
+# What a block is for is part of its counter, so that seeds split off from a
+# seed have nothing to do with values drawn from it.
 _VALUES, _SEEDS, _FOLDED_SEEDS = range(3)
 
 
@@ -107,7 +107,9 @@ def _midpoints(shape, seed, dtype):
   shape = _known_shape(shape)
   dtype = tf.as_dtype(dtype)
   if dtype == tf.float64:
-    pairs = tf.concat([[2], shape], axis=0) if tf.is_tensor(shape) else [2, *shape]
+    pairs = (
+      tf.concat([[2], shape], axis=0) if tf.is_tensor(shape) else [2, *shape]
+    )
     words = tf.cast(_drop_bits(_words(pairs, seed), 6), tf.float64)
     return (words[0] * 2.0**26 + words[1] + 0.5) * 2.0**-51 - 1.0
   words = tf.bitcast(_drop_bits(_words(shape, seed), 9), tf.int32)
@@ -136,6 +138,7 @@ def as_seed(seed):
 
   ```python
   from tfp_nvi import randomness
+
   seed = randomness.as_seed(42)
   assert seed.shape == [2]
   ```
@@ -166,6 +169,7 @@ def split_seed(seed, n):
 
   ```python
   from tfp_nvi import randomness
+
   first, second = randomness.split_seed(randomness.as_seed(1), 2)
   ```
   """
@@ -184,6 +188,7 @@ def fold_in(seed, data):
 
   ```python
   from tfp_nvi import randomness
+
   seed_of_step_7 = randomness.fold_in(randomness.as_seed(1), 7)
   ```
   """
@@ -205,6 +210,7 @@ def normal(shape, seed, dtype=tf.float32):
 
   ```python
   from tfp_nvi import randomness
+
   noise = randomness.normal([3, 2], randomness.as_seed(1))
   ```
   """
@@ -224,6 +230,7 @@ def uniform(shape, seed, dtype=tf.float32):
 
   ```python
   from tfp_nvi import randomness
+
   values = randomness.uniform([3], randomness.as_seed(1))
   ```
   """
@@ -311,13 +318,16 @@ def portable_sampling():
   import tensorflow_probability as tfp
   from tfp_nvi import randomness
 
+
   def draw(seed):
     with randomness.portable_sampling():
-      return tfp.distributions.Normal(0., 1.).sample(3, seed=seed)
+      return tfp.distributions.Normal(0.0, 1.0).sample(3, seed=seed)
+
 
   seed = randomness.as_seed(1)
   tf.debugging.assert_near(
-      draw(seed), tf.function(draw, jit_compile=True)(seed))
+    draw(seed), tf.function(draw, jit_compile=True)(seed)
+  )
   ```
   """
   with _lock:

@@ -14,8 +14,8 @@ reject              particles of small weight, if there is a threshold
 ```
 
 Each particle's density is evaluated once for each level. Transitions that are
-stacked over levels run in one loop, whose graph does not grow with their number;
-unlike ones, in a list, are unrolled.
+stacked over levels run in one loop, whose graph does not grow with their
+number; unlike ones, in a list, are unrolled.
 """
 
 import collections
@@ -24,9 +24,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
-from tfp_nvi import randomness
+from tfp_nvi import randomness, weighting
 from tfp_nvi import transitions as transitions_lib
-from tfp_nvi import weighting
 
 tfd = tfp.distributions
 
@@ -46,8 +45,8 @@ class Trace(
 
   Fields:
     particles: Nested structure of `Tensor`s of shape
-      `[num_densities, num_particles] + batch + event`: what each level proposed,
-      before the next one resampled it.
+      `[num_densities, num_particles] + batch + event`: what each level
+      proposed, before the next one resampled it.
     log_weights: float `Tensor` of shape
       `[num_densities, num_particles] + batch`.
     log_incremental_weights: float `Tensor` of shape
@@ -224,15 +223,18 @@ class NestedProposal(tf.Module):
   ```python
   import tensorflow_probability as tfp
   import tfp_nvi as nvi
+
   tfd = tfp.distributions
 
-  near, far = tfd.Normal(0., 1.), tfd.Normal(4., 1.)
-  path = nvi.GeometricPath(tfd.Normal(0., 3.), near, num_densities=2)
+  near, far = tfd.Normal(0.0, 1.0), tfd.Normal(4.0, 1.0)
+  path = nvi.GeometricPath(tfd.Normal(0.0, 3.0), near, num_densities=2)
   inner = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
   path = nvi.GeometricPath(near, far, num_densities=3)
   outer = nvi.NestedSampler(
-      path, nvi.GaussianTransitions(path, seed=2),
-      initial_proposal=nvi.NestedProposal(inner, num_particles=4))
+    path,
+    nvi.GaussianTransitions(path, seed=2),
+    initial_proposal=nvi.NestedProposal(inner, num_particles=4),
+  )
   particles = outer.sample(100, seed=3)
   ```
   """
@@ -263,9 +265,13 @@ class NestedProposal(tf.Module):
     particles = self._sampler.run(
       self._num_particles, run_seed, [num_particles] + batch_shape
     ).particles
-    index_fn = lambda log_probs, *args, **kwargs: weighting.resample_systematic(
-      log_probs, 1, seed=pick_seed
-    )
+
+    def index_fn(log_probs, event_size, sample_shape, seed):
+      del event_size
+      return weighting.resample_systematic(
+        log_probs, 1, sample_shape, seed=seed
+      )
+
     picked, log_normalizer = weighting.resample(
       particles._replace(log_weights=()),
       particles.log_weights,
@@ -339,12 +345,15 @@ class NestedSampler(tf.Module):
   ```python
   import tensorflow_probability as tfp
   import tfp_nvi as nvi
+
   tfd = tfp.distributions
 
   path = nvi.GeometricPath(
-      initial=tfd.MultivariateNormalDiag([0., 0.], [5., 5.]),
-      target=lambda x: nvi.targets.ring_of_gaussians().unnormalized_log_prob(x),
-      num_densities=4, learnable=True)
+    initial=tfd.MultivariateNormalDiag([0.0, 0.0], [5.0, 5.0]),
+    target=lambda x: nvi.targets.ring_of_gaussians().unnormalized_log_prob(x),
+    num_densities=4,
+    learnable=True,
+  )
   sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
   particles = sampler.sample(1_000, seed=2)
   particles.log_normalizer, particles.effective_sample_size
@@ -571,9 +580,7 @@ class NestedSampler(tf.Module):
         log_weights, self._rejection_log_threshold_fn(log_weights), seeds[1]
       )
     given_on = Particles(move.state, terms, log_weights)
-    return LevelRecord(
-      previous, move.record, log_incremental_weights, given_on
-    )
+    return LevelRecord(previous, move.record, log_incremental_weights, given_on)
 
   def _run_segment(
     self, transition, first_level, particles, noise, seeds, gradients
@@ -683,7 +690,8 @@ class NestedSampler(tf.Module):
       num_particles, batch_shape, initial_seed, densities, reparameterize
     )
     terms = tuple(
-      tf.broadcast_to(t, sample_shape) for t in densities.evaluate(0, move.state)
+      tf.broadcast_to(t, sample_shape)
+      for t in densities.evaluate(0, move.state)
     )
     if self.proposes_initial:
       log_weights = tf.zeros(sample_shape, densities.float_dtype)

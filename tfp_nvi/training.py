@@ -41,8 +41,8 @@ class History(
     loss: Shape `[num_steps] + batch`.
     log_normalizer: Shape `[num_steps] + batch`.
     effective_sample_size: Shape `[num_steps] + batch`.
-    log_incremental_weights: Shape `[num_steps, num_densities - 1] + batch`: mean
-      `log v` of each level.
+    log_incremental_weights: Shape `[num_steps, num_densities - 1] + batch`:
+      mean `log v` of each level.
     compile_seconds: Python `float`: tracing and compilation.
     seconds: Python `float`: the steps themselves, without compilation.
   """
@@ -68,9 +68,9 @@ def _check_finite(values, first_step):
     if index:
       where += f', batch member {index}'
     raise FloatingPointError(
-      f'Training stopped: {field} became NaN at {where}. The variables hold what '
-      'the steps after it made of them; restore a checkpoint, lower the learning '
-      'rate, or look at the density and the transition of that level.'
+      f'Training stopped: {field} became NaN at {where}. The variables hold '
+      'what the steps after it made of them; restore a checkpoint, lower the '
+      'learning rate, or look at the density and the transition of that level.'
     )
 
 
@@ -146,9 +146,7 @@ def _make_summary_writer(tensorboard_dir):
 
 
 def _write_summary(writer, piece, step):
-  means = {
-    field: np.mean(piece[field]) for field in _FIELDS[:-1]
-  }
+  means = {field: np.mean(piece[field]) for field in _FIELDS[:-1]}
   levels = piece['log_incremental_weights']
   levels = np.mean(levels, axis=(0, *range(2, levels.ndim)))
   with writer.as_default():
@@ -160,7 +158,13 @@ def _write_summary(writer, piece, step):
 
 
 def _make_steps_fn(
-  sampler, objective, num_particles, optimizer, variables, num_steps, jit_compile
+  sampler,
+  objective,
+  num_particles,
+  optimizer,
+  variables,
+  num_steps,
+  jit_compile,
 ):
   """Makes the function that takes up to `num_steps` training steps.
 
@@ -177,7 +181,9 @@ def _make_steps_fn(
     candidates = tape.watched_variables() if variables is None else variables
     gradients = tape.gradient(estimate.surrogate, candidates)
     pairs = [
-      (v, g) for v, g in zip(candidates, gradients, strict=True) if g is not None
+      (v, g)
+      for v, g in zip(candidates, gradients, strict=True)
+      if g is not None
     ]
     watched[:] = [v for v, _ in pairs]
     return [tf.convert_to_tensor(g) for _, g in pairs], {
@@ -239,8 +245,8 @@ def fit(
 ):
   """Trains a sampler.
 
-  Batch members, such as restarts, are trained together; the gradient followed is
-  that of the sum of their losses.
+  Batch members, such as restarts, are trained together; the gradient followed
+  is that of the sum of their losses.
 
   Args:
     sampler: `NestedSampler`.
@@ -276,19 +282,22 @@ def fit(
   Raises:
     ValueError: If a count is not positive, there is nothing to train, or
       `checkpoint_dir` cannot be written or is of training with other arguments.
-    FloatingPointError: If a loss or a weight becomes NaN; names the step and the
-      level.
+    FloatingPointError: If a loss or a weight becomes NaN; names the step and
+      the level.
 
   ```python
   import tensorflow_probability as tfp
   import tfp_nvi as nvi
+
   tfd = tfp.distributions
 
   path = nvi.GeometricPath(
-      tfd.Normal(0., 1.), tfd.Normal(2., 0.5), num_densities=3)
+    tfd.Normal(0.0, 1.0), tfd.Normal(2.0, 0.5), num_densities=3
+  )
   sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
   history = nvi.fit(
-      sampler, nvi.reverse_kl(), num_particles=10, num_steps=20, seed=2)
+    sampler, nvi.reverse_kl(), num_particles=10, num_steps=20, seed=2
+  )
   assert history.loss.shape == (20,)
   ```
   """
@@ -298,7 +307,9 @@ def fit(
     ('steps_per_call', steps_per_call),
   ):
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-      raise ValueError(f'`{name}` must be a positive Python int; got {value!r}.')
+      raise ValueError(
+        f'`{name}` must be a positive Python int; got {value!r}.'
+      )
   if checkpoint_dir is not None and seed is None:
     raise ValueError(
       '`seed` must be given with `checkpoint_dir`, to resume to the same '

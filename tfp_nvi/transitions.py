@@ -3,8 +3,8 @@
 """Transitions from one level to the next.
 
 What must hold: a transition proposes `z` from a previous state `y`, and returns
-log densities of a forward kernel `q(z | y)` and a reverse kernel `r(y | z)` such
-that particles stay properly weighted when `log r - log q` is added to the
+log densities of a forward kernel `q(z | y)` and a reverse kernel `r(y | z)`
+such that particles stay properly weighted when `log r - log q` is added to the
 difference of the levels' log densities,
 
 ```none
@@ -382,12 +382,14 @@ class KernelPair(Transition):
   import tensorflow as tf
   import tensorflow_probability as tfp
   import tfp_nvi as nvi
+
   tfd = tfp.distributions
 
   step = tf.Variable(0.5)
   transition = nvi.KernelPair(
-      forward_fn=lambda y: tfd.Normal(y + step, 1.),
-      reverse_fn=lambda z: tfd.Normal(z - step, 1.))
+    forward_fn=lambda y: tfd.Normal(y + step, 1.0),
+    reverse_fn=lambda z: tfd.Normal(z - step, 1.0),
+  )
   ```
   """
 
@@ -419,7 +421,10 @@ class KernelPair(Transition):
         'and a forward kernel has no density there without a reverse kernel; '
         'got None.'
       )
-    for argument, fn in (('forward_fn', forward_fn), ('reverse_fn', reverse_fn)):
+    for argument, fn in (
+      ('forward_fn', forward_fn),
+      ('reverse_fn', reverse_fn),
+    ):
       if not callable(fn):
         raise TypeError(
           f'`{argument}` must be a callable that returns a tfd.Distribution; '
@@ -505,11 +510,14 @@ class BijectorTransition(Transition):
   import tensorflow as tf
   import tensorflow_probability as tfp
   import tfp_nvi as nvi
+
   tfb = tfp.bijectors
 
-  flow = nvi.BijectorTransition(tfb.RealNVP(
-      num_masked=1,
-      shift_and_log_scale_fn=tfb.real_nvp_default_template([16])))
+  flow = nvi.BijectorTransition(
+    tfb.RealNVP(
+      num_masked=1, shift_and_log_scale_fn=tfb.real_nvp_default_template([16])
+    )
+  )
   ```
   """
 
@@ -692,9 +700,11 @@ class MCMCTransition(Transition):
   import tfp_nvi as nvi
 
   transition = nvi.MCMCTransition(
-      lambda target_log_prob_fn: tfp.mcmc.HamiltonianMonteCarlo(
-          target_log_prob_fn, step_size=0.5, num_leapfrog_steps=3),
-      num_steps=2)
+    lambda target_log_prob_fn: tfp.mcmc.HamiltonianMonteCarlo(
+      target_log_prob_fn, step_size=0.5, num_leapfrog_steps=3
+    ),
+    num_steps=2,
+  )
   ```
   """
 
@@ -807,13 +817,19 @@ class Composition(Transition):
   import tensorflow as tf
   import tensorflow_probability as tfp
   import tfp_nvi as nvi
+
   tfb = tfp.bijectors
 
-  transition = nvi.Composition([
-      nvi.BijectorTransition(tfb.Shift(tf.Variable(1.))),
+  transition = nvi.Composition(
+    [
+      nvi.BijectorTransition(tfb.Shift(tf.Variable(1.0))),
       nvi.MCMCTransition(
-          lambda target_log_prob_fn: tfp.mcmc.HamiltonianMonteCarlo(
-              target_log_prob_fn, step_size=0.5, num_leapfrog_steps=3))])
+        lambda target_log_prob_fn: tfp.mcmc.HamiltonianMonteCarlo(
+          target_log_prob_fn, step_size=0.5, num_leapfrog_steps=3
+        )
+      ),
+    ]
+  )
   ```
   """
 
@@ -882,7 +898,10 @@ class Composition(Transition):
       move = getattr(transition, method)(level, state, value, *args)
       moves.append(move)
       state = move.state
-    total = lambda field: _sum_parts([getattr(m, field) for m in moves])
+
+    def total(field):
+      return _sum_parts([getattr(m, field) for m in moves])
+
     return Move(
       state=state,
       log_forward=total('log_forward'),

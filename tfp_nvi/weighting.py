@@ -158,7 +158,8 @@ def mean(values):
 
   ```python
   from tfp_nvi import weighting
-  assert weighting.mean([1., 3.]) == 2.
+
+  assert weighting.mean([1.0, 3.0]) == 2.0
   ```
   """
   return tf.reduce_mean(values, axis=0)
@@ -175,7 +176,8 @@ def total(values):
 
   ```python
   from tfp_nvi import weighting
-  assert weighting.total([1., 3.]) == 4.
+
+  assert weighting.total([1.0, 3.0]) == 4.0
   ```
   """
   return tf.reduce_sum(values, axis=0)
@@ -329,7 +331,9 @@ def resample_systematic(
     sample_shape = tf.TensorShape(sample_shape).as_list()
     num_particles, *batch_shape = probs.shape.as_list()
     probs = tf.broadcast_to(
-      tf.reshape(probs, [num_particles] + [1] * len(sample_shape) + batch_shape),
+      tf.reshape(
+        probs, [num_particles] + [1] * len(sample_shape) + batch_shape
+      ),
       [num_particles] + sample_shape + batch_shape,
     )
     offsets = randomness.uniform(
@@ -349,7 +353,7 @@ def _ancestors(probs, event_size, offsets):
   # particle that has any weight.
   scale = tf.cast(event_size, probs.dtype) / cumulative[-1]
   first_after = tf.math.ceil(cumulative * scale - offsets)
-  # The ancestor of a draw is the number of particles whose share ends before it.
+  # The ancestor of a draw: the number of particles whose share ends before it.
   rows = tf.reshape(tf.cast(first_after, tf.int32), [num_particles, -1])
   num_columns = rows.shape[1]
   columns = tf.broadcast_to(tf.range(num_columns), rows.shape)

@@ -283,8 +283,8 @@ def _mean_and_deviation(values):
 def _learning_rate(settings):
   """The learning rate, or its schedule.
 
-  With a few tens of particles a step, a rate that stays the same leaves noise in
-  the parameters that the final effective sample size shows; so it may fall to
+  With a few tens of particles a step, a rate that stays the same leaves noise
+  in the parameters that the final effective sample size shows; it may fall to
   zero over the second half.
   """
   rate, half = settings['learning_rate'], settings['num_steps'] // 2
@@ -791,8 +791,8 @@ def run(
       Default value: `True`.
     dtype: Python `str`: `'float32'` or `'float64'`.
       Default value: `'float32'`.
-    num_workers: Python `int`: how many cells to run at a time, each in a process
-      of its own. Figures do not depend on it, but for the durations.
+    num_workers: Python `int`: how many cells to run at a time, each in a
+      process of its own. Figures do not depend on it, but for the durations.
       Default value: `2`.
     overwrite: Python `bool`: whether to run cells again that `output_dir` has,
       and to discard those of another configuration.
