@@ -9,9 +9,9 @@ rounding of the functions that it goes through.
 TensorFlow's stateless ops do not promise that: for one seed they give one
 sample eagerly and another one under XLA, where they are also an order of
 magnitude slower on a CPU than the arithmetic they consist of. So the bits come
-from the Threefry-2x32 block cipher with 20 rounds, written in integer ops that XLA fuses
-and vectorizes, and `portable_sampling` lets the distributions and kernels of
-TensorFlow Probability draw from it too.
+from the Threefry-2x32 block cipher with 20 rounds, written in integer ops that
+XLA fuses and vectorizes, and `portable_sampling` lets the distributions and
+kernels of TensorFlow Probability draw from it too.
 
 #### References
 

@@ -56,22 +56,6 @@ def fast(monkeypatch):
   )
 
 
-@pytest.fixture(scope='module')
-def all_methods(tmp_path_factory):
-  """Folder and results of a run of all methods."""
-  folder = tmp_path_factory.mktemp('all')
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(
-      nvi,
-      'fit',
-      functools.partial(nvi.fit, jit_compile=False, steps_per_call=3),
-    )
-    results = annealing.run(
-      'all', num_densities=2, output_dir=str(folder), **SMALL
-    )
-  return folder, results
-
-
 @pytest.fixture
 def no_compute(monkeypatch):
   """Makes it an error to compute anything."""
@@ -119,9 +103,11 @@ def without_times(row):
   return {key: value for key, value in row.items() if key not in TIMES}
 
 
-def test_metrics_have_a_row_for_each_method(all_methods):
-  folder, results = all_methods
-  content = read(folder)
+def test_runs_all_methods(fast, tmp_path):
+  results = annealing.run(
+    'all', num_densities=2, output_dir=str(tmp_path), **SMALL
+  )
+  content = read(tmp_path)
   assert content['rows'] == results.rows
   assert [row['method'] for row in results.rows] == list(annealing.METHODS)
   for row in results.rows:
@@ -139,49 +125,35 @@ def test_metrics_have_a_row_for_each_method(all_methods):
   assert content['target'] == 'ring_of_gaussians'
   assert content['versions']['tensorflow'] == tf.__version__
 
-
-def test_pictures_are_written(all_methods):
-  folder, results = all_methods
   names = ['samples-2.png', 'training-2.png']
-  assert results.pictures == [os.path.join(folder, name) for name in names]
+  assert results.pictures == [os.path.join(tmp_path, name) for name in names]
   for path in results.pictures:
     with open(path, 'rb') as f:
       content = f.read()
     assert content.startswith(b'\x89PNG')
     assert 10_000 < len(content) < 300_000
-  assert not [name for name in os.listdir(folder) if name.endswith('.part')]
+  assert not [x for x in os.listdir(tmp_path) if x.endswith('.part')]
 
 
-def test_cell_does_not_depend_on_others(all_methods, fast, tmp_path):
-  _, results = all_methods
+def test_cell_depends_on_its_seed_alone(fast, tmp_path):
   (row,) = annealing.run(
-    ['avo'], num_densities=[2], output_dir=str(tmp_path), **SMALL
+    ['avo'], num_densities=[2], output_dir=str(tmp_path / 'a'), **SMALL
   ).rows
-  assert without_times(row) == without_times(results.rows[2])
   (other,) = annealing.run(
-    'avo',
-    num_densities='2',
-    output_dir=str(tmp_path),
-    overwrite=True,
-    **{**SMALL, 'seed': 2},
+    'avo', '2', output_dir=str(tmp_path / 'b'), **{**SMALL, 'seed': 2}
   ).rows
   assert other['log_normalizer'] != row['log_normalizer']
-
-
-def test_workers_give_the_same_figures(all_methods, tmp_path):
-  _, results = all_methods
-  expected = [results.rows[0], results.rows[2]]
-  found = annealing.run(
+  # Neither on other cells nor on who runs it.
+  _, other = annealing.run(
     'svi,avo',
     num_densities=2,
-    output_dir=str(tmp_path),
+    output_dir=str(tmp_path / 'c'),
     **{**SMALL, 'num_workers': 2},
   ).rows
-  for row, other in zip(expected, found, strict=True):
-    row, other = without_times(row), without_times(other)
-    assert row.pop('method') == other.pop('method')
-    # Workers train with XLA, which rounds otherwise, for three steps.
-    assert row == pytest.approx(other, rel=1e-3)
+  row, other = without_times(row), without_times(other)
+  assert row.pop('method') == other.pop('method')
+  # Workers train with XLA, which rounds otherwise, for three steps.
+  assert row == pytest.approx(other, rel=1e-3)
 
 
 def test_learned_path_is_drawn(fast, tmp_path):
