@@ -377,8 +377,7 @@ class GeometricPath(_Densities):
       scale=tfd.Gamma(2., 2.),
       y=lambda scale: tfd.Sample(tfd.Normal(0., scale), 3)))
   path = nvi.GeometricPath(
-      initial=tfd.JointDistributionNamedAutoBatched(
-          dict(scale=tfd.Gamma(2., 2.))),
+      initial=tfd.JointDistributionNamed(dict(scale=tfd.Gamma(2., 2.))),
       target=model.experimental_pin(y=tf.constant([1., -1., 0.5])),
       num_densities=4)
   assert path.schedule.shape == [4]

@@ -165,12 +165,13 @@ def split_seed(seed, n):
     n: Python `int`.
 
   Returns:
-    seeds: int32 `Tensor` of shape `[n, 2]`; unpacks into `n` seeds.
+    seeds: int32 `Tensor` of shape `[n, 2]`; `tf.unstack` gives `n` seeds.
 
   ```python
   from tfp_nvi import randomness
 
-  first, second = randomness.split_seed(randomness.as_seed(1), 2)
+  seeds = randomness.split_seed(randomness.as_seed(1), 2)
+  assert seeds.shape == [2, 2]
   ```
   """
   return tf.bitcast(_words([n, 2], seed, _SEEDS), tf.int32)

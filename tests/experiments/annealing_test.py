@@ -420,7 +420,7 @@ def test_program_names_the_flag(arguments, problem, tmp_path):
     ],
     capture_output=True,
     text=True,
-    timeout=120,
+    timeout=300,
   )
   assert result.returncode == 1
   assert problem in result.stderr
