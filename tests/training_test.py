@@ -191,14 +191,12 @@ def test_nan_stops_training_and_names_step_and_level():
 
   path = nvi.GeometricPath(tfd.Normal(0.0, 1.0), target, num_densities=3)
   sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, [4], seed=1))
-  optimizer = tf_keras.optimizers.SGD(0.0)
 
   class Moves(tf_keras.optimizers.SGD):
     def apply_gradients(self, grads_and_vars, **kwargs):
       calls.assign_add(0.01)
       return super().apply_gradients(grads_and_vars, **kwargs)
 
-  del optimizer
   # The sixth evaluation is of log(0.05 - 0.05) or less: -inf times zero.
   with pytest.raises(FloatingPointError, match=r'NaN at step [56], level 1'):
     _fit(sampler, 20, optimizer=Moves(0.0), steps_per_call=20)
@@ -212,6 +210,20 @@ def test_counts_must_be_positive(name, value):
   arguments = {'num_particles': 2, 'num_steps': 2, 'steps_per_call': 2}
   with pytest.raises(ValueError, match=f'`{name}` must be a positive'):
     nvi.fit(_sampler(), nvi.reverse_kl(), **{**arguments, name: value})
+
+
+def test_callback_sees_every_step_once():
+  seen = []
+  history = _fit(
+    _sampler(),
+    5,
+    steps_per_call=2,
+    callback_fn=lambda step, values: seen.append((step, values['loss'])),
+  )
+  assert [step for step, _ in seen] == [2, 4, 5]
+  np.testing.assert_array_equal(
+    np.concatenate([loss for _, loss in seen]), history.loss
+  )
 
 
 def test_tensorboard_summaries_are_written(tmp_path):

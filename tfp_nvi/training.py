@@ -242,6 +242,7 @@ def fit(
   checkpoint_dir=None,
   checkpoint_seconds=60.0,
   tensorboard_dir=None,
+  callback_fn=None,
 ):
   """Trains a sampler.
 
@@ -275,6 +276,10 @@ def fit(
       Default value: `60.`.
     tensorboard_dir: Python `str`: a folder for TensorBoard summaries.
       Default value: `None` (i.e., no summaries).
+    callback_fn: Python callable that is called after each compiled call, with
+      the number of steps taken and a `dict` of the values of the steps of that
+      call, by the names of the fields of `History`.
+      Default value: `None`.
 
   Returns:
     history: `History`.
@@ -379,6 +384,8 @@ def fit(
       )
       if writer is not None:
         _write_summary(writer, piece, step)
+      if callback_fn is not None:
+        callback_fn(step, piece)
       if checkpoints is not None and (
         step == num_steps or time.perf_counter() - saved > checkpoint_seconds
       ):
