@@ -19,6 +19,7 @@ number; unlike ones, in a list, are unrolled.
 """
 
 import collections
+import functools
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -746,12 +747,18 @@ class NestedSampler(tf.Module):
 
   def _call_compiled(self, method, num_particles, seed, jit_compile):
     _check_count('num_particles', num_particles)
-    key = f'{method}, jit_compile={jit_compile}'
-    if key not in self._compiled:
-      self._compiled[key] = tf.function(
-        getattr(self, method), jit_compile=jit_compile, autograph=False
-      )
-    result = self._compiled[key](num_particles, randomness.as_seed(seed))
+    seed = randomness.as_seed(seed)
+    fn = functools.partial(getattr(self, method), num_particles)
+    if not tf.config.functions_run_eagerly():
+      # One compiled function for each number of particles, so that TensorFlow
+      # has no cause to warn of retracing where there are many samplers.
+      key = f'{method}, {num_particles}, jit_compile={jit_compile}'
+      if key not in self._compiled:
+        self._compiled[key] = tf.function(
+          fn, jit_compile=jit_compile, autograph=False
+        ).get_concrete_function(tf.TensorSpec([2], tf.int32))
+      fn = self._compiled[key]
+    result = fn(seed)
     if tf.executing_eagerly():
       is_nan = tf.math.is_nan(result.log_weights)
       if bool(tf.reduce_any(is_nan)):

@@ -716,6 +716,9 @@ def _check_settings(method, num_densities, settings):
   rate = settings['learning_rate']
   if not isinstance(rate, (int, float)) or not 0.0 < rate < math.inf:
     raise SettingError('learning_rate', 'a positive number', repr(rate))
+  decay = settings['decay_learning_rate']
+  if not isinstance(decay, bool):
+    raise SettingError('decay_learning_rate', 'True or False', repr(decay))
   _check_choice('target', settings['target'], TARGETS)
   _check_choice('dtype', settings['dtype'], ('float32', 'float64'))
   return methods, counts, takes_all
@@ -757,7 +760,7 @@ def run(
   learning_rate=1e-3,
   decay_learning_rate=True,
   dtype='float32',
-  num_workers=2,
+  num_workers=1,
   overwrite=False,
 ):
   """Runs the experiment, and prints its table.
@@ -792,8 +795,9 @@ def run(
     dtype: Python `str`: `'float32'` or `'float64'`.
       Default value: `'float32'`.
     num_workers: Python `int`: how many cells to run at a time, each in a
-      process of its own. Figures do not depend on it, but for the durations.
-      Default value: `2`.
+      process of its own, if more than one. Figures do not depend on it, but for
+      the durations. A script needs the usual guard of its main module.
+      Default value: `1`. The program has `2`.
     overwrite: Python `bool`: whether to run cells again that `output_dir` has,
       and to discard those of another configuration.
       Default value: `False`.
@@ -879,6 +883,9 @@ _FLAGS = {
 }
 
 
+_FLAG_DEFAULTS = {'num_workers': 2}
+
+
 def _define_flags():
   """Defines a flag for each argument of `run`."""
   define = {
@@ -888,7 +895,7 @@ def _define_flags():
     str: flags.DEFINE_string,
   }
   for name, parameter in inspect.signature(run).parameters.items():
-    default = parameter.default
+    default = _FLAG_DEFAULTS.get(name, parameter.default)
     if isinstance(default, tuple):
       default = ','.join(map(str, default))
     define[type(default)](name, default, _FLAGS[name])
