@@ -694,7 +694,7 @@ class NestedSampler(tf.Module):
       tf.broadcast_to(t, sample_shape)
       for t in densities.evaluate(0, move.state)
     )
-    if self.proposes_initial:
+    if self.proposes_initial and cut:
       log_weights = tf.zeros(sample_shape, densities.float_dtype)
     else:
       log_weights = densities.log_prob(0, terms) - log_forward_fn(move)

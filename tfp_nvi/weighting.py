@@ -140,8 +140,12 @@ def weighted_mean(weights, values):
   ```
   """
   weights = tf.convert_to_tensor(weights)
-  # Counts and truth values have means too.
-  values = tf.cast(values, weights.dtype)
+  values = tf.convert_to_tensor(values)
+  if values.dtype.is_floating:
+    weights = tf.cast(weights, values.dtype)
+  else:
+    # Counts and truth values have means too.
+    values = tf.cast(values, weights.dtype)
   event_ndims = values.shape.rank - weights.shape.rank
   weights = tf.reshape(
     weights, tf.concat([tf.shape(weights), [1] * event_ndims], axis=0)
@@ -356,7 +360,9 @@ def _ancestors(probs, event_size, offsets):
   scale = tf.cast(event_size, probs.dtype) / cumulative[-1]
   first_after = tf.math.ceil(cumulative * scale - offsets)
   # The ancestor of a draw: the number of particles whose share ends before it.
-  rows = tf.reshape(tf.cast(first_after, tf.int32), [num_particles, -1])
+  # The bounds hold but for NaN, which must stay in the weights, to be seen.
+  rows = tf.clip_by_value(tf.cast(first_after, tf.int32), 0, event_size)
+  rows = tf.reshape(rows, [num_particles, -1])
   num_columns = rows.shape[1]
   columns = tf.broadcast_to(tf.range(num_columns), rows.shape)
   ends = tf.scatter_nd(
@@ -480,7 +486,9 @@ def rejection_control(log_weights, log_threshold, seed):
     )
   )
   # Written without the difference of the two, which is NaN where both are -inf.
-  is_kept = log_uniform + log_threshold < log_weights
+  is_kept = tf.logical_or(
+    log_uniform + log_threshold < log_weights, tf.math.is_nan(log_weights)
+  )
   return tf.where(
     is_kept,
     tf.maximum(log_weights, log_threshold),
