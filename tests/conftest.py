@@ -40,4 +40,6 @@ def pytest_collection_modifyitems(items):
   """Marks the tests of known shortcomings."""
   for item in items:
     if any(name in item.nodeid for name in _KNOWN_SHORTCOMINGS):
-      item.add_marker(pytest.mark.xfail(reason='known shortcoming'))
+      item.add_marker(
+        pytest.mark.xfail(reason='known shortcoming', strict=False)
+      )
