@@ -61,6 +61,9 @@ __all__ = [
   'Transition',
 ]
 
+# Sums of no more terms than this are written out.
+_MAX_TERMS = 8
+
 
 class Move(
   collections.namedtuple(
@@ -240,13 +243,26 @@ class Transition(tf.Module):
     )
 
 
+@tf.custom_gradient
+def _sum_last(x):
+  """Sum over the last axis.
+
+  XLA does not vectorize what it fuses into a reduction, which a sum of few
+  terms need not be.
+  """
+  size = x.shape[-1]
+  if size > _MAX_TERMS:
+    total = tf.reduce_sum(x, axis=-1)
+  else:
+    total = functools.reduce(lambda a, b: a + b, tf.unstack(x, axis=-1))
+  return total, lambda dy: tf.broadcast_to(dy[..., tf.newaxis], x.shape)
+
+
 def _gaussian_log_prob(x, loc, scale):
   """Log density of independent normal values, summed over the last axis."""
   deviation = (x - loc) / scale
   normalizer = np.log(2.0 * np.pi)
-  return -tf.reduce_sum(
-    0.5 * (deviation**2 + normalizer) + tf.math.log(scale), axis=-1
-  )
+  return -_sum_last(0.5 * (deviation**2 + normalizer) + tf.math.log(scale))
 
 
 class GaussianTransitions(Transition):
