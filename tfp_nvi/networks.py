@@ -16,10 +16,53 @@ from tfp_nvi.densities import at_level
 
 __all__ = [
   'StackedPerceptron',
+  'particles_first',
+  'particles_last',
 ]
 
 # Matrices with no more rows or columns than this are narrow.
 _NARROW = 8
+
+
+def particles_last(x):
+  """Moves the first axis to the end.
+
+  With few features and many particles, this is the order in which products of
+  small matrices and sums over features are fast.
+
+  Args:
+    x: `Tensor` of shape `[num_particles] + shape`.
+
+  Returns:
+    x: `Tensor` of shape `shape + [num_particles]`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi import networks
+
+  assert networks.particles_last(tf.ones([36, 7, 2])).shape == [7, 2, 36]
+  ```
+  """
+  return tf.transpose(x, [*range(1, x.shape.rank), 0])
+
+
+def particles_first(x):
+  """The inverse of `particles_last`.
+
+  Args:
+    x: `Tensor` of shape `shape + [num_particles]`.
+
+  Returns:
+    x: `Tensor` of shape `[num_particles] + shape`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi import networks
+
+  assert networks.particles_first(tf.ones([7, 2, 36])).shape == [36, 7, 2]
+  ```
+  """
+  return tf.transpose(x, [x.shape.rank - 1, *range(x.shape.rank - 1)])
 
 
 def _transpose_narrow(x):
@@ -138,10 +181,20 @@ class StackedPerceptron(tf.Module):
     Returns:
       outputs: `Tensor` of that shape with `[outputs]` last.
     """
-    rank = inputs.shape.rank
-    # Particles last: with few features and many particles, this is the order
-    # in which a batch of matrix products is fast.
-    x = tf.transpose(inputs, [*range(1, rank), 0])
+    return particles_first(self.particles_last(level, particles_last(inputs)))
+
+  def particles_last(self, level, x):
+    """Applies the networks to particles that are on the last axis.
+
+    Args:
+      level: As in `__call__`.
+      x: `Tensor` of shape `batch + [inputs, num_particles]`, or
+        `[num_levels] + batch + [inputs, num_particles]` for a range.
+
+    Returns:
+      outputs: `Tensor` of that shape with `[outputs, num_particles]` last.
+    """
+    rank = x.shape.rank
     for i, (weights, bias) in enumerate(
       zip(self._weights, self._biases, strict=True)
     ):
@@ -155,4 +208,4 @@ class StackedPerceptron(tf.Module):
         tf.broadcast_to(bias, stack + bias.shape[-1:]),
         x,
       )
-    return tf.transpose(x, [rank - 1, *range(rank - 1)])
+    return x
