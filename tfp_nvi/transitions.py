@@ -367,9 +367,7 @@ class GaussianTransitions(Transition):
   def _kernel(self, network, level, x):
     loc, scale = tf.split(network.particles_last(level, x), 2, axis=-2)
     # The smallest scale keeps densities finite where softplus underflows.
-    return x + loc, _softplus(scale) + np.finfo(
-      self._dtype.as_numpy_dtype
-    ).eps
+    return x + loc, _softplus(scale) + np.finfo(self._dtype.as_numpy_dtype).eps
 
   def propose(
     self, level, previous, noise, target_log_prob_fn, reparameterize=True

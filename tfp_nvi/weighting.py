@@ -21,6 +21,7 @@ disturb its neighbours. No other file reduces over the particle axis.
 """
 
 import functools
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -45,6 +46,44 @@ __all__ = [
   'weighted_mean',
 ]
 
+# The longest reduction that XLA leaves whole.
+_LONGEST = 32
+
+
+def _reduce(reduce_fn, values, keepdims=False):
+  """Reduces over the particles.
+
+  XLA takes a reduction of more than 32 entries apart, into kernels that do not
+  fuse with what is around them; over two axes that are short it does not.
+  """
+  size, *shape = values.shape.as_list()
+  rows = None if size is None else _divisor(size)
+  if rows is None or not _LONGEST < size <= _LONGEST * rows:
+    return reduce_fn(values, axis=0, keepdims=keepdims)
+  result = reduce_fn(
+    tf.reshape(values, [rows, size // rows] + shape), axis=[0, 1]
+  )
+  return result[tf.newaxis] if keepdims else result
+
+
+def _cumulative_sum(values):
+  """Cumulative sum over the particles.
+
+  In two stages, of few entries each, where XLA would take it apart into more.
+  """
+  size, *shape = values.shape.as_list()
+  rows = _divisor(size)
+  if not _LONGEST < size <= _LONGEST * rows:
+    return tf.cumsum(values, axis=0)
+  within = tf.cumsum(tf.reshape(values, [rows, size // rows] + shape), axis=1)
+  before = tf.cumsum(within[:, -1], axis=0, exclusive=True)
+  return tf.reshape(within + before[:, tf.newaxis], [size] + shape)
+
+
+def _divisor(size):
+  """The largest divisor that is at most the square root."""
+  return max(i for i in range(1, math.isqrt(size) + 1) if size % i == 0)
+
 
 def log_normalizer(log_weights):
   """Logarithm of the mean weight: the estimate of the log normalizer.
@@ -64,7 +103,7 @@ def log_normalizer(log_weights):
   """
   log_weights = tf.convert_to_tensor(log_weights)
   num_particles = tf.cast(tf.shape(log_weights)[0], log_weights.dtype)
-  return tf.reduce_logsumexp(log_weights, axis=0) - tf.math.log(num_particles)
+  return _reduce(tf.reduce_logsumexp, log_weights) - tf.math.log(num_particles)
 
 
 def normalize_weights(log_weights):
@@ -84,12 +123,12 @@ def normalize_weights(log_weights):
   ```
   """
   log_weights = tf.convert_to_tensor(log_weights)
-  maximum = tf.reduce_max(log_weights, axis=0, keepdims=True)
+  maximum = _reduce(tf.reduce_max, log_weights, keepdims=True)
   is_zero = tf.equal(maximum, -float('inf'))
   weights = tf.exp(
     log_weights - tf.where(is_zero, tf.zeros_like(maximum), maximum)
   )
-  total = tf.reduce_sum(weights, axis=0, keepdims=True)
+  total = _reduce(tf.reduce_sum, weights, keepdims=True)
   return weights / tf.where(is_zero, tf.ones_like(total), total)
 
 
@@ -116,7 +155,7 @@ def effective_sample_size(log_weights):
   """
   weights = normalize_weights(log_weights)
   return tf.math.divide_no_nan(
-    tf.reduce_sum(weights, axis=0), tf.reduce_sum(weights**2, axis=0)
+    _reduce(tf.reduce_sum, weights), _reduce(tf.reduce_sum, weights**2)
   )
 
 
@@ -150,7 +189,7 @@ def weighted_mean(weights, values):
   weights = tf.reshape(
     weights, tf.concat([tf.shape(weights), [1] * event_ndims], axis=0)
   )
-  return tf.reduce_sum(tf.math.multiply_no_nan(values, weights), axis=0)
+  return _reduce(tf.reduce_sum, tf.math.multiply_no_nan(values, weights))
 
 
 def mean(values):
@@ -168,7 +207,7 @@ def mean(values):
   assert weighting.mean([1.0, 3.0]) == 2.0
   ```
   """
-  return tf.reduce_mean(values, axis=0)
+  return _reduce(tf.reduce_mean, tf.convert_to_tensor(values))
 
 
 def total(values):
@@ -186,7 +225,7 @@ def total(values):
   assert weighting.total([1.0, 3.0]) == 4.0
   ```
   """
-  return tf.reduce_sum(values, axis=0)
+  return _reduce(tf.reduce_sum, tf.convert_to_tensor(values))
 
 
 def weighted_log_mean_exp(weights, values):
@@ -209,7 +248,7 @@ def weighted_log_mean_exp(weights, values):
   assert abs(nvi.weighted_log_mean_exp([0.5, 0.5], [2.0, 2.0]) - 2.0) < 1e-6
   ```
   """
-  return tf.reduce_logsumexp(values + tf.math.log(weights), axis=0)
+  return _reduce(tf.reduce_logsumexp, values + tf.math.log(weights))
 
 
 class WeightedParticles(tfp.experimental.mcmc.WeightedParticles):
@@ -354,7 +393,7 @@ def resample_systematic(
 def _ancestors(probs, event_size, offsets):
   """Ancestors of evenly spaced draws, over axis 0."""
   num_particles = probs.shape[0]
-  cumulative = tf.cumsum(probs, axis=0)
+  cumulative = _cumulative_sum(probs)
   # Divided by its last entry, so that no rounding leaves draws behind the last
   # particle that has any weight.
   scale = tf.cast(event_size, probs.dtype) / cumulative[-1]
@@ -370,7 +409,7 @@ def _ancestors(probs, event_size, offsets):
     tf.ones_like(rows),
     [event_size + 1, num_columns],
   )
-  indices = tf.minimum(tf.cumsum(ends, axis=0)[:event_size], num_particles - 1)
+  indices = tf.minimum(_cumulative_sum(ends[:event_size]), num_particles - 1)
   return tf.reshape(indices, [event_size] + probs.shape[1:].as_list())
 
 
@@ -422,12 +461,12 @@ def resample(particles, log_weights, resample_fn, seed, where=None):
   num_particles = log_weights.shape[0]
   # Where every weight is zero any ancestors will do; equal probabilities keep
   # the resampling function from dividing by zero.
-  maximum = tf.reduce_max(log_weights, axis=0)
+  maximum = _reduce(tf.reduce_max, log_weights)
   is_zero = tf.equal(maximum, -float('inf'))
   relative = tf.where(
     is_zero, tf.zeros_like(log_weights), log_weights - maximum
   )
-  log_total = tf.math.log(tf.reduce_sum(tf.exp(relative), axis=0))
+  log_total = tf.math.log(_reduce(tf.reduce_sum, tf.exp(relative)))
   log_mean = maximum + log_total - np.log(num_particles)
   with randomness.portable_sampling():
     indices = resample_fn(relative - log_total, num_particles, (), seed=seed)
