@@ -355,10 +355,13 @@ def _ancestors(probs, event_size, offsets):
   """Ancestors of evenly spaced draws, over axis 0."""
   num_particles = probs.shape[0]
   cumulative = tf.cumsum(probs, axis=0)
-  # Divided by its last entry, so that no rounding leaves draws behind the last
-  # particle that has any weight.
-  scale = tf.cast(event_size, probs.dtype) / cumulative[-1]
-  first_after = tf.math.ceil(cumulative * scale - offsets)
+  # Divided by its last entry first, so that the share of the last particle that
+  # has any weight ends at `event_size` exactly.
+  ends_of_shares = cumulative / cumulative[-1] * event_size
+  # The number of draws before the end of each share. Split in two, as the
+  # difference of a large end and a small offset would be rounded.
+  whole = tf.math.floor(ends_of_shares)
+  first_after = whole + tf.cast(ends_of_shares - whole > offsets, probs.dtype)
   # The ancestor of a draw: the number of particles whose share ends before it.
   # The bounds hold but for NaN, which must stay in the weights, to be seen.
   rows = tf.clip_by_value(tf.cast(first_after, tf.int32), 0, event_size)
