@@ -14,11 +14,6 @@ _KNOWN_SHORTCOMINGS = (
   # XLA cannot compile gamma draws in the loop that auto-batching makes.
   'sampler_test.py::test_auto_batched_initial_densities_compile[Gamma]',
   # Errors that come late, or do not name the argument as they should.
-  'densities_test.py::test_ends_over_different_spaces',
-  'densities_test.py::test_bad_schedule',
-  'densities_test.py::test_a_density_that_returns_something_else',
-  'densities_test.py::test_a_density_of_vectors_that_does_not_sum_them_up',
-  'densities_test.py::test_batch_shapes_that_do_not_agree',
   'sampler_test.py::test_bad_arguments',
   'sampler_test.py::test_batch_shapes_that_do_not_agree',
   'sampler_test.py::test_kernels_that_propose_something_else',
@@ -31,8 +26,6 @@ _KNOWN_SHORTCOMINGS = (
   'sampler_test.py::test_members_without_any_weight[mcmc]',
   'sampler_test.py::test_a_density_that_is_zero_somewhere',
   'transitions_test.py::test_mcmc_transition_from_outside_of_the_support',
-  # An offset that rounds to an end of its interval.
-  'weighting_test.py::test_systematic_at_the_ends_of_the_offset',
 )
 
 
