@@ -8,9 +8,6 @@ A test that is named here may fail. What is mended is taken from the list.
 import pytest
 
 _KNOWN_SHORTCOMINGS = (
-  # TFP's bijector for a simplex does not run on NumPy 2.4.
-  'densities_test.py::test_simplex',
-  'sampler_test.py::test_evidence_over_a_simplex',
   # XLA cannot compile gamma draws in the loop that auto-batching makes.
   'sampler_test.py::test_auto_batched_initial_densities_compile[Gamma]',
   # Errors that come late, or do not name the argument as they should.

@@ -273,6 +273,21 @@ def test_simplex():
   np.testing.assert_allclose(values.sum(axis=-1), 1.0)
 
 
+def test_simplex_within_a_structure():
+  """Bijectors of parts are made where they are needed, not at the start."""
+  joint = tfd.JointDistributionNamed(
+    dict(
+      shares=tfd.Dirichlet(tf.ones([3], tf.float64)),
+      scale=tfd.Gamma(double(3.0), double(2.0)),
+    )
+  )
+  path = nvi.GeometricPath(joint, joint, 2)
+  assert path.event_shape['shares'] == [2]
+  values = joint.sample(5, seed=(1, 2))
+  again = path.forward(path.inverse(values))
+  tf.nest.map_structure(np.testing.assert_allclose, values, again)
+
+
 def make_structured(joint):
   """A prior and its posterior density over a positive number and shares."""
   scale = tfd.Gamma(double(3.0), double(2.0))

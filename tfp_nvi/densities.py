@@ -34,10 +34,12 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi import randomness
+from tfp_nvi import compatibility, randomness
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
+
+compatibility.let_pad_reshape()
 
 __all__ = [
   'ExplicitDensities',
