@@ -15,14 +15,11 @@ _KNOWN_SHORTCOMINGS = (
   'sampler_test.py::test_batch_shapes_that_do_not_agree',
   'sampler_test.py::test_kernels_that_propose_something_else',
   'sampler_test.py::test_nan_is_not_silent',
-  'transitions_test.py::test_bad_arguments',
-  'transitions_test.py::test_kernel_that_is_none',
   # Batch dimensions of size one.
   'sampler_test.py::test_batch_dimensions_of_size_one_broadcast',
   # Markov kernels from states outside of the support.
   'sampler_test.py::test_members_without_any_weight[mcmc]',
   'sampler_test.py::test_a_density_that_is_zero_somewhere',
-  'transitions_test.py::test_mcmc_transition_from_outside_of_the_support',
 )
 
 
