@@ -407,6 +407,9 @@ def resample(particles, log_weights, resample_fn, seed, where=None):
     particles: As `particles`.
     log_weights: As `log_weights`.
 
+  Raises:
+    ValueError: If `resample_fn` returns something else than it should.
+
   ```python
   import tensorflow as tf
   import tfp_nvi as nvi
@@ -426,14 +429,27 @@ def resample(particles, log_weights, resample_fn, seed, where=None):
   # Where every weight is zero any ancestors will do; equal probabilities keep
   # the resampling function from dividing by zero.
   maximum = tf.reduce_max(log_weights, axis=0)
-  is_zero = tf.equal(maximum, -float('inf'))
+  is_zero = tf.logical_and(
+    tf.equal(maximum, -float('inf')),
+    # Not implied by the maximum: XLA's knows no NaN.
+    tf.equal(log_weights, -float('inf')),
+  )
   relative = tf.where(
     is_zero, tf.zeros_like(log_weights), log_weights - maximum
   )
   log_total = tf.math.log(tf.reduce_sum(tf.exp(relative), axis=0))
   log_mean = maximum + log_total - np.log(num_particles)
   with randomness.portable_sampling():
-    indices = resample_fn(relative - log_total, num_particles, (), seed=seed)
+    indices = tf.convert_to_tensor(
+      resample_fn(relative - log_total, num_particles, (), seed=seed)
+    )
+  batch_shape = log_weights.shape[1:]
+  if not indices.dtype.is_integer or indices.shape[1:] != batch_shape:
+    raise ValueError(
+      '`resample_fn` must return integers of shape [num_particles] + '
+      f'{batch_shape.as_list()}; it returned {indices.dtype.name} of shape '
+      f'{indices.shape.as_list()}.'
+    )
   resampled_log_weights = tf.broadcast_to(log_mean, log_weights.shape)
   if where is not None:
     identity = tf.reshape(
