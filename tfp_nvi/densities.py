@@ -16,6 +16,8 @@ evaluate_fixed(level, z, terms)   the same, with z held fixed in gradients
 log_prob(level, terms)  log gamma_level(z), cheap given those
 forward(z)            z in the space that the user's densities are written in
 inverse(x)            the other way round
+check(values, name, batch_shape)  raises an error if values that an argument of
+                      this name draws are not what densities are over
 is_rollable           whether `level` may be a Tensor
 ```
 
