@@ -167,6 +167,12 @@ def test_weighted_log_mean_exp(dtype):
     result, [np.log(3.5) + 900.0, np.log(3.0) + 900.0, -INF], rtol=1e-6
   )
   assert result.dtype == dtype
+  # Particles without weight do not count, whatever their values.
+  values = tf.constant([1.0, np.nan, INF, -INF], dtype)
+  result = nvi.weighted_log_mean_exp(tf.constant([1, 0, 0, 0], dtype), values)
+  np.testing.assert_allclose(result, 1.0)
+  weights = tf.constant([0.5, 0.5, 0.0, 0.0], dtype)
+  assert np.isnan(nvi.weighted_log_mean_exp(weights, values))
 
 
 def test_weighted_particles_answer():

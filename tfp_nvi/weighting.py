@@ -198,7 +198,8 @@ def weighted_log_mean_exp(weights, values):
 
   Args:
     weights: float `Tensor` of shape `[num_particles] + batch`.
-    values: float `Tensor` of the same shape.
+    values: float `Tensor` of the same shape. A value that has weight zero does
+      not count, even if it is infinite or NaN.
 
   Returns:
     log_mean: float `Tensor` of shape `batch`.
@@ -209,7 +210,10 @@ def weighted_log_mean_exp(weights, values):
   assert abs(nvi.weighted_log_mean_exp([0.5, 0.5], [2.0, 2.0]) - 2.0) < 1e-6
   ```
   """
-  return tf.reduce_logsumexp(values + tf.math.log(weights), axis=0)
+  log_weights = tf.math.log(weights)
+  return tf.reduce_logsumexp(
+    tf.where(tf.equal(weights, 0.0), log_weights, values + log_weights), axis=0
+  )
 
 
 class WeightedParticles(tfp.experimental.mcmc.WeightedParticles):
