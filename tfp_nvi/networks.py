@@ -16,7 +16,104 @@ from tfp_nvi.densities import at_level
 
 __all__ = [
   'StackedPerceptron',
+  'particles_first',
+  'particles_last',
 ]
+
+# Matrices with no more rows or columns than this are narrow.
+_NARROW = 8
+
+
+def particles_last(x):
+  """Moves the first axis to the end.
+
+  With few features and many particles, this is the order in which products of
+  small matrices and sums over features are fast.
+
+  Args:
+    x: `Tensor` of shape `[num_particles] + shape`.
+
+  Returns:
+    x: `Tensor` of shape `shape + [num_particles]`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi import networks
+
+  assert networks.particles_last(tf.ones([36, 7, 2])).shape == [7, 2, 36]
+  ```
+  """
+  return tf.transpose(x, [*range(1, x.shape.rank), 0])
+
+
+def particles_first(x):
+  """The inverse of `particles_last`.
+
+  Args:
+    x: `Tensor` of shape `shape + [num_particles]`.
+
+  Returns:
+    x: `Tensor` of shape `[num_particles] + shape`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi import networks
+
+  assert networks.particles_first(tf.ones([7, 2, 36])).shape == [36, 7, 2]
+  ```
+  """
+  return tf.transpose(x, [x.shape.rank - 1, *range(x.shape.rank - 1)])
+
+
+def _transpose_narrow(x):
+  """A transposed copy of matrices with few columns.
+
+  XLA turns `tf.transpose` beside a matrix product into a product with other
+  strides, which for small matrices takes up to three times as long.
+  """
+  return tf.stack(tf.unstack(x, axis=-1), axis=-2)
+
+
+@tf.custom_gradient
+def _affine(weights, bias, x):
+  """The affine maps of a batch of small matrices, particles last.
+
+  Written for many small products: a product over few inputs is a sum that
+  fuses with what follows; a product with few rows or columns has them where
+  the matrix library is fast; gradients for weights and biases are one product.
+
+  Args:
+    weights: float `Tensor` of shape `stack + [inputs, outputs]`.
+    bias: float `Tensor` of shape `stack + [outputs]`.
+    x: float `Tensor` of shape `stack + [inputs, num_particles]`.
+
+  Returns:
+    y: float `Tensor` of shape `stack + [outputs, num_particles]`.
+  """
+  inputs, outputs = weights.shape[-2:]
+  if inputs <= _NARROW:
+    y = tf.add_n(
+      [
+        weights[..., i, :, tf.newaxis] * x[..., i, tf.newaxis, :]
+        for i in range(inputs)
+      ]
+    )
+  elif outputs <= _NARROW:
+    y = tf.matmul(_transpose_narrow(weights), x)
+  else:
+    y = tf.matmul(weights, x, transpose_a=True)
+
+  def gradient(dy):
+    if inputs < outputs and inputs <= _NARROW:
+      x_and_one = tf.concat([x, tf.ones_like(x[..., :1, :])], axis=-2)
+      both = _transpose_narrow(tf.matmul(dy, x_and_one, transpose_b=True))
+      d_weights, d_bias = both[..., :-1, :], both[..., -1, :]
+    else:
+      d_weights = tf.matmul(x, dy, transpose_b=True)
+      d_bias = tf.reduce_sum(dy, axis=-1)
+    return d_weights, d_bias, tf.matmul(weights, dy)
+
+  return y + bias[..., tf.newaxis], gradient
 
 
 class StackedPerceptron(tf.Module):
@@ -84,23 +181,31 @@ class StackedPerceptron(tf.Module):
     Returns:
       outputs: `Tensor` of that shape with `[outputs]` last.
     """
-    rank = inputs.shape.rank
-    x = inputs
-    if rank > 2:
-      # Particles last: with few features and many particles, this is the order
-      # in which a batch of matrix products is fast.
-      x = tf.transpose(inputs, [*range(1, rank), 0])
+    return particles_first(self.particles_last(level, particles_last(inputs)))
+
+  def particles_last(self, level, x):
+    """Applies the networks to particles that are on the last axis.
+
+    Args:
+      level: As in `__call__`.
+      x: `Tensor` of shape `batch + [inputs, num_particles]`, or
+        `[num_levels] + batch + [inputs, num_particles]` for a range.
+
+    Returns:
+      outputs: `Tensor` of that shape with `[outputs, num_particles]` last.
+    """
+    rank = x.shape.rank
     for i, (weights, bias) in enumerate(
       zip(self._weights, self._biases, strict=True)
     ):
       if i > 0:
         x = tf.nn.relu(x)
+      stack = x.shape[:-2]
       weights = at_level(weights, level, rank)
       bias = at_level(bias, level, rank - 1)
-      if rank > 2:
-        x = tf.matmul(weights, x, transpose_a=True) + bias[..., tf.newaxis]
-      else:
-        x = tf.matmul(x, weights) + bias
-    if rank > 2:
-      x = tf.transpose(x, [rank - 1, *range(rank - 1)])
+      x = _affine(
+        tf.broadcast_to(weights, stack + weights.shape[-2:]),
+        tf.broadcast_to(bias, stack + bias.shape[-1:]),
+        x,
+      )
     return x

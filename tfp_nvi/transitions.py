@@ -46,7 +46,11 @@ import tensorflow_probability as tfp
 from tfp_nvi import randomness
 from tfp_nvi.bijectors import planar
 from tfp_nvi.densities import at_level
-from tfp_nvi.networks import StackedPerceptron
+from tfp_nvi.networks import (
+  StackedPerceptron,
+  particles_first,
+  particles_last,
+)
 
 tfd = tfp.distributions
 
@@ -60,6 +64,9 @@ __all__ = [
   'PlanarTransitions',
   'Transition',
 ]
+
+# Sums of no more terms than this are written out.
+_MAX_TERMS = 8
 
 
 class Move(
@@ -293,13 +300,35 @@ def check_transitions(transitions):
       )
 
 
+@tf.custom_gradient
+def _sum_values(x):
+  """Sum over the values of a state, the axis before the last one.
+
+  XLA does not vectorize what it fuses into a reduction, which a sum of few
+  terms need not be.
+  """
+  size = x.shape[-2]
+  if size > _MAX_TERMS:
+    total = tf.reduce_sum(x, axis=-2)
+  else:
+    total = functools.reduce(lambda a, b: a + b, tf.unstack(x, axis=-2))
+  return total, lambda dy: tf.broadcast_to(dy[..., tf.newaxis, :], x.shape)
+
+
+@tf.custom_gradient
+def _softplus(x):
+  y = tf.maximum(x, 0.0) + tf.math.log(1.0 + tf.exp(-tf.abs(x)))
+  return y, lambda dy: dy * tf.sigmoid(x)
+
+
 def _gaussian_log_prob(x, loc, scale):
-  """Log density of independent normal values, summed over the last axis."""
+  """Log density of independent normal values, particles last and first."""
   deviation = (x - loc) / scale
   normalizer = np.log(2.0 * np.pi)
-  return -tf.reduce_sum(
-    0.5 * (deviation**2 + normalizer) + tf.math.log(scale), axis=-1
+  log_prob = -_sum_values(
+    0.5 * (deviation**2 + normalizer) + tf.math.log(scale)
   )
+  return particles_first(log_prob)
 
 
 class GaussianTransitions(Transition):
@@ -389,22 +418,21 @@ class GaussianTransitions(Transition):
     )
 
   def _kernel(self, network, level, x):
-    loc, scale = tf.split(network(level, x), 2, axis=-1)
+    loc, scale = tf.split(network.particles_last(level, x), 2, axis=-2)
     # The smallest scale keeps densities finite where softplus underflows.
-    return x + loc, tf.nn.softplus(scale) + np.finfo(
-      self._dtype.as_numpy_dtype
-    ).eps
+    return x + loc, _softplus(scale) + np.finfo(self._dtype.as_numpy_dtype).eps
 
   def propose(
     self, level, previous, noise, target_log_prob_fn, reparameterize=True
   ):
     """Proposes a state; see `Transition.propose`."""
     del target_log_prob_fn
-    y = flatten_state(previous, self._event_shape)
+    y = particles_last(flatten_state(previous, self._event_shape))
     loc, scale = self._kernel(self._forward_network, level, y)
-    z = loc + scale * noise
+    sample = particles_first(loc + scale * particles_last(noise))
     if not reparameterize:
-      z = tf.stop_gradient(z)
+      sample = tf.stop_gradient(sample)
+    z = particles_last(sample)
     fixed = tf.stop_gradient(z)
     log_forward = _gaussian_log_prob(z, loc, scale)
     score = _gaussian_log_prob(fixed, loc, scale)
@@ -414,7 +442,7 @@ class GaussianTransitions(Transition):
     log_reverse_of_fixed = _gaussian_log_prob(
       tf.stop_gradient(y), *self._kernel(self._reverse_network, level, fixed)
     )
-    state = unflatten_state(z, self._event_shape)
+    state = unflatten_state(sample, self._event_shape)
     zero = tf.zeros_like(score)
     return Move(
       state=state,
@@ -423,7 +451,7 @@ class GaussianTransitions(Transition):
       score=score if reparameterize else zero,
       score_of_fixed=zero if reparameterize else score,
       log_reverse_of_fixed=log_reverse_of_fixed,
-      samples=(z,) if reparameterize else (),
+      samples=(sample,) if reparameterize else (),
       record=noise,
     )
 
