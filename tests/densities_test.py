@@ -14,6 +14,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_nvi as nvi
+from tfp_nvi import randomness
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -273,6 +274,21 @@ def test_simplex():
   np.testing.assert_allclose(values.sum(axis=-1), 1.0)
 
 
+def test_simplex_within_a_structure():
+  """Bijectors of parts are made where they are needed, not at the start."""
+  joint = tfd.JointDistributionNamed(
+    dict(
+      shares=tfd.Dirichlet(tf.ones([3], tf.float64)),
+      scale=tfd.Gamma(double(3.0), double(2.0)),
+    )
+  )
+  path = nvi.GeometricPath(joint, joint, 2)
+  assert path.event_shape['shares'] == [2]
+  values = joint.sample(5, seed=(1, 2))
+  again = path.forward(path.inverse(values))
+  tf.nest.map_structure(np.testing.assert_allclose, values, again)
+
+
 def make_structured(joint):
   """A prior and its posterior density over a positive number and shares."""
   scale = tfd.Gamma(double(3.0), double(2.0))
@@ -374,6 +390,45 @@ def test_batches_of_densities():
   assert path.batch_shape == [2, 3]
   x = tf.constant(np.random.default_rng(0).normal(size=[5, 2, 3]))
   np.testing.assert_allclose(log_prob_at(path, 2, x), target.log_prob(x))
+
+
+@pytest.mark.parametrize(
+  'own_shape', [[], [3], [1], [2, 1], [1, 3], [1, 1], [2, 3]], ids=str
+)
+def test_draws_for_batches(own_shape):
+  """Each member has draws of its own, at its own parameters."""
+  loc = 100.0 * np.arange(np.prod(own_shape)).reshape(own_shape)
+  values = nvi.densities.draw(
+    tfd.MultivariateNormalDiag(double(loc[..., np.newaxis] + np.zeros(4))),
+    5,
+    [2, 3],
+    randomness.as_seed(1),
+  ).numpy()
+  assert values.shape == (5, 2, 3, 4)
+  deviations = values - np.broadcast_to(loc, [2, 3])[..., np.newaxis]
+  assert np.all(np.abs(deviations) < 10.0)
+  assert len(np.unique(deviations)) == deviations.size
+
+
+def test_draws_of_auto_batched_models():
+  """In the order of their batch and sample dimensions, as of other models."""
+
+  def sample(cls):
+    model = cls(
+      dict(
+        a=tfd.Normal(double([0.0, 100.0]), 1.0),
+        b=lambda a: tfd.Normal(a + 1_000.0, double(1.0)),
+      ),
+      batch_ndims=1,
+    )
+    return nvi.densities.draw(model, 5, [3, 2], randomness.as_seed(1))
+
+  values = sample(tfd.JointDistributionNamedAutoBatched)
+  for part, offset in (('a', 0.0), ('b', 1_000.0)):
+    x = values[part].numpy()
+    assert x.shape == (5, 3, 2)
+    assert len(np.unique(x)) == x.size
+    assert np.all(np.abs(x - offset - [0.0, 100.0]) < 20.0)
 
 
 # Explicit sequences.
@@ -487,6 +542,32 @@ def test_ends_over_different_spaces(initial, target, match):
     nvi.GeometricPath(initial, target, 3)
 
 
+def test_ends_in_other_containers():
+  """A list and a tuple, or values by position and by name, are not the same."""
+
+  def sequence(parts):
+    return tfd.JointDistributionSequential(parts)
+
+  for initial, target in (
+    (sequence([INITIAL, INITIAL]), sequence((INITIAL, INITIAL))),
+    (
+      sequence([INITIAL, INITIAL]),
+      tfd.JointDistributionNamed(dict(a=INITIAL, b=INITIAL)),
+    ),
+  ):
+    with pytest.raises(ValueError, match='same structure'):
+      nvi.GeometricPath(initial, target, 3)
+
+
+def test_parts_of_different_batch_shapes():
+  joint = tfd.JointDistributionNamed(
+    dict(a=tfd.Normal(tf.zeros([3]), 1.0), b=INITIAL)
+  )
+  match = r'`initial` must draw .*\[16, 3\]; it draws shape \[16\]'
+  with pytest.raises(ValueError, match=match):
+    nvi.GeometricPath(joint, joint, 3)
+
+
 @pytest.mark.parametrize('target', [None, 3.0, 'normal', [INITIAL]], ids=repr)
 def test_not_a_density(target):
   with pytest.raises(TypeError, match='`target` must be a tfd.Distribution'):
@@ -525,6 +606,7 @@ def test_callables_only():
       )
     ),
     (dict(schedule=[0.0]), ValueError, '`schedule` must .*at least 2'),
+    (dict(schedule='linear'), TypeError, '`schedule` must be a vector of floa'),
     (dict(schedule=[[0.0, 1.0]]), ValueError, '`schedule` must be a vector'),
   ],
 )

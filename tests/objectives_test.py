@@ -637,6 +637,28 @@ def test_no_variance_where_levels_agree(f):
     np.testing.assert_allclose(estimate, 0.0, atol=1e-12)
 
 
+@pytest.mark.parametrize('policy', [nvi.never, nvi.always])
+def test_gradients_where_a_density_is_zero_somewhere(policy):
+  """What lies outside of the support does not make them NaN."""
+
+  def log_prob(x):
+    return tf.where(
+      x > 0.0, tfd.Normal(np.float64(0.0), 1.0).log_prob(x), -np.inf
+    )
+
+  path = nvi.GeometricPath(
+    tfd.Normal(np.float64(0.0), np.float64(1.2)), log_prob, 4, learnable=True
+  )
+  sampler = nvi.NestedSampler(
+    path,
+    nvi.GaussianTransitions(path, [3], seed=1),
+    resample_criterion_fn=policy,
+  )
+  for objective in (nvi.reverse_kl(), nvi.forward_kl(), nvi.iwae()):
+    estimate = gradients(objective, sampler, sampler.trainable_variables)
+    assert np.all(np.isfinite(estimate))
+
+
 @pytest.mark.parametrize('name', ['avo', 'svi'])
 def test_unweighted(name):
   model = Kernels()

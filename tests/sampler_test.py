@@ -1379,12 +1379,13 @@ def test_batch_dimensions_of_size_one_broadcast(eagerly):
 class NotANumberLater:
   """A density that is NaN where the checks before a run do not look."""
 
-  def __init__(self):
+  def __init__(self, threshold=0.5):
     self.is_checked = False
+    self._threshold = threshold
 
   def __call__(self, x):
     value = np.nan if self.is_checked else 0.0
-    return -0.5 * x**2 + tf.where(x > 0.5, value, 0.0)
+    return -0.5 * x**2 + tf.where(x > self._threshold, value, 0.0)
 
 
 @pytest.mark.parametrize('policy', [nvi.never, nvi.always, nvi.ess_below()])
@@ -1400,6 +1401,69 @@ def test_nan_is_not_silent(eagerly, policy, rejection):
   for method in (sampler.sample, sampler.trace):
     with pytest.raises(ValueError, match='NaN. `target` and the transitions'):
       method(50, seed=1, jit_compile=False)
+
+
+@pytest.mark.parametrize('jit_compile', [False, True])
+def test_nan_of_a_nested_proposal_is_not_silent(jit_compile):
+  """In the weights of all inner particles, or of one."""
+  for threshold in (-np.inf, 0.5):
+    target = NotANumberLater(threshold)
+    inner = scalar_sampler(
+      densities=nvi.GeometricPath(tfd.Normal(0.0, 1.0), target, 3)
+    )
+    outer = scalar_sampler(initial_proposal=nvi.NestedProposal(inner, 3))
+    target.is_checked = True
+    with pytest.raises(ValueError, match='log weights have become NaN'):
+      outer.sample(50, seed=1, jit_compile=jit_compile)
+
+
+@pytest.mark.parametrize(
+  'arguments, match',
+  [
+    (
+      dict(resample_fn=lambda log_probs, *args, seed: log_probs),
+      '`resample_fn` must return integers',
+    ),
+    (
+      dict(resample_fn=lambda *args, seed: tf.zeros([4, 2], tf.int32)),
+      r'`resample_fn` must return .*of shape \[4, 2\]',
+    ),
+    (
+      dict(resample_fn=lambda *args, seed: tf.zeros([3], tf.int32)),
+      '`resample_fn` must .*shape',
+    ),
+    (
+      dict(resample_criterion_fn=lambda particles: particles.log_weights > 0),
+      '`resample_criterion_fn` must return .*shape',
+    ),
+    (
+      dict(resample_criterion_fn=lambda particles: 0.5),
+      '`resample_criterion_fn` must return .*it returned float32',
+    ),
+    (
+      dict(rejection_log_threshold_fn=lambda log_weights: tf.zeros([3])),
+      '`rejection_log_threshold_fn` must return .*shape',
+    ),
+  ],
+)
+def test_functions_that_return_something_else(arguments, match):
+  with pytest.raises(ValueError, match=match):
+    scalar_sampler(**arguments).sample(4, seed=1, jit_compile=False)
+
+
+def test_a_target_that_does_not_fit_a_batch_of_transitions():
+  """Noticed before it is run: the densities alone have no batch."""
+
+  def target(x):
+    return -tf.reduce_sum(x**2, axis=1)
+
+  path = nvi.GeometricPath(
+    tfd.MultivariateNormalDiag([0.0, 0.0], [2.0, 2.0]), target, 3
+  )
+  with pytest.raises(ValueError, match='`target` must return one log density'):
+    nvi.NestedSampler(
+      path, nvi.GaussianTransitions(path, [3], batch_shape=[5], seed=1)
+    )
 
 
 def vector_path():

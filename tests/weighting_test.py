@@ -167,6 +167,12 @@ def test_weighted_log_mean_exp(dtype):
     result, [np.log(3.5) + 900.0, np.log(3.0) + 900.0, -INF], rtol=1e-6
   )
   assert result.dtype == dtype
+  # Particles without weight do not count, whatever their values.
+  values = tf.constant([1.0, np.nan, INF, -INF], dtype)
+  result = nvi.weighted_log_mean_exp(tf.constant([1, 0, 0, 0], dtype), values)
+  np.testing.assert_allclose(result, 1.0)
+  weights = tf.constant([0.5, 0.5, 0.0, 0.0], dtype)
+  assert np.isnan(nvi.weighted_log_mean_exp(weights, values))
 
 
 def test_weighted_particles_answer():
@@ -198,6 +204,16 @@ def test_expectation_of_an_indicator():
   weighted = nvi.WeightedParticles(tf.constant([1.0, 2.0]), log([1.0, 3.0]))
   probability = weighted.expectation(lambda x: tf.cast(x > 1.5, tf.float32))
   np.testing.assert_allclose(probability, 0.75)
+
+
+def test_expectation_of_truth_values():
+  """They need no cast, nor does a vector of them."""
+  weighted = nvi.WeightedParticles(tf.constant([1.0, 2.0]), log([1.0, 3.0]))
+  probability = weighted.expectation(lambda x: x > 1.5)
+  assert probability.dtype == weighted.log_weights.dtype
+  np.testing.assert_allclose(probability, 0.75)
+  probabilities = weighted.expectation(lambda x: x[:, tf.newaxis] > [1.5, 0.5])
+  np.testing.assert_allclose(probabilities, [0.75, 1.0])
 
 
 def test_weighted_particles_is_a_nested_structure():
@@ -426,6 +442,24 @@ def test_resampling_beside_a_member_without_weight(resample_fn, dtype):
       particles['y'].numpy()[ancestors[:, member], member],
     )
   assert np.all(np.isfinite(resampled['y']))
+
+
+@pytest.mark.parametrize('jit_compile', [False, True])
+def test_resampling_does_not_hide_nan(jit_compile):
+  """Of all weights, of one, and of one beside others that are zero."""
+  log_weights = tf.constant(
+    [[np.nan, np.nan, np.nan, 0.0], [np.nan, 0.0, -np.inf, -np.inf]]
+  )
+
+  def log_weights_after(log_weights):
+    _, after = nvi.resample(
+      (), log_weights, nvi.resample_systematic, randomness.as_seed(1)
+    )
+    return after
+
+  after = tf.function(log_weights_after, jit_compile=jit_compile)(log_weights)
+  assert np.all(np.isnan(after[:, :3]))
+  np.testing.assert_allclose(after[:, 3], np.log(0.5), rtol=1e-6)
 
 
 @every_resampler

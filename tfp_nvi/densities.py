@@ -16,6 +16,8 @@ evaluate_fixed(level, z, terms)   the same, with z held fixed in gradients
 log_prob(level, terms)  log gamma_level(z), cheap given those
 forward(z)            z in the space that the user's densities are written in
 inverse(x)            the other way round
+check(values, name, batch_shape)  raises an error if values that an argument of
+                      this name draws are not what densities are over
 is_rollable           whether `level` may be a Tensor
 ```
 
@@ -34,10 +36,12 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi import randomness
+from tfp_nvi import compatibility, randomness
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
+
+compatibility.let_pad_reshape()
 
 __all__ = [
   'ExplicitDensities',
@@ -45,7 +49,8 @@ __all__ = [
   'at_level',
 ]
 
-_NUM_PROBES = 16
+# How many draws the checks before a run evaluate densities at.
+NUM_PROBES = 16
 
 
 def at_level(parameter, level, rank=None):
@@ -116,6 +121,69 @@ def static_batch_shape(density):
   )
 
 
+def draw(distribution, num_particles, batch_shape, seed):
+  """Draws points of the space of a distribution.
+
+  Args:
+    distribution: `tfd.Distribution`.
+    num_particles: Python `int`.
+    batch_shape: List of Python `int`s, to which the batch shape of the
+      distribution broadcasts.
+    seed: Stateless seed.
+
+  Returns:
+    values: Nested structure of `Tensor`s of shape
+      `[num_particles] + batch_shape + event`, independent for each particle and
+      batch member.
+  """
+  own_shape = static_batch_shape(distribution).as_list()
+  own_rank = len(own_shape)
+  leading = [num_particles] + batch_shape[: len(batch_shape) - own_rank]
+  repeats = [
+    1 if size == own_size else size
+    for size, own_size in zip(
+      batch_shape[len(batch_shape) - own_rank :], own_shape, strict=True
+    )
+  ]
+  if set(repeats) <= {1}:
+    return _sample(distribution, leading, seed)
+
+  def merge_repeats(x):
+    """Brings each repeated axis to the axis of size one that it replaces."""
+    rank = len(leading)
+    axes = list(range(rank))
+    for i in range(rank, rank + own_rank):
+      axes += [i, i + own_rank]
+    event_axes = range(len(axes), x.shape.rank)
+    event_shape = x.shape[len(axes) :].as_list()
+    return tf.reshape(
+      tf.transpose(x, axes + list(event_axes)),
+      [num_particles] + batch_shape + event_shape,
+    )
+
+  return tf.nest.map_structure(
+    merge_repeats, _sample(distribution, leading + repeats, seed)
+  )
+
+
+def _sample(distribution, sample_shape, seed):
+  """Draws in a way that XLA can compile."""
+  with randomness.portable_sampling():
+    if not getattr(distribution, 'use_vectorized_map', False):
+      return distribution.sample(sample_shape, seed=seed)
+    # One draw after the other. TFP would vectorize the model over the draws,
+    # and what becomes of the rejection samplers in it, such as that of a gamma
+    # distribution, XLA cannot compile.
+    values = tf.map_fn(
+      lambda one_seed: distribution.sample(seed=one_seed),
+      randomness.split_seed(seed, int(np.prod(sample_shape))),
+      fn_output_signature=distribution.dtype,
+    )
+  return tf.nest.map_structure(
+    lambda x: tf.reshape(x, sample_shape + x.shape[1:].as_list()), values
+  )
+
+
 def _describe(structure):
   return tf.nest.map_structure(str, structure)
 
@@ -162,7 +230,7 @@ class _StateSpace:
   def _check_same(name, shape, dtype, other_name, other):
     """Raises an error if two densities are not over the same space."""
     try:
-      tf.nest.assert_same_structure(shape, other.event_shape, check_types=False)
+      tf.nest.assert_same_structure(shape, other.event_shape)
     except (TypeError, ValueError) as e:
       raise ValueError(
         f'`{name}` and `{other_name}` must be over the same structure; got '
@@ -213,27 +281,77 @@ def _has_nan(x):
   return tf.executing_eagerly() and bool(tf.reduce_any(tf.math.is_nan(x)))
 
 
-def _check_log_prob(name, value, log_prob, num_particles, float_dtype):
+def _check_values(name, values, dtype, event_shape, leading_shape):
+  """Raises an error if an initial proposal draws something else."""
+  try:
+    tf.nest.assert_same_structure(values, dtype)
+  except (TypeError, ValueError) as e:
+    raise ValueError(
+      f'`{name}` must draw values of the structure {_describe(dtype)}; it '
+      f'draws {_describe(tf.nest.map_structure(lambda x: x.dtype, values))}.'
+    ) from e
+  for x, part_dtype, part_shape in zip(
+    tf.nest.flatten(values),
+    tf.nest.flatten(dtype),
+    tf.nest.flatten(event_shape),
+    strict=True,
+  ):
+    if x.dtype != part_dtype:
+      raise ValueError(
+        f'`{name}` must draw values of dtype {tf.as_dtype(part_dtype).name}, '
+        f'as the densities are over; it draws {x.dtype.name}.'
+      )
+    shape = leading_shape + tf.TensorShape(part_shape)
+    if x.shape != shape:
+      raise ValueError(
+        f'`{name}` must draw values of shape [num_particles] + batch + event, '
+        f'here {shape.as_list()}; it draws shape {x.shape.as_list()}.'
+      )
+
+
+def _check_log_prob(name, values, log_prob, leading_shape, float_dtype):
   """Raises an error if a density returned something else than it should."""
-  log_prob = tf.convert_to_tensor(log_prob)
+  try:
+    log_prob = tf.convert_to_tensor(log_prob)
+  except (TypeError, ValueError) as e:
+    raise TypeError(
+      f'`{name}` must return a Tensor of log densities; it returned '
+      f'{log_prob!r}.'
+    ) from e
   if log_prob.dtype != float_dtype:
     raise ValueError(
       f'`{name}` must return log densities of dtype {float_dtype.name}, the '
       f'dtype of the states; got {log_prob.dtype.name}.'
     )
-  if log_prob.shape.rank == 0 or log_prob.shape[0] != num_particles:
-    shapes = tf.nest.map_structure(lambda x: x.shape.as_list(), value)
+  if log_prob.shape != leading_shape:
+    shapes = tf.nest.map_structure(lambda x: x.shape.as_list(), values)
     raise ValueError(
-      f'`{name}` must return one log density for each particle, of shape '
-      f'[num_particles] + batch; for states of shape {shapes} it returned '
-      f'shape {log_prob.shape.as_list()}.'
+      f'`{name}` must return one log density for each particle and batch '
+      f'member, of shape {leading_shape.as_list()}; for states of shape '
+      f'{shapes} it returned shape {log_prob.shape.as_list()}.'
     )
   if _has_nan(log_prob):
     raise ValueError(
       f'`{name}` must return log densities that are numbers or -inf; it '
       'returned NaN for a draw from the initial density.'
     )
-  return log_prob.shape[1:]
+
+
+def _broadcast_batch_shapes(named_densities):
+  """The batch shape of all densities; raises an error that names them."""
+  batch_shape = tf.TensorShape([])
+  for name, density in named_densities:
+    try:
+      batch_shape = tf.broadcast_static_shape(
+        batch_shape, static_batch_shape(density)
+      )
+    except ValueError as e:
+      raise ValueError(
+        f'`{name}` must have a batch shape that broadcasts with that of the '
+        f'densities before it, {batch_shape.as_list()}; got '
+        f'{_describe(density.batch_shape)}.'
+      ) from e
+  return batch_shape
 
 
 class _Densities(tf.Module):
@@ -245,16 +363,26 @@ class _Densities(tf.Module):
     self._densities = [density for _, density in named_densities]
     self._log_prob_fns = [_log_prob_fn(d, n) for n, d in named_densities]
     self._space = _StateSpace(named_densities, event_space_bijector)
-    self._batch_shape = functools.reduce(
-      tf.broadcast_static_shape,
-      map(static_batch_shape, self._densities),
-      tf.TensorShape(batch_shape),
-    )
+    batch_shape_of_all = _broadcast_batch_shapes(named_densities)
+    try:
+      self._batch_shape = tf.broadcast_static_shape(
+        batch_shape_of_all, tf.TensorShape(batch_shape)
+      )
+    except ValueError as e:
+      raise ValueError(
+        '`batch_shape` must broadcast with the batch shape of the densities, '
+        f'{batch_shape_of_all.as_list()}; got {batch_shape}.'
+      ) from e
     self._has_variables = False
     if is_sampleable(self.initial):
-      rank = self._batch_shape.rank - static_batch_shape(self.initial).rank
-      shape = [_NUM_PROBES] + self._batch_shape[:rank].as_list()
-      self.check(self.initial.sample(shape, seed=randomness.as_seed(0)))
+      self.check(
+        draw(
+          self.initial,
+          NUM_PROBES,
+          self._batch_shape.as_list(),
+          randomness.as_seed(0),
+        )
+      )
 
   @property
   def event_shape(self):
@@ -309,18 +437,33 @@ class _Densities(tf.Module):
       return tf.nest.map_structure(tf.stop_gradient, terms)
     return self.evaluate(level, tf.nest.map_structure(tf.stop_gradient, state))
 
-  def check(self, values):
+  def check(self, values, name=None, batch_shape=None):
     """Raises an error if a density cannot be evaluated as it should.
 
     Args:
       values: Points of the densities' space, of shape
         `[num_particles] + batch + event`.
+      name: Python `str` name of the argument that they were drawn from.
+        Default value: `None` (i.e., that of the first density).
+      batch_shape: `TensorShape` that they should have.
+        Default value: `None` (i.e., that of the densities).
 
     Raises:
-      ValueError: If a density returns the wrong shape or dtype, or NaN, or if
-        points lie outside of the support that they are to be mapped from.
+      TypeError: If a density does not return a `Tensor`.
+      ValueError: If the points have another structure, dtype or shape, or lie
+        outside of the support that they are to be mapped from; or if a density
+        returns the wrong shape or dtype, or NaN.
     """
-    num_particles = tf.nest.flatten(values)[0].shape[0]
+    if batch_shape is None:
+      batch_shape = self._batch_shape
+    leading_shape = tf.nest.flatten(values)[0].shape[:1] + batch_shape
+    _check_values(
+      name or self._named_densities[0][0],
+      values,
+      self.dtype,
+      self._space.constrained_event_shape,
+      leading_shape,
+    )
     state = self.inverse(values)
     last_name = self._named_densities[-1][0]
     for part in tf.nest.flatten(state):
@@ -335,10 +478,7 @@ class _Densities(tf.Module):
     ):
       with tf.GradientTape() as tape:
         log_prob = fn(values)
-      shape = _check_log_prob(
-        name, values, log_prob, num_particles, self.float_dtype
-      )
-      self._batch_shape = tf.broadcast_static_shape(self._batch_shape, shape)
+      _check_log_prob(name, values, log_prob, leading_shape, self.float_dtype)
       self._has_variables |= bool(tape.watched_variables())
 
 
@@ -422,10 +562,19 @@ class GeometricPath(_Densities):
       name: Python `str` name of this module.
 
     Raises:
-      TypeError: If an end is not a density.
+      TypeError: If an end is not a density, or a number not a number.
       ValueError: If there are fewer than two densities, the schedule does not
-        increase from 0 to 1, or the ends are not over the same space.
+        increase from 0 to 1, the ends are not over the same space, batch shapes
+        do not broadcast, or an end does not return one log density for each
+        particle and batch member.
     """
+    if num_densities is not None and (
+      isinstance(num_densities, bool)
+      or not isinstance(num_densities, (int, np.integer))
+    ):
+      raise TypeError(
+        f'`num_densities` must be a Python int; got {num_densities!r}.'
+      )
     if schedule is None:
       if num_densities is None:
         raise ValueError(
@@ -437,7 +586,12 @@ class GeometricPath(_Densities):
           f'target; got {num_densities}.'
         )
       schedule = np.linspace(0.0, 1.0, num_densities)
-    schedule = np.asarray(schedule, dtype=np.float64)
+    try:
+      schedule = np.asarray(schedule, dtype=np.float64)
+    except (TypeError, ValueError) as e:
+      raise TypeError(
+        f'`schedule` must be a vector of floats; got {schedule!r}.'
+      ) from e
     if schedule.ndim != 1 or schedule.size < 2:
       raise ValueError(
         '`schedule` must be a vector of at least 2 values; got shape '
@@ -564,8 +718,9 @@ class ExplicitDensities(_Densities):
 
     Raises:
       TypeError: If an element is not a density.
-      ValueError: If there are fewer than two, or they are not over the same
-        space.
+      ValueError: If there are fewer than two, they are not over the same space,
+        batch shapes do not broadcast, or one does not return one log density
+        for each particle and batch member.
     """
     densities = list(densities)
     if len(densities) < 2:

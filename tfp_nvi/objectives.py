@@ -346,7 +346,12 @@ class NestedDivergence:
       before, log_incremental_weights
     )
     # A particle without weight counts for nothing; one that loses all of its
-    # weight here has a large but finite divergence.
+    # weight here has a large but finite divergence, also where all of them do.
+    log_normalizer_ratio = tf.where(
+      tf.equal(log_normalizer_ratio, -float('inf')),
+      tf.zeros_like(log_normalizer_ratio),
+      log_normalizer_ratio,
+    )
     log_ratio = tf.where(
       before > 0.0,
       tf.maximum(log_incremental_weights - log_normalizer_ratio, -1e30),

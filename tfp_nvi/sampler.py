@@ -172,9 +172,9 @@ class DistributionProposal(tf.Module):
 
   def draw(self, num_particles, batch_shape, seed):
     """Draws points of the densities' space."""
-    extra = batch_shape[: len(batch_shape) - self.batch_shape.rank]
-    with randomness.portable_sampling():
-      return self._distribution.sample([num_particles] + extra, seed=seed)
+    return densities_lib.draw(
+      self._distribution, num_particles, batch_shape, seed
+    )
 
   def propose(
     self, num_particles, batch_shape, seed, densities, reparameterize=True
@@ -329,6 +329,58 @@ def _check_count(name, value):
     raise ValueError(f'`{name}` must be a positive Python int; got {value!r}.')
 
 
+def _check_densities(densities):
+  """Raises an error if something is not a sequence of densities."""
+  if not all(
+    hasattr(densities, name)
+    for name in ('num_densities', 'batch_shape', 'evaluate', 'log_prob')
+  ):
+    raise TypeError(
+      '`densities` must be a sequence of densities, such as a GeometricPath or '
+      f'ExplicitDensities; got {densities!r}.'
+    )
+
+
+def _list_of_transitions(transitions):
+  """Transitions as a list; raises an error if that is not what they are."""
+  if isinstance(transitions, transitions_lib.Transition):
+    return [transitions]
+  try:
+    transitions = list(transitions)
+  except TypeError as e:
+    raise TypeError(
+      '`transitions` must be a Transition or a list of such; got '
+      f'{transitions!r}.'
+    ) from e
+  transitions_lib.check_transitions(transitions)
+  return transitions
+
+
+def _broadcast_batch_shapes(densities, proposal, transitions):
+  """The batch shape of a sampler; raises an error that names what disagrees."""
+  batch_shape = densities.batch_shape
+  for name, part in [
+    ('initial_proposal', proposal),
+    *((f'transitions[{i}]', t) for i, t in enumerate(transitions)),
+  ]:
+    try:
+      batch_shape = tf.broadcast_static_shape(batch_shape, part.batch_shape)
+    except ValueError as e:
+      raise ValueError(
+        f'`{name}` must have a batch shape that broadcasts with that of the '
+        f'densities, {batch_shape.as_list()}; got {part.batch_shape.as_list()}.'
+      ) from e
+  return batch_shape
+
+
+def _broadcasts_to(shape, other):
+  """Whether a shape broadcasts to another one without changing that."""
+  try:
+    return tf.broadcast_static_shape(shape, other) == other
+  except ValueError:
+    return False
+
+
 def _stop_gradient(structure):
   return tf.nest.map_structure(tf.stop_gradient, structure)
 
@@ -404,16 +456,10 @@ class NestedSampler(tf.Module):
         are, the batch shapes do not agree, or there is no initial proposal.
     """
     super().__init__(name=name)
+    _check_densities(densities)
     self.densities = densities
-    if isinstance(transitions, transitions_lib.Transition):
-      transitions = [transitions]
-    self.transitions = list(transitions)
-    for i, transition in enumerate(self.transitions):
-      if not isinstance(transition, transitions_lib.Transition):
-        raise TypeError(
-          f'`transitions[{i}]` must be a Transition, such as KernelPair or '
-          f'BijectorTransition; got {transition!r}.'
-        )
+    self.transitions = _list_of_transitions(transitions)
+    for transition in self.transitions:
       transition.bind(densities)
     num_transitions = sum(t.num_transitions for t in self.transitions)
     if num_transitions != densities.num_densities - 1:
@@ -428,6 +474,13 @@ class NestedSampler(tf.Module):
     ):
       if not callable(fn):
         raise TypeError(f'`{argument}` must be callable; got {fn!r}.')
+    if not (
+      rejection_log_threshold_fn is None or callable(rejection_log_threshold_fn)
+    ):
+      raise TypeError(
+        '`rejection_log_threshold_fn` must be callable or None; got '
+        f'{rejection_log_threshold_fn!r}.'
+      )
     self._resample_fn = resample_fn
     self._resample_criterion_fn = resample_criterion_fn
     self._rejection_log_threshold_fn = rejection_log_threshold_fn
@@ -449,31 +502,20 @@ class NestedSampler(tf.Module):
         f'got {initial_proposal!r}.'
       )
     self._proposal = initial_proposal
-    if not self.proposes_initial:
-      densities.check(
-        self._proposal.draw(
-          16,
-          tf.broadcast_static_shape(
-            densities.batch_shape, self._proposal.batch_shape
-          ).as_list(),
-          randomness.as_seed(0),
-        )
-      )
-    batch_shape = tf.broadcast_static_shape(
-      densities.batch_shape, self._proposal.batch_shape
+    self.batch_shape = _broadcast_batch_shapes(
+      densities, initial_proposal, self.transitions
     )
-    for i, transition in enumerate(self.transitions):
-      try:
-        batch_shape = tf.broadcast_static_shape(
-          batch_shape, transition.batch_shape
-        )
-      except ValueError as e:
-        raise ValueError(
-          f'`transitions[{i}]` must have a batch shape that broadcasts with '
-          f'that of the densities, {batch_shape.as_list()}; got '
-          f'{transition.batch_shape.as_list()}.'
-        ) from e
-    self.batch_shape = batch_shape
+    # The densities have checked themselves, but for what is new to them here.
+    if not self.proposes_initial or self.batch_shape != densities.batch_shape:
+      densities.check(
+        initial_proposal.draw(
+          densities_lib.NUM_PROBES,
+          self.batch_shape.as_list(),
+          randomness.as_seed(0),
+        ),
+        'initial_proposal',
+        self.batch_shape,
+      )
     self._compiled = {}
 
   def copy(self, **overrides):
@@ -507,6 +549,16 @@ class NestedSampler(tf.Module):
       where = None
     else:
       where = tf.convert_to_tensor(criterion)
+      batch_shape = particles.log_weights.shape[1:]
+      if where.dtype != tf.bool or where.shape not in (
+        batch_shape,
+        tf.TensorShape([1]) + batch_shape,
+      ):
+        raise ValueError(
+          '`resample_criterion_fn` must return a Python bool, or a bool Tensor '
+          f'of shape {batch_shape.as_list()} or {[1] + batch_shape.as_list()}; '
+          f'it returned {where.dtype.name} of shape {where.shape.as_list()}.'
+        )
       if where.shape.rank == particles.log_weights.shape.rank:
         where = tf.squeeze(where, axis=0)
     (state, terms), log_weights = weighting.resample(
@@ -516,18 +568,38 @@ class NestedSampler(tf.Module):
       seed,
       where=where,
     )
+    transitions_lib.check_same_states('`resample_fn`', state, particles.state)
     return Particles(state, terms, log_weights)
 
-  def _check_shapes(self, level, move, log_weights):
-    """Raises an error if a transition's log densities have the wrong shape."""
+  def _rejection_log_threshold(self, log_weights):
+    """The threshold, of a shape that broadcasts."""
+    log_threshold = tf.convert_to_tensor(
+      self._rejection_log_threshold_fn(log_weights)
+    )
+    batch_shape = log_weights.shape[1:]
+    if not _broadcasts_to(log_threshold.shape, batch_shape):
+      raise ValueError(
+        '`rejection_log_threshold_fn` must return a Tensor that broadcasts to '
+        f'shape {batch_shape.as_list()}; it returned shape '
+        f'{log_threshold.shape.as_list()}.'
+      )
+    return log_threshold
+
+  def _check_move(self, level, move, previous):
+    """Raises an error if states or log densities have the wrong shape."""
+    what = 'The transition ' + (
+      f'to level {level}' if isinstance(level, int) else 'to a level of many'
+    )
+    transitions_lib.check_same_states(what, move.state, previous.state)
+    log_weights = previous.log_weights
     for field in ('log_forward', 'log_reverse'):
       shape = getattr(move, field).shape
       if shape.rank != 0 and shape != log_weights.shape:
         raise ValueError(
-          f'The transition to level {level} must return a log density for each '
-          f'particle, of shape {log_weights.shape.as_list()}; its {field} has '
-          f'shape {shape.as_list()}. A kernel over vectors must be a '
-          'distribution over vectors, such as tfd.Independent.'
+          f'{what} must return a log density for each particle, of shape '
+          f'{log_weights.shape.as_list()}; its {field} has shape '
+          f'{shape.as_list()}. A kernel over vectors must be a distribution '
+          'over vectors, such as tfd.Independent.'
         )
 
   def step(
@@ -562,7 +634,7 @@ class NestedSampler(tf.Module):
       target_log_prob_fn,
       gradients.reparameterize,
     )
-    self._check_shapes(level, move, previous.log_weights)
+    self._check_move(level, move, previous)
     terms = densities.evaluate(level, move.state)
     log_incremental_weights = (
       densities.log_prob(level, terms)
@@ -578,7 +650,7 @@ class NestedSampler(tf.Module):
     )
     if self._rejection_log_threshold_fn is not None:
       log_weights = weighting.rejection_control(
-        log_weights, self._rejection_log_threshold_fn(log_weights), seeds[1]
+        log_weights, self._rejection_log_threshold(log_weights), seeds[1]
       )
     given_on = Particles(move.state, terms, log_weights)
     return LevelRecord(previous, move.record, log_incremental_weights, given_on)

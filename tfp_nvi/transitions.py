@@ -155,6 +155,49 @@ def _check_real(densities, what):
     )
 
 
+def _check_positive(name, value):
+  """Raises an error if a count is not a positive Python int."""
+  if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    raise TypeError(f'`{name}` must be a Python int; got {value!r}.')
+  if value < 1:
+    raise ValueError(f'`{name}` must be positive; got {value}.')
+
+
+def check_same_states(what, state, previous):
+  """Raises an error if a kernel leads to what is not like the states before.
+
+  Args:
+    what: Python `str`: what led there, to begin the error with.
+    state: Nested structure of `Tensor`s.
+    previous: Likewise: where it came from.
+
+  Raises:
+    ValueError: If the two differ in structure, shapes or dtypes.
+  """
+
+  def describe(structure):
+    return tf.nest.map_structure(
+      lambda x: f'{x.dtype.name}{x.shape.as_list()}', structure
+    )
+
+  try:
+    tf.nest.assert_same_structure(state, previous)
+    is_same = all(
+      x.shape == y.shape and x.dtype == y.dtype
+      for x, y in zip(
+        tf.nest.flatten(state), tf.nest.flatten(previous), strict=True
+      )
+    )
+  except (TypeError, ValueError):
+    is_same = False
+  if not is_same:
+    raise ValueError(
+      f'{what} must lead to states of the same structure, dtype and shape as '
+      f'the states before, {describe(previous)}; it leads to '
+      f'{describe(state)}.'
+    )
+
+
 def _num_values(densities):
   return sum(
     tf.TensorShape(s).num_elements()
@@ -245,6 +288,16 @@ class Transition(tf.Module):
     return self.propose(
       level, previous, record, target_log_prob_fn, reparameterize
     )
+
+
+def check_transitions(transitions):
+  """Raises an error if an element of a list is not a `Transition`."""
+  for i, transition in enumerate(transitions):
+    if not isinstance(transition, Transition):
+      raise TypeError(
+        f'`transitions[{i}]` must be a Transition, such as KernelPair or '
+        f'BijectorTransition; got {transition!r}.'
+      )
 
 
 @tf.custom_gradient
@@ -439,8 +492,8 @@ class KernelPair(Transition):
       name: Python `str` name of this module.
 
     Raises:
-      TypeError: If a kernel is not callable.
-      ValueError: If the reverse kernel is missing.
+      TypeError: If a kernel is not callable, or the number not an int.
+      ValueError: If the reverse kernel is missing, or the number not positive.
     """
     super().__init__(name=name)
     if reverse_fn is None:
@@ -459,6 +512,7 @@ class KernelPair(Transition):
           f'got {fn!r}.'
         )
     if num_transitions is not None:
+      _check_positive('num_transitions', num_transitions)
       self.num_transitions = num_transitions
     self.is_rollable = num_transitions is not None
     self._forward_fn = forward_fn
@@ -481,6 +535,7 @@ class KernelPair(Transition):
     forward = self._kernel('forward_fn', self._forward_fn, level, previous)
     with randomness.portable_sampling():
       state = forward.sample(seed=noise)
+    check_same_states('`forward_fn`', state, previous)
     is_reparameterized = all(
       kind == tfd.FULLY_REPARAMETERIZED
       for kind in tf.nest.flatten(forward.reparameterization_type)
@@ -643,13 +698,13 @@ class PlanarTransitions(Transition):
       name: Python `str` name of this module.
 
     Raises:
+      TypeError: If `num_layers` is not an int.
       ValueError: If `num_layers` or `scale` is not positive, or states are not
         of one floating point dtype.
     """
     super().__init__(name=name)
     _check_real(densities, 'PlanarTransitions')
-    if num_layers < 1:
-      raise ValueError(f'`num_layers` must be positive; got {num_layers}.')
+    _check_positive('num_layers', num_layers)
     if not scale > 0.0:
       raise ValueError(f'`scale` must be positive; got {scale}.')
     self.num_transitions = densities.num_densities - 1
@@ -758,8 +813,8 @@ class MCMCTransition(Transition):
       name: Python `str` name of this module.
 
     Raises:
-      TypeError: If `make_kernel_fn` is not callable.
-      ValueError: If `num_steps` is not positive.
+      TypeError: If `make_kernel_fn` is not callable, or a number not an int.
+      ValueError: If `num_steps` or `num_transitions` is not positive.
     """
     super().__init__(name=name)
     if not callable(make_kernel_fn):
@@ -767,9 +822,9 @@ class MCMCTransition(Transition):
         '`make_kernel_fn` must be a callable from a target_log_prob_fn to a '
         f'tfp.mcmc.TransitionKernel; got {make_kernel_fn!r}.'
       )
-    if num_steps < 1:
-      raise ValueError(f'`num_steps` must be positive; got {num_steps}.')
+    _check_positive('num_steps', num_steps)
     if num_transitions is not None:
+      _check_positive('num_transitions', num_transitions)
       self.num_transitions = num_transitions
     self.is_rollable = num_transitions is not None
     self.is_level_batched = self.is_rollable
@@ -796,6 +851,11 @@ class MCMCTransition(Transition):
       if self.is_rollable
       else self._make_kernel_fn(log_prob_of_parts)
     )
+    if not isinstance(kernel, tfp.mcmc.TransitionKernel):
+      raise TypeError(
+        '`make_kernel_fn` must return a tfp.mcmc.TransitionKernel; it returned '
+        f'{kernel!r}.'
+      )
     if not kernel.is_calibrated:
       raise ValueError(
         '`make_kernel_fn` must return a calibrated kernel, as only such a one '
@@ -821,7 +881,17 @@ class MCMCTransition(Transition):
     del level, reparameterize
     state = _stop_gradient(record)
     log_prob_of_state = target_log_prob_fn(state)
-    log_reverse = target_log_prob_fn(previous) - log_prob_of_state
+
+    def log_reverse_fn(y):
+      log_prob = target_log_prob_fn(y)
+      # Where the density is zero at both states, their difference is NaN.
+      return tf.where(
+        tf.equal(log_prob, -float('inf')),
+        log_prob,
+        log_prob - log_prob_of_state,
+      )
+
+    log_reverse = log_reverse_fn(previous)
     zero = tf.zeros_like(log_reverse)
     return Move(
       state=state,
@@ -829,8 +899,7 @@ class MCMCTransition(Transition):
       log_reverse=log_reverse,
       score=zero,
       score_of_fixed=zero,
-      log_reverse_of_fixed=target_log_prob_fn(_stop_gradient(previous))
-      - log_prob_of_state,
+      log_reverse_of_fixed=log_reverse_fn(_stop_gradient(previous)),
       samples=(),
       record=state,
     )
@@ -871,13 +940,16 @@ class Composition(Transition):
       name: Python `str` name of this module.
 
     Raises:
-      ValueError: If the list is empty, the numbers of levels differ, or an
-        `MCMCTransition` comes before a transition that is not one.
+      TypeError: If an element is not a `Transition`.
+      ValueError: If the list is empty, the numbers of levels differ, batch
+        shapes do not broadcast, or an `MCMCTransition` comes before a
+        transition that is not one.
     """
     super().__init__(name=name)
     transitions = list(transitions)
     if not transitions:
       raise ValueError('`transitions` must not be empty.')
+    check_transitions(transitions)
     counts = [t.num_transitions for t in transitions]
     if len(set(counts)) != 1:
       raise ValueError(
@@ -893,9 +965,16 @@ class Composition(Transition):
       )
     self.transitions = transitions
     self.num_transitions = counts[0]
-    self.batch_shape = functools.reduce(
-      tf.broadcast_static_shape, [t.batch_shape for t in transitions]
-    )
+    batch_shapes = [t.batch_shape for t in transitions]
+    try:
+      self.batch_shape = functools.reduce(
+        tf.broadcast_static_shape, batch_shapes
+      )
+    except ValueError as e:
+      raise ValueError(
+        '`transitions` must have batch shapes that broadcast with each other; '
+        f'got {[shape.as_list() for shape in batch_shapes]}.'
+      ) from e
     self.is_rollable = all(t.is_rollable for t in transitions)
     self.is_level_batched = all(t.is_level_batched for t in transitions)
     self.records_noise = all(t.records_noise for t in transitions)

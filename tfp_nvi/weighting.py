@@ -237,7 +237,8 @@ def weighted_log_mean_exp(weights, values):
 
   Args:
     weights: float `Tensor` of shape `[num_particles] + batch`.
-    values: float `Tensor` of the same shape.
+    values: float `Tensor` of the same shape. A value that has weight zero does
+      not count, even if it is infinite or NaN.
 
   Returns:
     log_mean: float `Tensor` of shape `batch`.
@@ -248,7 +249,11 @@ def weighted_log_mean_exp(weights, values):
   assert abs(nvi.weighted_log_mean_exp([0.5, 0.5], [2.0, 2.0]) - 2.0) < 1e-6
   ```
   """
-  return _reduce(tf.reduce_logsumexp, values + tf.math.log(weights))
+  log_weights = tf.math.log(weights)
+  return _reduce(
+    tf.reduce_logsumexp,
+    tf.where(tf.equal(weights, 0.0), log_weights, values + log_weights),
+  )
 
 
 class WeightedParticles(tfp.experimental.mcmc.WeightedParticles):
@@ -394,10 +399,13 @@ def _ancestors(probs, event_size, offsets):
   """Ancestors of evenly spaced draws, over axis 0."""
   num_particles = probs.shape[0]
   cumulative = _cumulative_sum(probs)
-  # Divided by its last entry, so that no rounding leaves draws behind the last
-  # particle that has any weight.
-  scale = tf.cast(event_size, probs.dtype) / cumulative[-1]
-  first_after = tf.math.ceil(cumulative * scale - offsets)
+  # Divided by its last entry first, so that the share of the last particle that
+  # has any weight ends at `event_size` exactly.
+  ends_of_shares = cumulative / cumulative[-1] * event_size
+  # The number of draws before the end of each share. Split in two, as the
+  # difference of a large end and a small offset would be rounded.
+  whole = tf.math.floor(ends_of_shares)
+  first_after = whole + tf.cast(ends_of_shares - whole > offsets, probs.dtype)
   # The ancestor of a draw: the number of particles whose share ends before it.
   # The bounds hold but for NaN, which must stay in the weights, to be seen.
   rows = tf.clip_by_value(tf.cast(first_after, tf.int32), 0, event_size)
@@ -443,6 +451,9 @@ def resample(particles, log_weights, resample_fn, seed, where=None):
     particles: As `particles`.
     log_weights: As `log_weights`.
 
+  Raises:
+    ValueError: If `resample_fn` returns something else than it should.
+
   ```python
   import tensorflow as tf
   import tfp_nvi as nvi
@@ -462,14 +473,27 @@ def resample(particles, log_weights, resample_fn, seed, where=None):
   # Where every weight is zero any ancestors will do; equal probabilities keep
   # the resampling function from dividing by zero.
   maximum = _reduce(tf.reduce_max, log_weights)
-  is_zero = tf.equal(maximum, -float('inf'))
+  is_zero = tf.logical_and(
+    tf.equal(maximum, -float('inf')),
+    # Not implied by the maximum: XLA's knows no NaN.
+    tf.equal(log_weights, -float('inf')),
+  )
   relative = tf.where(
     is_zero, tf.zeros_like(log_weights), log_weights - maximum
   )
   log_total = tf.math.log(_reduce(tf.reduce_sum, tf.exp(relative)))
   log_mean = maximum + log_total - np.log(num_particles)
   with randomness.portable_sampling():
-    indices = resample_fn(relative - log_total, num_particles, (), seed=seed)
+    indices = tf.convert_to_tensor(
+      resample_fn(relative - log_total, num_particles, (), seed=seed)
+    )
+  batch_shape = log_weights.shape[1:]
+  if not indices.dtype.is_integer or indices.shape[1:] != batch_shape:
+    raise ValueError(
+      '`resample_fn` must return integers of shape [num_particles] + '
+      f'{batch_shape.as_list()}; it returned {indices.dtype.name} of shape '
+      f'{indices.shape.as_list()}.'
+    )
   resampled_log_weights = tf.broadcast_to(log_mean, log_weights.shape)
   if where is not None:
     identity = tf.reshape(

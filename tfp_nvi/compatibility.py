@@ -1,0 +1,40 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What TensorFlow Probability 0.25 lacks to run on NumPy 2.4.
+
+NumPy 2.4 has removed the name `newshape` of an argument of `np.reshape`, by
+which `tfb.Pad` calls it. Without that bijector there is no
+`tfb.SoftmaxCentered`, and no real space for a distribution over a simplex,
+alone or within a joint distribution.
+"""
+
+import inspect
+import types
+
+import numpy as np
+from tensorflow_probability.python.bijectors import pad
+
+__all__ = [
+  'let_pad_reshape',
+]
+
+
+def _reshape(a, shape=None, *, newshape=None):
+  return np.reshape(a, newshape if shape is None else shape)
+
+
+def let_pad_reshape():
+  """Gives the module of `tfb.Pad` an `np.reshape` that knows `newshape`.
+
+  Changes nothing else, and nothing at all where NumPy still knows that name.
+
+  ```python
+  import tensorflow_probability as tfp
+  from tfp_nvi import compatibility
+
+  compatibility.let_pad_reshape()
+  assert tfp.bijectors.SoftmaxCentered().forward([0.0, 0.0]).shape == [3]
+  ```
+  """
+  if 'newshape' not in inspect.signature(np.reshape).parameters:
+    pad.np = types.SimpleNamespace(**{**vars(np), 'reshape': _reshape})
