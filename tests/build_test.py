@@ -325,6 +325,11 @@ def repository() -> tuple[dict[str, str], dict[str, str]]:
     for distribution in distributions
     if normalize(distribution) in declared
   }
+  # Extras need not be installed. Theirs are imported by the name they have.
+  for distribution in declared - {
+    x.removeprefix(HUB) for x in packages.values()
+  }:
+    packages.setdefault(distribution, HUB + distribution)
   return sources, packages
 
 
