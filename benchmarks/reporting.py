@@ -1,0 +1,100 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What benchmarks say about themselves, and how they write it down."""
+
+import importlib.metadata
+import os
+import platform
+
+from absl import app, flags
+
+__all__ = [
+  'integers',
+  'machine',
+  'memory_gigabytes',
+  'replace_file',
+  'versions',
+]
+
+
+def memory_gigabytes():
+  """Memory of the machine, in gigabytes."""
+  return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9
+
+
+def machine():
+  """Describes the machine, as a Python `dict`."""
+  processor = platform.processor() or platform.machine()
+  try:
+    with open('/proc/cpuinfo', encoding='utf-8') as f:
+      names = [line for line in f if line.startswith('model name')]
+    processor = names[0].partition(':')[2].strip()
+  except (OSError, IndexError):
+    pass
+  try:
+    cores = len(os.sched_getaffinity(0))
+  except AttributeError:
+    cores = os.cpu_count()
+  return {
+    'processor': processor,
+    'cores': cores,
+    'gigabytes': round(memory_gigabytes(), 1),
+    'system': platform.system(),
+    'python': platform.python_version(),
+  }
+
+
+def versions(packages):
+  """Versions of packages.
+
+  Args:
+    packages: List of names.
+
+  Returns:
+    versions: Python `dict`, without the packages that are not installed.
+  """
+  found = {}
+  for package in packages:
+    try:
+      found[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      pass
+  return found
+
+
+def replace_file(path, write_fn):
+  """Writes a file under another name first.
+
+  Args:
+    path: Python `str`.
+    write_fn: Python callable that takes a binary file.
+  """
+  with open(path + '.part', 'wb') as f:
+    write_fn(f)
+  os.replace(path + '.part', path)
+
+
+def integers(name, minimum):
+  """The integers of a list flag, each once.
+
+  Args:
+    name: Python `str`: the name of the flag.
+    minimum: Python `int`.
+
+  Returns:
+    values: List of Python `int`s.
+
+  Raises:
+    app.UsageError: If the flag has something else.
+  """
+  texts = flags.FLAGS[name].value
+  try:
+    values = [int(x) for x in texts]
+  except ValueError:
+    values = []
+  if not values or min(values) < minimum:
+    raise app.UsageError(
+      f'--{name} must be a comma list of integers of at least {minimum}; '
+      f'got {",".join(texts)!r}.'
+    )
+  return list(dict.fromkeys(values))

@@ -1,0 +1,174 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Processes that take turns.
+
+Libraries that are compared are not to share a process, whose threads, memory
+and caches they would share, nor to be timed one after the other, as a machine
+does not stay the same for long. Each gets a process that waits for its turn:
+
+```python
+worker = Worker('benchmarks.annealing_coix:Trainer', {'num_densities': 8, ...})
+seconds = worker.call('run')
+worker.close()
+```
+
+A call and its result are each a line of JSON, over pipes.
+"""
+
+import importlib
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+__all__ = [
+  'Worker',
+  'WorkerError',
+]
+
+
+class WorkerError(RuntimeError):
+  """A worker has failed, or is no more."""
+
+
+class Worker:
+  """An object in a process of its own.
+
+  What it prints goes to a file, which errors are explained from.
+
+  Args:
+    factory: Python `str`, `'module:name'`: what makes the object.
+    arguments: Python `dict` of keyword arguments, as JSON has them.
+    max_gigabytes: Python `float`: how much memory the process may allocate
+      before it fails; `None` for no limit.
+  """
+
+  def __init__(self, factory, arguments, max_gigabytes=None):
+    self._errors = tempfile.TemporaryFile(mode='w+', errors='replace')
+    self._process = subprocess.Popen(
+      [
+        sys.executable,
+        '-m',
+        'benchmarks.workers',
+        json.dumps([factory, arguments, max_gigabytes]),
+      ],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=self._errors,
+      text=True,
+      cwd=pathlib.Path(__file__).parents[1],
+    )
+
+  def call(self, method, *args, timeout=None):
+    """Calls a method of the object, and waits for its result.
+
+    Args:
+      method: Python `str`.
+      *args: Arguments, as JSON has them.
+      timeout: Python `float` number of seconds after which the process is
+        killed; `None` for no limit.
+
+    Returns:
+      result: As JSON has it.
+
+    Raises:
+      WorkerError: If the method raises an error, or the process ends.
+    """
+    timer = threading.Timer(timeout or 0.0, self._process.kill)
+    if timeout is not None:
+      timer.start()
+    try:
+      self._process.stdin.write(json.dumps([method, args]) + '\n')
+      self._process.stdin.flush()
+      line = self._process.stdout.readline()
+    except BrokenPipeError:
+      line = ''
+    timed_out = timeout is not None and not timer.is_alive()
+    timer.cancel()
+    if not line:
+      code = self._process.wait()
+      why = (
+        f'no answer in {timeout:.0f} s' if timed_out else f'exit code {code}'
+      )
+      raise WorkerError(f'{why}; it last printed: {self._last_words()}')
+    result, error = json.loads(line)
+    if error is not None:
+      raise WorkerError(error)
+    return result
+
+  def close(self):
+    """Ends the process."""
+    self._process.kill()
+    self._process.wait()
+    for file in (self._process.stdin, self._process.stdout, self._errors):
+      try:
+        file.close()
+      except BrokenPipeError:  # A call that was never read.
+        pass
+
+  def _last_words(self):
+    self._errors.seek(0)
+    lines = [line.strip() for line in self._errors if line.strip()]
+    return lines[-1][:300] if lines else 'nothing printed'
+
+
+def _serve(calls, results, factory, arguments):
+  """Answers calls until there are no more.
+
+  Args:
+    calls: Iterable of lines.
+    results: File to write lines to.
+    factory: As for `Worker`.
+    arguments: As for `Worker`.
+  """
+  instance = None
+  for line in calls:
+    method, args = json.loads(line)
+    try:
+      if instance is None:
+        # With the first call, so that its error has somebody to go to.
+        module, name = factory.split(':')
+        instance = getattr(importlib.import_module(module), name)(**arguments)
+      if method == 'peak_megabytes':
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # Kilobytes, but on macOS bytes.
+        answer = peak / (1e6 if sys.platform == 'darwin' else 1024.0), None
+      else:
+        answer = getattr(instance, method)(*args), None
+    except Exception as e:  # Whatever it is, it is for the caller.
+      traceback.print_exc()
+      answer = None, f'{type(e).__name__}: {str(e)[:300]}'
+    results.write(json.dumps(answer) + '\n')
+    results.flush()
+
+
+def _end_with(parent):
+  """Ends the process when its parent has, whatever it is doing."""
+  while os.getppid() == parent:
+    time.sleep(1.0)
+  os._exit(1)
+
+
+def main():
+  """Runs a worker, in its process."""
+  threading.Thread(target=_end_with, args=[os.getppid()], daemon=True).start()
+  factory, arguments, max_gigabytes = json.loads(sys.argv[1])
+  if max_gigabytes is not None:
+    limit = int(max_gigabytes * 1e9)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+  # What libraries print must not come between the results.
+  results = os.fdopen(os.dup(1), 'w')
+  os.dup2(2, 1)
+  _serve(sys.stdin, results, factory, arguments)
+  # Threads that still wait for a turn do not keep the process.
+  os._exit(0)
+
+
+if __name__ == '__main__':
+  main()
