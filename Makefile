@@ -6,6 +6,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-bench
 
 # The interpreter that .venv is made from: the version of constraints.txt first.
 PYTHON ?= $(shell \
@@ -16,6 +17,8 @@ PYTHON ?= $(shell \
 JOBS ?= 2
 # More arguments for pytest, as in `make test PYTEST_ARGS='-k weighting'`.
 PYTEST_ARGS ?=
+# More flags of the comparison, as in `make bench BENCH_ARGS=--num_densities=8`.
+BENCH_ARGS ?=
 
 # TensorFlow prints notices about absent GPUs, as errors, on every start.
 TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -23,7 +26,7 @@ export TF_CPP_MIN_LOG_LEVEL
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format clean distclean
+.PHONY: help install demo bench test lint format clean distclean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' \
@@ -34,6 +37,11 @@ install: $(STAMP)  ## Create .venv with the package and its test tools.
 demo: $(STAMP)  ## Learn a sampler for eight modes and draw what it does.
 	$(BIN)/python -m tfp_nvi.experiments.annealing --method=nvir_star \
 	  --num_densities=8 --num_restarts=3 --output_dir=results/demo
+
+bench: $(BENCH_STAMP)  ## Measure training and sampling beside other libraries.
+	$(BIN)/python -m benchmarks.annealing_training \
+	  --output_dir=results/benchmarks $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.sampling --output_dir=results/benchmarks
 
 test: lint  ## Lint, check the format, and run all tests.
 	$(BIN)/python -m pytest -n $(JOBS) --durations=10 $(PYTEST_ARGS)
@@ -60,4 +68,9 @@ $(STAMP): pyproject.toml constraints.txt
 	  'name one with make PYTHON=/path/to/python3.11' >&2; exit 1; }
 	test -x $(BIN)/pip || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/pip install -c constraints.txt -e '.[test]'
+	@touch $@
+
+# What benchmarks compare with is large, and nothing else needs it.
+$(BENCH_STAMP): $(STAMP)
+	$(BIN)/pip install -c constraints.txt -e '.[bench]'
 	@touch $@

@@ -1,0 +1,175 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Benchmarks measure what they say; how fast anything is, is not tested."""
+
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import tfp_nvi as nvi
+from benchmarks import annealing_training, sampling, workers
+
+tfd = tfp.distributions
+
+
+def row(loop, size, microseconds, compile_seconds=1.0):
+  library, _ = annealing_training.LOOPS[loop]
+  num_densities, num_particles, num_restarts = size
+  return {
+    'library': library,
+    'loop': loop,
+    'num_densities': num_densities,
+    'num_particles': num_particles,
+    'num_restarts': num_restarts,
+    'microseconds_per_step': microseconds,
+    'compile_seconds': compile_seconds,
+    'peak_megabytes': 100,
+  }
+
+
+@pytest.fixture
+def worker():
+  made = workers.Worker('collections:Counter', {'a': 1})
+  yield made
+  made.close()
+
+
+def test_worker_keeps_its_object(worker):
+  worker.call('update', ['a', 'b'])
+  assert worker.call('most_common', 1) == [['a', 2]]
+  assert worker.call('peak_megabytes') > 1.0
+
+
+def test_worker_reports_errors_and_goes_on(worker):
+  with pytest.raises(workers.WorkerError, match='no attribute'):
+    worker.call('least_common')
+  assert worker.call('most_common') == [['a', 1]]
+
+
+def test_worker_reports_its_end():
+  worker = workers.Worker('os:abort', {})
+  with pytest.raises(workers.WorkerError, match='exit code'):
+    worker.call('anything')
+  worker.close()
+
+
+def test_worker_is_killed_in_time():
+  worker = workers.Worker('signal:pause', {})
+  start = time.perf_counter()
+  with pytest.raises(workers.WorkerError, match='no answer in 1 s'):
+    worker.call('anything', timeout=1.0)
+  assert time.perf_counter() - start < 5.0
+  worker.close()
+
+
+def test_sizes_that_take_too_long_are_absent():
+  (found,) = annealing_training.measure_size(
+    (8, 36, 1),
+    ['fit'],
+    [row('fit', (8, 36, 1), 2e6)],
+    repetitions=1,
+    max_seconds=1.0,
+    timeout=1.0,
+    max_gigabytes=None,
+  )
+  assert found['microseconds_per_step'] is None
+  assert 'about 2 s' in found['absent']
+
+
+def test_estimates_follow_what_was_measured():
+  rows = [row('fit', (8, 1_000, 1), 5_000.0), row('scan', (8, 36, 1), 1.0)]
+  seconds = [
+    annealing_training.estimate_seconds(size, 'fit', rows)
+    for size in ((8, 1_000, 1), (8, 10_000, 1), (128, 10_000, 1))
+  ]
+  np.testing.assert_allclose(seconds[0], 5e-3)
+  assert 3.0 < seconds[1] / seconds[0] <= 10.0
+  np.testing.assert_allclose(seconds[2] / seconds[1], 127.0 / 7.0)
+
+
+@pytest.mark.parametrize('seconds_per_step', [1e-5, 3e-3, 0.4, 20.0])
+def test_repetitions_take_as_long_as_accepted(seconds_per_step):
+  num_steps = annealing_training.steps_for(seconds_per_step)
+  assert annealing_training.is_accepted(num_steps * seconds_per_step, num_steps)
+
+
+def test_table_has_ratios():
+  size = (8, 36, 1)
+  rows = [
+    row('fit', size, 200.0),
+    row('shipped', size, 800.0),
+    row('scan', size, 400.0),
+    row('fit', (8, 36, 10), 500.0),
+    row('scan', (8, 36, 10), None, None),
+    row('fit', (128, 36, 1), 900.0, compile_seconds=1.5),
+  ]
+  table = annealing_training.format_table(rows)
+  assert '| 8 | 36 | 1 | 200 | 800 | 400 | 0.25 | 0.50 |' in table
+  assert '| 8 | 36 | 10 | 500 | - | - | - | - |' in table
+  assert 'ours / scan: geometric mean 0.50 over 1 sizes' in table
+  assert '10 restarts take 2.50 times' in table
+  assert 'K = 128 compiles in 1.50 times K = 8' in table
+  assert len(annealing_training.plot(rows).axes) == 2
+
+
+def test_coix_learns():
+  pytest.importorskip('coix')
+  pytest.importorskip('optax')
+  from benchmarks import annealing_coix
+
+  trainer = annealing_coix.Trainer('scan', 3, 36, num_restarts=1)
+  trainer.prepare(num_steps=5, repetitions=1)
+  assert trainer.run() > 0.0
+  assert trainer.compile_seconds() > 0.0
+
+
+@pytest.fixture(scope='module')
+def problem():
+  """One Gaussian, wider than that of the start."""
+  target = nvi.targets.MultimodalTarget(
+    'one',
+    lambda x: 1.0 - 0.5 * tf.reduce_sum((x / 2.0) ** 2, axis=-1),
+    None,
+    None,
+    log_normalizer=1.0 + np.log(8.0 * np.pi),
+    mode_locations=np.zeros([1, 2]),
+    mode_probabilities=[1.0],
+    limits=(-8.0, 8.0),
+  )
+  initial = tfd.MultivariateNormalDiag([0.0, 0.0], [2.5, 2.5])
+  return initial, sampling.CountedTarget(target), target.log_normalizer
+
+
+def test_importance_sampling_is_measured(problem):
+  initial, target, log_normalizer = problem
+  fn = sampling.importance_fn(initial, target, 400)
+  (found,) = sampling.measure({'is': fn}, target, 20, log_normalizer, 8.0)
+  assert found['evaluations'] == 400
+  assert found['rmse'] < 0.1
+  assert 100 < found['ess'] < 1_200
+
+
+def test_sequential_monte_carlo_is_measured(problem):
+  initial, target, log_normalizer = problem
+
+  # Two steps a stage, so that evaluations can be counted by hand.
+  def tuning_fn(num_steps, log_scalings, log_accept_prob):
+    del num_steps, log_accept_prob
+    return tf.constant(2), log_scalings
+
+  fn = sampling.sequential_fn(
+    initial,
+    target,
+    400,
+    tfp.experimental.mcmc.make_rwmh_kernel_fn,
+    tuning_fn,
+  )
+  (found,) = sampling.measure({'smc': fn}, target, 20, log_normalizer, 8.0)
+  # A single stage, of 25 steps: at the start, twice; when the stage starts; for
+  # each step; and when it ends.
+  assert found['evaluations'] == 400 * (2 + 1 + 25 + 1)
+  assert found['rmse'] < 0.1
+  assert 100 < found['ess'] < 1_200
