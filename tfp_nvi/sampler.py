@@ -158,6 +158,15 @@ class Gradients(
   __slots__ = ()
 
 
+# How a run begins: what the first level proposed, and a plan for the others.
+_Start = collections.namedtuple(
+  '_Start', ['sample_shape', 'move', 'particles', 'parts']
+)
+_Part = collections.namedtuple(
+  '_Part', ['transition', 'first_level', 'noise_seed', 'seeds']
+)
+
+
 def _log_forward(move):
   return move.log_forward
 
@@ -655,14 +664,19 @@ class NestedSampler(tf.Module):
     given_on = Particles(move.state, terms, log_weights)
     return LevelRecord(previous, move.record, log_incremental_weights, given_on)
 
+  def _is_rolled(self, transition):
+    """Whether the levels of a transition are a loop, or written out."""
+    return (
+      transition.num_transitions > 1
+      and transition.is_rollable
+      and self.densities.is_rollable
+    )
+
   def _run_segment(
     self, transition, first_level, particles, noise, seeds, gradients
   ):
     """Runs the levels of one transition."""
     num_levels = transition.num_transitions
-    is_rolled = (
-      num_levels > 1 and transition.is_rollable and self.densities.is_rollable
-    )
 
     def step(i, particles):
       return self.step(
@@ -675,7 +689,7 @@ class NestedSampler(tf.Module):
         gradients,
       )
 
-    if not is_rolled:
+    if not self._is_rolled(transition):
       records = []
       for i in range(num_levels):
         records.append(step(i, particles))
@@ -748,6 +762,86 @@ class NestedSampler(tf.Module):
       run: `Run`.
     """
     gradients = Gradients(cut, reparameterize, log_forward_fn)
+    start = self._start(num_particles, seed, batch_shape, gradients)
+    particles = start.particles
+    segments = []
+    for part in start.parts:
+      segment, particles = self._run_segment(
+        part.transition,
+        part.first_level,
+        particles,
+        part.transition.draw_noise(start.sample_shape, part.noise_seed),
+        part.seeds,
+        gradients,
+      )
+      segments.append(segment)
+    return Run(start.move, start.particles, segments, particles)
+
+  def fold(
+    self,
+    fn,
+    carry,
+    num_particles,
+    seed,
+    batch_shape=None,
+    reparameterize=True,
+  ):
+    """Runs the sampler once, keeping no more than one level at a time.
+
+    Makes the same draws as `run`. Gradients are stopped between levels.
+
+    Args:
+      fn: Python callable from a `Transition`, the level as it counts, the level
+        as the densities count, the `LevelRecord`, and what was carried so far,
+        to what is to be carried on.
+      carry: Nested structure of `Tensor`s to start with.
+      num_particles: As in `run`.
+      seed: As in `run`.
+      batch_shape: As in `run`.
+      reparameterize: As in `run`.
+
+    Returns:
+      run: `Run`, without its segments.
+      carry: What `fn` returned at the last level.
+    """
+    gradients = Gradients(True, reparameterize, _log_forward)
+    start = self._start(num_particles, seed, batch_shape, gradients)
+    particles = start.particles
+
+    def body(part, i, particles, carry):
+      transition = part.transition
+      record = self.step(
+        transition,
+        i,
+        part.first_level + i,
+        particles,
+        transition.draw_level_noise(start.sample_shape, part.noise_seed, i),
+        part.seeds[i],
+        gradients,
+      )
+      carry = fn(transition, i, part.first_level + i, record, carry)
+      return record.particles, carry
+
+    for part in start.parts:
+      num_levels = part.transition.num_transitions
+      if self._is_rolled(part.transition):
+        _, particles, carry = tf.while_loop(
+          lambda i, *_, n=num_levels: i < n,
+          lambda i, particles, carry, part=part: (
+            i + 1,
+            *body(part, i, particles, carry),
+          ),
+          (tf.constant(0), particles, carry),
+          parallel_iterations=1,
+          maximum_iterations=num_levels,
+        )
+      else:
+        for i in range(num_levels):
+          particles, carry = body(part, i, particles, carry)
+    return Run(start.move, start.particles, [], particles), carry
+
+  def _start(self, num_particles, seed, batch_shape, gradients):
+    """Proposes the first level, and plans the others."""
     if batch_shape is None:
       batch_shape = self.batch_shape.as_list()
     sample_shape = [num_particles] + batch_shape
@@ -760,36 +854,37 @@ class NestedSampler(tf.Module):
     )
     densities = self.densities
     move = self._proposal.propose(
-      num_particles, batch_shape, initial_seed, densities, reparameterize
+      num_particles,
+      batch_shape,
+      initial_seed,
+      densities,
+      gradients.reparameterize,
     )
     terms = tuple(
       tf.broadcast_to(t, sample_shape)
       for t in densities.evaluate(0, move.state)
     )
-    if self.proposes_initial and cut:
+    if self.proposes_initial and gradients.cut:
       log_weights = tf.zeros(sample_shape, densities.float_dtype)
     else:
-      log_weights = densities.log_prob(0, terms) - log_forward_fn(move)
-    initial = particles = Particles(move.state, terms, log_weights)
-    segments = []
+      log_weights = densities.log_prob(0, terms) - gradients.log_forward_fn(
+        move
+      )
+    parts = []
     first_level = 1
     for transition, noise_seed in zip(
       self.transitions, noise_seeds, strict=True
     ):
-      last_level = first_level + transition.num_transitions
-      segment, particles = self._run_segment(
-        transition,
-        first_level,
-        particles,
-        transition.draw_noise(sample_shape, noise_seed),
-        level_seeds[first_level - 1 : last_level - 1],
-        gradients,
-      )
-      segments.append(segment)
-      first_level = last_level
-    if self.proposes_initial:
-      move = None
-    return Run(move, initial, segments, particles)
+      stop = first_level + transition.num_transitions
+      seeds = level_seeds[first_level - 1 : stop - 1]
+      parts.append(_Part(transition, first_level, noise_seed, seeds))
+      first_level = stop
+    return _Start(
+      sample_shape,
+      None if self.proposes_initial else move,
+      Particles(move.state, terms, log_weights),
+      parts,
+    )
 
   def _sample(self, num_particles, seed):
     particles = self.run(num_particles, seed).particles

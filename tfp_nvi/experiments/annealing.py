@@ -149,7 +149,7 @@ _PAPER_TARGET = 'ring_of_gaussians'
 _TOLERANCES = {'log_normalizer': 0.02, 'ess': 2.0}
 
 _INITIAL_SCALE = 5.0
-_FLOW_SCALE = 3.3
+_FLOW_SCALE = 2.0
 _HIDDEN_UNITS = (50,)
 _NUM_BATCHES = 100
 _NUM_SAMPLES = 100
