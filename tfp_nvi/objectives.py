@@ -226,14 +226,12 @@ class NestedDivergence:
 
   def _estimate_together(self, sampler, num_particles, seed):
     """Samples all levels, and then differentiates them."""
-    with tf.GradientTape() as tape:
-      run = sampler.run(
-        num_particles, seed, reparameterize=self._reparameterize
-      )
+    start, tape = self._start(sampler, num_particles, seed)
+    run = sampler.finish(start)
     densities = sampler.densities
     parts = []
-    if run.initial_move is not None:
-      surrogate, loss, _ = self._initial_level(densities, run, tape)
+    if start.move is not None:
+      surrogate, loss, _ = self._initial_level(densities, start, tape)
       parts.append((surrogate, loss, None))
     for segment in run.segments:
       parts.extend(self._segment(densities, segment))
@@ -274,20 +272,18 @@ class NestedDivergence:
 
     dtype = densities.float_dtype
     batch_shape = sampler.batch_shape
-    with tf.GradientTape() as tape:
-      run, (totals, loss, increments) = sampler.fold(
-        visit,
-        (
-          [tf.zeros_like(v) for v in variables],
-          tf.zeros(batch_shape, dtype),
-          tf.TensorArray(
-            dtype, densities.num_densities - 1, element_shape=batch_shape
-          ),
+    start, tape = self._start(sampler, num_particles, seed)
+    particles, (totals, loss, increments) = sampler.fold(
+      start,
+      visit,
+      (
+        [tf.zeros_like(v) for v in variables],
+        tf.zeros(batch_shape, dtype),
+        tf.TensorArray(
+          dtype, densities.num_densities - 1, element_shape=batch_shape
         ),
-        num_particles,
-        seed,
-        reparameterize=self._reparameterize,
-      )
+      ),
+    )
     # What has the gradients that were found.
     surrogate = tf.add_n(
       [tf.zeros([], dtype)]
@@ -297,13 +293,13 @@ class NestedDivergence:
         if trained
       ]
     )
-    if run.initial_move is not None:
+    if start.move is not None:
       initial_surrogate, initial_loss, _ = self._initial_level(
-        densities, run, tape
+        densities, start, tape
       )
       surrogate += initial_surrogate
       loss += initial_loss
-    log_weights = run.particles.log_weights
+    log_weights = particles.log_weights
     return Estimate(
       surrogate=surrogate,
       loss=loss,
@@ -328,9 +324,20 @@ class NestedDivergence:
       self._variables[sampler] = variables
     return self._variables[sampler]
 
-  def _initial_level(self, densities, run, tape):
+  def _start(self, sampler, num_particles, seed):
+    """Proposes the first level, on a tape of its own.
+
+    TensorFlow writes out second derivatives of a loop that is on two tapes.
+    """
+    with tf.GradientTape() as tape:
+      start = sampler.start(
+        num_particles, seed, reparameterize=self._reparameterize
+      )
+    return start, tape
+
+  def _initial_level(self, densities, start, tape):
     """The divergence of the first density from the initial proposal."""
-    move, particles = run.initial_move, run.initial
+    move, particles = start.move, start.particles
     terms = particles.terms
     fixed_terms = densities.evaluate_fixed(0, particles.state, terms)
     log_weights = tf.zeros_like(particles.log_weights)

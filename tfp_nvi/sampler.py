@@ -153,18 +153,45 @@ class Gradients(
     'Gradients', ['cut', 'reparameterize', 'log_forward_fn']
   )
 ):
-  """How a run is to be differentiated; see `NestedSampler.run`."""
+  """How a run is to be differentiated; see `NestedSampler.start`."""
 
   __slots__ = ()
 
 
-# How a run begins: what the first level proposed, and a plan for the others.
-_Start = collections.namedtuple(
-  '_Start', ['sample_shape', 'move', 'particles', 'parts']
-)
-_Part = collections.namedtuple(
-  '_Part', ['transition', 'first_level', 'noise_seed', 'seeds']
-)
+class Part(
+  collections.namedtuple(
+    'Part', ['transition', 'first_level', 'noise_seed', 'seeds']
+  )
+):
+  """The plan for the levels that one transition leads to.
+
+  Fields:
+    transition: The `Transition`.
+    first_level: Python `int`: the density that its first level leads to.
+    noise_seed: Stateless seed of the transition's noise.
+    seeds: int32 `Tensor` of shape `[num_transitions, 2, 2]`.
+  """
+
+  __slots__ = ()
+
+
+class Start(
+  collections.namedtuple(
+    'Start', ['sample_shape', 'move', 'particles', 'parts', 'gradients']
+  )
+):
+  """How a run begins; see `NestedSampler.start`.
+
+  Fields:
+    sample_shape: List of Python `int`s: `[num_particles] + batch`.
+    move: `Move` of the initial proposal; `None` if the proposal is the initial
+      density itself.
+    particles: `Particles` of level 0.
+    parts: List of `Part`s.
+    gradients: `Gradients`.
+  """
+
+  __slots__ = ()
 
 
 def _log_forward(move):
@@ -733,7 +760,7 @@ class NestedSampler(tf.Module):
       records = records._replace(record=noise)
     return Segment(transition, first_level, True, records), particles
 
-  def run(
+  def start(
     self,
     num_particles,
     seed,
@@ -742,7 +769,7 @@ class NestedSampler(tf.Module):
     reparameterize=True,
     log_forward_fn=_log_forward,
   ):
-    """Runs the sampler once; for objectives and other samplers.
+    """Proposes the first level, and plans the others.
 
     Args:
       num_particles: Python `int`.
@@ -759,10 +786,68 @@ class NestedSampler(tf.Module):
         give that another gradient.
 
     Returns:
+      start: `Start`.
+    """
+    if batch_shape is None:
+      batch_shape = self.batch_shape.as_list()
+    sample_shape = [num_particles] + batch_shape
+    num_levels = self.densities.num_densities - 1
+    initial_seed, level_seed, *noise_seeds = tf.unstack(
+      randomness.split_seed(seed, 2 + len(self.transitions))
+    )
+    level_seeds = tf.reshape(
+      randomness.split_seed(level_seed, 2 * num_levels), [num_levels, 2, 2]
+    )
+    densities = self.densities
+    move = self._proposal.propose(
+      num_particles, batch_shape, initial_seed, densities, reparameterize
+    )
+    terms = tuple(
+      tf.broadcast_to(t, sample_shape)
+      for t in densities.evaluate(0, move.state)
+    )
+    if self.proposes_initial and cut:
+      log_weights = tf.zeros(sample_shape, densities.float_dtype)
+    else:
+      log_weights = densities.log_prob(0, terms) - log_forward_fn(move)
+    parts = []
+    first_level = 1
+    for transition, noise_seed in zip(
+      self.transitions, noise_seeds, strict=True
+    ):
+      stop = first_level + transition.num_transitions
+      seeds = level_seeds[first_level - 1 : stop - 1]
+      parts.append(Part(transition, first_level, noise_seed, seeds))
+      first_level = stop
+    return Start(
+      sample_shape,
+      None if self.proposes_initial else move,
+      Particles(move.state, terms, log_weights),
+      parts,
+      Gradients(cut, reparameterize, log_forward_fn),
+    )
+
+  def run(self, *args, **kwargs):
+    """Runs the sampler once; for objectives and other samplers.
+
+    Args:
+      *args: As of `start`.
+      **kwargs: As of `start`.
+
+    Returns:
       run: `Run`.
     """
-    gradients = Gradients(cut, reparameterize, log_forward_fn)
-    start = self._start(num_particles, seed, batch_shape, gradients)
+    return self.finish(self.start(*args, **kwargs))
+
+  def finish(self, start):
+    """Runs the levels after the first.
+
+    Args:
+      start: `Start`.
+
+    Returns:
+      run: `Run`.
+    """
     particles = start.particles
     segments = []
     for part in start.parts:
@@ -772,41 +857,27 @@ class NestedSampler(tf.Module):
         particles,
         part.transition.draw_noise(start.sample_shape, part.noise_seed),
         part.seeds,
-        gradients,
+        start.gradients,
       )
       segments.append(segment)
     return Run(start.move, start.particles, segments, particles)
 
-  def fold(
-    self,
-    fn,
-    carry,
-    num_particles,
-    seed,
-    batch_shape=None,
-    reparameterize=True,
-  ):
-    """Runs the sampler once, keeping no more than one level at a time.
+  def fold(self, start, fn, carry):
+    """Runs the levels after the first, and keeps no more than one at a time.
 
-    Makes the same draws as `run`. Gradients are stopped between levels.
+    Makes the same draws as `finish`.
 
     Args:
+      start: `Start`.
       fn: Python callable from a `Transition`, the level as it counts, the level
         as the densities count, the `LevelRecord`, and what was carried so far,
         to what is to be carried on.
-      carry: Nested structure of `Tensor`s to start with.
-      num_particles: As in `run`.
-      seed: As in `run`.
-      batch_shape: As in `run`.
-      reparameterize: As in `run`.
+      carry: Nested structure of `Tensor`s to begin with.
 
     Returns:
-      run: `Run`, without its segments.
+      particles: `Particles` of the last level.
       carry: What `fn` returned at the last level.
     """
-    gradients = Gradients(True, reparameterize, _log_forward)
-    start = self._start(num_particles, seed, batch_shape, gradients)
-    particles = start.particles
 
     def body(part, i, particles, carry):
       transition = part.transition
@@ -817,11 +888,12 @@ class NestedSampler(tf.Module):
         particles,
         transition.draw_level_noise(start.sample_shape, part.noise_seed, i),
         part.seeds[i],
-        gradients,
+        start.gradients,
       )
       carry = fn(transition, i, part.first_level + i, record, carry)
       return record.particles, carry
 
+    particles = start.particles
     for part in start.parts:
       num_levels = part.transition.num_transitions
       if self._is_rolled(part.transition):
@@ -838,53 +910,7 @@ class NestedSampler(tf.Module):
       else:
         for i in range(num_levels):
           particles, carry = body(part, i, particles, carry)
-    return Run(start.move, start.particles, [], particles), carry
-
-  def _start(self, num_particles, seed, batch_shape, gradients):
-    """Proposes the first level, and plans the others."""
-    if batch_shape is None:
-      batch_shape = self.batch_shape.as_list()
-    sample_shape = [num_particles] + batch_shape
-    num_levels = self.densities.num_densities - 1
-    initial_seed, level_seed, *noise_seeds = tf.unstack(
-      randomness.split_seed(seed, 2 + len(self.transitions))
-    )
-    level_seeds = tf.reshape(
-      randomness.split_seed(level_seed, 2 * num_levels), [num_levels, 2, 2]
-    )
-    densities = self.densities
-    move = self._proposal.propose(
-      num_particles,
-      batch_shape,
-      initial_seed,
-      densities,
-      gradients.reparameterize,
-    )
-    terms = tuple(
-      tf.broadcast_to(t, sample_shape)
-      for t in densities.evaluate(0, move.state)
-    )
-    if self.proposes_initial and gradients.cut:
-      log_weights = tf.zeros(sample_shape, densities.float_dtype)
-    else:
-      log_weights = densities.log_prob(0, terms) - gradients.log_forward_fn(
-        move
-      )
-    parts = []
-    first_level = 1
-    for transition, noise_seed in zip(
-      self.transitions, noise_seeds, strict=True
-    ):
-      stop = first_level + transition.num_transitions
-      seeds = level_seeds[first_level - 1 : stop - 1]
-      parts.append(_Part(transition, first_level, noise_seed, seeds))
-      first_level = stop
-    return _Start(
-      sample_shape,
-      None if self.proposes_initial else move,
-      Particles(move.state, terms, log_weights),
-      parts,
-    )
+    return particles, carry
 
   def _sample(self, num_particles, seed):
     particles = self.run(num_particles, seed).particles

@@ -264,9 +264,8 @@ def _evaluate(sampler, seed):
   # With XLA, this would take far longer to compile than it takes to run.
   @tf.function(autograph=False, input_signature=[tf.TensorSpec([2], tf.int32)])
   def evaluate(seed):
-    log_weights = sampler.run(
-      _NUM_SAMPLES, seed, batch_shape
-    ).particles.log_weights
+    run = sampler.run(_NUM_SAMPLES, seed, batch_shape)
+    log_weights = run.particles.log_weights
     return (
       nvi.log_normalizer(log_weights),
       nvi.effective_sample_size(log_weights),
