@@ -133,8 +133,8 @@ def test_first_layers_have_no_gaps(inputs):
   )
   length = np.linalg.norm(weights, axis=-2)
   np.testing.assert_allclose(length, length[0, 0, 0])
-  # Of 600 times 49 gaps between independent points the widest would be more than
-  # log(600 * 49) / 50 of the range, 0.2, on average.
+  # The widest of 600 times 49 gaps between independent points would be about
+  # log(600 * 49) / 50 of the range, 0.2.
   reach = np.max(np.abs(biases))
   gaps = np.diff(np.sort(biases, axis=-1), axis=-1)
   assert np.max(gaps) < 0.1 * 2.0 * reach

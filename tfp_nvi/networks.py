@@ -24,7 +24,7 @@ __all__ = [
 _NARROW = 8
 # The length of the first layer's weights for each unit, and how far its biases
 # reach, to begin with.
-_LENGTH, _REACH = 1.25, 1.5
+_LENGTH, _REACH = 0.65, 1.0
 
 
 def particles_last(x):
