@@ -335,7 +335,11 @@ def repository() -> tuple[dict[str, str], dict[str, str]]:
 
 def test_build_describes_repository():
   sources, packages = repository()
-  files = {path.name for path in ROOT.iterdir() if path.is_file()}
+  files = {
+    path.relative_to(ROOT).as_posix()
+    for path in [*ROOT.iterdir(), *(ROOT / 'colab').glob('*')]
+    if path.is_file()
+  }
   text = (ROOT / 'BUILD').read_text('utf-8')
   assert 'load("@rules_python//python:defs.bzl"' in text
   assert problems(text, sources, packages, files) == []

@@ -97,13 +97,13 @@ def test_a_network_without_batch_serves_any_batch():
 
 @pytest.mark.parametrize('dtype', [tf.float32, tf.float64])
 def test_initial_weights(dtype):
-  """Uniform on +-1/sqrt(inputs) but for the last layer, which is zero."""
+  """Uniform on +-1/sqrt(inputs) but for the first and the last layer."""
   network = nvi.StackedPerceptron(40, [10], NUM_UNITS, dtype=dtype, seed=1)
   assert len(network.trainable_variables) == 6
   assert all(v.dtype == dtype for v in network.trainable_variables)
-  *hidden, last = layers(network)
+  _, *hidden, last = layers(network)
   for (weights, bias), inputs, outputs in zip(
-    hidden, NUM_UNITS, NUM_UNITS[1:], strict=False
+    hidden, NUM_UNITS[1:], NUM_UNITS[2:], strict=False
   ):
     assert weights.shape == (40, 10, inputs, outputs)
     assert bias.shape == (40, 10, outputs)
@@ -118,6 +118,38 @@ def test_initial_weights(dtype):
       )
       assert abs(z) < 6.0
   assert all(np.all(values == 0.0) for values in last)
+
+
+@pytest.mark.parametrize('inputs', [1, 2, 3, 8])
+def test_first_layers_have_no_gaps(inputs):
+  """Kinks are spread over directions and distances, apart in each network."""
+  num_units = 50
+  network = nvi.StackedPerceptron(
+    20, [30], [inputs, num_units, 1], dtype=tf.float64, seed=1
+  )
+  (weights, biases), _ = (
+    (w.numpy(), b.numpy())
+    for w, b in zip(network._weights, network._biases, strict=True)
+  )
+  length = np.linalg.norm(weights, axis=-2)
+  np.testing.assert_allclose(length, length[0, 0, 0])
+  # The widest of 600 times 49 gaps between independent points would be about
+  # log(600 * 49) / 50 of the range, 0.2.
+  reach = np.max(np.abs(biases))
+  gaps = np.diff(np.sort(biases, axis=-1), axis=-1)
+  assert np.max(gaps) < 0.1 * 2.0 * reach
+  if inputs == 2:
+    angles = np.sort(np.arctan2(weights[..., 1, :], weights[..., 0, :]))
+    np.testing.assert_allclose(np.diff(angles), 2.0 * np.pi / num_units)
+  # No direction is preferred: the second moments of 600 networks are those of
+  # the uniform distribution on the sphere; 5 standard errors, if units were
+  # independent, which they are less than.
+  directions = weights / length[..., np.newaxis, :]
+  second = np.einsum('lrio,lrjo->ij', directions, directions) / length.size
+  error = 5.0 / np.sqrt(length.size)
+  np.testing.assert_allclose(second, np.eye(inputs) / inputs, atol=error)
+  # Each network has a shift of its own.
+  assert len(np.unique(biases[..., 0])) == 600
 
 
 def test_seeds():

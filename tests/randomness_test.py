@@ -69,9 +69,9 @@ KNOWN_ANSWERS = [
 def test_known_answers(key, counter, expected):
   assert threefry(key, counter) == expected
   words = randomness._threefry(
-    as_int32(key), as_int32(counter[:1]), as_int32(counter[1])
+    as_int32([key]), as_int32(counter[:1]), as_int32(counter[1])
   )
-  assert tuple(words.numpy()) == expected
+  assert tuple(words[0].numpy()) == expected
 
 
 def test_many_blocks_agree_with_numpy():
@@ -81,10 +81,22 @@ def test_many_blocks_agree_with_numpy():
     counters = rng.integers(0, 2**32, 7)
     purpose = int(rng.integers(0, 2**32))
     words = randomness._threefry(
-      as_int32(key), as_int32(counters), as_int32(purpose)
+      as_int32([key]), as_int32(counters), as_int32(purpose)
     )
     expected = [threefry(key, (int(c), purpose)) for c in counters]
-    np.testing.assert_array_equal(words, np.transpose(expected).reshape(-1))
+    np.testing.assert_array_equal(words[0], np.transpose(expected).reshape(-1))
+
+
+@pytest.mark.parametrize('dtype', [tf.float32, tf.float64])
+def test_many_seeds_are_one_after_the_other(dtype):
+  seeds = randomness.split_seed(randomness.as_seed(1), 3)
+  for shape in ([], [5], [2, 3]):
+    stacked = randomness.normal(shape, seeds, dtype)
+    assert stacked.shape == [3, *shape]
+    for seed, values in zip(seeds, stacked, strict=True):
+      np.testing.assert_array_equal(
+        values, randomness.normal(shape, seed, dtype)
+      )
 
 
 def reference_words(count, purpose=0, seed=SEED):

@@ -22,6 +22,9 @@ __all__ = [
 
 # Matrices with no more rows or columns than this are narrow.
 _NARROW = 8
+# The length of the first layer's weights for each unit, and how far its biases
+# reach, to begin with.
+_LENGTH, _REACH = 0.65, 1.0
 
 
 def particles_last(x):
@@ -116,6 +119,73 @@ def _affine(weights, bias, x):
   return y + bias[..., tf.newaxis], gradient
 
 
+def _spread_points(stack_shape, num_points, num_coordinates, seed, dtype):
+  """Points of the unit cube that are spread evenly, shifted at random.
+
+  A lattice, the first coordinate evenly spaced and the others by powers of the
+  generalized golden ratio, with one random shift for each element of the stack.
+
+  Args:
+    stack_shape: List of Python `int`s.
+    num_points: Python `int`.
+    num_coordinates: Python `int`.
+    seed: Stateless seed.
+    dtype: Floating point dtype.
+
+  Returns:
+    points: `Tensor` of shape `stack_shape + [num_coordinates, num_points]`.
+  """
+  ratio = 2.0
+  for _ in range(50):
+    ratio = (1.0 + ratio) ** (1.0 / num_coordinates)
+  steps = np.concatenate(
+    [[1.0 / num_points], ratio ** -np.arange(1.0, num_coordinates)]
+  )
+  lattice = steps[:, np.newaxis] * np.arange(num_points)
+  shift = randomness.uniform([*stack_shape, num_coordinates, 1], seed, dtype)
+  points = tf.cast(lattice % 1.0, dtype) + shift
+  return points - tf.floor(points)
+
+
+def _spread_units(stack_shape, inputs, outputs, seed, dtype):
+  """Weights and biases of units whose kinks are spread over the inputs.
+
+  Args:
+    stack_shape: List of Python `int`s.
+    inputs: Python `int`.
+    outputs: Python `int`.
+    seed: Stateless seed.
+    dtype: Floating point dtype.
+
+  Returns:
+    weights: `Tensor` of shape `stack_shape + [inputs, outputs]`, of vectors of
+      length `_LENGTH`.
+    biases: `Tensor` of shape `stack_shape + [outputs]`, on `+-_REACH`.
+  """
+  num_pairs = (inputs + 1) // 2
+  points = _spread_points(stack_shape, outputs, 2 * num_pairs + 1, seed, dtype)
+  angle = 2.0 * np.pi * points[..., :num_pairs, :]
+  # Pairs of independent normal values, by their angle and radius.
+  floor = np.finfo(tf.as_dtype(dtype).as_numpy_dtype).tiny
+  radius = tf.sqrt(
+    -2.0 * tf.math.log(tf.maximum(points[..., num_pairs:-1, :], floor))
+  )
+  normal = tf.concat([radius * tf.cos(angle), radius * tf.sin(angle)], axis=-2)
+  normal = normal[..., :inputs, :]
+  length = tf.maximum(tf.norm(normal, axis=-2, keepdims=True), floor)
+  biases = _REACH * (2.0 * points[..., -1, :] - 1.0)
+  return _LENGTH * normal / length, biases
+
+
+def _uniform_units(stack_shape, inputs, outputs, seed, dtype):
+  """Weights and biases that are uniform on `+-1 / sqrt(inputs)`."""
+  values = randomness.uniform(
+    [*stack_shape, inputs + 1, outputs], seed, dtype=dtype
+  )
+  values = (2.0 * values - 1.0) / np.sqrt(inputs)
+  return values[..., :-1, :], values[..., -1, :]
+
+
 class StackedPerceptron(tf.Module):
   """Multilayer perceptrons with ReLU units, stacked over levels and batch.
 
@@ -142,8 +212,11 @@ class StackedPerceptron(tf.Module):
   ):
     """Initializes the weights.
 
-    Hidden layers start uniform on `+-1 / sqrt(inputs)`, weights and biases; the
-    last layer starts at zero.
+    The units of the first layer start with kinks that are spread evenly over
+    directions and distances from the origin, if there are few inputs: random
+    ones leave gaps, and what lies in a gap, such as a mode, may be lost in
+    training. Other hidden layers start uniform on `+-1 / sqrt(inputs)`, weights
+    and biases; the last layer starts at zero.
 
     Args:
       num_levels: Python `int`.
@@ -157,18 +230,22 @@ class StackedPerceptron(tf.Module):
     super().__init__(name=name)
     stack_shape = [num_levels] + tf.TensorShape(batch_shape).as_list()
     shapes = list(zip(num_units[:-1], num_units[1:], strict=True))
-    seeds = randomness.split_seed(randomness.as_seed(seed), 2 * len(shapes))
+    seeds = randomness.split_seed(randomness.as_seed(seed), len(shapes))
     self._weights, self._biases = [], []
     for i, (inputs, outputs) in enumerate(shapes):
-      scale = 0.0 if i == len(shapes) - 1 else 1.0 / np.sqrt(inputs)
-      for variables, shape, s in (
-        (self._weights, stack_shape + [inputs, outputs], seeds[2 * i]),
-        (self._biases, stack_shape + [outputs], seeds[2 * i + 1]),
-      ):
-        values = randomness.uniform(shape, s, dtype=dtype)
-        variables.append(
-          tf.Variable(scale * (2.0 * values - 1.0), name=f'layer_{i}')
+      if i == len(shapes) - 1:
+        weights = tf.zeros(stack_shape + [inputs, outputs], dtype)
+        biases = tf.zeros(stack_shape + [outputs], dtype)
+      elif i == 0 and inputs <= _NARROW:
+        weights, biases = _spread_units(
+          stack_shape, inputs, outputs, seeds[i], dtype
         )
+      else:
+        weights, biases = _uniform_units(
+          stack_shape, inputs, outputs, seeds[i], dtype
+        )
+      self._weights.append(tf.Variable(weights, name=f'layer_{i}'))
+      self._biases.append(tf.Variable(biases, name=f'layer_{i}'))
 
   def __call__(self, level, inputs):
     """Applies the networks.

@@ -55,28 +55,29 @@ def _rotate_left(x, distance):
 # be built anew at every draw.
 @tf.function(
   input_signature=[
-    tf.TensorSpec([2], tf.int32),
+    tf.TensorSpec([None, 2], tf.int32),
     tf.TensorSpec([None], tf.int32),
     tf.TensorSpec([], tf.int32),
   ],
   autograph=False,
 )
-def _threefry(seed, counter, purpose):
+def _threefry(seeds, counter, purpose):
   """Enciphers counters.
 
   Args:
-    seed: int32 `Tensor` of shape `[2]`: the key.
+    seeds: int32 `Tensor` of shape `[num_seeds, 2]`: the keys.
     counter: int32 `Tensor` of shape `[n]`: the low words of the counters.
     purpose: Scalar int32 `Tensor`: the high word of the counters.
 
   Returns:
-    words: uint32 `Tensor` of shape `[2 * n]`, the first words of the blocks
-      before the second ones.
+    words: uint32 `Tensor` of shape `[num_seeds, 2 * n]`, the first words of the
+      blocks before the second ones.
   """
   xor = tf.bitwise.bitwise_xor
-  seed = tf.bitcast(seed, tf.uint32)
+  seeds = tf.bitcast(seeds, tf.uint32)
+  first, second = seeds[:, :1], seeds[:, 1:]
   parity = tf.constant(_PARITY, tf.uint32)
-  keys = (seed[0], seed[1], xor(xor(seed[0], seed[1]), parity))
+  keys = (first, second, xor(xor(first, second), parity))
   x = tf.bitcast(counter, tf.uint32) + keys[0]
   y = tf.zeros_like(x) + (keys[1] + tf.bitcast(purpose, tf.uint32))
   for i in range(5):
@@ -85,17 +86,21 @@ def _threefry(seed, counter, purpose):
       y = xor(_rotate_left(y, distance), x)
     x += keys[(i + 1) % 3]
     y += keys[(i + 2) % 3] + tf.constant(i + 1, tf.uint32)
-  return tf.concat([x, y], axis=0)
+  return tf.concat([x, y], axis=1)
 
 
 def _words(shape, seed, purpose=_VALUES):
-  """Random uint32 words."""
+  """Random uint32 words, of the given shape for each seed."""
   if tf.is_tensor(shape):
     size = tf.reduce_prod(shape)
   else:
     size = int(np.prod(shape, dtype=np.int64))
-  words = _threefry(tf.cast(seed, tf.int32), tf.range((size + 1) // 2), purpose)
-  return tf.reshape(words[:size], shape)
+  seed = tf.convert_to_tensor(seed)
+  seeds = tf.reshape(tf.cast(seed, tf.int32), [-1, 2])
+  words = _threefry(seeds, tf.range((size + 1) // 2), purpose)[:, :size]
+  if seed.shape.rank > 1:
+    shape = tf.concat([seed.shape[:-1], shape], axis=0)
+  return tf.reshape(words, shape)
 
 
 def _drop_bits(words, count):
@@ -111,7 +116,10 @@ def _midpoints(shape, seed, dtype):
       tf.concat([[2], shape], axis=0) if tf.is_tensor(shape) else [2, *shape]
     )
     words = tf.cast(_drop_bits(_words(pairs, seed), 6), tf.float64)
-    return (words[0] * 2.0**26 + words[1] + 0.5) * 2.0**-51 - 1.0
+    high, low = tf.unstack(
+      words, axis=tf.convert_to_tensor(seed).shape.rank - 1
+    )
+    return (high * 2.0**26 + low + 0.5) * 2.0**-51 - 1.0
   words = tf.bitcast(_drop_bits(_words(shape, seed), 9), tf.int32)
   values = (tf.cast(words, tf.float32) + 0.5) * 2.0**-22 - 1.0
   return tf.cast(values, dtype)
@@ -194,20 +202,21 @@ def fold_in(seed, data):
   ```
   """
   counter = tf.reshape(tf.cast(data, tf.int32), [1])
-  words = _threefry(tf.cast(seed, tf.int32), counter, _FOLDED_SEEDS)
-  return tf.bitcast(tf.ensure_shape(words, [2]), tf.int32)
+  words = _threefry(tf.cast(seed, tf.int32)[tf.newaxis], counter, _FOLDED_SEEDS)
+  return tf.bitcast(tf.ensure_shape(words[0], [2]), tf.int32)
 
 
 def normal(shape, seed, dtype=tf.float32):
   """Draws standard normal values.
 
   Args:
-    shape: Shape of the result.
-    seed: int32 `Tensor` of shape `[2]`.
+    shape: Shape of the result for one seed.
+    seed: int32 `Tensor` of shape `[2]`; or of shape `[n, 2]`, to draw what each
+      of `n` seeds gives.
     dtype: Floating point dtype.
 
   Returns:
-    values: `Tensor` of the given shape and dtype.
+    values: `Tensor` of the given dtype, of the given shape, or `[n] + shape`.
 
   ```python
   from tfp_nvi import randomness

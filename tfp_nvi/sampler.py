@@ -153,7 +153,43 @@ class Gradients(
     'Gradients', ['cut', 'reparameterize', 'log_forward_fn']
   )
 ):
-  """How a run is to be differentiated; see `NestedSampler.run`."""
+  """How a run is to be differentiated; see `NestedSampler.start`."""
+
+  __slots__ = ()
+
+
+class Part(
+  collections.namedtuple(
+    'Part', ['transition', 'first_level', 'noise_seed', 'seeds']
+  )
+):
+  """The plan for the levels that one transition leads to.
+
+  Fields:
+    transition: The `Transition`.
+    first_level: Python `int`: the density that its first level leads to.
+    noise_seed: Stateless seed of the transition's noise.
+    seeds: int32 `Tensor` of shape `[num_transitions, 2, 2]`.
+  """
+
+  __slots__ = ()
+
+
+class Start(
+  collections.namedtuple(
+    'Start', ['sample_shape', 'move', 'particles', 'parts', 'gradients']
+  )
+):
+  """How a run begins; see `NestedSampler.start`.
+
+  Fields:
+    sample_shape: List of Python `int`s: `[num_particles] + batch`.
+    move: `Move` of the initial proposal; `None` if the proposal is the initial
+      density itself.
+    particles: `Particles` of level 0.
+    parts: List of `Part`s.
+    gradients: `Gradients`.
+  """
 
   __slots__ = ()
 
@@ -655,14 +691,19 @@ class NestedSampler(tf.Module):
     given_on = Particles(move.state, terms, log_weights)
     return LevelRecord(previous, move.record, log_incremental_weights, given_on)
 
+  def _is_rolled(self, transition):
+    """Whether the levels of a transition are a loop, or written out."""
+    return (
+      transition.num_transitions > 1
+      and transition.is_rollable
+      and self.densities.is_rollable
+    )
+
   def _run_segment(
     self, transition, first_level, particles, noise, seeds, gradients
   ):
     """Runs the levels of one transition."""
     num_levels = transition.num_transitions
-    is_rolled = (
-      num_levels > 1 and transition.is_rollable and self.densities.is_rollable
-    )
 
     def step(i, particles):
       return self.step(
@@ -675,7 +716,7 @@ class NestedSampler(tf.Module):
         gradients,
       )
 
-    if not is_rolled:
+    if not self._is_rolled(transition):
       records = []
       for i in range(num_levels):
         records.append(step(i, particles))
@@ -719,7 +760,7 @@ class NestedSampler(tf.Module):
       records = records._replace(record=noise)
     return Segment(transition, first_level, True, records), particles
 
-  def run(
+  def start(
     self,
     num_particles,
     seed,
@@ -728,7 +769,7 @@ class NestedSampler(tf.Module):
     reparameterize=True,
     log_forward_fn=_log_forward,
   ):
-    """Runs the sampler once; for objectives and other samplers.
+    """Proposes the first level, and plans the others.
 
     Args:
       num_particles: Python `int`.
@@ -745,9 +786,8 @@ class NestedSampler(tf.Module):
         give that another gradient.
 
     Returns:
-      run: `Run`.
+      start: `Start`.
     """
-    gradients = Gradients(cut, reparameterize, log_forward_fn)
     if batch_shape is None:
       batch_shape = self.batch_shape.as_list()
     sample_shape = [num_particles] + batch_shape
@@ -770,26 +810,107 @@ class NestedSampler(tf.Module):
       log_weights = tf.zeros(sample_shape, densities.float_dtype)
     else:
       log_weights = densities.log_prob(0, terms) - log_forward_fn(move)
-    initial = particles = Particles(move.state, terms, log_weights)
-    segments = []
+    parts = []
     first_level = 1
     for transition, noise_seed in zip(
       self.transitions, noise_seeds, strict=True
     ):
-      last_level = first_level + transition.num_transitions
+      stop = first_level + transition.num_transitions
+      seeds = level_seeds[first_level - 1 : stop - 1]
+      parts.append(Part(transition, first_level, noise_seed, seeds))
+      first_level = stop
+    return Start(
+      sample_shape,
+      None if self.proposes_initial else move,
+      Particles(move.state, terms, log_weights),
+      parts,
+      Gradients(cut, reparameterize, log_forward_fn),
+    )
+
+  def run(self, *args, **kwargs):
+    """Runs the sampler once; for objectives and other samplers.
+
+    Args:
+      *args: As of `start`.
+      **kwargs: As of `start`.
+
+    Returns:
+      run: `Run`.
+    """
+    return self.finish(self.start(*args, **kwargs))
+
+  def finish(self, start):
+    """Runs the levels after the first.
+
+    Args:
+      start: `Start`.
+
+    Returns:
+      run: `Run`.
+    """
+    particles = start.particles
+    segments = []
+    for part in start.parts:
       segment, particles = self._run_segment(
-        transition,
-        first_level,
+        part.transition,
+        part.first_level,
         particles,
-        transition.draw_noise(sample_shape, noise_seed),
-        level_seeds[first_level - 1 : last_level - 1],
-        gradients,
+        part.transition.draw_noise(start.sample_shape, part.noise_seed),
+        part.seeds,
+        start.gradients,
       )
       segments.append(segment)
-      first_level = last_level
-    if self.proposes_initial:
-      move = None
-    return Run(move, initial, segments, particles)
+    return Run(start.move, start.particles, segments, particles)
+
+  def fold(self, start, fn, carry):
+    """Runs the levels after the first, and keeps no more than one at a time.
+
+    Makes the same draws as `finish`.
+
+    Args:
+      start: `Start`.
+      fn: Python callable from a `Transition`, the level as it counts, the level
+        as the densities count, the `LevelRecord`, and what was carried so far,
+        to what is to be carried on.
+      carry: Nested structure of `Tensor`s to begin with.
+
+    Returns:
+      particles: `Particles` of the last level.
+      carry: What `fn` returned at the last level.
+    """
+
+    def body(part, i, particles, carry):
+      transition = part.transition
+      record = self.step(
+        transition,
+        i,
+        part.first_level + i,
+        particles,
+        transition.draw_level_noise(start.sample_shape, part.noise_seed, i),
+        part.seeds[i],
+        start.gradients,
+      )
+      carry = fn(transition, i, part.first_level + i, record, carry)
+      return record.particles, carry
+
+    particles = start.particles
+    for part in start.parts:
+      num_levels = part.transition.num_transitions
+      if self._is_rolled(part.transition):
+        _, particles, carry = tf.while_loop(
+          lambda i, *_, n=num_levels: i < n,
+          lambda i, particles, carry, part=part: (
+            i + 1,
+            *body(part, i, particles, carry),
+          ),
+          (tf.constant(0), particles, carry),
+          parallel_iterations=1,
+          maximum_iterations=num_levels,
+        )
+      else:
+        for i in range(num_levels):
+          particles, carry = body(part, i, particles, carry)
+    return particles, carry
 
   def _sample(self, num_particles, seed):
     particles = self.run(num_particles, seed).particles

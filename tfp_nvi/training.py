@@ -11,13 +11,19 @@ import collections
 import json
 import os
 import time
+import warnings
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
-import tqdm.auto
+import tqdm
 
 from tfp_nvi import randomness
+
+with warnings.catch_warnings():
+  # A notebook without widgets has a bar of plain text, which needs no warning.
+  warnings.simplefilter('ignore', tqdm.TqdmWarning)
+  from tqdm.auto import tqdm as progress_bar
 
 __all__ = [
   'History',
@@ -360,7 +366,7 @@ def fit(
 
   seconds = 0.0
   saved = time.perf_counter()
-  with tqdm.auto.tqdm(
+  with progress_bar(
     total=num_steps,
     initial=min(step, num_steps),
     disable=None if progress else True,

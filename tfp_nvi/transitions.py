@@ -27,6 +27,7 @@ records_noise       whether a record is the noise, as it is for most
 record_like(noise, state)               an example of a move's record
 draw_noise(sample_shape, seed)          what chance it needs, for each of its
                                         levels, stacked along axis 0
+draw_level_noise(sample_shape, seed, level)   the part of a level, by itself
 propose(level, previous, noise, ...)    a Move
 replay(level, previous, record, ...)    the same Move again, from its record
 ```
@@ -238,6 +239,20 @@ class Transition(tf.Module):
     del sample_shape
     return randomness.split_seed(seed, self.num_transitions)
 
+  def draw_level_noise(self, sample_shape, seed, level):
+    """Draws the same for one level, without drawing it for the others.
+
+    Args:
+      sample_shape: As in `draw_noise`.
+      seed: As in `draw_noise`.
+      level: Python `int`, or scalar int `Tensor` where `is_rollable`.
+
+    Returns:
+      noise: The part of `draw_noise` that belongs to the level.
+    """
+    del sample_shape
+    return randomness.split_seed(seed, self.num_transitions)[level]
+
   def record_like(self, noise, state):
     """Something with the structure, shapes and dtypes of a move's record.
 
@@ -411,10 +426,17 @@ class GaussianTransitions(Transition):
 
   def draw_noise(self, sample_shape, seed):
     """Draws standard normal values for all levels at once."""
+    seeds = randomness.split_seed(seed, self.num_transitions)
+    return self._draw(sample_shape, seeds)
+
+  def draw_level_noise(self, sample_shape, seed, level):
+    """Draws standard normal values for one level."""
+    seeds = randomness.split_seed(seed, self.num_transitions)
+    return self._draw(sample_shape, seeds[level])
+
+  def _draw(self, sample_shape, seed):
     return randomness.normal(
-      [self.num_transitions] + list(sample_shape) + [self._size],
-      seed,
-      dtype=self._dtype,
+      [*sample_shape, self._size], seed, dtype=self._dtype
     )
 
   def _kernel(self, network, level, x):
@@ -632,6 +654,11 @@ class BijectorTransition(Transition):
     del sample_shape, seed
     return ()
 
+  def draw_level_noise(self, sample_shape, seed, level):
+    """A bijector needs no chance."""
+    del sample_shape, seed, level
+    return ()
+
   def propose(
     self, level, previous, noise, target_log_prob_fn, reparameterize=True
   ):
@@ -723,7 +750,8 @@ class PlanarTransitions(Transition):
     # start as a map that draws all states together.
     identity = np.log(np.e - 1.0) * scale**2 * normal
     noise = randomness.normal(stack + [size], direction_seed, dtype)
-    bias = 0.3 * randomness.normal(stack, bias_seed, dtype)
+    # So that together they bend the states over some range, not at one place.
+    bias = 1.5 * randomness.normal(stack, bias_seed, dtype)
     self._direction = tf.Variable(
       identity + 3e-3 * scale * noise, name='direction'
     )
@@ -733,6 +761,11 @@ class PlanarTransitions(Transition):
   def draw_noise(self, sample_shape, seed):
     """A flow needs no chance."""
     del sample_shape, seed
+    return ()
+
+  def draw_level_noise(self, sample_shape, seed, level):
+    """A flow needs no chance."""
+    del sample_shape, seed, level
     return ()
 
   def propose(
@@ -989,6 +1022,14 @@ class Composition(Transition):
     seeds = tf.unstack(randomness.split_seed(seed, len(self.transitions)))
     return tuple(
       t.draw_noise(sample_shape, s)
+      for t, s in zip(self.transitions, seeds, strict=True)
+    )
+
+  def draw_level_noise(self, sample_shape, seed, level):
+    """Draws the noise of each part for one level."""
+    seeds = tf.unstack(randomness.split_seed(seed, len(self.transitions)))
+    return tuple(
+      t.draw_level_noise(sample_shape, s, level)
       for t, s in zip(self.transitions, seeds, strict=True)
     )
 

@@ -287,7 +287,11 @@ class WeightedParticles(tfp.experimental.mcmc.WeightedParticles):
 
   @property
   def effective_sample_size(self):
-    """Effective sample size, of shape `batch`."""
+    """Effective sample size, of shape `batch`.
+
+    Says how even the weights are. After resampling, particles with a common
+    ancestor are not independent, which it does not show.
+    """
     return effective_sample_size(self.log_weights)
 
   @property

@@ -149,7 +149,7 @@ _PAPER_TARGET = 'ring_of_gaussians'
 _TOLERANCES = {'log_normalizer': 0.02, 'ess': 2.0}
 
 _INITIAL_SCALE = 5.0
-_FLOW_SCALE = 3.3
+_FLOW_SCALE = 2.0
 _HIDDEN_UNITS = (50,)
 _NUM_BATCHES = 100
 _NUM_SAMPLES = 100
@@ -264,9 +264,8 @@ def _evaluate(sampler, seed):
   # With XLA, this would take far longer to compile than it takes to run.
   @tf.function(autograph=False, input_signature=[tf.TensorSpec([2], tf.int32)])
   def evaluate(seed):
-    log_weights = sampler.run(
-      _NUM_SAMPLES, seed, batch_shape
-    ).particles.log_weights
+    run = sampler.run(_NUM_SAMPLES, seed, batch_shape)
+    log_weights = run.particles.log_weights
     return (
       nvi.log_normalizer(log_weights),
       nvi.effective_sample_size(log_weights),
@@ -288,13 +287,17 @@ def _learning_rate(settings):
 
   With a few tens of particles a step, a rate that stays the same leaves noise
   in the parameters that the final effective sample size shows; it may fall to
-  zero over the second half.
+  zero over the last quarter.
   """
-  rate, half = settings['learning_rate'], settings['num_steps'] // 2
-  if not settings['decay_learning_rate'] or half == 0:
+  rate, num_steps = settings['learning_rate'], settings['num_steps']
+  num_constant = 3 * num_steps // 4
+  if not settings['decay_learning_rate'] or num_constant == 0:
     return rate
   return tf_keras.optimizers.schedules.CosineDecay(
-    rate, settings['num_steps'] - half, warmup_target=rate, warmup_steps=half
+    rate,
+    num_steps - num_constant,
+    warmup_target=rate,
+    warmup_steps=num_constant,
   )
 
 
@@ -800,7 +803,7 @@ def run(
     learning_rate: Python `float`, of Adam.
       Default value: `1e-3`.
     decay_learning_rate: Python `bool`: whether the learning rate falls to zero
-      over the second half of the steps, along a cosine.
+      over the last quarter of the steps, along a cosine.
       Default value: `True`.
     dtype: Python `str`: `'float32'` or `'float64'`.
       Default value: `'float32'`.
@@ -881,7 +884,7 @@ _FLAGS = {
   'num_flow_layers': 'Number of planar flows for each level.',
   'learning_rate': 'Learning rate of Adam.',
   'decay_learning_rate': (
-    'Let the learning rate fall to zero over the second half of the steps.'
+    'Let the learning rate fall to zero over the last quarter of the steps.'
   ),
   'dtype': 'float32 or float64.',
   'num_workers': 'How many cells to run at a time.',

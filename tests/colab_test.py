@@ -1,0 +1,123 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The notebooks run, and are stored with what they show.
+
+What must hold, of every notebook in colab/:
+
+- its code cells run one after the other, here with few steps and draws and
+  without XLA, which takes longer to compile than all else;
+- each was run in this order before it was stored, without an error, a warning
+  or a path of the machine that it ran on;
+- it is small.
+"""
+
+import json
+import pathlib
+import re
+
+import matplotlib
+import pytest
+import tensorflow as tf
+
+ROOT = pathlib.Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / 'colab').glob('*.ipynb'))
+MAX_BYTES = 1_000_000
+
+# What to put in the place of patterns. The first one must occur.
+NUM_STEPS = r'^num_steps = [\d_]+$'
+SETTINGS = {
+  NUM_STEPS: 'num_steps = 4',
+  r'\b10_000\b': '100',
+  r'\brange\(\d+\)': 'range(2)',
+  r'\bjit_compile=True\b': 'jit_compile=False',
+}
+
+
+def read(path: pathlib.Path) -> list[dict]:
+  """The cells of a notebook."""
+  return json.loads(path.read_text('utf-8'))['cells']
+
+
+def sources(cells: list[dict]) -> list[str]:
+  """The text of each code cell."""
+  return [''.join(c['source']) for c in cells if c['cell_type'] == 'code']
+
+
+def without_magics(source: str) -> str:
+  """Puts `pass` in the place of lines that only IPython understands."""
+  return re.sub(r'^([ \t]*)%.*$', r'\1pass', source, flags=re.MULTILINE)
+
+
+def shrink(source: list[str]) -> list[str]:
+  """The code of cells with few steps and draws, and without XLA."""
+  if not any(re.search(NUM_STEPS, text, re.MULTILINE) for text in source):
+    raise ValueError('`num_steps` expected to be assigned a number.')
+  for pattern, replacement in SETTINGS.items():
+    source = [
+      re.sub(pattern, replacement, text, flags=re.MULTILINE) for text in source
+    ]
+  return source
+
+
+def test_notebooks_exist():
+  assert NOTEBOOKS
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  # Set for what is imported now, and chosen again for what has been.
+  monkeypatch.setenv('MPLBACKEND', 'Agg')
+  matplotlib.use('Agg')
+  function = tf.function
+
+  def function_without_xla(*args, jit_compile=None, **kwargs):
+    del jit_compile
+    return function(*args, **kwargs)
+
+  monkeypatch.setattr(tf, 'function', function_without_xla)
+  code = shrink(list(map(without_magics, sources(read(path)))))
+  namespace = {'__name__': path.stem}
+  num_run = 0
+  try:
+    for i, text in enumerate(code):
+      # From a file, which tracebacks quote.
+      cell = tmp_path / f'{path.stem}_{i}.py'
+      cell.write_text(text, 'utf-8')
+      exec(compile(text, cell, 'exec'), namespace)
+      num_run += 1
+  finally:
+    matplotlib.pyplot.close('all')
+  assert num_run == len(code) > 0
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_stored_as_it_ran(path):
+  assert path.stat().st_size < MAX_BYTES
+  cells = read(path)
+  code = [c for c in cells if c['cell_type'] == 'code']
+  assert [c['execution_count'] for c in code] == list(range(1, len(code) + 1))
+  outputs = [output for c in code for output in c['outputs']]
+  assert all(output['output_type'] != 'error' for output in outputs)
+  assert all(output.get('name') != 'stderr' for output in outputs)
+  pictures = [
+    output['data'].pop('image/png')
+    for output in outputs
+    if 'image/png' in output.get('data', {})
+  ]
+  assert pictures
+  # What is left has no encoded pictures, in which any letters may follow.
+  text = json.dumps(cells)
+  for folder in ('/home', '/root', '/tmp', '/work'):
+    assert folder not in text
+
+
+def test_lines_for_ipython_are_left_out():
+  source = 'if x:\n  %pip install -q y\n%matplotlib inline\ny = 5 % 3'
+  assert without_magics(source) == 'if x:\n  pass\npass\ny = 5 % 3'
+
+
+def test_steps_are_few():
+  assert shrink(['a = 1\nnum_steps = 5_000']) == ['a = 1\nnum_steps = 4']
+  with pytest.raises(ValueError, match='num_steps'):
+    shrink(['steps = 5_000'])
