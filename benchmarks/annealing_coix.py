@@ -5,7 +5,8 @@
 The programs are written as coix's own example of this experiment has them: a
 target, a forward and a reverse kernel of an index, combined by
 `coix.algo.nvi_rkl` in a rolled loop. The model is that of
-`tfp_nvi.experiments.annealing`: the same path, networks and initial values.
+`tfp_nvi.experiments.annealing`: the same path and networks. Hidden layers start
+uniform, not spread evenly, which a step takes as long for.
 The training step is coix's own, which `coix.util.train` gives to the function
 that is to compile it.
 
