@@ -208,6 +208,14 @@ class NestedDivergence:
     self._weighted = weighted
     self._level_by_level = level_by_level
     self._variables = weakref.WeakKeyDictionary()
+    name = getattr(
+      csiszar_function, '__name__', type(csiszar_function).__name__
+    )
+    # For checkpoints, to tell one training from another.
+    self.description = (
+      f'{name}, {sides}, reparameterize={reparameterize}, '
+      f'baseline={baseline}, weighted={weighted}'
+    )
 
   def __call__(self, sampler, num_particles, seed):
     """Estimates the objective.
@@ -612,10 +620,11 @@ class SequenceBound:
   ```
   """
 
-  def __init__(self, loss_fn, log_forward_fn, reparameterize, resample):
+  def __init__(self, name, loss_fn, log_forward_fn, reparameterize, resample):
     """Initializes the objective.
 
     Args:
+      name: Python `str`.
       loss_fn: Python callable from the final log weights, of shape
         `[num_particles] + batch`, to a loss of shape `batch` and a surrogate of
         the same shape.
@@ -624,6 +633,7 @@ class SequenceBound:
       reparameterize: Python `bool`: whether states are differentiable.
       resample: Python `bool`: whether to resample as the sampler does.
     """
+    self.description = name
     self._loss_fn = loss_fn
     self._log_forward_fn = log_forward_fn
     self._reparameterize = reparameterize
@@ -687,6 +697,7 @@ def svi():
     return loss, loss
 
   return SequenceBound(
+    'svi',
     loss_fn,
     lambda move: move.log_forward - move.score + tf.stop_gradient(move.score),
     reparameterize=True,
@@ -717,6 +728,7 @@ def iwae():
   ```
   """
   return SequenceBound(
+    'iwae',
     _negative_log_normalizer,
     lambda move: move.log_forward,
     reparameterize=True,
@@ -748,6 +760,7 @@ def vsmc():
   ```
   """
   return SequenceBound(
+    'vsmc',
     _negative_log_normalizer,
     lambda move: move.log_forward,
     reparameterize=True,
@@ -778,6 +791,7 @@ def rws():
   ```
   """
   return SequenceBound(
+    'rws',
     _negative_log_normalizer,
     # The weight has minus this log density; its gradient is to have plus.
     lambda move: 2.0 * tf.stop_gradient(move.log_forward) - move.log_forward,

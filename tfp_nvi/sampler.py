@@ -216,12 +216,14 @@ class DistributionProposal(tf.Module):
     self, num_particles, batch_shape, seed, densities, reparameterize=True
   ):
     """Proposes states of the first level."""
-    value = self.draw(num_particles, batch_shape, seed)
+    # What bijectors remember of a value that they made would hide from the tape
+    # how its density depends on it; they know nothing of a copy.
+    value = _copy(self.draw(num_particles, batch_shape, seed))
     kinds = tf.nest.flatten(self._distribution.reparameterization_type)
     reparameterize = reparameterize and all(
       kind == tfd.FULLY_REPARAMETERIZED for kind in kinds
     )
-    state = densities.inverse(value)
+    state = _copy(densities.inverse(value))
     fixed = tf.nest.map_structure(tf.stop_gradient, state)
     if not reparameterize:
       state = fixed
@@ -415,6 +417,10 @@ def _broadcasts_to(shape, other):
     return tf.broadcast_static_shape(shape, other) == other
   except ValueError:
     return False
+
+
+def _copy(structure):
+  return tf.nest.map_structure(tf.identity, structure)
 
 
 def _stop_gradient(structure):

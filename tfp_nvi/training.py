@@ -8,6 +8,7 @@ takes, and whether or not it was stopped and resumed in between.
 """
 
 import collections
+import inspect
 import json
 import os
 import time
@@ -109,7 +110,15 @@ class _Checkpoints:
     if latest is None:
       return 0, []
     step = int(latest.rsplit('-', 1)[-1])
-    with np.load(self._path(step)) as saved:
+    try:
+      saved = np.load(self._path(step))
+    except OSError as e:
+      raise ValueError(
+        f'`checkpoint_dir` {self._directory!r} must have the history of its '
+        f'latest checkpoint; {self._path(step)!r} cannot be read '
+        f'({e.strerror}).'
+      ) from e
+    with saved:
       arguments = json.loads(str(saved['arguments']))
       if arguments != self._arguments:
         raise ValueError(
@@ -327,8 +336,28 @@ def fit(
       'numbers; got None.'
     )
   seed = randomness.as_seed(seed)
+  if not hasattr(sampler, 'start'):
+    raise TypeError(f'`sampler` must be a NestedSampler; got {sampler!r}.')
+  if not callable(objective) or inspect.isfunction(objective):
+    raise TypeError(
+      '`objective` must be an objective, such as tfp_nvi.reverse_kl(); got '
+      f'{objective!r}.'
+    )
   if optimizer is None:
     optimizer = tf_keras.optimizers.Adam(1e-3)
+  if not hasattr(optimizer, 'apply_gradients'):
+    raise TypeError(
+      '`optimizer` must have `apply_gradients`, as tf_keras.optimizers.Adam() '
+      f'has; got {optimizer!r}.'
+    )
+  if checkpoint_dir is not None and not hasattr(optimizer, 'build'):
+    raise ValueError(
+      '`optimizer` must have `build` with `checkpoint_dir`, as those of '
+      'tf_keras.optimizers have, so that its state exists before it is saved; '
+      f'got {type(optimizer).__name__}.'
+    )
+  if callback_fn is not None and not callable(callback_fn):
+    raise TypeError(f'`callback_fn` must be callable; got {callback_fn!r}.')
   if checkpoint_dir is not None:
     try:
       os.makedirs(checkpoint_dir, exist_ok=True)
@@ -356,6 +385,7 @@ def fit(
     arguments = {
       'seed': seed.numpy().tolist(),
       'num_particles': num_particles,
+      'objective': getattr(objective, 'description', type(objective).__name__),
       'shapes': [v.shape.as_list() for v in watched],
     }
     checkpoints = _Checkpoints(checkpoint_dir, arguments, optimizer, watched)

@@ -557,6 +557,9 @@ class KernelPair(Transition):
     forward = self._kernel('forward_fn', self._forward_fn, level, previous)
     with randomness.portable_sampling():
       state = forward.sample(seed=noise)
+    # What bijectors remember of a value that they made would hide from the tape
+    # how its density depends on it; they know nothing of a copy.
+    state = tf.nest.map_structure(tf.identity, state)
     check_same_states('`forward_fn`', state, previous)
     is_reparameterized = all(
       kind == tfd.FULLY_REPARAMETERIZED

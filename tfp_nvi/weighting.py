@@ -103,7 +103,14 @@ def log_normalizer(log_weights):
   """
   log_weights = tf.convert_to_tensor(log_weights)
   num_particles = tf.cast(tf.shape(log_weights)[0], log_weights.dtype)
-  return _reduce(tf.reduce_logsumexp, log_weights) - tf.math.log(num_particles)
+  # Where every weight is zero the gradient is zero, not NaN.
+  is_zero = tf.reduce_all(tf.equal(log_weights, -float('inf')), axis=0)
+  log_total = _reduce(
+    tf.reduce_logsumexp,
+    tf.where(is_zero, tf.zeros_like(log_weights), log_weights),
+  )
+  log_mean = log_total - tf.math.log(num_particles)
+  return tf.where(is_zero, tf.constant(-float('inf'), log_mean.dtype), log_mean)
 
 
 def normalize_weights(log_weights):
