@@ -115,6 +115,56 @@ def test_checkpoint_of_other_arguments_is_an_error(tmp_path):
     _fit(_sampler(batch_shape=[2]), 4, checkpoint_dir=directory)
 
 
+def test_checkpoint_of_another_objective_is_an_error(tmp_path):
+  directory = str(tmp_path)
+  arguments = dict(
+    num_particles=4, num_steps=2, seed=1, progress=False, jit_compile=False
+  )
+  nvi.fit(_sampler(), nvi.reverse_kl(), checkpoint_dir=directory, **arguments)
+  for objective in (nvi.forward_kl(), nvi.svi()):
+    with pytest.raises(ValueError, match='`checkpoint_dir`.*other arguments'):
+      nvi.fit(_sampler(), objective, checkpoint_dir=directory, **arguments)
+  for path in tmp_path.glob('history-*'):
+    path.unlink()
+  with pytest.raises(ValueError, match='`checkpoint_dir`.*history'):
+    nvi.fit(_sampler(), nvi.reverse_kl(), checkpoint_dir=directory, **arguments)
+
+
+@pytest.mark.parametrize(
+  'name, value, error',
+  [
+    ('sampler', 3, TypeError),
+    ('objective', nvi.reverse_kl, TypeError),
+    ('objective', 'reverse_kl', TypeError),
+    ('optimizer', 'adam', TypeError),
+    ('callback_fn', 3, TypeError),
+  ],
+)
+def test_bad_arguments_of_fit(name, value, error):
+  arguments = dict(
+    sampler=_sampler(),
+    objective=nvi.reverse_kl(),
+    num_particles=4,
+    num_steps=2,
+    progress=False,
+  )
+  with pytest.raises(error, match=f'`{name}` must'):
+    nvi.fit(**{**arguments, name: value})
+
+
+def test_optimizers_whose_state_comes_late_have_no_checkpoints(tmp_path):
+  with pytest.raises(ValueError, match='`optimizer` must have `build`'):
+    nvi.fit(
+      _sampler(),
+      nvi.reverse_kl(),
+      4,
+      2,
+      optimizer=tf_keras.optimizers.legacy.Adam(),
+      seed=1,
+      checkpoint_dir=str(tmp_path),
+    )
+
+
 def test_checkpoint_folder_that_cannot_be_written_is_an_error(tmp_path):
   path = tmp_path / 'file'
   path.write_text('')
