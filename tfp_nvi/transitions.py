@@ -161,9 +161,10 @@ def _check_continuous(densities, what):
   """Raises an error if a state has parts that are discrete."""
   # TFP's densities over counts have floating point dtypes.
   if densities.is_discrete:
+    dtypes = {tf.as_dtype(d).name for d in tf.nest.flatten(densities.dtype)}
     raise ValueError(
-      f'{what} need `densities` over real states; got discrete ones, of '
-      f'dtype {tf.nest.map_structure(str, densities.dtype)}.'
+      f'{what} need `densities` over real states; got discrete ones, of dtype '
+      f'{sorted(dtypes)}.'
     )
 
 
