@@ -568,6 +568,34 @@ def test_parts_of_different_batch_shapes():
     nvi.GeometricPath(joint, joint, 3)
 
 
+def test_discrete_densities():
+  mixture = tfd.MixtureSameFamily(
+    tfd.Categorical([0.0, 0.0]), tfd.Normal([0.0, 1.0], 1.0)
+  )
+  for initial, target, is_discrete in (
+    (tfd.Poisson(0.3), tfd.Poisson(0.2), True),
+    (tfd.Categorical([0.0, 0.0]), tfd.Categorical([0.0, 1.0]), True),
+    (INITIAL, tfd.Poisson(0.2), True),
+    (INITIAL, mixture, False),
+    (INITIAL, lambda x: -(x**2), False),
+    (tfd.Gamma(2.0, 2.0), tfd.Gamma(3.0, 2.0), False),
+  ):
+    assert nvi.GeometricPath(initial, target, 2).is_discrete == is_discrete
+  joint = tfd.JointDistributionNamed(
+    dict(a=tfd.Poisson(0.3), b=tfd.Normal(0.0, 1.0))
+  )
+  with pytest.raises(ValueError, match='`target` must have an event-space bij'):
+    nvi.GeometricPath(joint, joint, 2)
+
+
+def test_arguments_of_another_kind():
+  with pytest.raises(TypeError, match='`event_space_bijector` must be.*got 3'):
+    nvi.GeometricPath(INITIAL, INITIAL, 2, event_space_bijector=3)
+  for densities in (INITIAL, None, 3):
+    with pytest.raises(TypeError, match='`densities` must be a list of densit'):
+      nvi.ExplicitDensities(densities)
+
+
 @pytest.mark.parametrize('target', [None, 3.0, 'normal', [INITIAL]], ids=repr)
 def test_not_a_density(target):
   with pytest.raises(TypeError, match='`target` must be a tfd.Distribution'):

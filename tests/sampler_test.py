@@ -1274,6 +1274,14 @@ def test_bad_particle_counts(count):
       call()
 
 
+def test_particle_counts_of_numpy():
+  count = np.int64(3)
+  sampler = scalar_sampler()
+  outer = scalar_sampler(initial_proposal=nvi.NestedProposal(sampler, count))
+  for s in (sampler, outer):
+    assert s.sample(count, seed=1).log_weights.shape == [3]
+
+
 def test_bad_seed():
   with pytest.raises(ValueError, match='`seed` must be'):
     scalar_sampler().sample(3, seed=1.5)
@@ -1430,7 +1438,30 @@ def test_nan_of_a_nested_proposal_is_not_silent(jit_compile):
     ),
     (
       dict(resample_fn=lambda *args, seed: tf.zeros([3], tf.int32)),
-      '`resample_fn` must .*shape',
+      r'`resample_fn` must return integers of shape \[4\].* of shape \[3\]',
+    ),
+    (
+      dict(
+        resample_fn=lambda *args, seed: tf.zeros([3], tf.int32),
+        resample_criterion_fn=nvi.ess_below(1.0),
+      ),
+      r'`resample_fn` must return integers of shape \[4\].* of shape \[3\]',
+    ),
+    (
+      dict(resample_fn=lambda *args, seed: None),
+      '`resample_fn` must return .*it returned None',
+    ),
+    (
+      dict(resample_criterion_fn=lambda particles: None),
+      '`resample_criterion_fn` must return .*it returned None',
+    ),
+    (
+      dict(rejection_log_threshold_fn=lambda log_weights: None),
+      '`rejection_log_threshold_fn` must return .*it returned None',
+    ),
+    (
+      dict(rejection_log_threshold_fn=lambda log_weights: float('nan')),
+      'log weights have become NaN',
     ),
     (
       dict(resample_criterion_fn=lambda particles: particles.log_weights > 0),
@@ -1447,7 +1478,7 @@ def test_nan_of_a_nested_proposal_is_not_silent(jit_compile):
   ],
 )
 def test_functions_that_return_something_else(arguments, match):
-  with pytest.raises(ValueError, match=match):
+  with pytest.raises((TypeError, ValueError), match=match):
     scalar_sampler(**arguments).sample(4, seed=1, jit_compile=False)
 
 

@@ -851,6 +851,42 @@ def test_states_that_are_not_real(make):
     make(path)
 
 
+def bind_bijector(densities):
+  nvi.BijectorTransition(tfb.Shift(1.0)).bind(densities)
+
+
+def bind_composition(densities):
+  nvi.Composition([nvi.BijectorTransition(tfb.Shift(1.0))]).bind(densities)
+
+
+@pytest.mark.parametrize(
+  'make',
+  [
+    nvi.GaussianTransitions,
+    nvi.PlanarTransitions,
+    bind_bijector,
+    bind_composition,
+  ],
+)
+@pytest.mark.parametrize(
+  'discrete',
+  [
+    tfd.Poisson(0.3),
+    tfd.Sample(tfd.Poisson(0.3), 2),
+    tfd.OneHotCategorical([0.0, 0.0], dtype=tf.float32),
+    tfd.QuantizedDistribution(tfd.Normal(0.0, 1.0)),
+  ],
+  ids=lambda d: d.name,
+)
+def test_discrete_states_of_a_floating_point_dtype(make, discrete):
+  for densities in (
+    nvi.GeometricPath(discrete, discrete, 2),
+    nvi.ExplicitDensities([discrete, discrete]),
+  ):
+    with pytest.raises(ValueError, match='need `densities` over real states'):
+      make(densities)
+
+
 @pytest.mark.parametrize(
   'forward_fn, reverse_fn, match',
   [

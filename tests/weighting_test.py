@@ -623,6 +623,21 @@ def test_rejection_control_does_not_hide_nan():
   assert not np.any(np.isnan(controlled[1:]))
 
 
+@pytest.mark.parametrize('jit_compile', [False, True])
+def test_a_threshold_that_is_nan_does_not_reject(jit_compile):
+
+  @tf.function(jit_compile=jit_compile)
+  def control(log_threshold):
+    return nvi.rejection_control(
+      tf.constant([-np.inf, 0.0, np.inf], tf.float64), log_threshold, seed=1
+    )
+
+  nan = control(tf.constant(np.nan, tf.float64))
+  np.testing.assert_array_equal(nan, [-np.inf, np.nan, np.nan])
+  infinite = control(tf.constant(np.inf, tf.float64))
+  np.testing.assert_array_equal(infinite[:2], [-np.inf, -np.inf])
+
+
 # Policies.
 
 
@@ -651,4 +666,10 @@ def test_policies():
 @pytest.mark.parametrize('threshold', [-0.1, 1.1, float('nan')])
 def test_bad_threshold(threshold):
   with pytest.raises(ValueError, match='`threshold` must be between 0 and 1'):
+    nvi.ess_below(threshold)
+
+
+@pytest.mark.parametrize('threshold', ['a', None, [0.5, 0.6]], ids=repr)
+def test_threshold_that_is_not_a_number(threshold):
+  with pytest.raises(TypeError, match='`threshold` must be a Python float'):
     nvi.ess_below(threshold)

@@ -19,6 +19,7 @@ inverse(x)            the other way round
 check(values, name, batch_shape)  raises an error if values that an argument of
                       this name draws are not what densities are over
 is_rollable           whether `level` may be a Tensor
+is_discrete           whether a part of the space is, whatever its dtype
 ```
 
 A sampler calls `evaluate` once for each particle and level, and keeps the terms
@@ -30,6 +31,7 @@ Densities over constrained supports are transformed to the real space by their
 event-space bijector, Jacobian included, and samples are mapped back.
 """
 
+import collections.abc
 import functools
 
 import numpy as np
@@ -214,7 +216,13 @@ class _StateSpace:
     for other_name, other in described[:-1]:
       self._check_same(name, shape, dtype, other_name, other)
     if event_space_bijector is None:
-      event_space_bijector = _default_bijector(reference)
+      event_space_bijector = _default_bijector(name, reference)
+    elif not isinstance(event_space_bijector, tfb.Bijector):
+      raise TypeError(
+        '`event_space_bijector` must be a tfb.Bijector or None; got '
+        f'{event_space_bijector!r}.'
+      )
+    self.is_discrete = any(_is_discrete(d) for _, d in described)
     self.bijector = event_space_bijector
     self.constrained_event_shape = shape
     self.dtype = dtype
@@ -266,14 +274,59 @@ class _StateSpace:
     return self.bijector.forward_log_det_jacobian(state, self.event_ndims)
 
 
-def _default_bijector(density):
-  """The event-space bijector of a density; `None` for the identity."""
+def _tfp_bijector(density):
+  """The event-space bijector that TFP knows of, or `None`.
+
+  Raises:
+    AttributeError: If there is none for a part of a density that has parts.
+  """
   get = getattr(density, 'experimental_default_event_space_bijector', None)
   try:
-    bijector = get() if get is not None else None
+    return get() if get is not None else None
   except NotImplementedError:
-    bijector = None
+    return None
+
+
+def _default_bijector(name, density):
+  """The event-space bijector of a density; `None` for the identity."""
+  try:
+    bijector = _tfp_bijector(density)
+  except AttributeError as e:
+    raise ValueError(
+      f'`{name}` must have an event-space bijector for each of its parts, '
+      'which TFP has for neither discrete parts nor mixtures, or '
+      f'`event_space_bijector` must be given; got {density!r}.'
+    ) from e
   return None if isinstance(bijector, tfb.Identity) else bijector
+
+
+def _is_discrete(density):
+  """Whether a part of what a density is over is discrete.
+
+  Where the dtype does not say so draws do, as far as they are known: in eager
+  mode. TFP has no event-space bijector for what is discrete, but for mixtures
+  of densities over real spaces neither.
+  """
+  if any(
+    not tf.as_dtype(dtype).is_floating
+    for dtype in tf.nest.flatten(density.dtype)
+  ):
+    return True
+  try:
+    if _tfp_bijector(density) is not None:
+      return False
+  except AttributeError:
+    pass
+  if not (is_sampleable(density) and tf.executing_eagerly()):
+    return False
+  try:
+    values = _sample(density, [NUM_PROBES], randomness.as_seed(0))
+  except NotImplementedError:
+    return False
+  return any(
+    bool(tf.reduce_all(tf.equal(x, tf.round(x))))
+    for x in tf.nest.flatten(values)
+  )
 
 
 def _has_nan(x):
@@ -374,6 +427,7 @@ class _Densities(tf.Module):
         f'{batch_shape_of_all.as_list()}; got {batch_shape}.'
       ) from e
     self._has_variables = False
+    self.is_discrete = self._space.is_discrete
     if is_sampleable(self.initial):
       self.check(
         draw(
@@ -717,11 +771,17 @@ class ExplicitDensities(_Densities):
       name: Python `str` name of this module.
 
     Raises:
-      TypeError: If an element is not a density.
+      TypeError: If an element is not a density, or this no list of such.
       ValueError: If there are fewer than two, they are not over the same space,
         batch shapes do not broadcast, or one does not return one log density
         for each particle and batch member.
     """
+    if isinstance(densities, tfd.Distribution) or not isinstance(
+      densities, collections.abc.Iterable
+    ):
+      raise TypeError(
+        f'`densities` must be a list of densities; got {densities!r}.'
+      )
     densities = list(densities)
     if len(densities) < 2:
       raise ValueError(

@@ -21,6 +21,7 @@ number; unlike ones, in a list, are unrolled.
 import collections
 import functools
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -293,9 +294,8 @@ class NestedProposal(tf.Module):
     super().__init__(name=name)
     if not isinstance(sampler, NestedSampler):
       raise TypeError(f'`sampler` must be a NestedSampler; got {sampler!r}.')
-    _check_count('num_particles', num_particles)
+    self._num_particles = _as_count('num_particles', num_particles)
     self._sampler = sampler
-    self._num_particles = num_particles
     self.batch_shape = sampler.batch_shape
 
   def _run(self, num_particles, batch_shape, seed):
@@ -305,17 +305,12 @@ class NestedProposal(tf.Module):
       self._num_particles, run_seed, [num_particles] + batch_shape
     ).particles
 
-    def index_fn(log_probs, event_size, sample_shape, seed):
-      del event_size
-      return weighting.resample_systematic(
-        log_probs, 1, sample_shape, seed=seed
-      )
-
     picked, log_normalizer = weighting.resample(
       particles._replace(log_weights=()),
       particles.log_weights,
-      index_fn,
+      weighting.resample_systematic,
       pick_seed,
+      num_draws=1,
     )
     picked = tf.nest.map_structure(lambda x: x[0], picked)
     return picked, log_normalizer[0]
@@ -361,10 +356,15 @@ class NestedProposal(tf.Module):
     )
 
 
-def _check_count(name, value):
-  """Raises an error if a count is not a positive Python int."""
-  if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+def _as_count(name, value):
+  """A Python int; raises an error if a count is not a positive one."""
+  if (
+    isinstance(value, bool)
+    or not isinstance(value, (int, np.integer))
+    or value < 1
+  ):
     raise ValueError(f'`{name}` must be a positive Python int; got {value!r}.')
+  return int(value)
 
 
 def _check_densities(densities):
@@ -590,7 +590,13 @@ class NestedSampler(tf.Module):
         return particles
       where = None
     else:
-      where = tf.convert_to_tensor(criterion)
+      try:
+        where = tf.convert_to_tensor(criterion)
+      except (TypeError, ValueError) as e:
+        raise TypeError(
+          '`resample_criterion_fn` must return a Python bool or a bool Tensor; '
+          f'it returned {criterion!r}.'
+        ) from e
       batch_shape = particles.log_weights.shape[1:]
       if where.dtype != tf.bool or where.shape not in (
         batch_shape,
@@ -615,9 +621,14 @@ class NestedSampler(tf.Module):
 
   def _rejection_log_threshold(self, log_weights):
     """The threshold, of a shape that broadcasts."""
-    log_threshold = tf.convert_to_tensor(
-      self._rejection_log_threshold_fn(log_weights)
-    )
+    log_threshold = self._rejection_log_threshold_fn(log_weights)
+    try:
+      log_threshold = tf.convert_to_tensor(log_threshold)
+    except (TypeError, ValueError) as e:
+      raise TypeError(
+        '`rejection_log_threshold_fn` must return a Tensor; it returned '
+        f'{log_threshold!r}.'
+      ) from e
     batch_shape = log_weights.shape[1:]
     if not _broadcasts_to(log_threshold.shape, batch_shape):
       raise ValueError(
@@ -945,7 +956,7 @@ class NestedSampler(tf.Module):
     )
 
   def _call_compiled(self, method, num_particles, seed, jit_compile):
-    _check_count('num_particles', num_particles)
+    num_particles = _as_count('num_particles', num_particles)
     seed = randomness.as_seed(seed)
     fn = functools.partial(getattr(self, method), num_particles)
     if not tf.config.functions_run_eagerly():

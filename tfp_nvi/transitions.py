@@ -154,6 +154,18 @@ def _check_real(densities, what):
       f'{what} need `densities` whose states have one floating point dtype; '
       f'got {sorted(dtypes)}.'
     )
+  _check_continuous(densities, what)
+
+
+def _check_continuous(densities, what):
+  """Raises an error if a state has parts that are discrete."""
+  # TFP's densities over counts have floating point dtypes.
+  if densities.is_discrete:
+    dtypes = {tf.as_dtype(d).name for d in tf.nest.flatten(densities.dtype)}
+    raise ValueError(
+      f'{what} need `densities` over real states; got discrete ones, of dtype '
+      f'{sorted(dtypes)}.'
+    )
 
 
 def _check_positive(name, value):
@@ -648,6 +660,7 @@ class BijectorTransition(Transition):
 
   def bind(self, densities):
     """Takes from the densities how many event dimensions states have."""
+    _check_continuous(densities, 'Bijectors')
     self._event_ndims = tf.nest.map_structure(
       lambda s: tf.TensorShape(s).rank, densities.event_shape
     )

@@ -443,7 +443,9 @@ def _gather_ancestors(values, indices):
   return tf.gather_nd(values, tf.stack([indices] + positions[1:], axis=-1))
 
 
-def resample(particles, log_weights, resample_fn, seed, where=None):
+def resample(
+  particles, log_weights, resample_fn, seed, where=None, num_draws=None
+):
   """Resamples particles; the weights all become the mean weight.
 
   Args:
@@ -457,12 +459,15 @@ def resample(particles, log_weights, resample_fn, seed, where=None):
     where: Optional bool `Tensor` of shape `batch`: which batch members to
       resample. The others stay as they are.
       Default value: `None` (i.e., all).
+    num_draws: Python `int`: how many particles to draw, without `where`.
+      Default value: `None` (i.e., as many as there are).
 
   Returns:
-    particles: As `particles`.
-    log_weights: As `log_weights`.
+    particles: As `particles`, but for the number.
+    log_weights: As `log_weights`, but for the number.
 
   Raises:
+    TypeError: If `resample_fn` does not return a `Tensor`.
     ValueError: If `resample_fn` returns something else than it should.
 
   ```python
@@ -494,18 +499,24 @@ def resample(particles, log_weights, resample_fn, seed, where=None):
   )
   log_total = tf.math.log(_reduce(tf.reduce_sum, tf.exp(relative)))
   log_mean = maximum + log_total - np.log(num_particles)
+  if num_draws is None:
+    num_draws = num_particles
   with randomness.portable_sampling():
-    indices = tf.convert_to_tensor(
-      resample_fn(relative - log_total, num_particles, (), seed=seed)
-    )
-  batch_shape = log_weights.shape[1:]
-  if not indices.dtype.is_integer or indices.shape[1:] != batch_shape:
+    indices = resample_fn(relative - log_total, num_draws, (), seed=seed)
+  try:
+    indices = tf.convert_to_tensor(indices)
+  except (TypeError, ValueError) as e:
+    raise TypeError(
+      f'`resample_fn` must return integers; it returned {indices!r}.'
+    ) from e
+  shape = [num_draws] + log_weights.shape[1:].as_list()
+  if not indices.dtype.is_integer or indices.shape != shape:
     raise ValueError(
-      '`resample_fn` must return integers of shape [num_particles] + '
-      f'{batch_shape.as_list()}; it returned {indices.dtype.name} of shape '
+      f'`resample_fn` must return integers of shape {shape}, one for each '
+      f'particle; it returned {indices.dtype.name} of shape '
       f'{indices.shape.as_list()}.'
     )
-  resampled_log_weights = tf.broadcast_to(log_mean, log_weights.shape)
+  resampled_log_weights = tf.broadcast_to(log_mean, shape)
   if where is not None:
     identity = tf.reshape(
       tf.range(num_particles), [-1] + [1] * (log_weights.shape.rank - 1)
@@ -527,7 +538,8 @@ def rejection_control(log_weights, log_threshold, seed):
   Args:
     log_weights: float `Tensor` of shape `[num_particles] + batch`.
     log_threshold: float `Tensor` that broadcasts against `batch`: the logarithm
-      of `c`. It may depend on the weights.
+      of `c`. It may depend on the weights. Where it is NaN, so are the weights
+      but those that are zero.
     seed: Stateless seed.
 
   Returns:
@@ -559,15 +571,21 @@ def rejection_control(log_weights, log_threshold, seed):
       log_weights.shape, randomness.as_seed(seed), dtype=log_weights.dtype
     )
   )
+  negative_infinity = tf.constant(-float('inf'), log_weights.dtype)
   # Written without the difference of the two, which is NaN where both are -inf.
   is_kept = tf.logical_or(
     log_uniform + log_threshold < log_weights, tf.math.is_nan(log_weights)
   )
-  return tf.where(
-    is_kept,
-    tf.maximum(log_weights, log_threshold),
-    tf.constant(-float('inf'), log_weights.dtype),
+  controlled = tf.where(
+    is_kept, tf.maximum(log_weights, log_threshold), negative_infinity
   )
+  # What is rejected by nobody knows which threshold must be seen to be unknown;
+  # but a weight of zero is zero by any.
+  is_unknown = tf.logical_and(
+    tf.math.is_nan(log_threshold),
+    tf.not_equal(log_weights, negative_infinity),
+  )
+  return tf.where(is_unknown, log_threshold, controlled)
 
 
 def never(weighted_particles):
@@ -623,7 +641,8 @@ def ess_below(threshold=0.5):
       `Tensor` of shape `batch`.
 
   Raises:
-    ValueError: If `threshold` is not between 0 and 1.
+    TypeError: If `threshold` is not a number.
+    ValueError: If it is not between 0 and 1.
 
   ```python
   import tfp_nvi as nvi
@@ -632,7 +651,13 @@ def ess_below(threshold=0.5):
   assert criterion(nvi.WeightedParticles([1.0, 2.0], [0.0, 3.0]))
   ```
   """
-  if not 0.0 <= threshold <= 1.0:
+  try:
+    is_share = bool(0.0 <= threshold <= 1.0)
+  except (TypeError, ValueError) as e:
+    raise TypeError(
+      f'`threshold` must be a Python float; got {threshold!r}.'
+    ) from e
+  if not is_share:
     raise ValueError(f'`threshold` must be between 0 and 1; got {threshold}.')
 
   def criterion(weighted_particles):
