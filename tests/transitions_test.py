@@ -801,6 +801,11 @@ def normal_around(x):
       ValueError,
       '`num_layers` must be positive; got 0',
     ),
+    (
+      lambda: nvi.PlanarTransitions(make_path(), scale='a'),
+      TypeError,
+      "`scale` must be a positive Python float; got 'a'",
+    ),
     (lambda: nvi.Composition([]), ValueError, '`transitions` must not be emp'),
     (
       lambda: nvi.Composition([hamiltonian]),
@@ -849,6 +854,58 @@ def test_states_that_are_not_real(make):
   path = nvi.GeometricPath(categorical, categorical, 2)
   with pytest.raises(ValueError, match='one floating point dtype; got .*int32'):
     make(path)
+
+
+@pytest.mark.parametrize(
+  'hidden_units, error',
+  [
+    (50, TypeError),
+    ('ab', TypeError),
+    (None, TypeError),
+    ([5.5], TypeError),
+    (['a'], TypeError),
+    ([0], ValueError),
+    ([4, -3], ValueError),
+  ],
+  ids=repr,
+)
+def test_bad_hidden_units(hidden_units, error):
+  with pytest.raises(error, match='`hidden_units.* must be'):
+    nvi.GaussianTransitions(make_path(), hidden_units)
+
+
+@pytest.mark.parametrize(
+  'make',
+  [
+    nvi.GaussianTransitions,
+    nvi.PlanarTransitions,
+    lambda path, batch_shape=(): nvi.GeometricPath(
+      path.initial, path.initial, 2, batch_shape=batch_shape
+    ),
+  ],
+)
+@pytest.mark.parametrize('shape', ['a', None, [-1], [2.5], [None]], ids=repr)
+def test_bad_batch_shape(make, shape):
+  with pytest.raises((TypeError, ValueError), match='`batch_shape` must be'):
+    make(make_path(), batch_shape=shape)
+
+
+@pytest.mark.parametrize(
+  'make', [nvi.GaussianTransitions, nvi.PlanarTransitions]
+)
+def test_densities_of_another_kind(make):
+  for densities in (None, [1, 2], tfd.Normal(0.0, 1.0)):
+    with pytest.raises(TypeError, match='`densities` must be a sequence of de'):
+      make(densities)
+  transitions = make(make_path())
+  transitions.bind(make_path())
+  for loc in (double([0.0, 0.0, 0.0]), tf.zeros([2])):
+    normal = tfd.MultivariateNormalDiag(loc, tf.ones_like(loc))
+    other = nvi.GeometricPath(normal, normal, 4)
+    with pytest.raises(ValueError, match='must be bound to `densities` over'):
+      transitions.bind(other)
+    with pytest.raises(ValueError, match='must be bound to `densities` over'):
+      nvi.NestedSampler(other, transitions)
 
 
 def bind_bijector(densities):

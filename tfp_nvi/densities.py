@@ -93,6 +93,35 @@ def at_level(parameter, level, rank=None):
   return parameter
 
 
+def check_densities(densities):
+  """Raises an error if something is not a sequence of densities."""
+  if not all(
+    hasattr(densities, name)
+    for name in ('num_densities', 'batch_shape', 'evaluate', 'log_prob')
+  ):
+    raise TypeError(
+      '`densities` must be a sequence of densities, such as a GeometricPath or '
+      f'ExplicitDensities; got {densities!r}.'
+    )
+
+
+def as_batch_shape(batch_shape):
+  """A `TensorShape`; raises an error if an argument is not a known shape."""
+  try:
+    shape = tf.TensorShape(batch_shape)
+  except (TypeError, ValueError) as e:
+    raise type(e)(
+      '`batch_shape` must be a list of non-negative Python ints; got '
+      f'{batch_shape!r}.'
+    ) from e
+  if not shape.is_fully_defined():
+    raise ValueError(
+      '`batch_shape` must be a list of non-negative Python ints; got '
+      f'{batch_shape!r}.'
+    )
+  return shape
+
+
 def _log_prob_fn(density, name):
   """The unnormalized log density of anything a user may pass as one."""
   if isinstance(density, tfd.Distribution):
@@ -412,6 +441,7 @@ class _Densities(tf.Module):
 
   def __init__(self, named_densities, event_space_bijector, batch_shape, name):
     super().__init__(name=name)
+    batch_shape = as_batch_shape(batch_shape)
     self._named_densities = named_densities
     self._densities = [density for _, density in named_densities]
     self._log_prob_fns = [_log_prob_fn(d, n) for n, d in named_densities]
@@ -419,12 +449,12 @@ class _Densities(tf.Module):
     batch_shape_of_all = _broadcast_batch_shapes(named_densities)
     try:
       self._batch_shape = tf.broadcast_static_shape(
-        batch_shape_of_all, tf.TensorShape(batch_shape)
+        batch_shape_of_all, batch_shape
       )
     except ValueError as e:
       raise ValueError(
         '`batch_shape` must broadcast with the batch shape of the densities, '
-        f'{batch_shape_of_all.as_list()}; got {batch_shape}.'
+        f'{batch_shape_of_all.as_list()}; got {batch_shape.as_list()}.'
       ) from e
     self._has_variables = False
     self.is_discrete = self._space.is_discrete

@@ -367,18 +367,6 @@ def _as_count(name, value):
   return int(value)
 
 
-def _check_densities(densities):
-  """Raises an error if something is not a sequence of densities."""
-  if not all(
-    hasattr(densities, name)
-    for name in ('num_densities', 'batch_shape', 'evaluate', 'log_prob')
-  ):
-    raise TypeError(
-      '`densities` must be a sequence of densities, such as a GeometricPath or '
-      f'ExplicitDensities; got {densities!r}.'
-    )
-
-
 def _list_of_transitions(transitions):
   """Transitions as a list; raises an error if that is not what they are."""
   if isinstance(transitions, transitions_lib.Transition):
@@ -498,7 +486,7 @@ class NestedSampler(tf.Module):
         are, the batch shapes do not agree, or there is no initial proposal.
     """
     super().__init__(name=name)
-    _check_densities(densities)
+    densities_lib.check_densities(densities)
     self.densities = densities
     self.transitions = _list_of_transitions(transitions)
     for transition in self.transitions:

@@ -38,6 +38,7 @@ of `Move` say.
 """
 
 import collections
+import collections.abc
 import functools
 
 import numpy as np
@@ -46,7 +47,7 @@ import tensorflow_probability as tfp
 
 from tfp_nvi import randomness
 from tfp_nvi.bijectors import planar
-from tfp_nvi.densities import at_level
+from tfp_nvi.densities import as_batch_shape, at_level, check_densities
 from tfp_nvi.networks import (
   StackedPerceptron,
   particles_first,
@@ -148,6 +149,7 @@ def unflatten_state(vector, event_shape):
 
 def _check_real(densities, what):
   """Raises an error if a state has parts that are not of one float dtype."""
+  check_densities(densities)
   dtypes = {tf.as_dtype(d).name for d in tf.nest.flatten(densities.dtype)}
   if dtypes != {densities.float_dtype.name}:
     raise ValueError(
@@ -166,6 +168,38 @@ def _check_continuous(densities, what):
       f'{what} need `densities` over real states; got discrete ones, of dtype '
       f'{sorted(dtypes)}.'
     )
+
+
+def _check_bound(what, densities, event_shape, dtype):
+  """Raises an error if a transition was made for states of another kind."""
+  _check_real(densities, what)
+
+  # Strings, as TensorFlow wraps the containers among a module's attributes.
+  ours, theirs = (
+    tf.nest.map_structure(lambda s: str(tf.TensorShape(s)), shape)
+    for shape in (event_shape, densities.event_shape)
+  )
+  if ours != theirs or dtype != densities.float_dtype:
+    raise ValueError(
+      f'{what} must be bound to `densities` over states like those they were '
+      f'made for, of event shape {ours} and dtype {dtype.name}; got {theirs} '
+      f'and {densities.float_dtype.name}.'
+    )
+
+
+def _check_hidden_units(hidden_units):
+  """A list of Python ints; raises an error if they are not positive ints."""
+  if isinstance(hidden_units, str) or not isinstance(
+    hidden_units, collections.abc.Iterable
+  ):
+    raise TypeError(
+      '`hidden_units` must be a list of positive Python ints; got '
+      f'{hidden_units!r}.'
+    )
+  hidden_units = list(hidden_units)
+  for i, units in enumerate(hidden_units):
+    _check_positive(f'hidden_units[{i}]', units)
+  return [int(units) for units in hidden_units]
 
 
 def _check_positive(name, value):
@@ -411,19 +445,22 @@ class GaussianTransitions(Transition):
       name: Python `str` name of this module.
 
     Raises:
-      ValueError: If states are not of one floating point dtype.
+      TypeError: If an argument is not of the kind asked for.
+      ValueError: If states are not real, or not of one floating point dtype, or
+        `hidden_units` are not positive.
     """
     super().__init__(name=name)
     _check_real(densities, 'GaussianTransitions')
+    hidden_units = _check_hidden_units(hidden_units)
     self.num_transitions = densities.num_densities - 1
-    self.batch_shape = tf.TensorShape(batch_shape)
+    self.batch_shape = as_batch_shape(batch_shape)
     self._event_shape = densities.event_shape
     self._dtype = densities.float_dtype
     self._size = _num_values(densities)
     self._forward_network, self._reverse_network = (
       StackedPerceptron(
         self.num_transitions,
-        batch_shape,
+        self.batch_shape.as_list(),
         [self._size, *hidden_units, 2 * self._size],
         dtype=self._dtype,
         seed=s,
@@ -434,6 +471,12 @@ class GaussianTransitions(Transition):
         randomness.split_seed(randomness.as_seed(seed), 2),
         strict=True,
       )
+    )
+
+  def bind(self, densities):
+    """Checks that the densities are over the states it was made for."""
+    _check_bound(
+      'GaussianTransitions', densities, self._event_shape, self._dtype
     )
 
   def draw_noise(self, sample_shape, seed):
@@ -741,18 +784,25 @@ class PlanarTransitions(Transition):
       name: Python `str` name of this module.
 
     Raises:
-      TypeError: If `num_layers` is not an int.
+      TypeError: If an argument is not of the kind asked for.
       ValueError: If `num_layers` or `scale` is not positive, or states are not
-        of one floating point dtype.
+        real, or not of one floating point dtype.
     """
     super().__init__(name=name)
     _check_real(densities, 'PlanarTransitions')
     _check_positive('num_layers', num_layers)
-    if not scale > 0.0:
+    try:
+      is_positive = bool(scale > 0.0)
+    except (TypeError, ValueError) as e:
+      raise TypeError(
+        f'`scale` must be a positive Python float; got {scale!r}.'
+      ) from e
+    if not is_positive:
       raise ValueError(f'`scale` must be positive; got {scale}.')
     self.num_transitions = densities.num_densities - 1
-    self.batch_shape = tf.TensorShape(batch_shape)
+    self.batch_shape = as_batch_shape(batch_shape)
     self._event_shape = densities.event_shape
+    self._dtype = densities.float_dtype
     self._num_layers = num_layers
     size = _num_values(densities)
     dtype = densities.float_dtype
@@ -773,6 +823,10 @@ class PlanarTransitions(Transition):
     )
     self._normal = tf.Variable(normal, name='normal')
     self._bias = tf.Variable(bias, name='bias')
+
+  def bind(self, densities):
+    """Checks that the densities are over the states it was made for."""
+    _check_bound('PlanarTransitions', densities, self._event_shape, self._dtype)
 
   def draw_noise(self, sample_shape, seed):
     """A flow needs no chance."""
