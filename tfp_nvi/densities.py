@@ -19,7 +19,8 @@ inverse(x)            the other way round
 check(values, name, batch_shape)  raises an error if values that an argument of
                       this name draws are not what densities are over
 is_rollable           whether `level` may be a Tensor
-is_discrete           whether a part of the space is, whatever its dtype
+is_discrete           whether a part of the space is, whatever its dtype;
+                      optional
 ```
 
 A sampler calls `evaluate` once for each particle and level, and keeps the terms

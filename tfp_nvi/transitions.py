@@ -162,7 +162,7 @@ def _check_real(densities, what):
 def _check_continuous(densities, what):
   """Raises an error if a state has parts that are discrete."""
   # TFP's densities over counts have floating point dtypes.
-  if densities.is_discrete:
+  if getattr(densities, 'is_discrete', False):
     dtypes = {tf.as_dtype(d).name for d in tf.nest.flatten(densities.dtype)}
     raise ValueError(
       f'{what} need `densities` over real states; got discrete ones, of dtype '
