@@ -345,6 +345,7 @@ class Problem:
   ):
     self.model = model
     self.exact = functools.cache(self._exact)
+    self.seed = 3 if isinstance(model, Path) else 1
     self.names = [*eg.labels(model.variables), 'loss']
     # A threshold for the effective sample size, as a share of the particles.
     self.threshold = tf.Variable(0.0, dtype=tf.float64, trainable=False)
@@ -362,7 +363,7 @@ class Problem:
 
   def estimate(self, f, policy, num_seeds=NUM_SEEDS):
     self.threshold.assign(POLICIES[policy])
-    return self.estimator(f, eg.seeds(num_seeds, seed=3))
+    return self.estimator(f, eg.seeds(num_seeds, self.seed))
 
   def _exact(self, f):
     model = self.model
