@@ -320,3 +320,106 @@ def test_every_objective_trains(objective):
   # Four standard errors of the difference, which training alone explains.
   error = np.sqrt((np.var(first) + np.var(last)) / 400)
   assert np.mean(last) - np.mean(first) > 4.0 * error
+
+
+def _amortized():
+  """A sampler for any location, of batches of three, with one variable."""
+  offset = tf.Variable(0.0)
+
+  def make_sampler(element):
+    loc = element['loc']
+    path = nvi.GeometricPath(
+      tfd.Normal(tf.zeros([3]), 3.0), tfd.Normal(loc, 1.0), num_densities=2
+    )
+    return nvi.NestedSampler(
+      path,
+      nvi.KernelPair(
+        lambda y: tfd.Normal(loc + offset + tf.zeros_like(y), 1.0),
+        lambda z: tfd.Normal(tf.zeros_like(z), 3.0),
+      ),
+    )
+
+  return make_sampler, offset
+
+
+def _locations(size=12):
+  values = np.linspace(-4.0, 4.0, size, dtype=np.float32)
+  dataset = tf.data.Dataset.from_tensor_slices({'loc': values})
+  dataset = dataset.shuffle(size, seed=1)
+  return dataset.batch(3, drop_remainder=True)
+
+
+def test_each_step_takes_an_element_of_the_data():
+  # With reverse kernel and initial density alike, the incremental weight is
+  # Normal(z; loc, 1) / Normal(z; loc + offset, 1): its divergence from one is
+  # offset^2 / 2 for every location, if kernel and target have the same one.
+  make_sampler, offset = _amortized()
+  offset.assign(1.0)
+  history = _fit(
+    make_sampler,
+    300,
+    data=_locations(),
+    steps_per_call=20,
+    optimizer=tf_keras.optimizers.Adam(0.05),
+  )
+  assert history.loss.shape == (300, 3)
+  assert np.mean(history.loss[0]) > 0.1
+  assert abs(float(offset)) < 0.05
+  np.testing.assert_allclose(history.loss[-20:], 0.0, atol=5e-3)
+
+
+def test_elements_are_those_of_the_data_in_turn():
+  seen = []
+  offset = tf.Variable(0.0)
+
+  class LossIsTheElement:
+    description = 'mean of the element'
+
+    def __call__(self, sampler, num_particles, seed):
+      del num_particles, seed
+      return nvi.Estimate(
+        surrogate=offset * tf.reduce_sum(sampler),
+        loss=sampler,
+        log_normalizer=sampler,
+        effective_sample_size=sampler,
+        log_incremental_weights=sampler[tf.newaxis],
+      )
+
+  data = tf.data.Dataset.from_tensor_slices(np.arange(10, dtype=np.float32))
+  history = nvi.fit(
+    lambda x: x,
+    LossIsTheElement(),
+    data=data.batch(3, drop_remainder=True),
+    num_particles=1,
+    num_steps=5,
+    steps_per_call=2,
+    progress=False,
+    callback_fn=lambda step, values: seen.append(step),
+  )
+  expected = np.arange(9.0).reshape([3, 3])
+  np.testing.assert_array_equal(history.loss, expected[[0, 1, 2, 0, 1]])
+  assert seen == [2, 4, 5]
+
+
+def test_resumed_training_takes_the_data_that_is_left(tmp_path):
+  def fit(num_steps, **kwargs):
+    make_sampler, _ = _amortized()
+    return _fit(
+      make_sampler, num_steps, data=_locations(), steps_per_call=4, **kwargs
+    ).loss
+
+  expected = fit(15)
+  fit(6, checkpoint_dir=str(tmp_path))
+  np.testing.assert_array_equal(fit(15, checkpoint_dir=str(tmp_path)), expected)
+
+
+def test_bad_data():
+  make_sampler, _ = _amortized()
+  with pytest.raises(TypeError, match='`data` must be a tf.data.Dataset'):
+    _fit(make_sampler, 2, data=[1.0, 2.0])
+  with pytest.raises(TypeError, match='`sampler` must be a callable'):
+    _fit(_sampler(), 2, data=_locations())
+  with pytest.raises(ValueError, match='`data`.*shapes are known'):
+    _fit(make_sampler, 2, data=_locations().unbatch().batch(3))
+  with pytest.raises(ValueError, match='`data` must have elements'):
+    _fit(make_sampler, 2, data=_locations().take(0))

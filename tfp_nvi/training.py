@@ -172,27 +172,51 @@ def _write_summary(writer, piece, step):
   writer.flush()
 
 
+def _check_data(data, sampler):
+  """The specs of an element; raises an error if a step cannot take one."""
+  if not isinstance(data, tf.data.Dataset):
+    raise TypeError(
+      '`data` must be a tf.data.Dataset, of which each step takes an element; '
+      f'got {data!r}.'
+    )
+  if hasattr(sampler, 'start') or not callable(sampler):
+    raise TypeError(
+      '`sampler` must be a callable from an element of `data` to a '
+      f'NestedSampler where `data` is given; got {sampler!r}.'
+    )
+  for spec in tf.nest.flatten(data.element_spec):
+    if not isinstance(spec, tf.TensorSpec) or not spec.shape.is_fully_defined():
+      raise ValueError(
+        '`data` must have elements of Tensors whose shapes are known, such as '
+        f'those of `batch(..., drop_remainder=True)`; got {spec}.'
+      )
+  if int(data.cardinality()) == 0:
+    raise ValueError('`data` must have elements; got an empty Dataset.')
+  return data.element_spec
+
+
 def _make_steps_fn(
-  sampler,
+  make_sampler_fn,
   objective,
   num_particles,
   optimizer,
   variables,
   num_steps,
   jit_compile,
+  element_spec,
 ):
   """Makes the function that takes up to `num_steps` training steps.
 
   Returns:
-    steps_fn: `tf.function` from a seed, the first step and the step to stop
-      before to the values of each step.
+    steps_fn: `tf.function` from a seed, the first step, the step to stop before
+      and the data of all steps, to the values of each step.
     variables: List of the variables that are trained.
   """
   watched = []
 
-  def estimate_and_gradients(seed):
+  def estimate_and_gradients(seed, element):
     with tf.GradientTape() as tape:
-      estimate = objective(sampler, num_particles, seed)
+      estimate = objective(make_sampler_fn(element), num_particles, seed)
     candidates = tape.watched_variables() if variables is None else variables
     gradients = tape.gradient(estimate.surrogate, candidates)
     pairs = [
@@ -209,7 +233,7 @@ def _make_steps_fn(
   # before the optimizer makes its own.
   step_fn = tf.function(
     estimate_and_gradients, autograph=False
-  ).get_concrete_function(tf.TensorSpec([2], tf.int32))
+  ).get_concrete_function(tf.TensorSpec([2], tf.int32), element_spec)
   if not watched:
     raise ValueError(
       '`objective` has no gradient for any variable: `sampler` has nothing to '
@@ -219,9 +243,12 @@ def _make_steps_fn(
     optimizer.build(watched)
 
   @tf.function(jit_compile=jit_compile, autograph=False)
-  def steps_fn(seed, first_step, stop_step):
+  def steps_fn(seed, first_step, stop_step, elements):
     def body(i, arrays):
-      gradients, values = step_fn(randomness.fold_in(seed, first_step + i))
+      gradients, values = step_fn(
+        randomness.fold_in(seed, first_step + i),
+        tf.nest.map_structure(lambda x: x[i], elements),
+      )
       optimizer.apply_gradients(zip(gradients, watched, strict=True))
       return i + 1, tf.nest.map_structure(
         lambda array, x: array.write(i, x), arrays, values
@@ -248,6 +275,7 @@ def fit(
   objective,
   num_particles,
   num_steps,
+  data=None,
   optimizer=None,
   seed=None,
   variables=None,
@@ -265,11 +293,18 @@ def fit(
   is that of the sum of their losses.
 
   Args:
-    sampler: `NestedSampler`.
+    sampler: `NestedSampler`. With `data`, a Python callable from an element of
+      it to a `NestedSampler` for that, whose variables exist already: one
+      sampler learned for all instances.
     objective: What to minimize: `tfp_nvi.reverse_kl()`, another nested
       divergence, or a bound such as `tfp_nvi.iwae()`.
     num_particles: Python `int` number of particles at each level.
     num_steps: Python `int` number of steps in all, resumed ones included.
+    data: `tf.data.Dataset` whose elements are mini-batches of known shape. Each
+      step takes one, beginning again at the end; a compiled call holds those of
+      `steps_per_call` steps. Training that is resumed goes on where it was if
+      the order is the same each time, as with the seed of `shuffle` set.
+      Default value: `None` (i.e., no data but what `sampler` has).
     optimizer: Anything with `apply_gradients`, such as a
       `tf_keras.optimizers.Optimizer`.
       Default value: `None` (i.e., `tf_keras.optimizers.Adam(1e-3)`).
@@ -300,8 +335,10 @@ def fit(
     history: `History`.
 
   Raises:
-    ValueError: If a count is not positive, there is nothing to train, or
-      `checkpoint_dir` cannot be written or is of training with other arguments.
+    TypeError: If an argument is not of the kind asked for.
+    ValueError: If a count is not positive, there is nothing to train, `data`
+      has no elements or some of unknown shape, or `checkpoint_dir` cannot be
+      written or is of training with other arguments.
     FloatingPointError: If a loss or a weight becomes NaN; names the step and
       the level.
 
@@ -336,8 +373,18 @@ def fit(
       'numbers; got None.'
     )
   seed = randomness.as_seed(seed)
-  if not hasattr(sampler, 'start'):
+  if data is not None:
+    element_spec = _check_data(data, sampler)
+    make_sampler_fn = sampler
+  elif not hasattr(sampler, 'start'):
     raise TypeError(f'`sampler` must be a NestedSampler; got {sampler!r}.')
+  else:
+    element_spec = ()
+
+    def make_sampler_fn(element):
+      del element
+      return sampler
+
   if not callable(objective) or inspect.isfunction(objective):
     raise TypeError(
       '`objective` must be an objective, such as tfp_nvi.reverse_kl(); got '
@@ -372,13 +419,14 @@ def fit(
 
   start = time.perf_counter()
   steps_fn, watched = _make_steps_fn(
-    sampler,
+    make_sampler_fn,
     objective,
     num_particles,
     optimizer,
     variables,
     steps_per_call,
     jit_compile,
+    element_spec,
   )
   step, pieces, checkpoints = 0, [], None
   if checkpoint_dir is not None:
@@ -388,12 +436,22 @@ def fit(
       'objective': getattr(objective, 'description', type(objective).__name__),
       'shapes': [v.shape.as_list() for v in watched],
     }
+    if data is not None:
+      arguments['data'] = str(element_spec)
     checkpoints = _Checkpoints(checkpoint_dir, arguments, optimizer, watched)
     step, pieces = checkpoints.restore()
   # Compiles without taking a step.
-  steps_fn(seed, tf.constant(step), tf.constant(step))
+  elements = tf.nest.map_structure(
+    lambda spec: tf.zeros([steps_per_call] + spec.shape.as_list(), spec.dtype),
+    element_spec,
+  )
+  steps_fn(seed, tf.constant(step), tf.constant(step), elements)
   compile_seconds = time.perf_counter() - start
 
+  if data is not None:
+    elements_of_calls = iter(
+      data.repeat().skip(step).batch(steps_per_call).prefetch(1)
+    )
   seconds = 0.0
   saved = time.perf_counter()
   with progress_bar(
@@ -405,7 +463,11 @@ def fit(
     while step < num_steps:
       start = time.perf_counter()
       stop = min(step + steps_per_call, num_steps)
-      piece = steps_fn(seed, tf.constant(step), tf.constant(num_steps))
+      if data is not None:
+        elements = next(elements_of_calls)
+      piece = steps_fn(
+        seed, tf.constant(step), tf.constant(num_steps), elements
+      )
       piece = {k: v.numpy()[: stop - step] for k, v in piece.items()}
       seconds += time.perf_counter() - start
       _check_finite(piece, step)
