@@ -477,24 +477,24 @@ class WithoutTimeReversal(nvi.MCMCTransition):
 class WithoutMeanWeight(nvi.NestedSampler):
   """Resampled particles get weight one, not the mean weight."""
 
-  def _resample(self, particles, seed):
-    resampled = super()._resample(particles, seed)
+  def _resample(self, particles, seed, is_active):
+    resampled = super()._resample(particles, seed, is_active)
     return resampled._replace(log_weights=tf.zeros_like(resampled.log_weights))
 
 
 class WithoutDrawing(nvi.NestedSampler):
   """Particles get the mean weight, but stay as they are."""
 
-  def _resample(self, particles, seed):
+  def _resample(self, particles, seed, is_active):
     return particles._replace(
-      log_weights=super()._resample(particles, seed).log_weights
+      log_weights=super()._resample(particles, seed, is_active).log_weights
     )
 
 
 class WithoutPastWeights(nvi.NestedSampler):
   """Starts each level with weights of one."""
 
-  def _resample(self, particles, seed):
+  def _resample(self, particles, seed, is_active):
     return particles._replace(log_weights=tf.zeros_like(particles.log_weights))
 
 

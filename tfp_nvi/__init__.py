@@ -7,6 +7,11 @@ from tfp_nvi.densities import (
   ExplicitDensities,
   GeometricPath,
 )
+from tfp_nvi.heuristics import (
+  FeatureHeuristic,
+  Heuristic,
+  IndependentHeuristic,
+)
 from tfp_nvi.networks import (
   StackedPerceptron,
 )
@@ -28,6 +33,12 @@ from tfp_nvi.sampler import (
   NestedProposal,
   NestedSampler,
   Trace,
+)
+from tfp_nvi.state_space import (
+  StateSpaceModel,
+  StateSpacePosterior,
+  StateSpaceSampler,
+  StateSpaceState,
 )
 from tfp_nvi.training import (
   History,
@@ -63,9 +74,12 @@ __all__ = [
   'Composition',
   'Estimate',
   'ExplicitDensities',
+  'FeatureHeuristic',
   'GaussianTransitions',
   'GeometricPath',
+  'Heuristic',
   'History',
+  'IndependentHeuristic',
   'KernelPair',
   'MCMCTransition',
   'Move',
@@ -76,6 +90,10 @@ __all__ = [
   'SequenceBound',
   'Side',
   'StackedPerceptron',
+  'StateSpaceModel',
+  'StateSpacePosterior',
+  'StateSpaceSampler',
+  'StateSpaceState',
   'Trace',
   'Transition',
   'WeightedParticles',

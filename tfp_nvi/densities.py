@@ -21,6 +21,14 @@ check(values, name, batch_shape)  raises an error if values that an argument of
 is_rollable           whether `level` may be a Tensor
 is_discrete           whether a part of the space is, whatever its dtype;
                       optional
+make_proposal(distribution)  an initial proposal of states from a distribution
+                      over something else; optional
+given(move, cut)      densities that know what the initial proposal proposed,
+                      with `prepared`, a nested structure of Tensors through
+                      which they depend on variables, and with_prepared(copies),
+                      the same densities with copies of these; optional
+is_active(level)      None, or a bool Tensor of shape batch: whether the level
+                      differs from the one before it; optional
 ```
 
 A sampler calls `evaluate` once for each particle and level, and keeps the terms
@@ -364,7 +372,7 @@ def _has_nan(x):
   return tf.executing_eagerly() and bool(tf.reduce_any(tf.math.is_nan(x)))
 
 
-def _check_values(name, values, dtype, event_shape, leading_shape):
+def check_values(name, values, dtype, event_shape, leading_shape):
   """Raises an error if an initial proposal draws something else."""
   try:
     tf.nest.assert_same_structure(values, dtype)
@@ -542,7 +550,7 @@ class _Densities(tf.Module):
     if batch_shape is None:
       batch_shape = self._batch_shape
     leading_shape = tf.nest.flatten(values)[0].shape[:1] + batch_shape
-    _check_values(
+    check_values(
       name or self._named_densities[0][0],
       values,
       self.dtype,

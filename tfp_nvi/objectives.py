@@ -236,7 +236,7 @@ class NestedDivergence:
     """Samples all levels, and then differentiates them."""
     start, tape = self._start(sampler, num_particles, seed)
     run = sampler.finish(start)
-    densities = sampler.densities
+    densities = start.densities
     parts = []
     if start.move is not None:
       surrogate, loss, _ = self._initial_level(densities, start, tape)
@@ -257,17 +257,29 @@ class NestedDivergence:
 
   def _estimate_level_by_level(self, sampler, num_particles, seed):
     """Differentiates each level when it has been sampled."""
-    densities = sampler.densities
     variables = self._find_variables(sampler, num_particles)
-    is_trained = [False] * len(variables)
+    start, tape = self._start(sampler, num_particles, seed)
+    densities = start.densities
+    # What depends on variables, but was computed before the levels.
+    prepared = getattr(densities, 'prepared', ())
+    sources = variables + tf.nest.flatten(prepared)
+    is_trained = [False] * len(sources)
 
     def visit(transition, local_level, level, record, carry):
       totals, losses, increments = carry
+      # Copies, as the loop may have used what is from outside of it before.
+      copies = tf.nest.map_structure(tf.identity, prepared)
+      leaves = tf.nest.flatten(copies)
       with tf.GradientTape() as tape:
+        tape.watch([x for x in leaves if x.dtype.is_floating])
         surrogate, loss, increment = self._level_of_record(
-          densities, transition, local_level, level, record
+          densities.with_prepared(copies) if leaves else densities,
+          transition,
+          local_level,
+          level,
+          record,
         )
-      gradients = tape.gradient(surrogate, variables)
+      gradients = tape.gradient(surrogate, variables + leaves)
       is_trained[:] = [
         trained or g is not None
         for trained, g in zip(is_trained, gradients, strict=True)
@@ -280,12 +292,11 @@ class NestedDivergence:
 
     dtype = densities.float_dtype
     batch_shape = sampler.batch_shape
-    start, tape = self._start(sampler, num_particles, seed)
     particles, (totals, loss, increments) = sampler.fold(
       start,
       visit,
       (
-        [tf.zeros_like(v) for v in variables],
+        [tf.zeros_like(x) for x in sources],
         tf.zeros(batch_shape, dtype),
         tf.TensorArray(
           dtype, densities.num_densities - 1, element_shape=batch_shape
@@ -296,8 +307,8 @@ class NestedDivergence:
     surrogate = tf.add_n(
       [tf.zeros([], dtype)]
       + [
-        tf.cast(tf.reduce_sum(tf.stop_gradient(total) * v), dtype)
-        for trained, total, v in zip(is_trained, totals, variables, strict=True)
+        tf.cast(tf.reduce_sum(tf.stop_gradient(total) * x), dtype)
+        for trained, total, x in zip(is_trained, totals, sources, strict=True)
         if trained
       ]
     )

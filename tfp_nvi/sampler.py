@@ -111,12 +111,13 @@ class Segment(
 
 class Run(
   collections.namedtuple(
-    'Run', ['initial_move', 'initial', 'segments', 'particles']
+    'Run', ['densities', 'initial_move', 'initial', 'segments', 'particles']
   )
 ):
   """A whole run of a sampler.
 
   Fields:
+    densities: The densities, as in `Start`.
     initial_move: `Move` of the initial proposal; `None` if the proposal is the
       initial density itself.
     initial: `Particles` of level 0.
@@ -178,12 +179,15 @@ class Part(
 
 class Start(
   collections.namedtuple(
-    'Start', ['sample_shape', 'move', 'particles', 'parts', 'gradients']
+    'Start',
+    ['densities', 'sample_shape', 'move', 'particles', 'parts', 'gradients'],
   )
 ):
   """How a run begins; see `NestedSampler.start`.
 
   Fields:
+    densities: The sequence of intermediate densities, which may depend on the
+      particles of level 0.
     sample_shape: List of Python `int`s: `[num_particles] + batch`.
     move: `Move` of the initial proposal; `None` if the proposal is the initial
       density itself.
@@ -294,7 +298,7 @@ class NestedProposal(tf.Module):
     super().__init__(name=name)
     if not isinstance(sampler, NestedSampler):
       raise TypeError(f'`sampler` must be a NestedSampler; got {sampler!r}.')
-    self._num_particles = _as_count('num_particles', num_particles)
+    self._num_particles = as_count('num_particles', num_particles)
     self._sampler = sampler
     self.batch_shape = sampler.batch_shape
 
@@ -356,7 +360,7 @@ class NestedProposal(tf.Module):
     )
 
 
-def _as_count(name, value):
+def as_count(name, value):
   """A Python int; raises an error if a count is not a positive one."""
   if (
     isinstance(value, bool)
@@ -516,7 +520,8 @@ class NestedSampler(tf.Module):
     self._rejection_log_threshold_fn = rejection_log_threshold_fn
 
     self._initial_proposal = initial_proposal
-    self.proposes_initial = initial_proposal is None
+    make_proposal = getattr(densities, 'make_proposal', None)
+    self.proposes_initial = initial_proposal is None and make_proposal is None
     if initial_proposal is None:
       initial_proposal = densities.initial
       if not densities_lib.is_sampleable(initial_proposal):
@@ -525,8 +530,10 @@ class NestedSampler(tf.Module):
           f'tfd.Distribution; that is {initial_proposal!r}.'
         )
     if isinstance(initial_proposal, tfd.Distribution):
-      initial_proposal = DistributionProposal(initial_proposal)
-    elif not isinstance(initial_proposal, NestedProposal):
+      initial_proposal = (make_proposal or DistributionProposal)(
+        initial_proposal
+      )
+    elif not hasattr(initial_proposal, 'propose'):
       raise TypeError(
         '`initial_proposal` must be a tfd.Distribution or a NestedProposal; '
         f'got {initial_proposal!r}.'
@@ -568,15 +575,15 @@ class NestedSampler(tf.Module):
     )
     return NestedSampler(**{**arguments, **overrides})
 
-  def _resample(self, particles, seed):
-    """Resamples particles where the policy says so."""
+  def _resample(self, particles, seed, is_active):
+    """Resamples particles where the policy says so, of batch members in use."""
     criterion = self._resample_criterion_fn(
       weighting.WeightedParticles(particles.state, particles.log_weights)
     )
     if isinstance(criterion, bool):
       if not criterion:
         return particles
-      where = None
+      where = is_active
     else:
       try:
         where = tf.convert_to_tensor(criterion)
@@ -597,6 +604,8 @@ class NestedSampler(tf.Module):
         )
       if where.shape.rank == particles.log_weights.shape.rank:
         where = tf.squeeze(where, axis=0)
+      if is_active is not None:
+        where = tf.logical_and(where, is_active)
     (state, terms), log_weights = weighting.resample(
       (particles.state, particles.terms),
       particles.log_weights,
@@ -644,11 +653,20 @@ class NestedSampler(tf.Module):
         )
 
   def step(
-    self, transition, local_level, level, particles, noise, seeds, gradients
+    self,
+    densities,
+    transition,
+    local_level,
+    level,
+    particles,
+    noise,
+    seeds,
+    gradients,
   ):
     """Brings particles from one level to the next.
 
     Args:
+      densities: The densities, as in `Start`.
       transition: `Transition`.
       local_level: The level as the transition counts.
       level: The level as the densities count.
@@ -660,10 +678,12 @@ class NestedSampler(tf.Module):
     Returns:
       record: `LevelRecord`.
     """
-    previous = self._resample(particles, seeds[0])
+    is_active_fn = getattr(densities, 'is_active', None)
+    previous = self._resample(
+      particles, seeds[0], is_active_fn and is_active_fn(level)
+    )
     if gradients.cut:
       previous = _stop_gradient(previous)
-    densities = self.densities
 
     def target_log_prob_fn(state):
       return densities.log_prob(level, densities.evaluate(level, state))
@@ -704,21 +724,22 @@ class NestedSampler(tf.Module):
       and self.densities.is_rollable
     )
 
-  def _run_segment(
-    self, transition, first_level, particles, noise, seeds, gradients
-  ):
+  def _run_segment(self, start, part, particles):
     """Runs the levels of one transition."""
+    transition, first_level = part.transition, part.first_level
     num_levels = transition.num_transitions
+    noise = transition.draw_noise(start.sample_shape, part.noise_seed)
 
     def step(i, particles):
       return self.step(
+        start.densities,
         transition,
         i,
         first_level + i,
         particles,
         tf.nest.map_structure(lambda x: x[i], noise),
-        seeds[i],
-        gradients,
+        part.seeds[i],
+        start.gradients,
       )
 
     if not self._is_rolled(transition):
@@ -807,6 +828,8 @@ class NestedSampler(tf.Module):
     move = self._proposal.propose(
       num_particles, batch_shape, initial_seed, densities, reparameterize
     )
+    if hasattr(densities, 'given'):
+      densities = densities.given(move, cut)
     terms = tuple(
       tf.broadcast_to(t, sample_shape)
       for t in densities.evaluate(0, move.state)
@@ -814,7 +837,9 @@ class NestedSampler(tf.Module):
     if self.proposes_initial and cut:
       log_weights = tf.zeros(sample_shape, densities.float_dtype)
     else:
-      log_weights = densities.log_prob(0, terms) - log_forward_fn(move)
+      log_weights = (
+        densities.log_prob(0, terms) + move.log_reverse - log_forward_fn(move)
+      )
     parts = []
     first_level = 1
     for transition, noise_seed in zip(
@@ -825,6 +850,7 @@ class NestedSampler(tf.Module):
       parts.append(Part(transition, first_level, noise_seed, seeds))
       first_level = stop
     return Start(
+      densities,
       sample_shape,
       None if self.proposes_initial else move,
       Particles(move.state, terms, log_weights),
@@ -856,16 +882,11 @@ class NestedSampler(tf.Module):
     particles = start.particles
     segments = []
     for part in start.parts:
-      segment, particles = self._run_segment(
-        part.transition,
-        part.first_level,
-        particles,
-        part.transition.draw_noise(start.sample_shape, part.noise_seed),
-        part.seeds,
-        start.gradients,
-      )
+      segment, particles = self._run_segment(start, part, particles)
       segments.append(segment)
-    return Run(start.move, start.particles, segments, particles)
+    return Run(
+      start.densities, start.move, start.particles, segments, particles
+    )
 
   def fold(self, start, fn, carry):
     """Runs the levels after the first, and keeps no more than one at a time.
@@ -887,6 +908,7 @@ class NestedSampler(tf.Module):
     def body(part, i, particles, carry):
       transition = part.transition
       record = self.step(
+        start.densities,
         transition,
         i,
         part.first_level + i,
@@ -944,7 +966,7 @@ class NestedSampler(tf.Module):
     )
 
   def _call_compiled(self, method, num_particles, seed, jit_compile):
-    num_particles = _as_count('num_particles', num_particles)
+    num_particles = as_count('num_particles', num_particles)
     seed = randomness.as_seed(seed)
     fn = functools.partial(getattr(self, method), num_particles)
     if not tf.config.functions_run_eagerly():

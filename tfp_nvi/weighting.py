@@ -432,7 +432,7 @@ def _ancestors(probs, event_size, offsets):
   return tf.reshape(indices, [event_size] + probs.shape[1:].as_list())
 
 
-def _gather_ancestors(values, indices):
+def gather_ancestors(values, indices):
   """Selects along axis 0 with indices of shape `[num_particles] + batch`."""
   if indices.shape.rank == 1:
     return tf.gather(values, indices)
@@ -524,7 +524,7 @@ def resample(
     indices = tf.where(where, indices, identity)
     resampled_log_weights = tf.where(where, resampled_log_weights, log_weights)
   return (
-    tf.nest.map_structure(lambda x: _gather_ancestors(x, indices), particles),
+    tf.nest.map_structure(lambda x: gather_ancestors(x, indices), particles),
     resampled_log_weights,
   )
 

@@ -1,0 +1,230 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Heuristic factors: what is to come in a sequence, before it is reached.
+
+What must hold: a heuristic stands for the likelihood of the observations to
+come, `psi(x_{k+1:K} | eta)` or `psi(x_{k+1:K} | eta, z_k)`, and offers
+
+```none
+prepare(observations, is_observed, global_state)
+    a nested structure of Tensors of shape [num_steps, num_particles] + batch
+    + any, whose row `k` is what the factor of `x_{k+1:K}` needs; with one
+    particle in place of all of them, where it does not depend on them
+log_factor(row, global_state, local_state)
+    log psi, of shape [num_particles] + batch; local_state is None for k = 0
+```
+
+`prepare` is called once a run, for the particles of level 0, so that no level
+goes through the observations again; `log_factor` once for each particle and
+level. At the last level the factor is one, whatever a heuristic says.
+"""
+
+import tensorflow as tf
+
+__all__ = [
+  'FeatureHeuristic',
+  'Heuristic',
+  'IndependentHeuristic',
+  'sum_of_rest',
+]
+
+
+def sum_of_rest(values, is_observed=None):
+  """Sums over the observations to come.
+
+  Args:
+    values: `Tensor` of shape `[num_steps] + shape`, whose row `k` belongs to
+      the observation of step `k + 1`.
+    is_observed: Optional bool `Tensor` that broadcasts to `values`: which rows
+      count.
+
+  Returns:
+    sums: `Tensor` of the same shape, whose row `k` is the sum of rows `k` and
+      after.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi import heuristics
+
+  sums = heuristics.sum_of_rest(tf.constant([1.0, 2.0, 3.0]))
+  assert sums.numpy().tolist() == [6.0, 5.0, 3.0]
+  ```
+  """
+  if is_observed is not None:
+    values = tf.where(is_observed, values, tf.zeros_like(values))
+  return tf.cumsum(values, axis=0, reverse=True)
+
+
+def steps_first(x, batch_rank, axes=0):
+  """Moves the axis over steps, behind the batch axes, to the front.
+
+  Args:
+    x: `Tensor` of shape `batch + [num_steps] + event`.
+    batch_rank: Python `int`.
+    axes: Python `int`: how many axes of size one to insert after it.
+
+  Returns:
+    x: `Tensor` of shape `[num_steps] + [1] * axes + batch + event`.
+  """
+  rest = range(batch_rank + 1, x.shape.rank)
+  x = tf.transpose(x, [batch_rank, *range(batch_rank), *rest])
+  for _ in range(axes):
+    x = x[:, tf.newaxis]
+  return x
+
+
+class Heuristic(tf.Module):
+  """What heuristics have in common; see the module's contract.
+
+  A subclass has `prepare`, and if it looks at the local state, `log_factor`.
+
+  ```python
+  import tensorflow as tf
+  import tfp_nvi as nvi
+
+
+  class NoneOfTheRest(nvi.Heuristic):
+    def prepare(self, observations, is_observed, global_state):
+      return tf.zeros_like(tf.transpose(observations))[:, tf.newaxis]
+  ```
+  """
+
+  def prepare(self, observations, is_observed, global_state):
+    """All that the factors need, once the global state is known.
+
+    Args:
+      observations: Nested structure of `Tensor`s of shape
+        `batch + [num_steps] + event`.
+      is_observed: `None`, or bool `Tensor` of shape `batch + [num_steps]`.
+      global_state: Nested structure of `Tensor`s of shape
+        `[num_particles] + batch + event`.
+
+    Returns:
+      rows: Nested structure of `Tensor`s of shape
+        `[num_steps, num_particles] + batch + any`.
+    """
+    raise TypeError(f'{type(self).__name__} does not say how to prepare.')
+
+  def log_factor(self, row, global_state, local_state):
+    """The logarithm of the factor; here, the row itself.
+
+    Args:
+      row: Row of what `prepare` returned, as it was prepared for each
+        particle's global state.
+      global_state: Nested structure of `Tensor`s of shape
+        `[num_particles] + batch + event`; there may be an axis over levels
+        between these two.
+      local_state: Likewise, or `None` before the first step.
+
+    Returns:
+      log_factor: `Tensor` of shape `[num_particles] + batch`.
+    """
+    del global_state, local_state
+    return row
+
+
+class IndependentHeuristic(Heuristic):
+  """The observations to come as independent draws, given the global state.
+
+  ```none
+  log psi(x_{k+1:K} | eta) = sum_{j > k} log p(x_j | eta)
+  ```
+
+  ```python
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+
+  tfd = tfp.distributions
+
+  heuristic = nvi.IndependentHeuristic(lambda loc: tfd.Normal(loc, 2.0))
+  ```
+  """
+
+  def __init__(self, distribution_fn, name='independent_heuristic'):
+    """Initializes the heuristic.
+
+    Args:
+      distribution_fn: Python callable from the global state to a
+        `tfd.Distribution` over one observation.
+      name: Python `str` name of this module.
+
+    Raises:
+      TypeError: If `distribution_fn` is not callable.
+    """
+    super().__init__(name=name)
+    if not callable(distribution_fn):
+      raise TypeError(
+        '`distribution_fn` must be a callable from the global state to a '
+        f'tfd.Distribution; got {distribution_fn!r}.'
+      )
+    self._distribution_fn = distribution_fn
+
+  def prepare(self, observations, is_observed, global_state):
+    """Sums of log densities; see `Heuristic.prepare`."""
+    distribution = self._distribution_fn(global_state)
+    event_rank = tf.nest.map_structure(
+      lambda shape: tf.TensorShape(shape).rank, distribution.event_shape
+    )
+    x = tf.nest.map_structure(
+      lambda x, rank: steps_first(x, x.shape.rank - rank - 1, axes=1),
+      observations,
+      event_rank,
+    )
+    if is_observed is not None:
+      is_observed = steps_first(is_observed, is_observed.shape.rank - 1, 1)
+    return sum_of_rest(distribution.log_prob(x), is_observed)
+
+
+class FeatureHeuristic(Heuristic):
+  """A learned heuristic: features of the observations, weighed by the globals.
+
+  ```none
+  log psi(x_{k+1:K} | eta) = sum_{j > k} f(x_{j:K}) . w(eta)
+  ```
+
+  Features are computed once for a sequence and weights once for each particle
+  of level 0, so that their number may be large.
+
+  ```python
+  import tensorflow as tf
+  import tfp_nvi as nvi
+
+  heuristic = nvi.FeatureHeuristic(
+    lambda x: tf.stack([x**2, x, tf.ones_like(x)], axis=-1),
+    lambda loc: tf.stack([-0.5 + 0.0 * loc, loc, -0.5 * loc**2], axis=-1),
+  )
+  ```
+  """
+
+  def __init__(self, feature_fn, weight_fn, name='feature_heuristic'):
+    """Initializes the heuristic.
+
+    Args:
+      feature_fn: Python callable from the observations, of shape
+        `batch + [num_steps] + event`, to features of shape
+        `batch + [num_steps, num_features]`, those of a step of it and of steps
+        after it.
+      weight_fn: Python callable from the global state, of shape
+        `[num_particles] + batch + event`, to weights of shape
+        `[num_particles] + batch + [num_features]`.
+      name: Python `str` name of this module.
+
+    Raises:
+      TypeError: If a function is not callable.
+    """
+    super().__init__(name=name)
+    for argument, fn in (('feature_fn', feature_fn), ('weight_fn', weight_fn)):
+      if not callable(fn):
+        raise TypeError(f'`{argument}` must be callable; got {fn!r}.')
+    self._feature_fn = feature_fn
+    self._weight_fn = weight_fn
+
+  def prepare(self, observations, is_observed, global_state):
+    """Sums of weighed features; see `Heuristic.prepare`."""
+    features = self._feature_fn(observations)
+    batch_rank = features.shape.rank - 2
+    features = steps_first(features, batch_rank)
+    if is_observed is not None:
+      is_observed = steps_first(is_observed, batch_rank)[..., tf.newaxis]
+    sums = sum_of_rest(features, is_observed)
+    return tf.einsum('k...h,s...h->ks...', sums, self._weight_fn(global_state))
