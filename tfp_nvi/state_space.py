@@ -992,7 +992,7 @@ class StateSpaceSampler(tf.Module):
         raise TypeError(f'`{argument}` must be callable or None; got {fn!r}.')
     self.model = model
     self.heuristic = heuristic
-    self._initial_proposal_fn = initial_proposal_fn
+    self.initial_proposal_fn = initial_proposal_fn
     self._proposal_fn = proposal_fn
     self._resample_fn = resample_fn
     self._resample_criterion_fn = resample_criterion_fn
@@ -1032,8 +1032,8 @@ class StateSpaceSampler(tf.Module):
     proposal = self.model.prior
     if proposal is None:
       proposal = NoGlobalProposal()
-    elif self._initial_proposal_fn is not None:
-      proposal = self._initial_proposal_fn(
+    elif self.initial_proposal_fn is not None:
+      proposal = self.initial_proposal_fn(
         densities.observations, densities.is_observed
       )
       _check_distribution('initial_proposal_fn', proposal)

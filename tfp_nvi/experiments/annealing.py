@@ -43,26 +43,18 @@ overwritten.
 """
 
 import collections
-import concurrent.futures
-import importlib.metadata
-import inspect
-import json
 import math
-import multiprocessing
-import os
-import platform
-import sys
-import tempfile
 import time
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 import tf_keras
-from absl import app, flags
+from absl import app
 
 import tfp_nvi as nvi
 from tfp_nvi import randomness
+from tfp_nvi.experiments import programs
 
 tfd = tfp.distributions
 
@@ -171,15 +163,6 @@ class Results(collections.namedtuple('Results', ['rows', 'pictures'])):
   """
 
   __slots__ = ()
-
-
-class SettingError(ValueError):
-  """An argument, or the flag of the same name, that is not as expected."""
-
-  def __init__(self, name, expected, got):
-    self.name = name
-    self.problem = f'must be {expected}; got {got}.'
-    super().__init__(f'`{name}` {self.problem}')
 
 
 def make_sampler(
@@ -388,35 +371,6 @@ def _run_cell(method, num_densities, settings, progress):
   return row, arrays
 
 
-def _use_one_thread():
-  """Set up a worker: as many of them run as there are processors."""
-  tf.config.threading.set_intra_op_parallelism_threads(1)
-  tf.config.threading.set_inter_op_parallelism_threads(1)
-
-
-def _run_cells(cells, settings, num_workers):
-  """Yields each cell with its row and arrays, as they are done."""
-  if num_workers == 1 or len(cells) < 2:
-    for cell in cells:
-      yield cell, _run_cell(*cell, settings, progress=True)
-    return
-  executor = concurrent.futures.ProcessPoolExecutor(
-    min(num_workers, len(cells)),
-    # A process that has run TensorFlow cannot be forked.
-    mp_context=multiprocessing.get_context('spawn'),
-    initializer=_use_one_thread,
-  )
-  try:
-    futures = {
-      executor.submit(_run_cell, *cell, settings, progress=False): cell
-      for cell in cells
-    }
-    for future in concurrent.futures.as_completed(futures):
-      yield futures[future], future.result()
-  finally:
-    executor.shutdown(wait=False, cancel_futures=True)
-
-
 def _thin(values):
   """Means over consecutive steps, to keep less."""
   count = max(1, len(values) // _STEPS_PER_VALUE)
@@ -489,112 +443,11 @@ def _format_table(rows, target):
   return '\n'.join(lines)
 
 
-class _Store:
-  """The output folder: rows and arrays of the cells that are done."""
-
-  def __init__(self, directory, configuration, overwrite):
-    self._directory = directory
-    self._configuration = configuration
-    self.rows = []
-    try:
-      for folder in (directory, os.path.join(directory, 'cells')):
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-          pass
-    except (OSError, TypeError) as e:
-      raise SettingError(
-        'output_dir',
-        'a folder that can be written',
-        f'{directory!r} ({getattr(e, "strerror", None) or e})',
-      ) from e
-    path = self.path('metrics.json')
-    if not os.path.exists(path):
-      return
-    try:
-      with open(path, encoding='utf-8') as f:
-        content = json.load(f)
-      found = {key: content[key] for key in configuration}
-      rows = {(r['method'], r['num_densities']): r for r in content['rows']}
-    except (OSError, ValueError, KeyError, TypeError) as e:
-      if overwrite:
-        return
-      raise SettingError(
-        'output_dir',
-        'a new folder or that of an earlier run, unless --overwrite is given',
-        f'{directory!r} with a metrics.json that cannot be read ({e!r})',
-      ) from e
-    if found == configuration:
-      self.rows = list(rows.values())
-    elif not overwrite:
-      different = [
-        f'{key} {found[key]!r}, now {configuration[key]!r}'
-        for key in configuration
-        if found[key] != configuration[key]
-      ]
-      raise SettingError(
-        'output_dir',
-        'a folder without results of another configuration, unless --overwrite '
-        'is given',
-        f'{directory!r}, which has {"; ".join(different)}',
-      )
-
-  def path(self, *names):
-    return os.path.join(self._directory, *names)
-
-  def _cell_path(self, method, num_densities):
-    return self.path('cells', f'{method}-{num_densities}.npz')
-
-  def row(self, method, num_densities):
-    """The row of a cell; `None` if it is not done."""
-    for row in self.rows:
-      if (row['method'], row['num_densities']) == (method, num_densities):
-        return row
-    return None
-
-  def arrays(self, method, num_densities):
-    """The arrays of a cell; `None` if they are not there, or not whole."""
-    try:
-      with np.load(self._cell_path(method, num_densities)) as saved:
-        return dict(saved)
-    except (OSError, ValueError, EOFError, KeyError):
-      return None
-
-  def has(self, method, num_densities):
-    """Whether a cell is done."""
-    return (
-      self.row(method, num_densities) is not None
-      and self.arrays(method, num_densities) is not None
-    )
-
-  def add(self, row, arrays):
-    """Keeps a cell. If this is stopped, the folder is as before or after."""
-    cell = row['method'], row['num_densities']
-    _replace(self._cell_path(*cell), lambda f: np.savez_compressed(f, **arrays))
-    rows = [r for r in self.rows if (r['method'], r['num_densities']) != cell]
-    names = list(METHODS)
-    self.rows = sorted(
-      rows + [row], key=lambda r: (names.index(r['method']), r['num_densities'])
-    )
-    content = json.dumps(
-      {**self._configuration, 'rows': self.rows}, indent=2, allow_nan=False
-    )
-    _replace(
-      self.path('metrics.json'), lambda f: f.write(content.encode() + b'\n')
-    )
-
-
-def _replace(path, write_fn):
-  """Writes a file under another name first."""
-  with open(path + '.part', 'wb') as f:
-    write_fn(f)
-  os.replace(path + '.part', path)
-
-
 def _draw(store, cells, settings):
   """Draws the pictures of cells.
 
   Args:
-    store: `_Store` that has them.
+    store: `Store` that has them.
     cells: List of pairs of method and number of densities.
     settings: Python `dict` of the arguments of `run`.
 
@@ -607,7 +460,7 @@ def _draw(store, cells, settings):
 
   def save(figure, name):
     paths.append(store.path(name))
-    _replace(paths[-1], lambda f: figure.savefig(f, format='png'))
+    programs.replace_file(paths[-1], lambda f: figure.savefig(f, format='png'))
 
   for k in sorted({k for _, k in cells}):
     names = [name for name in METHODS if (name, k) in cells]
@@ -662,25 +515,6 @@ def _draw(store, cells, settings):
   return paths
 
 
-def _as_list(value):
-  """What a comma list, a list or a single value has, each once."""
-  if isinstance(value, str):
-    value = [x.strip() for x in value.split(',')]
-  elif not isinstance(value, (list, tuple, range)):
-    value = [value]
-  return list(dict.fromkeys(value))
-
-
-def _check_choice(name, value, choices):
-  if value not in choices:
-    raise SettingError(name, 'one of ' + ', '.join(choices), repr(value))
-
-
-def _check_positive_integer(name, value):
-  if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-    raise SettingError(name, 'a positive integer', repr(value))
-
-
 def _check_settings(method, num_densities, settings):
   """Raises an error if an argument is not as expected.
 
@@ -694,46 +528,46 @@ def _check_settings(method, num_densities, settings):
     counts: List of numbers of densities.
     takes_all: Python `bool`: whether the methods are all there are.
   """
-  methods = _as_list(method)
+  methods = programs.as_list(method)
   takes_all = methods == ['all']
   if takes_all:
     methods = list(METHODS)
   for name in methods or ['']:
     if name not in METHODS:
-      raise SettingError(
+      raise programs.SettingError(
         'method',
         f'all, or a comma list of {", ".join(METHODS)}',
         repr(name),
       )
   counts = []
-  for value in _as_list(num_densities) or ['']:
+  for value in programs.as_list(num_densities) or ['']:
     try:
       count = int(value)
     except (TypeError, ValueError):
       count = 0
     if count < 2 or str(count) != str(value):
-      raise SettingError(
+      raise programs.SettingError(
         'num_densities', 'a comma list of integers of at least 2', repr(value)
       )
     counts.append(count)
   for name in ('num_restarts', 'sample_budget', 'num_steps', 'num_flow_layers'):
-    _check_positive_integer(name, settings[name])
+    programs.check_positive_integer(name, settings[name])
   if not isinstance(settings['seed'], int):
-    raise SettingError('seed', 'an integer', repr(settings['seed']))
+    raise programs.SettingError('seed', 'an integer', repr(settings['seed']))
   if settings['sample_budget'] < max(counts):
-    raise SettingError(
+    raise programs.SettingError(
       'sample_budget',
       f'at least the number of densities, {max(counts)}, for one particle each',
       repr(settings['sample_budget']),
     )
-  rate = settings['learning_rate']
-  if not isinstance(rate, (int, float)) or not 0.0 < rate < math.inf:
-    raise SettingError('learning_rate', 'a positive number', repr(rate))
+  programs.check_positive_number('learning_rate', settings['learning_rate'])
   decay = settings['decay_learning_rate']
   if not isinstance(decay, bool):
-    raise SettingError('decay_learning_rate', 'True or False', repr(decay))
-  _check_choice('target', settings['target'], TARGETS)
-  _check_choice('dtype', settings['dtype'], ('float32', 'float64'))
+    raise programs.SettingError(
+      'decay_learning_rate', 'True or False', repr(decay)
+    )
+  programs.check_choice('target', settings['target'], TARGETS)
+  programs.check_choice('dtype', settings['dtype'], ('float32', 'float64'))
   return methods, counts, takes_all
 
 
@@ -742,22 +576,6 @@ def _cells(methods, counts, takes_all):
   cells = [(name, k) for name in methods for k in counts]
   left_out = [c for c in cells if takes_all and c[0] == 'svi_flow' and c[1] > 2]
   return [cell for cell in cells if cell not in left_out], left_out
-
-
-def _versions():
-  """Versions of what the figures depend on."""
-  try:
-    version = importlib.metadata.version('tfp-nvi')
-  except importlib.metadata.PackageNotFoundError:
-    version = 'unknown'
-  return {
-    'tfp_nvi': version,
-    'tensorflow': tf.__version__,
-    'tensorflow_probability': tfp.__version__,
-    'tf_keras': tf_keras.__version__,
-    'numpy': np.__version__,
-    'python': platform.python_version(),
-  }
 
 
 def run(
@@ -835,8 +653,15 @@ def run(
     'dtype': dtype,
   }
   methods, counts, takes_all = _check_settings(method, num_densities, settings)
-  _check_positive_integer('num_workers', num_workers)
-  store = _Store(output_dir, {**settings, 'versions': _versions()}, overwrite)
+  programs.check_positive_integer('num_workers', num_workers)
+  names = list(METHODS)
+  store = programs.Store(
+    output_dir,
+    {**settings, 'versions': programs.versions()},
+    overwrite,
+    fields=['method', 'num_densities'],
+    order_fn=lambda name, k: (names.index(name), k),
+  )
   cells, left_out = _cells(methods, counts, takes_all)
   if left_out:
     print(
@@ -854,7 +679,7 @@ def run(
   if missing:
     print(f'Training {len(missing)} of {len(cells)} cells.', flush=True)
   for i, ((name, k), (row, arrays)) in enumerate(
-    _run_cells(missing, settings, num_workers)
+    programs.run_cells(_run_cell, missing, settings, num_workers)
   ):
     store.add(row, arrays)
     print(
@@ -894,53 +719,15 @@ _FLAGS = {
   ),
 }
 
-
+# One for each of two processors.
 _FLAG_DEFAULTS = {'num_workers': 2}
 
 
-def _define_flags():
-  """Defines a flag for each argument of `run`."""
-  define = {
-    bool: flags.DEFINE_bool,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-  }
-  for name, parameter in inspect.signature(run).parameters.items():
-    default = _FLAG_DEFAULTS.get(name, parameter.default)
-    if isinstance(default, tuple):
-      default = ','.join(map(str, default))
-    define[type(default)](name, default, _FLAGS[name])
-
-
 def main(argv):
-  """Runs the experiment with the values of flags.
-
-  Args:
-    argv: List of Python `str`s: the program, and nothing else.
-
-  Returns:
-    exit_status: Python `int`.
-
-  Raises:
-    app.UsageError: If there are arguments that are no flags.
-  """
-  if len(argv) > 1:
-    raise app.UsageError(f'Expected flags alone; got {" ".join(argv[1:])}.')
-  try:
-    run(**{name: flags.FLAGS[name].value for name in _FLAGS})
-  except SettingError as e:
-    print(f'--{e.name} {e.problem}', file=sys.stderr)
-    return 1
-  except KeyboardInterrupt:
-    print(
-      '\nStopped. The same command goes on after the cells that are done.',
-      file=sys.stderr,
-    )
-    return 130
-  return 0
+  """Runs the experiment with the values of flags; see `programs.main`."""
+  return programs.main(run, argv)
 
 
 if __name__ == '__main__':
-  _define_flags()
+  programs.define_flags(run, _FLAGS, _FLAG_DEFAULTS)
   app.run(main)
