@@ -36,6 +36,7 @@ import weakref
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_nvi import densities as densities_lib
 from tfp_nvi import weighting
 
 __all__ = [
@@ -120,6 +121,11 @@ def _add_gradient(total, gradient):
       total, gradient.indices[:, tf.newaxis], gradient.values
     )
   return total + gradient
+
+
+def _has_variables(densities):
+  """Whether states need another evaluation to be differentiated."""
+  return getattr(densities, 'has_variables', True)
 
 
 def _no_nan(weights, values):
@@ -350,7 +356,10 @@ class NestedDivergence:
     """
     with tf.GradientTape() as tape:
       start = sampler.start(
-        num_particles, seed, reparameterize=self._reparameterize
+        num_particles,
+        seed,
+        reparameterize=self._reparameterize,
+        keep_slope=not _has_variables(sampler.densities),
       )
     return start, tape
 
@@ -423,8 +432,14 @@ class NestedDivergence:
         target_log_prob_fn,
         self._reparameterize,
       )
-      terms = densities.evaluate(level, move.state)
-      log_target = densities.log_prob(level, terms)
+      if _has_variables(densities):
+        terms = densities.evaluate(level, move.state)
+        log_target = densities.log_prob(level, terms)
+      else:
+        terms = record.particles.terms
+        log_target = densities_lib.attach_slope(
+          densities.log_prob(level, terms), record.slope, move.state
+        )
       log_weights = log_target + move.log_reverse - move.log_forward
     return self._level(
       move=move,
