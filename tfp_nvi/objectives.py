@@ -123,11 +123,6 @@ def _add_gradient(total, gradient):
   return total + gradient
 
 
-def _has_variables(densities):
-  """Whether states need another evaluation to be differentiated."""
-  return getattr(densities, 'has_variables', True)
-
-
 def _no_nan(weights, values):
   """Products of weights and values, zero wherever the weight is."""
   return tf.math.multiply_no_nan(values, weights)
@@ -164,6 +159,7 @@ class NestedDivergence:
     baseline=True,
     weighted=True,
     level_by_level=False,
+    evaluate_once=True,
   ):
     """Initializes the objective.
 
@@ -189,6 +185,12 @@ class NestedDivergence:
         otherwise all levels are sampled first and then differentiated together,
         which is faster while they fit. The gradient is the same.
         Default value: `False`.
+      evaluate_once: Python `bool`: whether densities without variables of their
+        own are evaluated once for each particle and level, value and slope at
+        the same time; otherwise a second time for the gradient, which is a few
+        percent faster if they cost next to nothing and particles are few. The
+        gradient is the same.
+        Default value: `True`.
 
     Raises:
       TypeError: If `csiszar_function` is not callable or `sides` is not a
@@ -213,6 +215,7 @@ class NestedDivergence:
     self._baseline = baseline
     self._weighted = weighted
     self._level_by_level = level_by_level
+    self._evaluate_once = evaluate_once
     self._variables = weakref.WeakKeyDictionary()
     name = getattr(
       csiszar_function, '__name__', type(csiszar_function).__name__
@@ -359,9 +362,13 @@ class NestedDivergence:
         num_particles,
         seed,
         reparameterize=self._reparameterize,
-        keep_slope=not _has_variables(sampler.densities),
+        keep_slope=self._keeps_slope(sampler.densities),
       )
     return start, tape
+
+  def _keeps_slope(self, densities):
+    """Whether the slope of the densities is all that gradients need of them."""
+    return self._evaluate_once and not getattr(densities, 'has_variables', True)
 
   def _initial_level(self, densities, start, tape):
     """The divergence of the first density from the initial proposal."""
@@ -432,14 +439,14 @@ class NestedDivergence:
         target_log_prob_fn,
         self._reparameterize,
       )
-      if _has_variables(densities):
-        terms = densities.evaluate(level, move.state)
-        log_target = densities.log_prob(level, terms)
-      else:
+      if self._keeps_slope(densities):
         terms = record.particles.terms
         log_target = densities_lib.attach_slope(
           densities.log_prob(level, terms), record.slope, move.state
         )
+      else:
+        terms = densities.evaluate(level, move.state)
+        log_target = densities.log_prob(level, terms)
       log_weights = log_target + move.log_reverse - move.log_forward
     return self._level(
       move=move,
