@@ -765,7 +765,7 @@ class NestedSampler(tf.Module):
       particles.log_weights,
       particles,
       densities_lib.floating_parts(particles.state)
-      if gradients.keep_slope
+      if start.gradients.keep_slope
       else [],
     )
     # What is stacked already need not be collected by the loop.
