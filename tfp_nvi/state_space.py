@@ -268,7 +268,11 @@ def _convert(name, value):
 
 
 def _describe(structure):
-  return tf.nest.map_structure(str, structure)
+  """Dtypes by their names, and shapes as lists."""
+  return tf.nest.map_structure(
+    lambda x: x.as_list() if isinstance(x, tf.TensorShape) else x.name,
+    structure,
+  )
 
 
 def _check_distribution(name, distribution, shape, like=None):
@@ -299,8 +303,8 @@ def _check_distribution(name, distribution, shape, like=None):
   if not sampler_lib.broadcasts_to(batch_shape, shape):
     raise ValueError(
       f'`{name}` must return a distribution whose batch shape broadcasts to '
-      f'that of its arguments, here {shape.as_list()}; it returned one of batch '
-      f'shape {batch_shape.as_list()}. One over vectors must have them as '
+      f'that of its arguments, here {shape.as_list()}; it returned one of '
+      f'batch shape {batch_shape.as_list()}. One over vectors must have them as '
       'events, as tfd.Independent does.'
     )
 
@@ -589,7 +593,6 @@ class StateSpaceDensities(tf.Module):
 
   def _fill(self, observations):
     """Fills steps that are not observed, so that densities there are finite."""
-
     is_observed, rank = self._is_observed, self.batch_shape.rank
 
     def fill(x, event_shape, example):
@@ -1114,7 +1117,10 @@ class StateSpacePosterior(
     effective_sample_sizes: float `Tensor` of shape `[num_steps + 1] + batch`:
       that of each level, before resampling.
     num_roots: int32 `Tensor` of shape `[num_steps + 1] + batch`: how many of
-      the particles of level 0 still have descendants.
+      of the particles of level 0 still have descendants.
+
+  Where a sequence has ended, its trajectories stay at their last state, and
+  its series at their last value, with increments of zero.
   """
 
   __slots__ = ()
@@ -1193,7 +1199,8 @@ class StateSpaceSampler(tf.Module):
       initial_proposal_fn: Python callable from the observations, of shape
         `batch + [num_steps] + event`, and from `None` or bools of shape
         `batch + [num_steps]` that say which are observed, to a
-        `tfd.Distribution` over the global state of batch shape `batch`.
+        `tfd.Distribution` over the global state of batch shape `batch`. The
+        others hold some value of the same sequence, here and in `heuristic`.
         Default value: `None` (i.e., the prior).
       proposal_fn: Python callable from the observation of a step, the local
         state before (`None` at the first step), and the global state, to a
