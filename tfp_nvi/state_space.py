@@ -304,8 +304,8 @@ def _check_distribution(name, distribution, shape, like=None):
     raise ValueError(
       f'`{name}` must return a distribution whose batch shape broadcasts to '
       f'that of its arguments, here {shape.as_list()}; it returned one of '
-      f'batch shape {batch_shape.as_list()}. One over vectors must have them as '
-      'events, as tfd.Independent does.'
+      f'batch shape {batch_shape.as_list()}. The parts of one value must be '
+      'events, which tfd.Independent makes of them.'
     )
 
 
@@ -331,7 +331,7 @@ def _check_probabilities(name, distribution):
   # NaN is not close to anything.
   is_valid = (tf.abs(total - 1.0) <= 1e-3) & tf.reduce_all(probs >= 0.0, -1)
   if not bool(tf.reduce_all(is_valid)):
-    wrong = tf.boolean_mask(probs, tf.logical_not(is_valid)).numpy()[0]
+    wrong = probs.numpy()[np.logical_not(is_valid.numpy())][0]
     raise ValueError(
       f'`{name}` must return probabilities that are not negative and sum to '
       f'one; it returned {wrong.tolist()}, with the sum {wrong.sum():g}.'
@@ -417,8 +417,10 @@ def _make_example(model):
   observation = model.observation_fn(local, global_state)
   check('observation_fn', observation, shape)
 
-  dtype = initial.log_prob(tf.nest.map_structure(lambda x: x[0], local)).dtype
-  observed = _sample(observation, shape.as_list(), seeds[2])
+  dtype = initial.log_prob(
+    _sample(initial, [densities_lib.NUM_PROBES], seeds[1])
+  ).dtype
+  observed = _sample(observation, shape, seeds[2])
   for name, distribution, value in (
     ('transition_fn', transition, _sample(transition, shape, seeds[3])),
     ('observation_fn', observation, observed),
@@ -515,11 +517,14 @@ class StateSpaceDensities(tf.Module):
   def _check_observations(self, observations, example):
     """Observations as tensors; raises an error if they are not sequences."""
     try:
-      observations = tf.nest.map_structure(
-        lambda x, dtype: tf.convert_to_tensor(x, dtype),
-        observations,
-        example.observation_like[0],
-      )
+      dtype = example.observation_like[0]
+      # Lists of numbers are a Tensor, too.
+      if tf.nest.is_nested(dtype):
+        observations = tf.nest.map_structure(
+          tf.convert_to_tensor, observations, dtype
+        )
+      else:
+        observations = tf.convert_to_tensor(observations, dtype)
     except (TypeError, ValueError) as e:
       raise ValueError(
         '`observations` must be Tensors like the values of `observation_fn`, '
