@@ -766,8 +766,8 @@ def test_structures():
     proposal_fn=lambda x, z, eta: joint_of(eta['loc'] + x[0][..., 0]),
     initial_proposal_fn=lambda x, _: tfd.JointDistributionNamed(
       dict(
-        loc=tfd.Normal(tf.reduce_mean(x[1], axis=-1), 1.0),
-        scale=tfd.Gamma(double(3.0), 3.0),
+        loc=tfd.Normal(0.3 * tf.reduce_mean(x[0], axis=[-1, -2]), 1.2),
+        scale=tfd.Gamma(tf.fill(x[1].shape[:-1], double(3.0)), 3.0),
       )
     ),
     heuristic=nvi.IndependentHeuristic(
@@ -862,6 +862,15 @@ def pair(x):
       {'observation_fn': lambda z, _: 3.0},
       TypeError,
       '`observation_fn` must return a tfd.Distribution; it returned 3.0',
+    ),
+    (
+      {
+        'initial_fn': lambda drift: tfd.JointDistributionSequential(
+          [tfd.Normal(drift, double(1.0)), FLAT]
+        )
+      },
+      ValueError,
+      r'`initial_fn` must .* same batch shape.*\[\[16\], \[\]\]',
     ),
     (
       {'initial_fn': lambda drift: tfd.Normal(pair(drift), double(1.0))},

@@ -299,6 +299,13 @@ def _check_distribution(name, distribution, shape, like=None):
         f'shape {theirs[1]}; it returned one of dtype {ours[0]} and event '
         f'shape {ours[1]}.'
       )
+  batch_shapes = tf.nest.flatten(distribution.batch_shape)
+  if any(part != batch_shapes[0] for part in batch_shapes):
+    raise ValueError(
+      f'`{name}` must return a joint distribution whose parts have the same '
+      'batch shape, as they would share draws otherwise; it returned '
+      f'{_describe(batch_shapes)}.'
+    )
   batch_shape = densities_lib.static_batch_shape(distribution)
   if not sampler_lib.broadcasts_to(batch_shape, shape):
     raise ValueError(
