@@ -487,6 +487,8 @@ def test_training_on_simulations():
   )
 
   def at(table, *indices):
+    # XLA has no gather_nd of variables.
+    table = tf.convert_to_tensor(table)
     return tf.gather_nd(table, tf.stack(indices, axis=-1))
 
   model = nvi.StateSpaceModel(
