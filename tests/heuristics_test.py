@@ -14,7 +14,7 @@ tfd = tfp.distributions
 
 RNG = np.random.default_rng(1)
 X = RNG.normal(size=[2, 3, 4])  # Two batch axes, four steps.
-IS_OBSERVED = RNG.uniform(size=X.shape) < 0.6
+IS_OBSERVED = tf.constant(RNG.uniform(size=X.shape) < 0.6)
 LOCS = RNG.normal(size=[5, 2, 3])  # Five particles.
 
 

@@ -745,7 +745,8 @@ def structured_model():
     observation_fn=lambda z, eta: tfd.JointDistributionSequential(
       [
         tfd.MultivariateNormalDiag(
-          z['position'], eta['scale'][..., tf.newaxis] * double([1.0, 1.0])
+          z['position'],
+          (0.5 + eta['scale'])[..., tf.newaxis] * double([1.0, 1.0]),
         ),
         tfd.Poisson(eta['scale']),
       ]
@@ -763,10 +764,12 @@ def test_structures():
   assert x[0].shape == [5, 3, 2] and x[1].shape == [5, 3]
   sampler = nvi.StateSpaceSampler(
     model,
-    proposal_fn=lambda x, z, eta: joint_of(eta['loc'] + x[0][..., 0]),
+    proposal_fn=lambda x, z, eta: joint_of(
+      0.8 * eta['loc'] + 0.1 * x[0][..., 0]
+    ),
     initial_proposal_fn=lambda x, _: tfd.JointDistributionNamed(
       dict(
-        loc=tfd.Normal(0.3 * tf.reduce_mean(x[0], axis=[-1, -2]), 1.2),
+        loc=tfd.Normal(0.1 * tf.reduce_mean(x[0], axis=[-1, -2]), 1.2),
         scale=tfd.Gamma(tf.fill(x[1].shape[:-1], double(3.0)), 3.0),
       )
     ),

@@ -693,7 +693,7 @@ class StateSpaceDensities(tf.Module):
 
   def make_proposal(self, distribution):
     """An initial proposal from a distribution over the global state."""
-    return GlobalProposal(distribution, self)
+    return GlobalProposal(lambda: distribution, self)
 
   def given(self, move, cut):
     """Densities whose heuristic is prepared for the particles of level 0."""
@@ -876,27 +876,31 @@ class _GivenDensities:
 
 
 class GlobalProposal(tf.Module):
-  """An initial proposal that is a distribution over the global state."""
+  """An initial proposal that is a distribution over the global state.
 
-  def __init__(self, distribution, densities):
+  The distribution is made anew for each run, as it may depend on variables.
+  """
+
+  def __init__(self, distribution_fn, densities):
     super().__init__(name='global_proposal')
-    self._distribution = distribution
+    self._distribution_fn = distribution_fn
     self._prior = densities.model.prior
-    self.batch_shape = densities_lib.static_batch_shape(distribution)
+    self.batch_shape = densities_lib.static_batch_shape(distribution_fn())
 
   def draw(self, num_particles, batch_shape, seed):
     """Draws global states."""
     return densities_lib.draw(
-      self._distribution, num_particles, batch_shape, seed
+      self._distribution_fn(), num_particles, batch_shape, seed
     )
 
   def propose(
     self, num_particles, batch_shape, seed, densities, reparameterize=True
   ):
     """Proposes states of level 0."""
-    value = self.draw(num_particles, batch_shape, seed)
+    distribution = self._distribution_fn()
+    value = densities_lib.draw(distribution, num_particles, batch_shape, seed)
     value = tf.nest.map_structure(tf.identity, value)
-    kinds = tf.nest.flatten(self._distribution.reparameterization_type)
+    kinds = tf.nest.flatten(distribution.reparameterization_type)
     reparameterize = reparameterize and all(
       kind == tfd.FULLY_REPARAMETERIZED for kind in kinds
     )
@@ -904,10 +908,10 @@ class GlobalProposal(tf.Module):
     if not reparameterize:
       value = fixed
     shape = [num_particles] + batch_shape
-    score = tf.broadcast_to(self._distribution.log_prob(fixed), shape)
+    score = tf.broadcast_to(distribution.log_prob(fixed), shape)
     log_forward = score
     if reparameterize:
-      log_forward = tf.broadcast_to(self._distribution.log_prob(value), shape)
+      log_forward = tf.broadcast_to(distribution.log_prob(value), shape)
     zero = tf.zeros_like(score)
     return transitions_lib.Move(
       state=densities.initial_state(value, shape),
@@ -1290,16 +1294,21 @@ class StateSpaceSampler(tf.Module):
     if proposal is None:
       proposal = NoGlobalProposal()
     elif self._initial_proposal_fn is not None:
-      proposal = self._initial_proposal_fn(
-        densities.observations, densities.is_observed
-      )
       prior = self.model.prior
-      _check_distribution(
-        'initial_proposal_fn',
-        proposal,
-        densities.batch_shape,
-        (prior.dtype, prior.event_shape),
-      )
+
+      def distribution_fn():
+        distribution = self._initial_proposal_fn(
+          densities.observations, densities.is_observed
+        )
+        _check_distribution(
+          'initial_proposal_fn',
+          distribution,
+          densities.batch_shape,
+          (prior.dtype, prior.event_shape),
+        )
+        return distribution
+
+      proposal = GlobalProposal(distribution_fn, densities)
     return sampler_lib.NestedSampler(
       densities,
       steps,
