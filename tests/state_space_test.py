@@ -287,19 +287,6 @@ def forget_ancestors(monkeypatch):
   monkeypatch.setattr(state_space_lib, '_read_back', forget)
 
 
-def forget_roots(monkeypatch):
-  """Rows of the heuristic are not those of the particle's global state."""
-
-  def rows(self, rows, level, root):
-    del root
-    last = self._densities.num_steps - 1
-    return tf.nest.map_structure(
-      lambda x: tf.gather(x, tf.minimum(level, last)), rows
-    )
-
-  monkeypatch.setattr(state_space_lib._GivenDensities, '_rows', rows)
-
-
 def go_on(monkeypatch):
   """Sequences that have ended are resampled with the others."""
   monkeypatch.setattr(
@@ -314,9 +301,7 @@ def observe_all(monkeypatch):
   )
 
 
-@pytest.mark.parametrize(
-  'mutate', [skip_end, forget_ancestors, forget_roots, observe_all]
-)
+@pytest.mark.parametrize('mutate', [skip_end, forget_ancestors, observe_all])
 def test_mutations(mutate, monkeypatch):
   mutate(monkeypatch)
   sampler = nvi.StateSpaceSampler(
@@ -631,6 +616,31 @@ def test_ancestry():
 
 
 # How it is executed.
+
+
+def test_rows_are_those_of_the_particle():
+  """Whatever was resampled, at level 0 as well."""
+
+  class Compare(nvi.Heuristic):
+    def prepare(self, observations, is_observed, global_state):
+      return tf.stack([global_state] * NUM_STEPS)
+
+    def log_factor(self, row, global_state, local_state):
+      return tf.where(row == global_state, double(0.0), double(-np.inf))
+
+  results = []
+  for heuristic in (None, Compare()):
+    sampler = nvi.StateSpaceSampler(linear_gaussian(), heuristic=heuristic)
+    arguments = dict(is_observed=IS_OBSERVED, lengths=LENGTHS)
+    estimate = nvi.reverse_kl()(sampler(SEQUENCES, **arguments), 9, [1, 2])
+    results.append(
+      (
+        sampler.sample(SEQUENCES, 9, seed=1, jit_compile=False, **arguments),
+        estimate._replace(surrogate=()),
+      )
+    )
+  for x, y in zip(*map(tf.nest.flatten, results), strict=True):
+    np.testing.assert_array_equal(x, y)
 
 
 def test_execution_does_not_matter():

@@ -841,10 +841,10 @@ class _GivenDensities:
     shape = state.root.shape
     if densities.heuristic is None:
       return tf.zeros(shape, self.float_dtype)
+    # Also at level 0, whose particles may have been resampled since.
+    row, local = self._rows(rows, level, state.root), state.local_state
     if isinstance(level, int) and level == 0:
-      row, local = tf.nest.map_structure(lambda x: x[0], rows), None
-    else:
-      row, local = self._rows(rows, level, state.root), state.local_state
+      local = None
     log_factor = densities.heuristic.log_factor(row, state.global_state, local)
     log_factor = tf.broadcast_to(
       _check_log_factor(log_factor, shape, self.float_dtype), shape
