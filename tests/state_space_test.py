@@ -442,8 +442,11 @@ def test_hidden_markov_model(arguments):
     )
     of_sequence = posterior._replace(log_weights=posterior.log_weights[:, :, i])
     expected = normalizer * np.concatenate([[1.0], *probs.T])
+    # What is rare has means that are not normal yet; what cannot be, is not.
+    is_tested = expected > 0.05 * normalizer
     for of_policy in weighted(of_sequence, values):
-      assert_means(of_policy, expected)
+      assert_means(of_policy[:, is_tested], expected[is_tested])
+      assert not np.any(of_policy[:, expected == 0.0])
 
 
 # A model that can be enumerated.
