@@ -26,8 +26,8 @@ from tfp_nvi import state_space as state_space_lib
 
 tfd = tfp.distributions
 
-NUM_PARTICLES = 2**12
-NUM_SEEDS = 48
+NUM_PARTICLES = 2**11
+NUM_SEEDS = 32
 OBSERVED = [0, 1, 1]
 NUM_STEPS = len(OBSERVED)
 

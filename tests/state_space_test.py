@@ -93,7 +93,7 @@ SEQUENCES = np.array(
   ]
 )
 IS_OBSERVED = np.isfinite(SEQUENCES)
-LENGTHS = np.array([5, 5, 3, 4, 2])
+LENGTHS = [5, 5, 3, 4, 2]
 NUM_STEPS = SEQUENCES.shape[1]
 
 
@@ -423,7 +423,8 @@ def test_hidden_markov_model(arguments):
     resample_criterion_fn=resample_by_all_policies,
     **arguments,
   )
-  posterior = sample_all(sampler)
+  # Within a function, as estimates of zero are no errors here.
+  posterior = tf.function(sample_all, autograph=False)(sampler)
   for i, length in enumerate(LENGTHS):
     exact = tfd.HiddenMarkovModel(
       tfd.Categorical(probs=double(INITIAL)),
@@ -441,8 +442,11 @@ def test_hidden_markov_model(arguments):
     )
     of_sequence = posterior._replace(log_weights=posterior.log_weights[:, :, i])
     expected = normalizer * np.concatenate([[1.0], *probs.T])
+    # What is rare has means that are not normal yet; what cannot be, is not.
+    is_tested = expected > 0.05 * normalizer
     for of_policy in weighted(of_sequence, values):
-      assert_means(of_policy, expected)
+      assert_means(of_policy[:, is_tested], expected[is_tested])
+      assert not np.any(of_policy[:, expected == 0.0])
 
 
 # A model that can be enumerated.
