@@ -514,7 +514,7 @@ def run(
   num_training_particles=20,
   batch_size=20,
   num_steps=1_000,
-  learning_rate=3e-3,
+  learning_rate=5e-3,
   num_reference_batches=5,
   seed=1,
   output_dir='results/hmm',
@@ -544,7 +544,7 @@ def run(
       Default value: `1_000`.
     learning_rate: Python `float`, of Adam, from which it falls to zero along a
       cosine.
-      Default value: `3e-3`.
+      Default value: `5e-3`.
     num_reference_batches: Python `int`: how many times `num_particles` samples
       the reference has.
       Default value: `5`.
