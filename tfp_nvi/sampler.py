@@ -1010,6 +1010,8 @@ class NestedSampler(tf.Module):
   def sample(self, num_particles, seed=None, jit_compile=True):
     """Draws properly weighted particles.
 
+    Compiles at the first call, and anew for each number of particles.
+
     Args:
       num_particles: Python `int`.
       seed: Python `int` or stateless seed.
