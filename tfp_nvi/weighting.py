@@ -530,6 +530,13 @@ def resample(
       f'particle; it returned {indices.dtype.name} of shape '
       f'{indices.shape.as_list()}.'
     )
+  if not tf.is_symbolic_tensor(indices) and not bool(
+    tf.reduce_all((indices >= 0) & (indices < num_particles))
+  ):
+    raise ValueError(
+      f'`resample_fn` must return integers from 0 to {num_particles - 1}; it '
+      f'returned {indices.numpy().min()} to {indices.numpy().max()}.'
+    )
   resampled_log_weights = tf.broadcast_to(log_mean, shape)
   if where is not None:
     identity = tf.reshape(
