@@ -57,7 +57,9 @@ def test_image_log_prob():
       with tf.GradientTape() as tape:
         values = fn(scale * logits)
       gradients.append(tape.gradient(values, logits, upstream))
-      np.testing.assert_allclose(values, expected(scale * logits), rtol=1e-5)
+      np.testing.assert_allclose(
+        values, expected(scale * logits), rtol=1e-5, atol=1e-5
+      )
     np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-4)
   small = tfd.ContinuousBernoulli(logits).log_prob(x)
   np.testing.assert_allclose(
