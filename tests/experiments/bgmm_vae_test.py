@@ -312,7 +312,7 @@ def test_objectives_side_by_side(fast, tmp_path):
     ('batch_size', 0, 'a positive integer; got 0'),
     ('num_clusters', 2.5, 'a positive integer; got 2.5'),
     ('num_latents', -1, 'a positive integer; got -1'),
-    ('num_steps', 0, 'a positive integer; got 0'),
+    ('num_steps', -1, 'a positive integer; got -1'),
     ('num_warm_up_steps', True, 'a positive integer; got True'),
     ('num_test_images', 0, 'a positive integer; got 0'),
     ('seed', -1, 'a non-negative integer; got -1'),

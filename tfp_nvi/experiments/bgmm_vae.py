@@ -48,7 +48,6 @@ with the fields of `deep_mixture.Posterior`.
 """
 
 import collections
-import inspect
 import json
 import math
 import os
@@ -61,12 +60,12 @@ import numpy as np
 import scipy.optimize
 import tensorflow as tf
 import tf_keras
-from absl import app, flags, logging
+from absl import app, logging
 from matplotlib import figure as figure_lib
 
 import tfp_nvi as nvi
 from tfp_nvi import randomness
-from tfp_nvi.experiments import deep_mixture, image_data
+from tfp_nvi.experiments import deep_mixture, image_data, programs
 
 try:
   from sklearn import metrics
@@ -114,15 +113,6 @@ class Results(collections.namedtuple('Results', ['rows', 'pictures'])):
   """
 
   __slots__ = ()
-
-
-class SettingError(ValueError):
-  """An argument, or the flag of the same name, that is not as expected."""
-
-  def __init__(self, name, expected, got):
-    self.name = name
-    self.problem = f'must be {expected}; got {got}.'
-    super().__init__(f'`{name}` {self.problem}')
 
 
 def mini_batches(
@@ -236,7 +226,7 @@ class _Checkpoints:
     try:
       os.makedirs(directory, exist_ok=True)
     except OSError as e:
-      raise SettingError(
+      raise programs.SettingError(
         'checkpoint_dir',
         'a folder that can be written',
         f'{directory!r} ({e.strerror})',
@@ -244,7 +234,7 @@ class _Checkpoints:
     path = os.path.join(directory, 'settings.json')
     if not os.path.exists(path):
       content = json.dumps(settings, indent=2) + '\n'
-      _replace(path, lambda f: f.write(content.encode()))
+      programs.replace_file(path, lambda f: f.write(content.encode()))
       return
     try:
       with open(path, encoding='utf-8') as f:
@@ -255,13 +245,13 @@ class _Checkpoints:
         if found.get(key) != value
       ]
     except (OSError, ValueError, AttributeError) as e:
-      raise SettingError(
+      raise programs.SettingError(
         'checkpoint_dir',
         'a new folder, or one of an earlier run',
         f'{directory!r}, whose settings.json cannot be read ({e})',
       ) from e
     if different:
-      raise SettingError(
+      raise programs.SettingError(
         'checkpoint_dir',
         'a new folder, or one of a run with the same flags',
         f'{directory!r}, which has {"; ".join(different)}',
@@ -285,7 +275,9 @@ class _Checkpoints:
   @seconds.setter
   def seconds(self, value):
     content = json.dumps(value)
-    _replace(self.path('seconds.json'), lambda f: f.write(content.encode()))
+    programs.replace_file(
+      self.path('seconds.json'), lambda f: f.write(content.encode())
+    )
 
 
 def _learning_rate(rate, num_steps):
@@ -327,6 +319,27 @@ def _fit_clusters(mixture, images, seed):
     random_state=int(generator.integers(2**31)),
   ).fit(np.concatenate(codes))
   mixture.set_clusters(fitted.means_, np.sqrt(fitted.covariances_))
+
+
+class _CompiledOptimizer:
+  """An optimizer whose update of all variables is one compiled operation."""
+
+  def __init__(self, optimizer):
+    self._optimizer = optimizer
+    self.build = optimizer.build
+
+  @property
+  def variables(self):
+    return self._optimizer.variables
+
+  def apply_gradients(self, pairs):
+    gradients, variables = zip(*pairs, strict=True)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def apply(gradients):
+      self._optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+    apply(gradients)
 
 
 class _Clock:
@@ -376,7 +389,7 @@ def _train(mixture, data, images, objective, settings, checkpoints, num_steps):
       num_particles,
       stage_steps,
       data=data,
-      optimizer=tf_keras.optimizers.Adam(rate),
+      optimizer=_CompiledOptimizer(tf_keras.optimizers.Adam(rate)),
       seed=randomness.fold_in(randomness.as_seed(seed), len(stage)),
       steps_per_call=_STEPS_PER_CALL,
       # Convolutions on a CPU are faster outside of XLA.
@@ -560,80 +573,6 @@ def _save_model(mixture, class_of_cluster, path):
     os.rename(new, path)
 
 
-def _replace(path, write_fn):
-  """Writes a file under another name first."""
-  with open(path + '.part', 'wb') as f:
-    write_fn(f)
-  os.replace(path + '.part', path)
-
-
-class _Store:
-  """The output folder: rows and arrays of the cells that are done."""
-
-  def __init__(self, directory):
-    self._directory = directory
-    self.rows = []
-    try:
-      for folder in (directory, os.path.join(directory, 'cells')):
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-          pass
-    except (OSError, TypeError) as e:
-      raise SettingError(
-        'output_dir',
-        'a folder that can be written',
-        f'{directory!r} ({getattr(e, "strerror", None) or e})',
-      ) from e
-    path = self.path('metrics.json')
-    if not os.path.exists(path):
-      return
-    try:
-      with open(path, encoding='utf-8') as f:
-        self.rows = json.load(f)['rows']
-      for row in self.rows:
-        _cell(row)
-    except (OSError, ValueError, KeyError, TypeError) as e:
-      raise SettingError(
-        'output_dir',
-        'a new folder or that of an earlier run',
-        f'{directory!r} with a metrics.json that cannot be read ({e!r})',
-      ) from e
-
-  def path(self, *names):
-    return os.path.join(self._directory, *names)
-
-  def arrays(self, cell):
-    """The arrays of a cell; `None` if they are not there, or not whole."""
-    try:
-      with np.load(self.path('cells', f'{_name(cell)}.npz')) as saved:
-        return dict(saved)
-    except (OSError, ValueError, EOFError, KeyError):
-      return None
-
-  def row(self, cell):
-    """The row of a cell; `None` if it is not done."""
-    for row in self.rows:
-      if _cell(row) == cell:
-        return row
-    return None
-
-  def add(self, row, arrays):
-    """Keeps a cell. If this is stopped, the folder is as before or after."""
-    cell = _cell(row)
-    _replace(
-      self.path('cells', f'{_name(cell)}.npz'),
-      lambda f: np.savez_compressed(f, **arrays),
-    )
-    rows = [r for r in self.rows if _cell(r) != cell]
-    self.rows = sorted([*rows, row], key=_cell)
-    content = json.dumps({'rows': self.rows}, indent=2, allow_nan=False) + '\n'
-    _replace(self.path('metrics.json'), lambda f: f.write(content.encode()))
-
-
-def _cell(row):
-  return row['dataset'], row['objective'], row['seed']
-
-
 def _name(cell):
   return '-'.join(map(str, cell))
 
@@ -788,10 +727,8 @@ def _draw(store, dataset, seed, class_names):
   cells = {}
   for objective in OBJECTIVES:
     cell = dataset, objective, seed
-    if store.row(cell) is not None:
-      arrays = store.arrays(cell)
-      if arrays is not None:
-        cells[objective] = arrays
+    if store.has(*cell):
+      cells[objective] = store.arrays(*cell)
   paths = []
   with matplotlib.rc_context({'savefig.dpi': 110}):
     for name, draw_fn in (
@@ -801,7 +738,9 @@ def _draw(store, dataset, seed, class_names):
     ):
       paths.append(store.path(f'{name}-{dataset}-{seed}.png'))
       figure = draw_fn(cells, class_names)
-      _replace(paths[-1], lambda f, x=figure: x.savefig(f, format='png'))
+      programs.replace_file(
+        paths[-1], lambda f, x=figure: x.savefig(f, format='png')
+      )
   return paths
 
 
@@ -815,18 +754,11 @@ def _check_settings(objective, settings):
   Returns:
     objectives: List of Python `str`s.
   """
-  if settings['dataset'] not in image_data.DATASETS:
-    raise SettingError(
-      'dataset',
-      f'one of {", ".join(image_data.DATASETS)}',
-      repr(settings['dataset']),
-    )
-  if isinstance(objective, str):
-    objective = [x.strip() for x in objective.split(',')]
-  objectives = list(dict.fromkeys(objective))
+  programs.check_choice('dataset', settings['dataset'], image_data.DATASETS)
+  objectives = programs.as_list(objective)
   for name in objectives or ['']:
     if name not in OBJECTIVES:
-      raise SettingError(
+      raise programs.SettingError(
         'objective', f'a comma list of {", ".join(OBJECTIVES)}', repr(name)
       )
   for name in (
@@ -837,16 +769,12 @@ def _check_settings(objective, settings):
     'num_warm_up_steps',
     'num_test_images',
   ):
-    value = settings[name]
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-      raise SettingError(name, 'a positive integer', repr(value))
+    programs.check_positive_integer(name, settings[name])
   seed = settings['seed']
   if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-    raise SettingError('seed', 'a non-negative integer', repr(seed))
-  for name in ('learning_rate', 'concentration'):
-    value = settings[name]
-    if not isinstance(value, int | float) or not 0.0 < value < math.inf:
-      raise SettingError(name, 'a positive number', repr(value))
+    raise programs.SettingError('seed', 'a non-negative integer', repr(seed))
+  for name in ('learning_rate', 'concentration', 'kl_weight'):
+    programs.check_positive_number(name, settings[name])
   return objectives
 
 
@@ -856,17 +784,19 @@ def run(
   batch_size=100,
   num_clusters=10,
   num_latents=10,
-  num_steps=None,
+  num_steps=0,
   num_warm_up_steps=1_000,
   learning_rate=1e-3,
   concentration=1.0,
+  kl_weight=1.0,
   proportions_in_training=True,
   num_test_images=300,
   seed=1,
-  data_dir=None,
-  checkpoint_dir=None,
+  data_dir='',
+  checkpoint_dir='',
   output_dir='results/bgmm_vae',
   eval_only=False,
+  overwrite=False,
 ):
   """Runs the experiment, and prints its table.
 
@@ -884,7 +814,7 @@ def run(
     num_steps: Python `int` number of training steps of the nested objective.
       Reweighted wake-sleep, with 5 particles, takes as many as fit into the
       same time.
-      Default value: `None` (i.e., 3,000 for digits, 20,000 for the others).
+      Default value: `0` (i.e., 3,000 for digits, 20,000 for the others).
     num_warm_up_steps: Python `int` number of steps that encoder and decoder
       take by themselves first, under either objective, before clusters are
       fitted to the codes of images.
@@ -895,6 +825,9 @@ def run(
     concentration: Python `float`, of the Dirichlet distribution of proportions,
       of the model and of mini-batches.
       Default value: `1.`.
+    kl_weight: Python `float`: how much the density of latents counts beside the
+      images, in training by the nested objective.
+      Default value: `1.`.
     proportions_in_training: Python `bool`: whether mini-batches in training
       have class proportions of their own, or images at random.
       Default value: `True`.
@@ -903,14 +836,18 @@ def run(
     seed: Python `int`.
       Default value: `1`.
     data_dir: Python `str`; see `image_data.load`.
-      Default value: `None`.
+      Default value: `''`.
     checkpoint_dir: Python `str`: a folder for checkpoints, to go on from when
       the same is run again.
-      Default value: `None` (i.e., a folder `checkpoints` in `output_dir`).
+      Default value: `''` (i.e., a folder `checkpoints` in `output_dir`).
     output_dir: Python `str`: a folder to write to; made if need be.
       Default value: `'results/bgmm_vae'`.
     eval_only: Python `bool`: whether to evaluate the latest checkpoint as it
       is, without training.
+      Default value: `False`.
+    overwrite: Python `bool`: whether to discard what `output_dir` has of this
+      data set, objective and seed, and of another configuration; checkpoints
+      are kept.
       Default value: `False`.
 
   Returns:
@@ -921,10 +858,7 @@ def run(
       or checkpoints are of another configuration; before any compute.
     FloatingPointError: If a loss becomes NaN.
   """
-  if num_steps is None:
-    num_steps = _DEFAULT_STEPS.get(dataset, 1)
-  settings = {
-    'dataset': dataset,
+  configuration = {
     'batch_size': batch_size,
     'num_clusters': num_clusters,
     'num_latents': num_latents,
@@ -932,29 +866,45 @@ def run(
     'num_warm_up_steps': num_warm_up_steps,
     'learning_rate': learning_rate,
     'concentration': concentration,
+    'kl_weight': kl_weight,
     'proportions_in_training': proportions_in_training,
     'num_test_images': num_test_images,
-    'seed': seed,
   }
+  settings = {
+    **configuration,
+    'dataset': dataset,
+    'seed': seed,
+    'num_steps': num_steps or _DEFAULT_STEPS.get(dataset, 0),
+  }
+  num_steps = settings['num_steps']
   objectives = _check_settings(objective, settings)
-  store = _Store(output_dir)
+  store = programs.Store(
+    output_dir,
+    {**configuration, 'versions': programs.versions()},
+    overwrite,
+    ['dataset', 'objective', 'seed'],
+    lambda *cell: cell,
+  )
   data = image_data.load(dataset, data_dir)
   print(
     f'{dataset}: {len(data.train_images)} images for training and '
     f'{len(data.test_images)} for tests, from {data.source}.'
   )
-  if checkpoint_dir is None:
+  if not checkpoint_dir:
     checkpoint_dir = store.path('checkpoints')
   for name in objectives:
     cell = dataset, name, seed
+    if not (overwrite or eval_only) and store.has(*cell):
+      print(f'Kept: {_describe(store.row(*cell))}')
+      continue
     checkpoints = _Checkpoints(
       os.path.join(checkpoint_dir, _name(cell)),
       {**settings, 'objective': name},
     )
     if eval_only and not checkpoints.has_any('training'):
-      raise SettingError(
+      raise programs.SettingError(
         'checkpoint_dir',
-        'a folder with a checkpoint, to evaluate it alone',
+        'a folder with a checkpoint, to evaluate that alone',
         f'{checkpoint_dir!r} without any of {_name(cell)}',
       )
     print(f'Training {_name(cell)}.' if not eval_only else 'Evaluating.')
@@ -964,6 +914,7 @@ def run(
       num_latents,
       num_simulated=num_test_images,
       concentration=concentration,
+      kl_weight=kl_weight,
       seed=seed,
     )
     batches, _ = mini_batches(
@@ -989,7 +940,13 @@ def run(
       raise FloatingPointError(
         f'The bound of {_name(cell)} is {figures["bound"]} after training.'
       )
-    row = {**settings, 'objective': name, **figures, 'seconds': seconds}
+    row = {
+      'dataset': dataset,
+      'objective': name,
+      'seed': seed,
+      **figures,
+      'seconds': seconds,
+    }
     _save_model(
       mixture,
       arrays['class_of_cluster'],
@@ -998,7 +955,7 @@ def run(
     store.add(row, arrays)
     print(_describe(row), flush=True)
 
-  rows = [store.row((dataset, name, seed)) for name in objectives]
+  rows = [store.row(dataset, name, seed) for name in objectives]
   print(_format_table(rows))
   pictures = _draw(store, dataset, seed, data.class_names)
   print('\nWritten:')
@@ -1014,12 +971,13 @@ _FLAGS = {
   'num_clusters': 'Number of clusters.',
   'num_latents': 'Size of the latent vector of an image.',
   'num_steps': (
-    'Training steps of the nested objective; 3,000 for digits and 20,000 for '
-    'the others, if not given.'
+    'Training steps of the nested objective; 0 for 3,000 for digits and 20,000 '
+    'for the others.'
   ),
   'num_warm_up_steps': 'Steps of encoder and decoder by themselves.',
   'learning_rate': 'Learning rate of Adam.',
   'concentration': 'Concentration of the Dirichlet distribution.',
+  'kl_weight': 'How much the density of latents counts beside the images.',
   'proportions_in_training': (
     'Give mini-batches in training class proportions of their own; otherwise, '
     'they have images at random.'
@@ -1033,23 +991,11 @@ _FLAGS = {
   'checkpoint_dir': 'Folder for checkpoints; in the output folder by default.',
   'output_dir': 'Folder to write to.',
   'eval_only': 'Evaluate the latest checkpoint, without training.',
+  'overwrite': (
+    'Evaluate again what the output folder has, and discard what it has of '
+    'another configuration.'
+  ),
 }
-
-
-def _define_flags():
-  """Defines a flag for each argument of `run`."""
-  define = {
-    bool: flags.DEFINE_bool,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-  }
-  for name, parameter in inspect.signature(run).parameters.items():
-    default = parameter.default
-    kind = int if name == 'num_steps' else str
-    if default is not None:
-      kind = type(default)
-    define[kind](name, default, _FLAGS[name])
 
 
 def main(argv):
@@ -1060,31 +1006,16 @@ def main(argv):
 
   Returns:
     exit_status: Python `int`.
-
-  Raises:
-    app.UsageError: If there are arguments that are no flags.
   """
-  if len(argv) > 1:
-    raise app.UsageError(f'Expected flags alone; got {" ".join(argv[1:])}.')
   # TensorFlow's notes on saving models and checkpoints.
   logging.set_verbosity(logging.WARNING)
   try:
-    run(**{name: flags.FLAGS[name].value for name in _FLAGS})
-  except SettingError as e:
-    print(f'--{e.name} {e.problem}', file=sys.stderr)
-    return 1
+    return programs.main(run, argv)
   except (image_data.DataError, ImportError) as e:
     print(e, file=sys.stderr)
     return 1
-  except KeyboardInterrupt:
-    print(
-      '\nStopped. The same command goes on from the latest checkpoint.',
-      file=sys.stderr,
-    )
-    return 130
-  return 0
 
 
 if __name__ == '__main__':
-  _define_flags()
+  programs.define_flags(run, _FLAGS)
   app.run(main)

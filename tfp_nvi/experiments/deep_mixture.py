@@ -53,7 +53,7 @@ _MAX_LOGIT = 20.0
 # Adam moves all parameters at about the same pace; clusters are far apart.
 _CLUSTER_UNIT = 5.0
 # Simulated mini-batches in a training step of q(lambda | c).
-_NUM_SIMULATIONS = 16
+_NUM_SIMULATIONS = 4
 _MIN_SCALE = 1e-3
 
 
@@ -156,6 +156,7 @@ class DeepMixture(tf.Module):
     num_flow_layers=8,
     num_simulated=300,
     concentration=1.0,
+    kl_weight=1.0,
     seed=None,
     name='deep_mixture',
   ):
@@ -173,6 +174,9 @@ class DeepMixture(tf.Module):
         `q(lambda | c)` learns.
         Default value: `300`.
       concentration: Python `float`: that of the Dirichlet prior.
+        Default value: `1.`.
+      kl_weight: Python `float`: how much `pi(z)` counts beside the images in
+        the level that trains encoder and decoder.
         Default value: `1.`.
       seed: Python `int` or stateless seed.
       name: Python `str` name of this module.
@@ -192,6 +196,7 @@ class DeepMixture(tf.Module):
     self.num_latents = num_latents
     self._num_simulated = num_simulated
     self._concentration = float(concentration)
+    self._kl_weight = float(kl_weight)
     seed = randomness.as_seed(seed)
     flow_seed, loc_seed, layer_seed = randomness.split_seed(seed, 3)
     seeds = iter(
@@ -446,9 +451,8 @@ class DeepMixture(tf.Module):
     )
 
     def log_joint(z):
-      return self._compiled_flow_log_prob(z) + self.image_log_prob(
-        intensities, z
-      )
+      log_likelihood = self.image_log_prob(intensities, z)
+      return self._compiled_flow_log_prob(z) + log_likelihood / self._kl_weight
 
     return [
       nvi.Level(
