@@ -181,7 +181,7 @@ class DeepLatentGaussian:
     )
     upward = tfd.JointDistributionNamed(
       {
-        'z1': self.pi(),
+        'z1': lambda: self.pi(),
         'z2': lambda z1: self.kernel(self.inference_2, z1),
       }
     )
@@ -597,10 +597,22 @@ class TestErrors:
       )
 
   def test_unrelated_variable(self):
+    loc = tf.Variable(0.0, name='loc')
+    other = tf.Variable(1.0, name='other')
     with pytest.raises(
-      ValueError, match="`trainables` of 'level' must .*other"
+      ValueError, match=r"`trainables\[1\]` of 'level' must .*'other:0'"
     ):
-      self.estimate(self.normal, self.normal, [tf.Variable(1.0, name='other')])
+      self.estimate(self.normal, tfd.Normal(loc, 1.0), [loc, other])
+
+  def test_variable_used_before_a_compiled_level(self):
+    loc = tf.Variable(0.0, name='loc')
+
+    def levels_fn():
+      target = tfd.Normal(2.0 * loc, 1.0)
+      return [nvi.Level(self.normal, target, [loc], jit_compile=True)]
+
+    with pytest.raises(ValueError, match="compiled by itself.*'loc:0'"):
+      nvi.reverse_kl()(nvi.Chain(levels_fn), 2, tf.constant([1, 2]))
 
   def test_nothing_to_train(self):
     with pytest.raises(ValueError, match='nothing to train'):

@@ -28,22 +28,19 @@ __all__ = [
 
 
 def _list_variables(trainables):
-  """The variables of a structure of variables and modules, each once."""
-  variables = []
+  """A list of variables for each variable, module or layer."""
+  groups = []
   for i, part in enumerate(trainables):
     if isinstance(part, tf.Variable):
-      found = [part]
+      groups.append([part])
     elif hasattr(part, 'trainable_variables'):
-      found = part.trainable_variables
+      groups.append(list(part.trainable_variables))
     else:
       raise TypeError(
         f'`trainables[{i}]` must be a tf.Variable, or have '
         f'`trainable_variables` as a tf.Module has; got {part!r}.'
       )
-    for variable in found:
-      if not any(variable is other for other in variables):
-        variables.append(variable)
-  return variables
+  return groups
 
 
 class Level:
@@ -132,10 +129,44 @@ class Level:
       )
     self._proposal = proposal
     self.log_target = densities_lib.log_prob_fn(target, 'target')
-    self.variables = _list_variables(trainables)
+    self._groups = _list_variables(trainables)
+    unique = {v.ref(): v for group in self._groups for v in group}
+    self.variables = list(unique.values())
     self.csiszar_function = csiszar_function
     self.jit_compile = jit_compile
     self.name = name
+
+  def gradients(self, tape, surrogate):
+    """Differentiates in what the level trains.
+
+    Args:
+      tape: `tf.GradientTape`.
+      surrogate: Scalar `Tensor`.
+
+    Returns:
+      pairs: List of pairs of a variable and its gradient, a `Tensor`, for those
+        that there is one for.
+
+    Raises:
+      ValueError: If there is none for anything that an element of `trainables`
+        has.
+    """
+    gradients = tape.gradient(surrogate, self.variables)
+    pairs = [
+      (variable, tf.convert_to_tensor(gradient))
+      for variable, gradient in zip(self.variables, gradients, strict=True)
+      if gradient is not None
+    ]
+    found = {variable.ref() for variable, _ in pairs}
+    for i, group in enumerate(self._groups):
+      if not found.intersection(v.ref() for v in group):
+        raise ValueError(
+          f'`trainables[{i}]` of {self.name!r} must have a variable that a '
+          'side of the level depends on'
+          + (', where it is compiled by itself' if self.jit_compile else '')
+          + f'; there is no gradient for {[v.name for v in group]}.'
+        )
+    return pairs
 
   def draw(self, num_particles, seed):
     """Draws values from the proposal.

@@ -605,7 +605,7 @@ def _estimate_chain(chain, num_particles, seed, level_fn):
       pairs, other = _compiled_level(level, num_particles, level_seed, level_fn)
     else:
       level_surrogate, *other = part
-      pairs = _gradients(level, tape, level_surrogate)
+      pairs = level.gradients(tape, level_surrogate)
     # What has the gradients of this level, and of its variables alone.
     surrogates += [
       tf.reduce_sum(tf.stop_gradient(gradient) * variable)
@@ -630,22 +630,6 @@ def _estimate_chain(chain, num_particles, seed, level_fn):
   )
 
 
-def _gradients(level, tape, surrogate):
-  """Pairs of what a level trains and gradients, where there is one."""
-  gradients = tape.gradient(surrogate, level.variables)
-  pairs = [
-    (variable, tf.convert_to_tensor(gradient))
-    for variable, gradient in zip(level.variables, gradients, strict=True)
-    if gradient is not None
-  ]
-  if level.variables and not pairs:
-    raise ValueError(
-      f'`trainables` of {level.name!r} must be what its two sides depend on; '
-      f'there is no gradient for any of {[v.name for v in level.variables]}.'
-    )
-  return pairs
-
-
 def _compiled_level(level, num_particles, seed, level_fn):
   """The gradients and values of a level, compiled by themselves."""
   variables = []
@@ -653,7 +637,7 @@ def _compiled_level(level, num_particles, seed, level_fn):
   def estimate(seed):
     with tf.GradientTape() as tape:
       surrogate, *other = level_fn(level, num_particles, seed)
-    pairs = _gradients(level, tape, surrogate)
+    pairs = level.gradients(tape, surrogate)
     variables[:] = [variable for variable, _ in pairs]
     return [gradient for _, gradient in pairs], other
 
