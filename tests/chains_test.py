@@ -181,7 +181,7 @@ class DeepLatentGaussian:
     )
     upward = tfd.JointDistributionNamed(
       {
-        'z1': lambda: self.pi(),
+        'z1': self.pi(),
         'z2': lambda z1: self.kernel(self.inference_2, z1),
       }
     )
@@ -413,7 +413,7 @@ def test_compiled_levels_are_the_same():
     def levels_fn():
       levels = model.levels(x)
       # What this one trains is in its sides alone.
-      levels[0].jit_compile = jit_compile
+      levels[2].jit_compile = jit_compile
       return levels
 
     return nvi.Chain(levels_fn)
