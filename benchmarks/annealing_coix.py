@@ -28,6 +28,8 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 
+from benchmarks import workers
+
 __all__ = [
   'Trainer',
 ]
@@ -125,7 +127,7 @@ def _make_loss_fn(num_densities, num_particles):
   return loss_fn
 
 
-class Trainer:
+class Trainer(workers.Trainer):
   """Trains by coix's loop, or by its step in a compiled loop.
 
   Restarts are `jax.vmap` of the step over parameters, optimizer and keys.
@@ -206,12 +208,6 @@ class Trainer:
     return jax.jit(many_steps)
 
   def prepare(self, num_steps, repetitions):
-    """Compiles, and takes the steps of one repetition.
-
-    Args:
-      num_steps: Python `int` number of steps in a repetition.
-      repetitions: Not used.
-    """
     del repetitions
     self._num_steps = num_steps
     if self._is_scan:
@@ -241,7 +237,6 @@ class Trainer:
     self.run()
 
   def run(self):
-    """Takes the steps of a repetition; returns the seconds it took."""
     start = time.perf_counter()
     if self._is_scan:
       self._num_calls += 1
@@ -254,20 +249,9 @@ class Trainer:
     return time.perf_counter() - start
 
   def compile_seconds(self):
-    """Duration of compilation."""
     return self._compile_seconds
 
   def check(self, num_steps, num_particles, num_samples):
-    """Trains, and estimates log Z.
-
-    Args:
-      num_steps: Python `int`.
-      num_particles: Python `int` number of particles of each estimate.
-      num_samples: Python `int` number of estimates.
-
-    Returns:
-      log_normalizer: Python `float`: the mean of the estimates.
-    """
     self._train(num_steps)
     loss_fn = _make_loss_fn(self._num_densities, num_particles)
     estimate = jax.vmap(lambda key: loss_fn(self._params, key)[1]['log_Z'])

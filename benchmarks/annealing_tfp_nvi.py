@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import tfp_nvi as nvi
+from benchmarks import workers
 from tfp_nvi.experiments import annealing
 
 __all__ = [
@@ -17,31 +18,35 @@ __all__ = [
 ]
 
 
+_LOOPS = ('fit', 'level_by_level')
+
+
 class _Abandoned(Exception):
   """Ends training that is not to go on."""
 
 
-class Trainer:
+class Trainer(workers.Trainer):
   """Trains by `tfp_nvi.fit`, a compiled call at a time.
 
   Args:
-    loop: `'fit'`.
+    loop: `'fit'`, or `'level_by_level'` for `fit` by that schedule.
     num_densities: Python `int`.
     num_particles: Python `int`.
     num_restarts: Python `int`.
   """
 
   def __init__(self, loop, num_densities, num_particles, num_restarts):
-    if loop != 'fit':
-      raise ValueError(f"`loop` must be 'fit'; got {loop!r}.")
+    if loop not in _LOOPS:
+      raise ValueError(f'`loop` must be one of {_LOOPS}; got {loop!r}.')
     self._num_particles = num_particles
-    self._sampler, self._objective = annealing.make_sampler(
+    self._sampler, _ = annealing.make_sampler(
       'nvir_star',
       nvi.targets.ring_of_gaussians(tf.float32),
       num_densities,
       num_restarts,
       seed=1,
     )
+    self._objective = nvi.reverse_kl(level_by_level=loop == 'level_by_level')
     self._thread = None
 
   def _fit(self, num_steps, steps_per_call, callback_fn=None):
@@ -57,14 +62,7 @@ class Trainer:
     )
 
   def prepare(self, num_steps, repetitions):
-    """Compiles, and takes the steps of one repetition.
-
-    `fit` goes on in a thread, and waits in its callback for its turns.
-
-    Args:
-      num_steps: Python `int` number of steps in a repetition.
-      repetitions: Python `int`: how often `run` may be called.
-    """
+    # `fit` goes on in a thread, and waits in its callback for its turns.
     self._end()
     self._turns, self._outcomes = queue.Queue(), queue.Queue()
     taken = 0
@@ -92,13 +90,11 @@ class Trainer:
     self._outcome()
 
   def run(self):
-    """Takes the steps of a repetition; returns the seconds it took."""
     start = time.perf_counter()
     self._turns.put(True)
     return self._outcome() - start
 
   def compile_seconds(self):
-    """Duration of compilation, after the last repetition."""
     return self._outcome()
 
   def _outcome(self):
@@ -113,16 +109,6 @@ class Trainer:
       self._thread.join()
 
   def check(self, num_steps, num_particles, num_samples):
-    """Trains, and estimates log Z.
-
-    Args:
-      num_steps: Python `int`.
-      num_particles: Python `int` number of particles of each estimate.
-      num_samples: Python `int` number of estimates.
-
-    Returns:
-      log_normalizer: Python `float`: the mean of the estimates.
-    """
     self._fit(num_steps, min(200, num_steps))
     return float(
       np.mean(

@@ -37,7 +37,6 @@ import json
 import os
 import statistics
 
-import matplotlib
 import matplotlib.figure
 import numpy as np
 from absl import app, flags
@@ -118,10 +117,7 @@ class _Store:
 
   def save(self):
     """Writes what there is."""
-    text = json.dumps(self.content, indent=2, allow_nan=False) + '\n'
-    reporting.replace_file(
-      self.path('training.json'), lambda f: f.write(text.encode())
-    )
+    reporting.save(self.path('training'), self.content)
 
   def add(self, rows):
     """Adds rows, in place of those of the same size and loop."""
@@ -467,7 +463,7 @@ def plot(rows, title=''):
   restarts = sorted({size[2] for size in by_size})
   particles = sorted({size[1] for size in by_size})
   densities = sorted({size[0] for size in by_size})
-  with matplotlib.rc_context({'axes.spines.top': False, 'font.size': 10}):
+  with reporting.style():
     figure = matplotlib.figure.Figure(
       figsize=(1.0 + 3.3 * len(particles), 1.0 + 2.8 * len(restarts)),
       dpi=150,
@@ -510,7 +506,6 @@ def plot(rows, title=''):
       ax.set_xticks(densities, [str(k) for k in densities])
       ax.margins(x=0.12, y=0.14)
       ax.grid(color='0.92')
-      ax.spines['right'].set_visible(False)
       ax.set_title(
         f'{num_particles:,} particles, {num_restarts} '
         + ('restart' if num_restarts == 1 else 'restarts'),

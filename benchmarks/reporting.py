@@ -3,9 +3,11 @@
 """What benchmarks say about themselves, and how they write it down."""
 
 import importlib.metadata
+import json
 import os
 import platform
 
+import matplotlib
 from absl import app, flags
 
 __all__ = [
@@ -13,6 +15,8 @@ __all__ = [
   'machine',
   'memory_gigabytes',
   'replace_file',
+  'save',
+  'style',
   'versions',
 ]
 
@@ -72,6 +76,27 @@ def replace_file(path, write_fn):
   with open(path + '.part', 'wb') as f:
     write_fn(f)
   os.replace(path + '.part', path)
+
+
+def save(path, content, figure=None):
+  """Writes JSON, and a picture beside it.
+
+  Args:
+    path: Python `str`, without the ending.
+    content: What JSON can hold.
+    figure: Matplotlib figure, or `None`.
+  """
+  text = json.dumps(content, indent=2, allow_nan=False) + '\n'
+  replace_file(path + '.json', lambda f: f.write(text.encode()))
+  if figure is not None:
+    replace_file(path + '.png', lambda f: figure.savefig(f, format='png'))
+
+
+def style():
+  """The context that pictures are drawn in."""
+  return matplotlib.rc_context(
+    {'axes.spines.top': False, 'axes.spines.right': False, 'font.size': 10}
+  )
 
 
 def integers(name, minimum):

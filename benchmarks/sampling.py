@@ -40,11 +40,9 @@ the number of effective samples from which on it is paid for.
 
 import collections
 import functools
-import json
 import os
 import time
 
-import matplotlib
 import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
@@ -364,9 +362,7 @@ def plot(rows, title=''):
   Returns:
     figure: Matplotlib figure.
   """
-  with matplotlib.rc_context(
-    {'axes.spines.top': False, 'axes.spines.right': False, 'font.size': 10}
-  ):
+  with reporting.style():
     figure = matplotlib.figure.Figure(
       figsize=(9.0, 6.5), dpi=150, layout='constrained'
     )
@@ -506,17 +502,13 @@ def main(argv):
     'training': training,
     'rows': rows,
   }
-  text = json.dumps(content, indent=2, allow_nan=False) + '\n'
-  path = os.path.join(flags.FLAGS.output_dir, 'sampling')
-  reporting.replace_file(path + '.json', lambda f: f.write(text.encode()))
   figure = plot(
     rows,
     f'Eight Gaussians on a circle: {flags.FLAGS.num_seeds} seeds, '
     f'{machine["cores"]} cores',
   )
-  reporting.replace_file(
-    path + '.png', lambda f: figure.savefig(f, format='png')
-  )
+  path = os.path.join(flags.FLAGS.output_dir, 'sampling')
+  reporting.save(path, content, figure)
   print(
     f'\n{machine["processor"]}, {machine["cores"]} cores, '
     f'{flags.FLAGS.num_seeds} seeds\n\n{format_table(rows)}\n'

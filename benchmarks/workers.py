@@ -15,6 +15,7 @@ worker.close()
 A call and its result are each a line of JSON, over pipes.
 """
 
+import abc
 import importlib
 import json
 import os
@@ -28,9 +29,44 @@ import time
 import traceback
 
 __all__ = [
+  'Trainer',
   'Worker',
   'WorkerError',
 ]
+
+
+class Trainer(abc.ABC):
+  """What a library's training is measured by, in a worker."""
+
+  @abc.abstractmethod
+  def prepare(self, num_steps, repetitions):
+    """Compiles, and takes the steps of one repetition.
+
+    Args:
+      num_steps: Python `int` number of steps in a repetition.
+      repetitions: Python `int`: how often `run` may be called.
+    """
+
+  @abc.abstractmethod
+  def run(self):
+    """Takes the steps of a repetition; returns the seconds it took."""
+
+  @abc.abstractmethod
+  def compile_seconds(self):
+    """Duration of compilation, after the last repetition."""
+
+  @abc.abstractmethod
+  def check(self, num_steps, num_particles, num_samples):
+    """Trains, and estimates log Z.
+
+    Args:
+      num_steps: Python `int`.
+      num_particles: Python `int` number of particles of each estimate.
+      num_samples: Python `int` number of estimates.
+
+    Returns:
+      log_normalizer: Python `float`: the mean of the estimates.
+    """
 
 
 class WorkerError(RuntimeError):

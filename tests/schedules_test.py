@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nested divergences are the same level by level and all levels together."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -81,6 +83,23 @@ def learned_proposal():
       loc, tf.fill([2], tf.constant(2.5, tf.float64))
     ),
   )
+
+
+class Counted:
+  """A log density that counts the points it is evaluated at when it runs."""
+
+  def __init__(self, log_prob_fn):
+    self._log_prob_fn = log_prob_fn
+    self._count = tf.Variable(0, dtype=tf.int64, trainable=False)
+
+  def __call__(self, x):
+    self._count.assign_add(x.shape[:-1].num_elements())
+    return self._log_prob_fn(x)
+
+  def take_count(self):
+    count = int(self._count)
+    self._count.assign(0)
+    return count
 
 
 def estimate(sampler, objective, seed=3):
@@ -186,3 +205,94 @@ def test_graph_does_not_grow_with_the_levels():
 
   for level_by_level in (False, True):
     assert count(4, level_by_level) == count(12, level_by_level)
+
+
+@pytest.mark.parametrize(
+  'is_rolled, level_by_level, learnable, csiszar_function',
+  [
+    (True, False, False, tfp.vi.kl_reverse),
+    (True, False, True, tfp.vi.kl_forward),
+    (True, True, True, tfp.vi.kl_reverse),
+    (False, False, False, tfp.vi.kl_forward),
+    (False, True, False, tfp.vi.kl_reverse),
+  ],
+)
+def test_training_evaluates_the_target_as_often_as_sampling(
+  is_rolled, level_by_level, learnable, csiszar_function
+):
+  """Once for each particle and level, in the compiled programs."""
+  num_densities, num_steps = 4, 3
+  path = make_path()
+  target = Counted(path._densities[-1].log_prob)
+  path = nvi.GeometricPath(
+    path.initial, target, num_densities, learnable=learnable
+  )
+  if is_rolled:
+    transitions = nvi.GaussianTransitions(path, [5])
+  else:
+    step = tf.Variable([0.1, 0.2], dtype=tf.float64)
+    kernel = functools.partial(
+      tfd.MultivariateNormalDiag, scale_diag=tf.ones([2], tf.float64)
+    )
+    pair = nvi.KernelPair(
+      lambda y: kernel(y + step), lambda z: kernel(z - step)
+    )
+    transitions = [pair] * (num_densities - 1)
+  sampler = nvi.NestedSampler(path, transitions)
+  target.take_count()
+  sampler.sample(NUM_PARTICLES, seed=1)
+  assert target.take_count() == num_densities * NUM_PARTICLES
+  nvi.fit(
+    sampler,
+    nvi.NestedDivergence(csiszar_function, level_by_level=level_by_level),
+    NUM_PARTICLES,
+    num_steps,
+    seed=2,
+    steps_per_call=num_steps,
+    progress=False,
+  )
+  assert target.take_count() == num_steps * num_densities * NUM_PARTICLES
+
+
+@pytest.mark.parametrize('name', OBJECTIVES)
+@pytest.mark.parametrize('level_by_level', [False, True])
+def test_slopes_that_are_kept_give_the_same_gradients(name, level_by_level):
+  """As those of a second evaluation."""
+  results = []
+  for evaluate_once in (False, True):
+    sampler = gaussians()
+    rng = np.random.default_rng(0)
+    for v in sampler.trainable_variables:
+      v.assign_add(0.1 * rng.normal(size=v.shape))
+    gradients, rest = estimate(
+      sampler,
+      nvi.NestedDivergence(
+        **OBJECTIVES[name],
+        level_by_level=level_by_level,
+        evaluate_once=evaluate_once,
+      ),
+    )
+    results.append([g for g in gradients.values() if g is not None])
+    results[-1] += tf.nest.flatten(rest)
+  evaluated, kept = results
+  assert len(kept) == len(evaluated) and any(np.any(x != 0.0) for x in kept)
+  for x, y in zip(kept, evaluated, strict=True):
+    scale = np.max(np.abs(y))
+    np.testing.assert_allclose(x, y, atol=1e-12 * scale, rtol=1e-9)
+
+
+def test_a_variable_of_the_target_is_trained():
+  """Where slopes by the state are not all that a gradient needs."""
+  path = make_path()
+  loc = tf.Variable([1.0, 1.0], dtype=tf.float64)
+  path = nvi.GeometricPath(
+    path.initial,
+    lambda x: tfd.MultivariateNormalDiag(
+      loc, tf.fill([2], tf.constant(0.5, tf.float64))
+    ).log_prob(x),
+    num_densities=3,
+  )
+  assert path.has_variables
+  sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, [5], seed=1))
+  gradients, _ = estimate(sampler, nvi.reverse_kl())
+  assert np.any(gradients[loc.ref()] != 0.0)

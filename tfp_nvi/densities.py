@@ -29,6 +29,9 @@ given(move, cut)      densities that know what the initial proposal proposed,
                       the same densities with copies of these; optional
 is_active(level)      None, or a bool Tensor of shape batch: whether the level
                       differs from the one before it; optional
+has_variables         whether terms may depend on variables, which they are
+                      taken to if this is missing. Where they do not, training
+                      evaluates no state again.
 ```
 
 A sampler calls `evaluate` once for each particle and level, and keeps the terms
@@ -100,6 +103,67 @@ def at_level(parameter, level, rank=None):
       parameter, shape[:1] + [1] * (rank - len(shape)) + shape[1:]
     )
   return parameter
+
+
+def evaluate_with_slope(densities, level, state):
+  """Evaluates a density, and what its gradient will need, at the same time.
+
+  Args:
+    densities: Sequence of densities.
+    level: As in `evaluate`.
+    state: As in `evaluate`.
+
+  Returns:
+    terms: What `evaluate` returns, held fixed.
+    slope: List of the derivatives of the level's log density by the floating
+      point parts of the state, of their shapes.
+  """
+  state = tf.nest.map_structure(tf.stop_gradient, state)
+  parts = floating_parts(state)
+  with tf.GradientTape(watch_accessed_variables=False) as tape:
+    tape.watch(parts)
+    terms = densities.evaluate(level, state)
+    log_prob = densities.log_prob(level, terms)
+  slope = tape.gradient(
+    log_prob, parts, unconnected_gradients=tf.UnconnectedGradients.ZERO
+  )
+  return terms, slope
+
+
+def attach_slope(log_prob, slope, state):
+  """Makes a log density differentiable in the state, without evaluating it.
+
+  Args:
+    log_prob: float `Tensor` of shape `[num_particles] + batch`, that does not
+      depend on the state as far as gradients go.
+    slope: What `evaluate_with_slope` returned for the state.
+    state: The state, differentiable.
+
+  Returns:
+    log_prob: The same values.
+  """
+
+  @tf.custom_gradient
+  def attach(log_prob, *parts):
+    del parts
+
+    def gradient(dy):
+      return dy, *(
+        # A particle that does not count may be where there is no slope.
+        tf.math.multiply_no_nan(
+          x, tf.reshape(dy, dy.shape + [1] * (x.shape.rank - dy.shape.rank))
+        )
+        for x in slope
+      )
+
+    return tf.identity(log_prob), gradient
+
+  return attach(log_prob, *floating_parts(state))
+
+
+def floating_parts(state):
+  """The parts of a state that there can be derivatives by, as a list."""
+  return [x for x in tf.nest.flatten(state) if x.dtype.is_floating]
 
 
 def check_densities(densities):
@@ -465,7 +529,7 @@ class _Densities(tf.Module):
         '`batch_shape` must broadcast with the batch shape of the densities, '
         f'{batch_shape_of_all.as_list()}; got {batch_shape.as_list()}.'
       ) from e
-    self._has_variables = False
+    self.has_variables = False
     self.is_discrete = self._space.is_discrete
     if is_sampleable(self.initial):
       self.check(
@@ -526,7 +590,7 @@ class _Densities(tf.Module):
       terms: Equal to `terms`; differentiable in the densities' variables alone.
         Where there are none, nothing is evaluated again.
     """
-    if not self._has_variables:
+    if not self.has_variables:
       return tf.nest.map_structure(tf.stop_gradient, terms)
     return self.evaluate(level, tf.nest.map_structure(tf.stop_gradient, state))
 
@@ -572,7 +636,7 @@ class _Densities(tf.Module):
       with tf.GradientTape() as tape:
         log_prob = fn(values)
       _check_log_prob(name, values, log_prob, leading_shape, self.float_dtype)
-      self._has_variables |= bool(tape.watched_variables())
+      self.has_variables |= bool(tape.watched_variables())
 
 
 class GeometricPath(_Densities):

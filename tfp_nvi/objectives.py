@@ -36,6 +36,7 @@ import weakref
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_nvi import densities as densities_lib
 from tfp_nvi import randomness, weighting
 from tfp_nvi.chains import Chain
 
@@ -159,6 +160,7 @@ class NestedDivergence:
     baseline=True,
     weighted=True,
     level_by_level=False,
+    evaluate_once=True,
   ):
     """Initializes the objective.
 
@@ -184,6 +186,12 @@ class NestedDivergence:
         otherwise all levels are sampled first and then differentiated together,
         which is faster while they fit. The gradient is the same.
         Default value: `False`.
+      evaluate_once: Python `bool`: whether densities without variables of their
+        own are evaluated once for each particle and level, value and slope at
+        the same time; otherwise a second time for the gradient, which is a few
+        percent faster if they cost next to nothing and particles are few. The
+        gradient is the same.
+        Default value: `True`.
 
     Raises:
       TypeError: If `csiszar_function` is not callable or `sides` is not a
@@ -208,6 +216,7 @@ class NestedDivergence:
     self._baseline = baseline
     self._weighted = weighted
     self._level_by_level = level_by_level
+    self._evaluate_once = evaluate_once
     self._variables = weakref.WeakKeyDictionary()
     name = getattr(
       csiszar_function, '__name__', type(csiszar_function).__name__
@@ -353,9 +362,16 @@ class NestedDivergence:
     """
     with tf.GradientTape() as tape:
       start = sampler.start(
-        num_particles, seed, reparameterize=self._reparameterize
+        num_particles,
+        seed,
+        reparameterize=self._reparameterize,
+        keep_slope=self._keeps_slope(sampler.densities),
       )
     return start, tape
+
+  def _keeps_slope(self, densities):
+    """Whether the slope of the densities is all that gradients need of them."""
+    return self._evaluate_once and not getattr(densities, 'has_variables', True)
 
   def _initial_level(self, densities, start, tape):
     """The divergence of the first density from the initial proposal."""
@@ -426,8 +442,14 @@ class NestedDivergence:
         target_log_prob_fn,
         self._reparameterize,
       )
-      terms = densities.evaluate(level, move.state)
-      log_target = densities.log_prob(level, terms)
+      if self._keeps_slope(densities):
+        terms = record.particles.terms
+        log_target = densities_lib.attach_slope(
+          densities.log_prob(level, terms), record.slope, move.state
+        )
+      else:
+        terms = densities.evaluate(level, move.state)
+        log_target = densities.log_prob(level, terms)
       log_weights = log_target + move.log_reverse - move.log_forward
     return self._level(
       move=move,

@@ -76,7 +76,7 @@ class Particles(
 class LevelRecord(
   collections.namedtuple(
     'LevelRecord',
-    ['previous', 'record', 'log_incremental_weights', 'particles'],
+    ['previous', 'record', 'log_incremental_weights', 'particles', 'slope'],
   )
 ):
   """What happened at a level.
@@ -86,6 +86,8 @@ class LevelRecord(
     record: The record of the level's `Move`.
     log_incremental_weights: float `Tensor` of shape `[num_particles] + batch`.
     particles: `Particles` that the level gave on.
+    slope: Derivatives of the level's log density at these particles, of
+      `densities.evaluate_with_slope`, if they are wanted; else `[]`.
   """
 
   __slots__ = ()
@@ -152,7 +154,7 @@ class Run(
 
 class Gradients(
   collections.namedtuple(
-    'Gradients', ['cut', 'reparameterize', 'log_forward_fn']
+    'Gradients', ['cut', 'reparameterize', 'log_forward_fn', 'keep_slope']
   )
 ):
   """How a run is to be differentiated; see `NestedSampler.start`."""
@@ -688,7 +690,12 @@ class NestedSampler(tf.Module):
       gradients.reparameterize,
     )
     self._check_move(level, move, previous)
-    terms = densities.evaluate(level, move.state)
+    if gradients.keep_slope:
+      terms, slope = densities_lib.evaluate_with_slope(
+        densities, level, move.state
+      )
+    else:
+      terms, slope = densities.evaluate(level, move.state), []
     log_incremental_weights = (
       densities.log_prob(level, terms)
       + move.log_reverse
@@ -706,7 +713,9 @@ class NestedSampler(tf.Module):
         log_weights, self._rejection_log_threshold(log_weights), seeds[1]
       )
     given_on = Particles(move.state, terms, log_weights)
-    return LevelRecord(previous, move.record, log_incremental_weights, given_on)
+    return LevelRecord(
+      previous, move.record, log_incremental_weights, given_on, slope
+    )
 
   def _is_rolled(self, transition):
     """Whether the levels of a transition are a loop, or written out."""
@@ -747,6 +756,9 @@ class NestedSampler(tf.Module):
       transition.record_like(first_noise, particles.state),
       particles.log_weights,
       particles,
+      densities_lib.floating_parts(particles.state)
+      if start.gradients.keep_slope
+      else [],
     )
     # What is stacked already need not be collected by the loop.
     if transition.records_noise:
@@ -786,6 +798,7 @@ class NestedSampler(tf.Module):
     cut=True,
     reparameterize=True,
     log_forward_fn=_log_forward,
+    keep_slope=False,
   ):
     """Proposes the first level, and plans the others.
 
@@ -802,6 +815,10 @@ class NestedSampler(tf.Module):
         Default value: `True`.
       log_forward_fn: Python callable from a `Move` to its `log_forward`, to
         give that another gradient.
+      keep_slope: Python `bool`: whether the records of levels are to have the
+        slope of the log density, so that it need not be evaluated again to be
+        differentiated in the state. The run itself is not differentiable then.
+        Default value: `False`.
 
     Returns:
       start: `Start`.
@@ -847,7 +864,7 @@ class NestedSampler(tf.Module):
       None if self.proposes_initial else move,
       Particles(move.state, terms, log_weights),
       parts,
-      Gradients(cut, reparameterize, log_forward_fn),
+      Gradients(cut, reparameterize, log_forward_fn, keep_slope),
     )
 
   def run(self, *args, **kwargs):

@@ -45,7 +45,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi import randomness
+from tfp_nvi import fusion, randomness
 from tfp_nvi.bijectors import planar
 from tfp_nvi.densities import as_batch_shape, at_level, check_densities
 from tfp_nvi.networks import (
@@ -401,15 +401,22 @@ def check_transitions(transitions):
       )
 
 
-@tf.custom_gradient
 def _sum_values(x):
-  """Sum over the values of a state, the axis before the last one.
+  """Sum over the values of a state, the axis before the last one."""
+  if x.shape[:-2].num_elements() > 1:
+    # The order of the particles is the other one in what comes after this.
+    return fusion.sum_by_product(x)
+  return _sum_terms(x)
+
+
+@tf.custom_gradient
+def _sum_terms(x):
+  """Sum over the axis before the last one.
 
   XLA does not vectorize what it fuses into a reduction, which a sum of few
   terms need not be.
   """
-  size = x.shape[-2]
-  if size > _MAX_TERMS:
+  if x.shape[-2] > _MAX_TERMS:
     total = tf.reduce_sum(x, axis=-2)
   else:
     total = functools.reduce(lambda a, b: a + b, tf.unstack(x, axis=-2))
@@ -535,7 +542,10 @@ class GaussianTransitions(Transition):
     )
 
   def _kernel(self, network, level, x):
-    loc, scale = tf.split(network.particles_last(level, x), 2, axis=-2)
+    outputs = network.particles_last(level, x)
+    if x.shape[:-2].num_elements() > 1:
+      outputs = fusion.compute_once(outputs)
+    loc, scale = tf.split(outputs, 2, axis=-2)
     # The smallest scale keeps densities finite where softplus underflows.
     return x + loc, _softplus(scale) + np.finfo(self._dtype.as_numpy_dtype).eps
 
@@ -545,6 +555,8 @@ class GaussianTransitions(Transition):
     """Proposes a state; see `Transition.propose`."""
     del target_log_prob_fn
     y = particles_last(flatten_state(previous, self._event_shape))
+    if y.shape[:-2].num_elements() > 1:
+      y = fusion.compute_once(y)
     loc, scale = self._kernel(self._forward_network, level, y)
     sample = particles_first(loc + scale * particles_last(noise))
     if not reparameterize:

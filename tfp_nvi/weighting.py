@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi import randomness
+from tfp_nvi import fusion, randomness
 
 __all__ = [
   'WeightedParticles',
@@ -400,6 +400,8 @@ def resample_systematic(
     offsets = randomness.uniform(
       probs.shape[1:], randomness.as_seed(seed), dtype=probs.dtype
     )
+    # Not for each particle again.
+    offsets = fusion.compute_once(offsets)
     indices = _ancestors(probs, event_size, offsets)
     if particles_dim != 0:
       indices = tf.experimental.numpy.moveaxis(indices, 0, particles_dim)
@@ -422,12 +424,14 @@ def _ancestors(probs, event_size, offsets):
   rows = tf.clip_by_value(tf.cast(first_after, tf.int32), 0, event_size)
   rows = tf.reshape(rows, [num_particles, -1])
   num_columns = rows.shape[1]
-  columns = tf.broadcast_to(tf.range(num_columns), rows.shape)
+  # One index for both axes: to put two together takes a kernel of its own.
+  positions = num_columns * rows + tf.range(num_columns)
   ends = tf.scatter_nd(
-    tf.stack([rows, columns], axis=-1),
-    tf.ones_like(rows),
-    [event_size + 1, num_columns],
+    tf.reshape(positions, [-1, 1]),
+    tf.ones([num_particles * num_columns], tf.int32),
+    [(event_size + 1) * num_columns],
   )
+  ends = tf.reshape(ends, [event_size + 1, num_columns])
   indices = tf.minimum(_cumulative_sum(ends[:event_size]), num_particles - 1)
   return tf.reshape(indices, [event_size] + probs.shape[1:].as_list())
 
@@ -436,11 +440,21 @@ def gather_ancestors(values, indices):
   """Selects along axis 0 with indices of shape `[num_particles] + batch`."""
   if indices.shape.rank == 1:
     return tf.gather(values, indices)
-  batch_shape = indices.shape[1:].as_list()
-  positions = tf.meshgrid(
-    tf.range(indices.shape[0]), *map(tf.range, batch_shape), indexing='ij'
+  # The particles last, where transitions have them, and one index for all axes.
+  size, *shape = values.shape.as_list()
+  num_draws, *batch_shape = indices.shape.as_list()
+  batch_size = math.prod(batch_shape)
+  num_values = math.prod(shape[len(batch_shape) :])
+  starts = size * tf.reshape(
+    tf.range(batch_size * num_values), [batch_size, num_values, 1]
   )
-  return tf.gather_nd(values, tf.stack([indices] + positions[1:], axis=-1))
+  indices = tf.transpose(
+    tf.reshape(indices, [num_draws, batch_size, 1]), [1, 2, 0]
+  )
+  last = tf.transpose(values, [*range(1, values.shape.rank), 0])
+  gathered = tf.gather(tf.reshape(last, [-1]), starts + indices)
+  gathered = tf.reshape(gathered, shape + [num_draws])
+  return tf.transpose(gathered, [len(shape), *range(len(shape))])
 
 
 def resample(
