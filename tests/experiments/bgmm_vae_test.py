@@ -224,7 +224,7 @@ for bad, what in (
   )
 
 
-def test_evaluates_alone(trained, fast, tmp_path):
+def test_evaluates_alone(trained, tmp_path):
   folder, row = trained
   arguments = {
     'objective': 'nvi',
@@ -235,10 +235,7 @@ def test_evaluates_alone(trained, fast, tmp_path):
     'eval_only': True,
   }
   again = bgmm_vae.run(**arguments).rows[0]
-  for name in ('accuracy', 'normalized_mutual_information'):
-    assert again[name] == row[name]
-  assert again['seconds'] == row['seconds']
-  assert again['total_variations'] == row['total_variations'][:2]
+  assert again == row
   # Nothing was trained, and a folder without checkpoints is none to evaluate.
   with pytest.raises(ValueError, match='`checkpoint_dir` must .* checkpoint'):
     bgmm_vae.run(**{**arguments, 'checkpoint_dir': str(tmp_path / 'new')})
