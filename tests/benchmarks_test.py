@@ -10,7 +10,13 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_nvi as nvi
-from benchmarks import annealing_training, growth, sampling, workers
+from benchmarks import (
+  annealing_training,
+  growth,
+  image_mixture_step,
+  sampling,
+  workers,
+)
 
 tfd = tfp.distributions
 
@@ -200,3 +206,10 @@ def test_sequential_monte_carlo_is_measured(problem):
   assert found['evaluations'] == 400 * (2 + 1 + 25 + 1)
   assert found['rmse'] < 0.1
   assert 100 < found['ess'] < 1_200
+
+
+def test_steps_on_images_are_measured():
+  training, networks = image_mixture_step.step_durations(2, 3)
+  for durations in (training, networks):
+    assert durations.shape == (3,)
+    assert np.all(durations > 0.0)

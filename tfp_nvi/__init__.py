@@ -3,9 +3,16 @@
 """Nested variational inference for TensorFlow Probability."""
 
 from tfp_nvi import bijectors, diagnostics, targets
+from tfp_nvi.chains import (
+  Chain,
+  Level,
+)
 from tfp_nvi.densities import (
   ExplicitDensities,
   GeometricPath,
+)
+from tfp_nvi.flows import (
+  planar_flow_density,
 )
 from tfp_nvi.heuristics import (
   FeatureHeuristic,
@@ -71,6 +78,7 @@ from tfp_nvi.weighting import (
 
 __all__ = [
   'BijectorTransition',
+  'Chain',
   'Composition',
   'Estimate',
   'ExplicitDensities',
@@ -81,6 +89,7 @@ __all__ = [
   'History',
   'IndependentHeuristic',
   'KernelPair',
+  'Level',
   'MCMCTransition',
   'Move',
   'NestedDivergence',
@@ -110,6 +119,7 @@ __all__ = [
   'log_normalizer',
   'never',
   'normalize_weights',
+  'planar_flow_density',
   'rejection_control',
   'resample',
   'resample_systematic',

@@ -195,7 +195,7 @@ def as_batch_shape(batch_shape):
   return shape
 
 
-def _log_prob_fn(density, name):
+def log_prob_fn(density, name):
   """The unnormalized log density of anything a user may pass as one."""
   if isinstance(density, tfd.Distribution):
     return density.log_prob
@@ -532,7 +532,7 @@ class _Densities(tf.Module):
     batch_shape = as_batch_shape(batch_shape)
     self._named_densities = named_densities
     self._densities = [density for _, density in named_densities]
-    self._log_prob_fns = [_log_prob_fn(d, n) for n, d in named_densities]
+    self._log_prob_fns = [log_prob_fn(d, n) for n, d in named_densities]
     self._space = _StateSpace(named_densities, event_space_bijector)
     batch_shape_of_all = _broadcast_batch_shapes(named_densities)
     try:

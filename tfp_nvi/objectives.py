@@ -37,7 +37,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
-from tfp_nvi import weighting
+from tfp_nvi import randomness, weighting
+from tfp_nvi.chains import Chain
 
 __all__ = [
   'Estimate',
@@ -230,13 +231,15 @@ class NestedDivergence:
     """Estimates the objective.
 
     Args:
-      sampler: `NestedSampler`.
+      sampler: `NestedSampler` or `Chain`.
       num_particles: Python `int`.
       seed: Stateless seed.
 
     Returns:
-      estimate: `Estimate`.
+      estimate: `Estimate`; that of a chain is summed over levels and batches.
     """
+    if isinstance(sampler, Chain):
+      return _estimate_chain(sampler, num_particles, seed, self._chain_level)
     if self._level_by_level:
       return self._estimate_level_by_level(sampler, num_particles, seed)
     return self._estimate_together(sampler, num_particles, seed)
@@ -464,6 +467,33 @@ class NestedDivergence:
       ),
     )
 
+  def _chain_level(self, level, num_particles, seed):
+    """The divergence of a level whose densities are tractable."""
+    values = level.draw(num_particles, seed)
+    with tf.GradientTape() as tape:
+      tape.watch([x for x in tf.nest.flatten(values) if x.dtype.is_floating])
+      move, log_target = level.evaluate(values, self._reparameterize)
+      log_weights = log_target - move.log_forward
+    log_target_of_fixed = log_target
+    if move.samples and self._sides != Side.BOTH:
+      log_target_of_fixed = level.log_target(
+        tf.nest.map_structure(tf.stop_gradient, move.state)
+      )
+    zero = tf.zeros_like(log_weights)
+    surrogate, loss, increment = self._level(
+      move=move,
+      log_target=log_target,
+      log_target_of_fixed=log_target_of_fixed,
+      log_source=zero,
+      log_weights=zero,
+      sample_gradients_fn=functools.partial(
+        tape.gradient, log_weights, move.samples
+      ),
+      csiszar_function=level.csiszar_function or self._csiszar_function,
+      is_normalized=True,
+    )
+    return surrogate, loss, increment, log_weights
+
   def _level(
     self,
     move,
@@ -472,6 +502,8 @@ class NestedDivergence:
     log_source,
     log_weights,
     sample_gradients_fn,
+    csiszar_function=None,
+    is_normalized=False,
   ):
     """Surrogate, loss and mean log incremental weight of a level.
 
@@ -483,6 +515,11 @@ class NestedDivergence:
       log_weights: Log weights that the level received.
       sample_gradients_fn: Python callable that returns the gradients of the log
         incremental weights by the reparameterized samples.
+      csiszar_function: That of the level.
+        Default value: `None` (i.e., that of the objective).
+      is_normalized: Python `bool`: whether both sides of the level are
+        normalized, and particles come without weights.
+        Default value: `False`.
 
     Returns:
       surrogate: Scalar float `Tensor`.
@@ -495,9 +532,12 @@ class NestedDivergence:
     before = weighting.normalize_weights(
       log_weights if self._weighted else tf.zeros_like(log_weights)
     )
-    log_normalizer_ratio = weighting.weighted_log_mean_exp(
-      before, log_incremental_weights
-    )
+    if is_normalized:
+      log_normalizer_ratio = tf.zeros_like(before[0])
+    else:
+      log_normalizer_ratio = weighting.weighted_log_mean_exp(
+        before, log_incremental_weights
+      )
     # A particle without weight counts for nothing; one that loses all of its
     # weight here has a large but finite divergence, also where all of them do.
     log_normalizer_ratio = tf.where(
@@ -511,11 +551,19 @@ class NestedDivergence:
       tf.zeros_like(before),
     )
     after = before * tf.exp(log_ratio)
-    g, g1, g2 = _derivatives(self._csiszar_function, log_ratio)
+    g, g1, g2 = _derivatives(
+      csiszar_function or self._csiszar_function, log_ratio
+    )
     slope = _no_nan(before, g1)
     factor = _no_nan(before, g - g1)
     total_slope = weighting.total(slope)
     total_factor = weighting.total(factor)
+    if not self._baseline:
+      baseline = tf.zeros_like(total_factor)
+    elif is_normalized:
+      baseline = _mean_of_others(g - g1)
+    else:
+      baseline = total_factor
 
     surrogate = 0.0
     if Side.FORWARD in self._sides:
@@ -523,7 +571,6 @@ class NestedDivergence:
       if Side.REVERSE not in self._sides:
         path -= log_target_of_fixed + move.log_reverse_of_fixed
       surrogate += _no_nan(slope, path)
-      baseline = total_factor if self._baseline else tf.zeros_like(total_factor)
       surrogate += _no_nan(before, g - baseline) * move.score_of_fixed
       surrogate += (factor - before * total_factor) * log_source
       if g2 is not None and move.samples:
@@ -534,13 +581,96 @@ class NestedDivergence:
       surrogate += _no_nan(
         slope, log_target_of_fixed + move.log_reverse_of_fixed
       )
-    if Side.REVERSE in self._sides:
+    # What an unknown normalizer changes with its density's parameters.
+    if Side.REVERSE in self._sides and not is_normalized:
       surrogate -= total_slope * after * log_target_of_fixed
     return (
       tf.reduce_sum(surrogate),
       weighting.weighted_mean(before, g),
       weighting.weighted_mean(before, log_incremental_weights),
     )
+
+
+def _mean_of_others(values):
+  """For each particle, the mean over the others; zero if there are none."""
+  num_particles = values.shape[0]
+  if num_particles == 1:
+    return tf.zeros_like(values)
+  return (weighting.total(values) - values) / (num_particles - 1)
+
+
+def _estimate_chain(chain, num_particles, seed, level_fn):
+  """Estimates an objective over levels that each train what they name.
+
+  Args:
+    chain: `Chain`.
+    num_particles: Python `int`.
+    seed: Stateless seed.
+    level_fn: Python callable from a `Level`, `num_particles` and a seed to
+      its surrogate, a scalar; its loss and mean log incremental weight, of
+      shape `batch`; and its log incremental weights, of shape
+      `[num_particles] + batch`.
+
+  Returns:
+    estimate: `Estimate`.
+  """
+  with tf.GradientTape(persistent=True) as tape:
+    levels = chain.levels()
+    seeds = tf.unstack(randomness.split_seed(seed, len(levels)))
+    parts = [
+      None if level.jit_compile else level_fn(level, num_particles, level_seed)
+      for level, level_seed in zip(levels, seeds, strict=True)
+    ]
+  surrogates, others = [], []
+  for level, part, level_seed in zip(levels, parts, seeds, strict=True):
+    if level.jit_compile:
+      pairs, other = _compiled_level(level, num_particles, level_seed, level_fn)
+    else:
+      level_surrogate, *other = part
+      pairs = level.gradients(tape, level_surrogate)
+    # What has the gradients of this level, and of its variables alone.
+    surrogates += [
+      tf.reduce_sum(tf.stop_gradient(gradient) * variable)
+      for variable, gradient in pairs
+    ]
+    others.append(other)
+  losses, increments, log_weights = zip(*others, strict=True)
+  surrogate = tf.add_n(surrogates) if surrogates else tf.zeros([])
+  return Estimate(
+    surrogate=surrogate,
+    loss=_sum_all(losses),
+    log_normalizer=_sum_all(map(weighting.log_normalizer, log_weights)),
+    effective_sample_size=tf.reduce_mean(
+      tf.stack(
+        [
+          tf.reduce_mean(weighting.effective_sample_size(x))
+          for x in log_weights
+        ]
+      )
+    ),
+    log_incremental_weights=tf.stack([tf.reduce_sum(x) for x in increments]),
+  )
+
+
+def _compiled_level(level, num_particles, seed, level_fn):
+  """The gradients and values of a level, compiled by themselves."""
+  variables = []
+
+  def estimate(seed):
+    with tf.GradientTape() as tape:
+      surrogate, *other = level_fn(level, num_particles, seed)
+    pairs = level.gradients(tape, surrogate)
+    variables[:] = [variable for variable, _ in pairs]
+    return [gradient for _, gradient in pairs], other
+
+  gradients, other = tf.function(estimate, jit_compile=True, autograph=False)(
+    seed
+  )
+  return list(zip(variables, gradients, strict=True)), other
+
+
+def _sum_all(tensors):
+  return tf.add_n([tf.reduce_sum(x) for x in tensors])
 
 
 def _swap_first_axes(x):
@@ -676,13 +806,25 @@ class SequenceBound:
     """Estimates the objective.
 
     Args:
-      sampler: `NestedSampler`.
+      sampler: `NestedSampler`, or a `Chain` of a single level, which is an
+        importance sampler.
       num_particles: Python `int`.
       seed: Stateless seed.
 
     Returns:
-      estimate: `Estimate`.
+      estimate: `Estimate`; that of a chain is summed over its batch.
+
+    Raises:
+      ValueError: If a chain has several levels.
     """
+    if isinstance(sampler, Chain):
+      num_levels = len(sampler.levels())
+      if num_levels > 1:
+        raise ValueError(
+          '`sampler` must be a NestedSampler, or a Chain of a single level, of '
+          f'which there is a bound as a whole; got {num_levels} levels.'
+        )
+      return _estimate_chain(sampler, num_particles, seed, self._chain_level)
     if not self._resample:
       sampler = sampler.copy(resample_criterion_fn=weighting.never)
     run = sampler.run(
@@ -700,6 +842,20 @@ class SequenceBound:
       log_normalizer=weighting.log_normalizer(log_weights),
       effective_sample_size=weighting.effective_sample_size(log_weights),
       log_incremental_weights=run.mean_log_incremental_weights(),
+    )
+
+  def _chain_level(self, level, num_particles, seed):
+    """The bound of an importance sampler."""
+    move, log_target = level.evaluate(
+      level.draw(num_particles, seed), self._reparameterize
+    )
+    log_weights = log_target - self._log_forward_fn(move)
+    loss, surrogate = self._loss_fn(log_weights)
+    return (
+      tf.reduce_sum(surrogate),
+      loss,
+      weighting.mean(log_weights),
+      log_weights,
     )
 
 

@@ -223,33 +223,25 @@ class DistributionProposal(tf.Module):
     self, num_particles, batch_shape, seed, densities, reparameterize=True
   ):
     """Proposes states of the first level."""
-    # What bijectors remember of a value that they made would hide from the tape
-    # how its density depends on it; they know nothing of a copy.
+    # A copy, which bijectors know nothing of; see `as_draw`.
     value = _copy(self.draw(num_particles, batch_shape, seed))
-    kinds = tf.nest.flatten(self._distribution.reparameterization_type)
-    reparameterize = reparameterize and all(
-      kind == tfd.FULLY_REPARAMETERIZED for kind in kinds
-    )
-    state = _copy(densities.inverse(value))
-    fixed = tf.nest.map_structure(tf.stop_gradient, state)
-    if not reparameterize:
-      state = fixed
 
     def log_prob_fn(z):
       return self._distribution.log_prob(
         densities.forward(z)
       ) + densities.log_det_jacobian(z)
 
-    score = log_prob_fn(fixed)
-    zero = tf.zeros_like(score)
+    draw = transitions_lib.as_draw(
+      self._distribution,
+      densities.inverse(value),
+      log_prob_fn,
+      reparameterize,
+    )
+    zero = tf.zeros_like(draw.score)
     return transitions_lib.Move(
-      state=state,
-      log_forward=log_prob_fn(state) if reparameterize else score,
+      **draw._asdict(),
       log_reverse=zero,
-      score=score if reparameterize else zero,
-      score_of_fixed=zero if reparameterize else score,
       log_reverse_of_fixed=zero,
-      samples=(state,) if reparameterize else (),
       record=seed,
     )
 

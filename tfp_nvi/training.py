@@ -20,6 +20,7 @@ import tf_keras
 import tqdm
 
 from tfp_nvi import randomness
+from tfp_nvi.chains import Chain
 
 with warnings.catch_warnings():
   # A notebook without widgets has a bar of plain text, which needs no warning.
@@ -293,9 +294,9 @@ def fit(
   is that of the sum of their losses.
 
   Args:
-    sampler: `NestedSampler`. With `data`, a Python callable from an element of
-      it to a `NestedSampler` for that, whose variables exist already: one
-      sampler learned for all instances.
+    sampler: `NestedSampler` or `Chain`. With `data`, a Python callable from an
+      element of it to one for that, whose variables exist already: one sampler
+      learned for all instances.
     objective: What to minimize: `tfp_nvi.reverse_kl()`, another nested
       divergence, or a bound such as `tfp_nvi.iwae()`.
     num_particles: Python `int` number of particles at each level.
@@ -376,8 +377,10 @@ def fit(
   if data is not None:
     element_spec = _check_data(data, sampler)
     make_sampler_fn = sampler
-  elif not hasattr(sampler, 'start'):
-    raise TypeError(f'`sampler` must be a NestedSampler; got {sampler!r}.')
+  elif not hasattr(sampler, 'start') and not isinstance(sampler, Chain):
+    raise TypeError(
+      f'`sampler` must be a NestedSampler or a Chain; got {sampler!r}.'
+    )
   else:
     element_spec = ()
 

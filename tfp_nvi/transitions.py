@@ -108,6 +108,46 @@ class Move(
   __slots__ = ()
 
 
+class Draw(
+  collections.namedtuple(
+    'Draw',
+    ['state', 'log_forward', 'score', 'score_of_fixed', 'samples'],
+  )
+):
+  """A draw from a distribution, with the fields of the same name of `Move`."""
+
+  __slots__ = ()
+
+
+def as_draw(distribution, state, log_prob_fn, reparameterize):
+  """What was drawn from a distribution, as gradients need it.
+
+  Args:
+    distribution: `tfd.Distribution` that the state comes from. If any part of
+      it is not reparameterized, none counts as such.
+    state: Nested structure of `Tensor`s.
+    log_prob_fn: Python callable from a state to its log density.
+    reparameterize: Python `bool`: whether the state is to be differentiable
+      where it can be.
+
+  Returns:
+    draw: `Draw`.
+  """
+  # What bijectors remember of a value that they made would hide from the tape
+  # how its density depends on it; they know nothing of a copy.
+  state = tf.nest.map_structure(tf.identity, state)
+  reparameterize = reparameterize and all(
+    kind == tfd.FULLY_REPARAMETERIZED
+    for kind in tf.nest.flatten(distribution.reparameterization_type)
+  )
+  fixed = _stop_gradient(state)
+  score = log_prob_fn(fixed)
+  zero = tf.zeros_like(score)
+  if not reparameterize:
+    return Draw(fixed, score, zero, score, ())
+  return Draw(state, log_prob_fn(state), score, zero, (state,))
+
+
 def _sum_parts(structure):
   return functools.reduce(lambda a, b: a + b, tf.nest.flatten(structure))
 
@@ -624,33 +664,18 @@ class KernelPair(Transition):
     forward = self._kernel('forward_fn', self._forward_fn, level, previous)
     with randomness.portable_sampling():
       state = forward.sample(seed=noise)
-    # What bijectors remember of a value that they made would hide from the tape
-    # how its density depends on it; they know nothing of a copy.
-    state = tf.nest.map_structure(tf.identity, state)
     check_same_states('`forward_fn`', state, previous)
-    is_reparameterized = all(
-      kind == tfd.FULLY_REPARAMETERIZED
-      for kind in tf.nest.flatten(forward.reparameterization_type)
-    )
-    reparameterize = reparameterize and is_reparameterized
-    fixed = _stop_gradient(state)
-    if not reparameterize:
-      state = fixed
-    score = forward.log_prob(fixed)
-    log_forward = forward.log_prob(state) if reparameterize else score
+    draw = as_draw(forward, state, forward.log_prob, reparameterize)
 
     def log_reverse_fn(y, z):
       return self._kernel('reverse_fn', self._reverse_fn, level, z).log_prob(y)
 
-    zero = tf.zeros_like(score)
     return Move(
-      state=state,
-      log_forward=log_forward,
-      log_reverse=log_reverse_fn(previous, state),
-      score=score if reparameterize else zero,
-      score_of_fixed=zero if reparameterize else score,
-      log_reverse_of_fixed=log_reverse_fn(_stop_gradient(previous), fixed),
-      samples=(state,) if reparameterize else (),
+      **draw._asdict(),
+      log_reverse=log_reverse_fn(previous, draw.state),
+      log_reverse_of_fixed=log_reverse_fn(
+        _stop_gradient(previous), _stop_gradient(draw.state)
+      ),
       record=noise,
     )
 

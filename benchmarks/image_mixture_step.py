@@ -1,0 +1,143 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+r"""Duration of a training step on images, beside that of its networks alone.
+
+```shell
+python -m benchmarks.image_mixture_step
+python -m benchmarks.image_mixture_step --batch_size=300 --num_calls=50
+```
+
+Trains the deep mixture of the experiment on images, in `fit`, on random images
+of 28 x 28 pixels; and takes the gradients of its encoder and decoder alone, one
+after the other, for the same batches: each network's outputs, and all
+derivatives of their sum. The two take turns, so that other work on the machine
+hits both. Prints medians, minima and the ratio.
+"""
+
+import time
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+import tfp_nvi as nvi
+from tfp_nvi.experiments import deep_mixture
+
+__all__ = [
+  'make_network_steps',
+  'step_durations',
+]
+
+_BATCH_SIZE = flags.DEFINE_integer(
+  'batch_size', 100, 'Images of a mini-batch.', lower_bound=1
+)
+_NUM_CALLS = flags.DEFINE_integer(
+  'num_calls', 30, 'Calls of 20 steps each.', lower_bound=1
+)
+
+_STEPS_PER_CALL = 20
+
+
+def make_network_steps(mixture, images):
+  """Makes the function that evaluates and differentiates the networks alone.
+
+  Args:
+    mixture: `DeepMixture`.
+    images: uint8 `Tensor` of shape `[batch_size, height, width]`.
+
+  Returns:
+    steps_fn: `tf.function` without arguments that takes `_STEPS_PER_CALL`
+      steps.
+  """
+  intensities = mixture.intensities(images)[..., tf.newaxis]
+  variables = (
+    mixture.encoder.trainable_variables + mixture.decoder.trainable_variables
+  )
+
+  @tf.function(autograph=False)
+  def steps_fn():
+    def body(i, total):
+      with tf.GradientTape() as tape:
+        # So that no step is like the one before.
+        codes = mixture.encoder(intensities + total)
+        pixels = mixture.decoder(codes[:, : mixture.num_latents])
+        result = tf.reduce_sum(pixels)
+      gradients = tape.gradient(result, variables)
+      total = 1e-9 * tf.add_n([tf.reduce_sum(g) for g in gradients])
+      return i + 1, total
+
+    return tf.while_loop(
+      lambda i, _: i < _STEPS_PER_CALL,
+      body,
+      (tf.constant(0), tf.constant(0.0)),
+      parallel_iterations=1,
+    )[1]
+
+  return steps_fn
+
+
+def step_durations(batch_size, num_calls):
+  """Measures training steps and those of the networks, in turns.
+
+  Args:
+    batch_size: Python `int`.
+    num_calls: Python `int` number of calls of each.
+
+  Returns:
+    training: NumPy array of shape `[num_calls]`: seconds of a step.
+    networks: Likewise, of encoder and decoder alone.
+  """
+  generator = np.random.default_rng(1)
+  images = tf.constant(
+    generator.integers(256, size=[batch_size, 28, 28]).astype(np.uint8)
+  )
+  mixture = deep_mixture.DeepMixture([28, 28], seed=1)
+  network_steps = make_network_steps(mixture, images)
+  network_steps()
+  training, networks = [], []
+  last = None
+
+  def on_call(step, values):
+    nonlocal last
+    del step, values
+    now = time.perf_counter()
+    if last is not None:
+      training.append((now - last) / _STEPS_PER_CALL)
+    now = time.perf_counter()
+    network_steps().numpy()
+    last = time.perf_counter()
+    networks.append((last - now) / _STEPS_PER_CALL)
+
+  nvi.fit(
+    lambda batch: nvi.Chain(lambda: mixture.levels(batch)),
+    nvi.reverse_kl(),
+    num_particles=1,
+    num_steps=_STEPS_PER_CALL * (num_calls + 1),
+    data=tf.data.Dataset.from_tensors(images),
+    seed=1,
+    steps_per_call=_STEPS_PER_CALL,
+    jit_compile=False,
+    progress=False,
+    callback_fn=on_call,
+  )
+  return np.array(training), np.array(networks[:-1])
+
+
+def main(argv):
+  """Prints the durations.
+
+  Args:
+    argv: Not used.
+  """
+  del argv
+  training, networks = step_durations(_BATCH_SIZE.value, _NUM_CALLS.value)
+  print(
+    f'{_BATCH_SIZE.value} images: median {1e3 * np.median(training):.1f} ms a '
+    f'step, of its networks alone {1e3 * np.median(networks):.1f} ms; minima '
+    f'{1e3 * np.min(training):.1f} and {1e3 * np.min(networks):.1f}; median '
+    f'ratio {np.median(training / networks):.2f}'
+  )
+
+
+if __name__ == '__main__':
+  app.run(main)

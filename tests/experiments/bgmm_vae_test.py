@@ -1,0 +1,371 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The experiment on images does what it says with each flag and folder.
+
+Most tests take a few training steps: they are about what is written down, not
+about how well it is learned. One trains on the small digits for good.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tfp_nvi.experiments import bgmm_vae
+
+ROW_TYPES = {
+  'dataset': str,
+  'objective': str,
+  'seed': int,
+  'total_variation': float,
+  'total_variations': list,
+  'accuracy': float,
+  'normalized_mutual_information': float,
+  'bound': float,
+  'seconds': float,
+}
+SMALL = {
+  'num_clusters': 4,
+  'num_latents': 3,
+  'num_steps': 6,
+  'num_warm_up_steps': 2,
+  'batch_size': 10,
+  'num_test_images': 12,
+}
+
+
+@pytest.fixture
+def fast(monkeypatch):
+  """Few steps in each call, and little to evaluate."""
+  monkeypatch.setattr(bgmm_vae, '_STEPS_PER_CALL', 2)
+  monkeypatch.setattr(bgmm_vae, '_NUM_TEST_BATCHES', 2)
+  monkeypatch.setattr(bgmm_vae, '_NUM_BOUND_IMAGES', 50)
+  monkeypatch.setattr(bgmm_vae, '_NUM_RESTARTS', 1)
+  monkeypatch.setattr(bgmm_vae, '_NUM_PARTICLES', {'nvi': 1, 'rws': 2})
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """A folder with the results of a short version of the default."""
+  folder = tmp_path_factory.mktemp('trained')
+  results = bgmm_vae.run(
+    objective='nvi',
+    num_steps=600,
+    num_warm_up_steps=300,
+    output_dir=str(folder),
+  )
+  return folder, results.rows[0]
+
+
+def read(folder):
+  return json.loads((folder / 'metrics.json').read_text('utf-8'))
+
+
+class TestMiniBatches:
+  """Mini-batches have the proportions that they are said to have."""
+
+  labels = np.repeat(np.arange(3), [50, 30, 20])
+  images = labels[:, None, None].astype(np.uint8) * np.ones([1, 8, 8], np.uint8)
+
+  def make(self, labels=None, **kwargs):
+    arguments = {
+      'num_classes': 3,
+      'num_images': 400,
+      'num_batches': 50,
+      'concentration': 0.5,
+      'seed': 1,
+      **kwargs,
+    }
+    return bgmm_vae.mini_batches(self.images, labels, **arguments)
+
+  def test_proportions(self):
+    data, proportions = self.make(self.labels)
+    counts = np.stack([np.bincount(i[:, 0, 0], minlength=3) for i, _ in data])
+    # Multinomial: Pearson's statistic of all has 100 degrees of freedom, and
+    # exceeds 170 with a probability of 2e-5.
+    assert np.all(counts.sum(axis=1) == 400)
+    expected = np.maximum(400 * proportions, 1e-9)
+    is_large = expected > 5.0
+    statistic = np.sum(((counts - expected) ** 2 / expected)[is_large])
+    assert statistic < 170.0
+    # Of a Dirichlet distribution, not about equal; with standard deviation
+    # sqrt(2 / 9 / 2.5) = 0.298, known to 4% from 50 draws.
+    assert 0.25 < proportions.std() < 0.35
+    for images, indices in data.take(1):
+      np.testing.assert_array_equal(images, self.images[indices])
+
+  def test_without_labels(self):
+    data, proportions = self.make()
+    assert proportions is None
+    shares = np.mean([np.bincount(i[:, 0, 0], minlength=3) for i, _ in data], 0)
+    # Standard errors are below 400 * 0.5 / sqrt(20,000) = 1.5.
+    np.testing.assert_allclose(shares, [200, 120, 80], atol=7)
+
+  def test_absent_class(self):
+    data, proportions = bgmm_vae.mini_batches(
+      self.images[:80], self.labels[:80], 3, 10, 5, 1.0, seed=1
+    )
+    np.testing.assert_array_equal(proportions[:, 2], 0.0)
+    np.testing.assert_allclose(proportions.sum(axis=1), 1.0)
+    assert all(np.max(images) < 2 for images, _ in data)
+
+  def test_seed(self):
+    for labels in (None, self.labels):
+      first, second, other = (
+        np.stack([i for _, i in self.make(labels, seed=s)[0]])
+        for s in (1, 1, 2)
+      )
+      np.testing.assert_array_equal(first, second)
+      assert np.any(first != other)
+
+
+def test_match():
+  labels = np.array([0, 0, 0, 1, 1, 2])
+  # Cluster 2 has class 0, cluster 0 has 1, cluster 1 has 2.
+  clusters = np.array([2, 2, 0, 0, 0, 1])
+  assert bgmm_vae._match(labels, clusters, 3, 3).tolist() == [1, 2, 0]
+  # One cluster is left over.
+  assert bgmm_vae._match(labels, clusters, 3, 4).tolist() == [1, 2, 0, -1]
+
+
+def test_total_variation():
+  true = np.array([[0.5, 0.3, 0.2]])
+  inferred = np.array([[0.3, 0.2, 0.5]])
+  for matching, expected in (
+    ([1, 2, 0], 0.0),
+    ([0, 1, 2], 0.3),
+    # All of the last cluster counts as misplaced.
+    ([1, 2, -1], 0.5),
+  ):
+    np.testing.assert_allclose(
+      bgmm_vae._total_variation(inferred, true, np.array(matching)),
+      [expected],
+    )
+
+
+def test_short_version_of_the_default(trained):
+  folder, row = trained
+  assert read(folder)['rows'] == [row]
+  for name, kind in ROW_TYPES.items():
+    assert type(row[name]) is kind
+  assert len(row['total_variations']) == 100
+  np.testing.assert_allclose(
+    np.mean(row['total_variations']), row['total_variation'], atol=1e-5
+  )
+  # Of 500 images, guesses match about 0.15; the average of what is guessed
+  # for proportions is off by 0.3.
+  assert row['accuracy'] > 0.4
+  assert row['normalized_mutual_information'] > 0.4
+  assert row['total_variation'] < 0.3
+  for name in ('batches', 'reconstructions', 'clusters'):
+    content = (folder / f'{name}-digits-1.png').read_bytes()
+    assert content.startswith(b'\x89PNG')
+    assert 5_000 < len(content) < 400_000
+  left = [p.name for p in folder.rglob('*') if p.suffix == '.part']
+  assert not left
+
+
+def test_saved_model_in_a_fresh_process(trained):
+  folder, row = trained
+  program = """
+import sys
+import numpy as np
+import tensorflow as tf
+images = np.load(sys.argv[2])
+model = tf.saved_model.load(sys.argv[1])
+posterior = model.infer(images)
+assert 'tfp_nvi' not in sys.modules
+served = model.signatures['serving_default'](images=tf.constant(images))
+assert set(served) == set(posterior)
+np.savez(
+  sys.argv[3],
+  class_of_cluster=model.class_of_cluster.numpy(),
+  **{k: v.numpy() for k, v in posterior.items()},
+)
+for bad, what in (
+  (images * 2.0, 'intensities from 0 to 1'),
+  (images - 0.5, 'from 0 to 1'),
+  (images * np.nan, 'from 0 to 1'),
+  (images[:0], 'at least one image'),
+):
+  try:
+    model.infer(bad)
+  except tf.errors.InvalidArgumentError as e:
+    assert what in str(e), e
+  else:
+    raise AssertionError(what)
+"""
+  cell = np.load(folder / 'cells' / 'digits-nvi-1.npz')
+  images = cell['batch'].astype(np.float32) / 255.0
+  np.save(folder / 'images.npy', images)
+  subprocess.run(
+    [
+      *(sys.executable, '-c', program),
+      str(folder / 'saved_models' / 'digits-nvi-1'),
+      str(folder / 'images.npy'),
+      str(folder / 'posterior.npz'),
+    ],
+    check=True,
+    timeout=300,
+    cwd=folder,
+  )
+  posterior = np.load(folder / 'posterior.npz')
+  # Other draws than at the evaluation: of 20, with deviations of about 0.03.
+  np.testing.assert_allclose(
+    posterior['proportions'], cell['inferred'][0], atol=0.05
+  )
+  assert posterior['cluster_probs'].shape == (300, 10)
+  assert posterior['latent_loc'].shape == (300, 10)
+  np.testing.assert_array_equal(
+    posterior['class_of_cluster'], cell['class_of_cluster']
+  )
+
+
+def test_evaluates_alone(trained, tmp_path):
+  folder, row = trained
+  arguments = {
+    'objective': 'nvi',
+    'num_steps': 600,
+    'num_warm_up_steps': 300,
+    'checkpoint_dir': str(folder / 'checkpoints'),
+    'output_dir': str(tmp_path),
+    'eval_only': True,
+  }
+  again = bgmm_vae.run(**arguments).rows[0]
+  assert again == row
+  # Nothing was trained, and a folder without checkpoints is none to evaluate.
+  with pytest.raises(ValueError, match='`checkpoint_dir` must .* checkpoint'):
+    bgmm_vae.run(**{**arguments, 'checkpoint_dir': str(tmp_path / 'new')})
+  with pytest.raises(ValueError, match='`checkpoint_dir` .* num_steps 600, no'):
+    bgmm_vae.run(**{**arguments, 'num_steps': 601})
+
+
+@pytest.mark.parametrize('stage', ['warm_up', 'training'])
+def test_resumes(stage, fast, monkeypatch, tmp_path):
+  def run(folder):
+    return bgmm_vae.run(
+      objective='nvi', output_dir=str(tmp_path / folder), **SMALL
+    ).rows[0]
+
+  whole = run('whole')
+  original = bgmm_vae.nvi.fit
+  calls = []
+
+  def stopped(*args, checkpoint_dir, callback_fn, **kwargs):
+    def on_call(step, values):
+      callback_fn(step, values)
+      calls.append(step)
+      if os.path.basename(checkpoint_dir) == stage and len(calls) > 1:
+        raise KeyboardInterrupt
+
+    original(
+      *args,
+      checkpoint_dir=checkpoint_dir,
+      checkpoint_seconds=0.0,
+      callback_fn=on_call,
+      **kwargs,
+    )
+
+  if stage == 'warm_up':
+    monkeypatch.setitem(SMALL, 'num_warm_up_steps', 4)
+    whole = run('whole_4')
+  monkeypatch.setattr(bgmm_vae.nvi, 'fit', stopped)
+  with pytest.raises(KeyboardInterrupt):
+    run('stopped')
+  assert not (tmp_path / 'stopped' / 'metrics.json').exists()
+  monkeypatch.setattr(bgmm_vae.nvi, 'fit', original)
+  resumed = run('stopped')
+  assert resumed['seconds'] > 0.0
+  for name in whole:
+    if name != 'seconds':
+      assert resumed[name] == whole[name], name
+
+
+def test_objectives_side_by_side(fast, tmp_path):
+  results = bgmm_vae.run(output_dir=str(tmp_path), **SMALL)
+  assert [row['objective'] for row in results.rows] == ['nvi', 'rws']
+  assert read(tmp_path)['rows'] == results.rows
+  other = bgmm_vae.run(
+    objective='nvi',
+    seed=2,
+    proportions_in_training=False,
+    output_dir=str(tmp_path),
+    **SMALL,
+  )
+  rows = read(tmp_path)['rows']
+  assert rows == [results.rows[0], other.rows[0], results.rows[1]]
+  assert rows[1]['accuracy'] != rows[0]['accuracy']
+
+
+@pytest.mark.parametrize(
+  ('setting', 'value', 'problem'),
+  [
+    ('dataset', 'cifar', "one of digits, mnist, fashion_mnist; got 'cifar'"),
+    ('objective', 'nvi,vi', "a comma list of nvi, rws; got 'vi'"),
+    ('objective', '', "a comma list of nvi, rws; got ''"),
+    ('batch_size', 0, 'a positive integer; got 0'),
+    ('num_clusters', 2.5, 'a positive integer; got 2.5'),
+    ('num_latents', -1, 'a positive integer; got -1'),
+    ('num_steps', -1, 'a positive integer; got -1'),
+    ('num_warm_up_steps', True, 'a positive integer; got True'),
+    ('num_test_images', 0, 'a positive integer; got 0'),
+    ('seed', -1, 'a non-negative integer; got -1'),
+    ('learning_rate', 0.0, 'a positive number; got 0.0'),
+    ('concentration', float('nan'), 'a positive number; got nan'),
+  ],
+)
+def test_refuses_settings(setting, value, problem, tmp_path):
+  folder = tmp_path / 'new'
+  with pytest.raises(ValueError, match=f'^`{setting}` must be .*{problem}'):
+    bgmm_vae.run(**{'output_dir': str(folder), setting: value})
+  assert not folder.exists()
+
+
+def test_refuses_folders(tmp_path):
+  (tmp_path / 'file').write_text('')
+  for folder in (tmp_path / 'file', '', None):
+    with pytest.raises(ValueError, match='^`output_dir` must be a folder that'):
+      bgmm_vae.run(output_dir=folder and str(folder))
+  with pytest.raises(ValueError, match='^`checkpoint_dir` must be a folder'):
+    bgmm_vae.run(
+      output_dir=str(tmp_path), checkpoint_dir=str(tmp_path / 'file')
+    )
+  (tmp_path / 'metrics.json').write_text('{"rows": [')
+  with pytest.raises(ValueError, match='^`output_dir` .* cannot be read'):
+    bgmm_vae.run(output_dir=str(tmp_path))
+
+
+def test_refuses_settings_it_cannot_read(tmp_path):
+  folder = tmp_path / 'digits-nvi-1'
+  folder.mkdir()
+  (folder / 'settings.json').write_text('[')
+  with pytest.raises(ValueError, match='settings.json cannot be read'):
+    bgmm_vae.run(
+      objective='nvi', output_dir=str(tmp_path), checkpoint_dir=str(tmp_path)
+    )
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'problem'),
+  [
+    (['--objective=foo'], '--objective must be a comma list of nvi, rws'),
+    (['--dataset=mnist', '--data_dir={}'], '`data_dir` must be a folder with'),
+  ],
+)
+def test_program_names_the_flag(arguments, problem, tmp_path):
+  result = subprocess.run(
+    [
+      *(sys.executable, '-m', 'tfp_nvi.experiments.bgmm_vae'),
+      *(argument.format(tmp_path) for argument in arguments),
+      f'--output_dir={tmp_path / "results"}',
+    ],
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert result.returncode == 1
+  assert problem in result.stderr
+  assert 'Traceback' not in result.stderr

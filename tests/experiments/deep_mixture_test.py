@@ -1,0 +1,217 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The deep mixture's densities are what they are said to be."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+import tf_keras
+
+import tfp_nvi as nvi
+from tfp_nvi.experiments import deep_mixture
+
+tfd = tfp.distributions
+
+SEED = tf.constant([1, 2])
+
+
+def make(**kwargs):
+  return deep_mixture.DeepMixture(
+    **{
+      'image_shape': [8, 8],
+      'num_clusters': 3,
+      'num_latents': 2,
+      'num_flow_layers': 2,
+      'num_simulated': 50,
+      'seed': 1,
+      **kwargs,
+    }
+  )
+
+
+def make_images(count=6):
+  images = np.random.default_rng(0).integers(256, size=[count, 8, 8])
+  return tf.constant(images.astype(np.uint8))
+
+
+def test_image_log_prob():
+  # Away from the bound on logits, it is that of the continuous Bernoulli
+  # distribution; the gradient is that of automatic differentiation.
+  x = tf.constant(np.random.default_rng(0).uniform(size=[2, 3, 4]), tf.float32)
+  logits = tf.Variable(0.1 * tf.random.stateless_normal([5, 2, 3, 4], SEED))
+  x = tf.broadcast_to(x, logits.shape)
+  upstream = tf.random.stateless_normal([5, 2], SEED)
+
+  def expected(logits):
+    bounded = 20.0 * tf.tanh(logits / 20.0)
+    log_prob = tfd.ContinuousBernoulli(bounded).log_prob(x)
+    return tf.reduce_sum(log_prob, axis=[-2, -1])
+
+  for scale in (1.0, 1_000.0):
+    gradients = []
+    for fn in (
+      lambda logits: deep_mixture._image_log_prob(logits, x),
+      expected,
+    ):
+      with tf.GradientTape() as tape:
+        values = fn(scale * logits)
+      gradients.append(tape.gradient(values, logits, upstream))
+      np.testing.assert_allclose(
+        values, expected(scale * logits), rtol=1e-5, atol=1e-5
+      )
+    np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-4)
+  small = tfd.ContinuousBernoulli(logits).log_prob(x)
+  np.testing.assert_allclose(
+    deep_mixture._image_log_prob(logits, x),
+    tf.reduce_sum(small, axis=[-2, -1]),
+    rtol=1e-3,
+  )
+
+
+def test_bytes_and_intensities_are_the_same():
+  mixture, images = make(), make_images()
+  np.testing.assert_allclose(
+    mixture.cluster_probs(images),
+    mixture.cluster_probs(tf.cast(images, tf.float32) / 255.0),
+  )
+
+
+def test_levels_train_all_of_it_once():
+  mixture = make()
+  levels = mixture.levels(make_images())
+  named = [v.ref() for level in levels for v in level.variables]
+  assert len(named) == len(set(named))
+  assert set(named) == {v.ref() for v in mixture.trainable_variables}
+
+
+def test_latents_level():
+  # The clusters follow the codes: gradient descent on the last level alone
+  # brings them to where codes are.
+  mixture, images = make(num_clusters=2), make_images(30)
+  codes = mixture.encode(mixture.intensities(images)).loc.numpy()
+  mixture.set_clusters(codes[:2], np.ones([2, 2]))
+  np.testing.assert_allclose(mixture.loc, codes[:2], rtol=1e-5)
+  np.testing.assert_allclose(mixture.scale, np.ones([2, 2]), rtol=1e-5)
+  chain = nvi.Chain(lambda: mixture.levels(images)[3:])
+  with tf.GradientTape() as tape:
+    estimate = nvi.reverse_kl()(chain, 500, SEED)
+  gradients = tape.gradient(estimate.surrogate, mixture.trainable_variables)
+  moved = [
+    v
+    for v, g in zip(mixture.trainable_variables, gradients, strict=True)
+    if g is not None
+  ]
+  assert [v.name for v in moved] == ['loc:0', 'log_scale:0']
+  # The mean over images of q(c) (loc - z) / scale^2, by hand.
+  encoder = mixture.encode(mixture.intensities(images))
+  z = encoder.sample(4_000, seed=SEED).numpy()
+  probs = mixture._clusters(tf.constant(z)).probs_parameter().numpy()
+  expected = np.stack(
+    [
+      np.sum(np.mean(probs[..., k, None] * (codes[k] - z), axis=0), axis=0)
+      for k in range(2)
+    ]
+  )
+  (gradient,) = (
+    g
+    for v, g in zip(mixture.trainable_variables, gradients, strict=True)
+    if v is mixture._loc
+  )
+  # Standard errors are about 30 * 0.5 / sqrt(30 * 500) = 0.12.
+  np.testing.assert_allclose(
+    gradient / deep_mixture._CLUSTER_UNIT, expected, atol=0.6
+  )
+
+
+def test_proportions_are_learned():
+  # The posterior of proportions, given clusters, is Dirichlet with the prior's
+  # concentration plus counts. One level alone learns it.
+  mixture = make(concentration=0.7)
+  images = make_images(2)
+  nvi.fit(
+    nvi.Chain(lambda: mixture.levels(images)[:1]),
+    nvi.reverse_kl(),
+    num_particles=1,
+    num_steps=600,
+    optimizer=tf_keras.optimizers.Adam(1e-2),
+    seed=1,
+    progress=False,
+  )
+  counts = np.array([[40.0, 8.0, 2.0], [17.0, 16.0, 17.0], [0.0, 25.0, 25.0]])
+  learned = mixture._proportions(tf.constant(counts, tf.float32))
+  expected = tfd.Dirichlet(counts + 0.7)
+  np.testing.assert_allclose(learned.mean(), expected.mean(), atol=0.02)
+  np.testing.assert_allclose(learned.stddev(), expected.stddev(), rtol=0.25)
+
+
+def test_bound():
+  # With a decoder that ignores z, the bound is the log density of an image
+  # under that decoder, plus that of weights whose mean is one.
+  mixture, images = make(), make_images()
+  for v in mixture.decoder.trainable_variables:
+    v.assign(tf.zeros_like(v))
+  mixture.set_clusters(np.zeros([3, 2]), np.ones([3, 2]))
+  bound = mixture.bound(images, 20_000, SEED)
+  # Of logits zero, the density is uniform: its logarithm is zero.
+  np.testing.assert_allclose(bound, np.zeros(6), atol=0.1)
+
+
+def test_generate():
+  mixture = make()
+  c, images = mixture.generate(tf.constant([0.0, 1.0, 0.0]), 7, SEED)
+  assert c.numpy().tolist() == [1] * 7
+  assert images.shape == [7, 8, 8]
+  assert np.all((images >= 0.0) & (images <= 1.0))
+
+
+def test_infer():
+  mixture, images = make(), make_images(20)
+  posterior = mixture.infer(images, 50, SEED)
+  for proportions in (posterior.proportions, posterior.proportions_samples):
+    np.testing.assert_allclose(
+      tf.reduce_sum(proportions, axis=-1), 1.0, rtol=1e-4
+    )
+  assert posterior.proportions_samples.shape == [50, 3]
+  assert posterior.cluster_probs.shape == [20, 3]
+  assert posterior.latent_loc.shape == posterior.latent_scale.shape == [20, 2]
+  # The samples' mean is within 5 standard errors of the mean.
+  samples = posterior.proportions_samples.numpy()
+  error = samples.std(axis=0) / np.sqrt(50)
+  assert np.all(
+    np.abs(samples.mean(axis=0) - posterior.proportions) < 5.0 * error + 1e-3
+  )
+
+
+def test_joint_level():
+  # log p - log q of one level, part by part.
+  mixture, images = make(), make_images()
+  (level,) = mixture.joint_levels(images)
+  values = level.draw(2, SEED)
+  move, log_target = level.evaluate(values)
+  c, z, proportions = (values[k] for k in ('c', 'z', 'proportions'))
+  encoder = mixture.encode(mixture.intensities(images))
+  counts = tf.reduce_sum(tf.one_hot(c, 3), axis=1)
+  expected = (
+    tf.reduce_sum(encoder.log_prob(z), axis=1)
+    + tf.reduce_sum(mixture._clusters(z).log_prob(c), axis=1)
+    + mixture._proportions(counts).log_prob(proportions)
+  )
+  np.testing.assert_allclose(move.log_forward, expected, rtol=1e-4)
+  prior = tfd.MultivariateNormalDiag(
+    tf.gather(mixture.loc, c), tf.gather(mixture.scale, c)
+  )
+  expected = (
+    tfd.Dirichlet(tf.ones([3])).log_prob(proportions)
+    + tf.reduce_sum(counts * tf.math.log(proportions), axis=1)
+    + tf.reduce_sum(prior.log_prob(z), axis=1)
+    + tf.reduce_sum(
+      mixture.image_log_prob(mixture.intensities(images), z), axis=1
+    )
+  )
+  np.testing.assert_allclose(log_target, expected, rtol=1e-4)
+
+
+def test_image_shape():
+  with pytest.raises(ValueError, match=r'`image_shape` .* of 4; got \[30, 28'):
+    make(image_shape=[30, 28])

@@ -1,0 +1,306 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Chains of levels whose densities are tractable.
+
+A sampler carries particles from level to level, because its intermediate
+densities can be evaluated but not drawn from. Where they can be drawn from,
+each level of a nested objective stands by itself: it draws from one of its two
+sides, without weights, and compares it with the other one.
+
+What must hold: both sides of a level are densities over the same values, and
+both are normalized, or differ from that by a constant that no parameter moves.
+"""
+
+import collections.abc
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_nvi import densities as densities_lib
+from tfp_nvi import transitions as transitions_lib
+
+tfd = tfp.distributions
+
+__all__ = [
+  'Chain',
+  'Level',
+]
+
+
+def _list_variables(trainables):
+  """A list of variables for each variable, module or layer."""
+  groups = []
+  for i, part in enumerate(trainables):
+    if isinstance(part, tf.Variable):
+      groups.append([part])
+    elif hasattr(part, 'trainable_variables'):
+      groups.append(list(part.trainable_variables))
+    else:
+      raise TypeError(
+        f'`trainables[{i}]` must be a tf.Variable, or have '
+        f'`trainable_variables` as a tf.Module has; got {part!r}.'
+      )
+  return groups
+
+
+class Level:
+  """A level of a chain: two densities over the same values.
+
+  It stands for `D_f(target || proposal) = E_proposal[f(target / proposal)]`,
+  where values come from `proposal`. So the reverse KL divergence,
+  `f(u) = -log(u)`, is `KL(proposal || target)`: minimized in the parameters of
+  the target, it is their maximum likelihood fit to what the proposal draws. A
+  divergence that is written as an expectation over the other side is that of
+  the dual function, `tfp.vi.dual_csiszar_function`.
+
+  ```python
+  import tensorflow as tf
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+
+  tfd = tfp.distributions
+
+  # A mixture, and what is to be its posterior, over the same names.
+  loc = tf.Variable([0.0, 0.0])
+  model = tfd.JointDistributionNamed(
+    dict(
+      c=tfd.Categorical(logits=[0.0, 0.0]),
+      z=lambda c: tfd.Normal(tf.gather([-2.0, 2.0], c), 1.0),
+    )
+  )
+  inference = tfd.JointDistributionNamed(
+    dict(
+      z=tfd.Normal(0.0, 2.0),
+      c=lambda z: tfd.Categorical(logits=z[..., tf.newaxis] * loc),
+    )
+  )
+  level = nvi.Level(proposal=model, target=inference, trainables=[loc])
+  ```
+  """
+
+  def __init__(
+    self,
+    proposal,
+    target,
+    trainables,
+    csiszar_function=None,
+    jit_compile=False,
+    name='level',
+  ):
+    """Initializes the level.
+
+    Args:
+      proposal: `tfd.Distribution` or `JointDistribution`: the side that values
+        are drawn from. Its batch members, such as the images of a mini-batch,
+        are independent levels; what is minimized is the sum over them.
+      target: The other side: a `tfd.Distribution`, a `JointDistribution`, or a
+        callable, from values as `proposal` draws them to a log density of shape
+        `[num_particles] + batch`.
+      trainables: List of `tf.Variable`s, `tf.Module`s and layers: what this
+        level trains. It has no gradient for anything else.
+      csiszar_function: Python callable from `log u` to `f(u)`.
+        Default value: `None` (i.e., that of the objective).
+      jit_compile: Python `bool`: whether XLA compiles this level and its
+        gradient by themselves, in training that is not compiled as a whole,
+        as where convolutions are faster outside of XLA. What the level trains
+        must then be used in its two sides, not before.
+        Default value: `False`.
+      name: Python `str`, for errors.
+
+    Raises:
+      TypeError: If an argument is not of the kind asked for.
+    """
+    if not isinstance(proposal, tfd.Distribution):
+      raise TypeError(
+        '`proposal` must be a tfd.Distribution or a JointDistribution, to draw '
+        f'from; got {proposal!r}.'
+      )
+    if csiszar_function is not None and not callable(csiszar_function):
+      raise TypeError(
+        '`csiszar_function` must be a callable from log u to f(u), such as '
+        f'tfp.vi.kl_reverse, or None; got {csiszar_function!r}.'
+      )
+    if isinstance(trainables, str) or not isinstance(
+      trainables, collections.abc.Iterable
+    ):
+      raise TypeError(
+        '`trainables` must be a list of tf.Variables and tf.Modules; got '
+        f'{trainables!r}.'
+      )
+    self._proposal = proposal
+    self.log_target = densities_lib.log_prob_fn(target, 'target')
+    self._groups = _list_variables(trainables)
+    unique = {v.ref(): v for group in self._groups for v in group}
+    self.variables = list(unique.values())
+    self.csiszar_function = csiszar_function
+    self.jit_compile = jit_compile
+    self.name = name
+
+  def gradients(self, tape, surrogate):
+    """Differentiates in what the level trains.
+
+    Args:
+      tape: `tf.GradientTape`.
+      surrogate: Scalar `Tensor`.
+
+    Returns:
+      pairs: List of pairs of a variable and its gradient, a `Tensor`, for those
+        that there is one for.
+
+    Raises:
+      ValueError: If there is none for anything that an element of `trainables`
+        has.
+    """
+    gradients = tape.gradient(surrogate, self.variables)
+    pairs = [
+      (variable, tf.convert_to_tensor(gradient))
+      for variable, gradient in zip(self.variables, gradients, strict=True)
+      if gradient is not None
+    ]
+    found = {variable.ref() for variable, _ in pairs}
+    for i, group in enumerate(self._groups):
+      if not found.intersection(v.ref() for v in group):
+        raise ValueError(
+          f'`trainables[{i}]` of {self.name!r} must have a variable that a '
+          'side of the level depends on'
+          + (', where it is compiled by itself' if self.jit_compile else '')
+          + f'; there is no gradient for {[v.name for v in group]}.'
+        )
+    return pairs
+
+  def draw(self, num_particles, seed):
+    """Draws values from the proposal.
+
+    Args:
+      num_particles: Python `int`.
+      seed: Stateless seed.
+
+    Returns:
+      values: Nested structure of `Tensor`s of shape
+        `[num_particles] + batch + event`.
+    """
+    batch_shape = densities_lib.static_batch_shape(self._proposal).as_list()
+    return densities_lib.draw(self._proposal, num_particles, batch_shape, seed)
+
+  def evaluate(self, values, reparameterize=True):
+    """Evaluates both sides.
+
+    Args:
+      values: What `draw` returned.
+      reparameterize: Python `bool`: whether values are to be differentiable
+        where they can be.
+
+    Returns:
+      move: `Move` to the values, with no reverse kernel.
+      log_target: float `Tensor` of shape `[num_particles] + batch`: the target
+        at the values, differentiable in all it depends on.
+
+    Raises:
+      ValueError: If the two sides give log densities of different shapes.
+    """
+    draw = transitions_lib.as_draw(
+      self._proposal, values, self._proposal.log_prob, reparameterize
+    )
+    log_target = self.log_target(draw.state)
+    if log_target.shape != draw.log_forward.shape:
+      raise ValueError(
+        f'`target` of {self.name!r} must have log densities of the same shape '
+        f'as `proposal`, {draw.log_forward.shape.as_list()}, a particle axis '
+        f'and its batch; got {log_target.shape.as_list()}.'
+      )
+    zero = tf.zeros_like(draw.log_forward)
+    move = transitions_lib.Move(
+      **draw._asdict(), log_reverse=zero, log_reverse_of_fixed=zero, record=()
+    )
+    return move, log_target
+
+
+class Chain:
+  """Levels over tractable densities, for a nested objective.
+
+  Each level has a divergence, estimated from what its own proposal draws, and
+  parameters that it alone moves, or moves together with others that name them.
+  Objectives and `tfp_nvi.fit` take a chain where they take a sampler.
+
+  #### References
+
+  [1]: H. Zimmermann, H. Wu, B. Esmaeili, J.-W. van de Meent. Nested
+       variational inference. NeurIPS, 2021. https://arxiv.org/abs/2106.11302
+
+  ```python
+  import tensorflow as tf
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+
+  tfd = tfp.distributions
+
+  # An autoencoder of numbers: one chain for each mini-batch.
+  slope, gain = tf.Variable(0.1), tf.Variable(0.1)
+
+
+  def chain_fn(x):
+    def levels_fn():
+      encoder = tfd.Normal(gain * x, 0.5)
+
+      def log_model(z):
+        prior, decoder = tfd.Normal(0.0, 1.0), tfd.Normal(slope * z, 0.5)
+        return prior.log_prob(z) + decoder.log_prob(x)
+
+      return [nvi.Level(encoder, log_model, trainables=[slope, gain])]
+
+    return nvi.Chain(levels_fn)
+
+
+  data = tf.data.Dataset.from_tensor_slices(tf.random.normal([10, 32]))
+  history = nvi.fit(
+    chain_fn, nvi.reverse_kl(), num_particles=1, num_steps=20, data=data, seed=1
+  )
+  assert history.log_incremental_weights.shape == (20, 1)
+  ```
+  """
+
+  def __init__(self, levels):
+    """Initializes the chain.
+
+    Args:
+      levels: List of `Level`s; or a Python callable without arguments that
+        returns one, and makes in it all that depends on variables and is not
+        made anew in `log_prob` or `sample`: what several levels share, such as
+        the output of a network, is then computed once.
+
+    Raises:
+      TypeError: If `levels` is neither.
+      ValueError: If there are none.
+    """
+    if callable(levels):
+      self._levels_fn = levels
+    else:
+      _check_levels(levels)
+      self._levels_fn = lambda: levels
+
+  def levels(self):
+    """The levels, made anew if they were given as a callable.
+
+    Returns:
+      levels: List of `Level`s.
+
+    Raises:
+      TypeError: If the callable did not return a list of `Level`s.
+      ValueError: If there are none.
+    """
+    levels = self._levels_fn()
+    _check_levels(levels)
+    return levels
+
+
+def _check_levels(levels):
+  if not isinstance(levels, list | tuple):
+    raise TypeError(
+      '`levels` must be a list of Levels, or a callable that returns one; got '
+      f'{levels!r}.'
+    )
+  if not levels:
+    raise ValueError('`levels` must have at least one Level; got none.')
+  for i, level in enumerate(levels):
+    if not isinstance(level, Level):
+      raise TypeError(f'`levels[{i}]` must be a Level; got {level!r}.')

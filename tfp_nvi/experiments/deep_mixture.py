@@ -1,0 +1,619 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A deep generative mixture of images, and its amortized inference.
+
+The model of a mini-batch of N images, and what is learned with it:
+
+```none
+model        lambda ~ Dirichlet(concentration)
+             c_n ~ Categorical(lambda)
+             z_n ~ Normal(loc[c_n], scale[c_n])
+             x_n ~ ContinuousBernoulli(decoder(z_n))
+inference    q(z_n | x_n), q(c_n | z_n), q(lambda | c_1 ... c_N)
+between      pi(c), categorical; pi(z), planar flows
+```
+
+What must hold: images go in as bytes or as intensities from 0 to 1, of shape
+`[N, height, width]`, and no label ever does.
+
+#### References
+
+[1]: H. Zimmermann, H. Wu, B. Esmaeili, J.-W. van de Meent. Nested variational
+     inference. NeurIPS, 2021. https://arxiv.org/abs/2106.11302
+[2]: G. Loaiza-Ganem, J. P. Cunningham. The continuous Bernoulli: fixing a
+     pervasive error in variational autoencoders. NeurIPS, 2019.
+     https://arxiv.org/abs/1907.06845
+[3]: W. Shi et al. Real-time single image and video super-resolution using an
+     efficient sub-pixel convolutional neural network. CVPR, 2016.
+     https://arxiv.org/abs/1609.05158
+"""
+
+import collections
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+import tf_keras
+
+import tfp_nvi as nvi
+from tfp_nvi import randomness
+
+tfd = tfp.distributions
+layers = tf_keras.layers
+
+__all__ = [
+  'DeepMixture',
+  'Posterior',
+]
+
+# The density of a continuous Bernoulli distribution grows without limit where a
+# pixel is exactly black or white, as most are: left alone, training is about
+# little else. With logits below this, it grows to about as much.
+_MAX_LOGIT = 20.0
+# Adam moves all parameters at about the same pace; clusters are far apart.
+_CLUSTER_UNIT = 5.0
+# Simulated mini-batches in a training step of q(lambda | c).
+_NUM_SIMULATIONS = 4
+_MIN_SCALE = 1e-3
+
+
+class Posterior(
+  collections.namedtuple(
+    'Posterior',
+    [
+      'proportions',
+      'proportions_samples',
+      'cluster_probs',
+      'latent_loc',
+      'latent_scale',
+    ],
+  )
+):
+  """What is inferred from a mini-batch of images.
+
+  Fields:
+    proportions: Shape `[num_clusters]`: `E[lambda]`.
+    proportions_samples: Shape `[num_samples, num_clusters]`.
+    cluster_probs: Shape `[N, num_clusters]`: `q(c | z)`, mean over `z`.
+    latent_loc: Shape `[N, num_latents]`: the mean of `q(z | x)`.
+    latent_scale: Shape `[N, num_latents]`: its standard deviation.
+  """
+
+  __slots__ = ()
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _image_log_prob_and_gradient(logits, intensities):
+  with tf.GradientTape() as tape:
+    tape.watch(logits)
+    distribution = tfd.ContinuousBernoulli(
+      _MAX_LOGIT * tf.math.tanh(logits / _MAX_LOGIT)
+    )
+    log_prob = tf.reduce_sum(distribution.log_prob(intensities), axis=[-2, -1])
+  return log_prob, tape.gradient(log_prob, logits)
+
+
+@tf.custom_gradient
+def _image_log_prob(logits, intensities):
+  """Log density of images; the gradient is computed in the same pass.
+
+  Args:
+    logits: float `Tensor` of shape `batch + [height, width]`, unbounded.
+    intensities: float `Tensor` of the same shape, not differentiated.
+
+  Returns:
+    log_prob: float `Tensor` of shape `batch`.
+  """
+  log_prob, gradient = _image_log_prob_and_gradient(logits, intensities)
+
+  def backward(upstream):
+    return upstream[..., tf.newaxis, tf.newaxis] * gradient, None
+
+  return log_prob, backward
+
+
+def _perceptron(inputs, units, seeds, name):
+  """Dense layers, ReLU between them."""
+  stack = [layers.Input([inputs])]
+  for i, size in enumerate(units):
+    stack.append(
+      layers.Dense(
+        size,
+        activation='relu' if i < len(units) - 1 else None,
+        kernel_initializer=_initializer(seeds),
+      )
+    )
+  return tf_keras.Sequential(stack, name=name)
+
+
+def _initializer(seeds):
+  return tf_keras.initializers.GlorotUniform(seed=next(seeds))
+
+
+class DeepMixture(tf.Module):
+  """A deep generative mixture and its inference networks.
+
+  ```python
+  import tensorflow as tf
+  import tfp_nvi as nvi
+  from tfp_nvi.experiments import deep_mixture
+
+  mixture = deep_mixture.DeepMixture([8, 8], num_clusters=3, seed=1)
+  images = tf.random.uniform([20, 8, 8])
+  estimate = nvi.reverse_kl()(
+    nvi.Chain(lambda: mixture.levels(images)), 1, seed=tf.constant([1, 2])
+  )
+  posterior = mixture.infer(images, num_samples=5, seed=tf.constant([3, 4]))
+  assert posterior.proportions.shape == [3]
+  ```
+  """
+
+  def __init__(
+    self,
+    image_shape,
+    num_clusters=10,
+    num_latents=10,
+    num_flow_layers=8,
+    num_simulated=300,
+    concentration=1.0,
+    kl_weight=1.0,
+    seed=None,
+    name='deep_mixture',
+  ):
+    """Initializes networks and clusters.
+
+    Args:
+      image_shape: Height and width: multiples of 4, or of 2 if below 16.
+      num_clusters: Python `int`.
+        Default value: `10`.
+      num_latents: Python `int`: the size of `z`.
+        Default value: `10`.
+      num_flow_layers: Python `int` number of planar flows of `pi(z)`.
+        Default value: `8`.
+      num_simulated: Python `int`: how many images a mini-batch has, from which
+        `q(lambda | c)` learns.
+        Default value: `300`.
+      concentration: Python `float`: that of the Dirichlet prior.
+        Default value: `1.`.
+      kl_weight: Python `float`: how much `pi(z)` counts beside the images in
+        the level that trains encoder and decoder.
+        Default value: `1.`.
+      seed: Python `int` or stateless seed.
+      name: Python `str` name of this module.
+
+    Raises:
+      ValueError: If images of this shape cannot be taken apart.
+    """
+    super().__init__(name=name)
+    self.image_shape = [int(size) for size in image_shape]
+    stride = 4 if min(self.image_shape) >= 16 else 2
+    if len(self.image_shape) != 2 or any(s % stride for s in self.image_shape):
+      raise ValueError(
+        '`image_shape` must be a height and a width that are multiples of '
+        f'{stride}; got {list(image_shape)}.'
+      )
+    self.num_clusters = num_clusters
+    self.num_latents = num_latents
+    self._num_simulated = num_simulated
+    self._concentration = float(concentration)
+    self._kl_weight = float(kl_weight)
+    seed = randomness.as_seed(seed)
+    flow_seed, loc_seed, layer_seed = randomness.split_seed(seed, 3)
+    seeds = iter(
+      randomness.split_seed(layer_seed, 32)[:, 0].numpy().astype(np.int64)
+      % 2**31
+    )
+    height, width = (size // stride for size in self.image_shape)
+    self.encoder = tf_keras.Sequential(
+      [
+        layers.Input([*self.image_shape, 1]),
+        layers.Conv2D(
+          *(32, stride, stride),
+          activation='relu',
+          kernel_initializer=_initializer(seeds),
+        ),
+        layers.Conv2D(
+          *(64, 3, 2),
+          padding='same',
+          activation='relu',
+          kernel_initializer=_initializer(seeds),
+        ),
+        layers.Flatten(),
+        layers.Dense(
+          128, activation='relu', kernel_initializer=_initializer(seeds)
+        ),
+        layers.Dense(2 * num_latents, kernel_initializer=_initializer(seeds)),
+      ],
+      name='encoder',
+    )
+    self.decoder = tf_keras.Sequential(
+      [
+        layers.Input([num_latents]),
+        layers.Dense(
+          128, activation='relu', kernel_initializer=_initializer(seeds)
+        ),
+        layers.Dense(
+          32 * height * width,
+          activation='relu',
+          kernel_initializer=_initializer(seeds),
+        ),
+        layers.Reshape([height, width, 32]),
+        layers.Conv2D(
+          *(32, 3),
+          padding='same',
+          activation='relu',
+          kernel_initializer=_initializer(seeds),
+        ),
+        layers.Conv2D(
+          *(stride**2, 3),
+          padding='same',
+          kernel_initializer=_initializer(seeds),
+        ),
+      ],
+      name='decoder',
+    )
+    self._stride = stride
+    self.classifier = _perceptron(
+      num_latents, [128, 128, num_clusters], seeds, 'classifier'
+    )
+    # Of one cluster at a time: the same for each.
+    self.counter = _perceptron(1, [32, 2], seeds, 'counter')
+    self.flow = nvi.planar_flow_density(
+      num_latents, num_flow_layers, seed=flow_seed
+    )
+    self._compiled_flow_log_prob = tf.function(
+      self.flow.log_prob, jit_compile=True, autograph=False
+    )
+    self.cluster_logits = tf.Variable(tf.zeros([num_clusters]), name='logits')
+    shape = [num_clusters, num_latents]
+    self._loc = tf.Variable(
+      randomness.normal(shape, loc_seed) / _CLUSTER_UNIT, name='loc'
+    )
+    self._log_scale = tf.Variable(
+      tf.fill(shape, np.float32(np.log(0.7) / _CLUSTER_UNIT)), name='log_scale'
+    )
+
+  @property
+  def loc(self):
+    """Means of the clusters, of shape `[num_clusters, num_latents]`."""
+    return _CLUSTER_UNIT * self._loc
+
+  @property
+  def scale(self):
+    """Their standard deviations, of the same shape."""
+    return tf.exp(_CLUSTER_UNIT * self._log_scale)
+
+  def set_clusters(self, loc, scale):
+    """Sets the clusters.
+
+    Args:
+      loc: float array of shape `[num_clusters, num_latents]`.
+      scale: Likewise.
+    """
+    self._loc.assign(np.asarray(loc, np.float32) / _CLUSTER_UNIT)
+    self._log_scale.assign(np.log(scale).astype(np.float32) / _CLUSTER_UNIT)
+
+  def intensities(self, images):
+    """Images as floats from 0 to 1.
+
+    Args:
+      images: uint8 or float `Tensor` of shape `[N, height, width]`.
+
+    Returns:
+      intensities: float32 `Tensor` of the same shape.
+    """
+    images = tf.convert_to_tensor(images)
+    if images.dtype == tf.uint8:
+      return tf.cast(images, tf.float32) / 255.0
+    return images
+
+  def encode(self, intensities):
+    """`q(z | x)`, of batch shape `[N]`."""
+    outputs = self.encoder(intensities[..., tf.newaxis])
+    loc, scale = tf.split(outputs, 2, axis=-1)
+    return tfd.MultivariateNormalDiag(
+      loc, tf.math.softplus(scale + 0.5) + _MIN_SCALE
+    )
+
+  def decode(self, z):
+    """Logits of images, of shape `batch + [height, width]`, unbounded."""
+    batch_shape = tf.shape(z)[:-1]
+    outputs = self.decoder(tf.reshape(z, [-1, self.num_latents]))
+    pixels = tf.nn.depth_to_space(outputs, self._stride)[..., 0]
+    return tf.reshape(
+      pixels, tf.concat([batch_shape, self.image_shape], axis=0)
+    )
+
+  def image_means(self, z):
+    """Mean images, of shape `batch + [height, width]`."""
+    logits = _MAX_LOGIT * tf.math.tanh(self.decode(z) / _MAX_LOGIT)
+    return tfd.ContinuousBernoulli(logits).mean()
+
+  def image_log_prob(self, intensities, z):
+    """`log p(x | z)`, of shape `[num_particles, N]`."""
+    logits = self.decode(z)
+    return _image_log_prob(
+      logits, tf.broadcast_to(intensities, tf.shape(logits))
+    )
+
+  def _latents(self, c):
+    """`p(z | c)`."""
+    return tfd.MultivariateNormalDiag(
+      tf.gather(self.loc, c), tf.gather(self.scale, c)
+    )
+
+  def _clusters(self, z):
+    """`q(c | z)`."""
+    flat = tf.reshape(z, [-1, self.num_latents])
+    logits = tf.reshape(
+      self.classifier(flat),
+      tf.concat([tf.shape(z)[:-1], [self.num_clusters]], axis=0),
+    )
+    logits.set_shape(z.shape[:-1] + [self.num_clusters])
+    return tfd.Categorical(logits=logits)
+
+  def _proportions(self, counts):
+    """`q(lambda | c)`, from how many images each cluster has.
+
+    The posterior of a Dirichlet prior is linear in the counts; what the network
+    adds to that is the same function for each cluster.
+    """
+    flat = tf.reshape(counts, [-1, 1])
+    slope, offset = tf.split(
+      self.counter(tf.math.log1p(flat) / 5.0), 2, axis=-1
+    )
+    concentration = tf.math.softplus(slope + 0.54) * flat + tf.math.softplus(
+      offset + 0.54
+    )
+    return tfd.Dirichlet(tf.reshape(concentration, tf.shape(counts)))
+
+  def _count(self, c):
+    """How many of the last axis are in each cluster."""
+    return tf.reduce_sum(tf.one_hot(c, self.num_clusters), axis=-2)
+
+  def _prior(self, batch_shape=()):
+    return tfd.Dirichlet(
+      tf.fill([*batch_shape, self.num_clusters], self._concentration)
+    )
+
+  def warm_up_levels(self, images, kl_weight):
+    """One level: a variational autoencoder with a standard normal prior.
+
+    Args:
+      images: As in `intensities`.
+      kl_weight: Python `float`: how much the prior counts beside the images.
+
+    Returns:
+      levels: List of `tfp_nvi.Level`s.
+    """
+    intensities = self.intensities(images)
+    encoder = self.encode(intensities)
+    prior = tfd.MultivariateNormalDiag(tf.zeros([self.num_latents]))
+
+    def log_joint(z):
+      log_likelihood = self.image_log_prob(intensities, z)
+      return prior.log_prob(z) + log_likelihood / kl_weight
+
+    return [
+      nvi.Level(encoder, log_joint, [self.encoder, self.decoder], name='images')
+    ]
+
+  def levels(self, images):
+    """The levels of the nested objective.
+
+    Args:
+      images: As in `intensities`.
+
+    Returns:
+      levels: List of four `tfp_nvi.Level`s: of lambda and c, of c and z, of z
+        and the images, and the clusters' own.
+    """
+    intensities = self.intensities(images)
+    num_images = intensities.shape[0]
+    encoder = self.encode(intensities)
+
+    simulated = tfd.JointDistributionNamed(
+      {
+        'proportions': self._prior([_NUM_SIMULATIONS]),
+        'c': lambda proportions: tfd.Sample(
+          tfd.Categorical(probs=proportions), self._num_simulated
+        ),
+      }
+    )
+    counted = tfd.JointDistributionNamed(
+      {
+        'c': tfd.Sample(
+          tfd.Categorical(logits=self.cluster_logits), self._num_simulated
+        ),
+        'proportions': lambda c: self._proportions(self._count(c)),
+      }
+    )
+    mixture = tfd.JointDistributionNamed(
+      {
+        'c': tfd.Categorical(
+          logits=self.cluster_logits + tf.zeros([num_images, 1])
+        ),
+        'z': lambda c: self._latents(c),
+      }
+    )
+    clustered = tfd.JointDistributionNamed(
+      {'z': self.flow, 'c': lambda z: self._clusters(z)}
+    )
+    # Fixed, so that this level takes nothing else along when it is compiled.
+    inferred = tfd.JointDistributionNamed(
+      {
+        'z': tfd.MultivariateNormalDiag(
+          tf.stop_gradient(encoder.loc),
+          tf.stop_gradient(encoder.stddev()),
+        ),
+        'c': lambda z: self._clusters(z),
+      }
+    )
+
+    def log_joint(z):
+      log_likelihood = self.image_log_prob(intensities, z)
+      return self._compiled_flow_log_prob(z) + log_likelihood / self._kl_weight
+
+    return [
+      nvi.Level(
+        simulated,
+        counted,
+        [self.cluster_logits, self.counter],
+        jit_compile=True,
+        name='proportions',
+      ),
+      nvi.Level(
+        mixture,
+        clustered,
+        [self.flow, self.classifier],
+        jit_compile=True,
+        name='clusters',
+      ),
+      # The decoder's part of the evidence lower bound is that of this level.
+      nvi.Level(
+        encoder, log_joint, [self.encoder, self.decoder], name='images'
+      ),
+      # So is the clusters' part, of what this level has.
+      nvi.Level(
+        inferred,
+        mixture,
+        [self._loc, self._log_scale],
+        jit_compile=True,
+        name='latents',
+      ),
+    ]
+
+  def joint_levels(self, images):
+    """One level of the whole model, for importance-weighted objectives.
+
+    Args:
+      images: As in `intensities`.
+
+    Returns:
+      levels: List of one `tfp_nvi.Level`, over all of a mini-batch at once.
+    """
+    intensities = self.intensities(images)
+    num_images = intensities.shape[0]
+    encoder = self.encode(intensities)
+    proposal = tfd.JointDistributionNamed(
+      {
+        'z': tfd.Independent(encoder, 1),
+        'c': lambda z: tfd.Independent(self._clusters(z), 1),
+        'proportions': lambda c: self._proportions(self._count(c)),
+      }
+    )
+    prior = tfd.JointDistributionNamed(
+      {
+        'proportions': self._prior(),
+        'c': lambda proportions: tfd.Sample(
+          tfd.Categorical(probs=proportions), num_images
+        ),
+        'z': lambda c: tfd.Independent(self._latents(c), 1),
+      }
+    )
+
+    def log_joint(values):
+      log_likelihood = self.image_log_prob(intensities, values['z'])
+      return prior.log_prob(values) + tf.reduce_sum(log_likelihood, axis=-1)
+
+    return [
+      nvi.Level(
+        proposal,
+        log_joint,
+        [
+          self.encoder,
+          self.decoder,
+          self.classifier,
+          self.counter,
+          self._loc,
+          self._log_scale,
+        ],
+        name='joint',
+      )
+    ]
+
+  def infer(self, images, num_samples, seed):
+    """Infers the proportions, clusters and latents of a mini-batch.
+
+    Args:
+      images: As in `intensities`.
+      num_samples: Python `int`: how many draws of `z` and `c` to average over.
+      seed: Stateless seed.
+
+    Returns:
+      posterior: `Posterior`.
+    """
+    encoder = self.encode(self.intensities(images))
+    z_seed, c_seed, proportions_seed = tf.unstack(
+      randomness.split_seed(seed, 3)
+    )
+    z = encoder.sample(num_samples, seed=z_seed)
+    clusters = self._clusters(z)
+    proportions = self._proportions(self._count(clusters.sample(seed=c_seed)))
+    return Posterior(
+      proportions=tf.reduce_mean(proportions.mean(), axis=0),
+      proportions_samples=proportions.sample(seed=proportions_seed),
+      cluster_probs=tf.reduce_mean(clusters.probs_parameter(), axis=0),
+      latent_loc=encoder.loc,
+      latent_scale=encoder.stddev(),
+    )
+
+  def cluster_probs(self, images):
+    """`q(c | z)` at the mean of `q(z | x)`, of shape `[N, num_clusters]`."""
+    encoder = self.encode(self.intensities(images))
+    return self._clusters(encoder.loc).probs_parameter()
+
+  def bound(self, images, num_samples, seed):
+    """The importance-weighted bound on the log density of each image.
+
+    Clusters are summed over, with equal proportions.
+
+    Args:
+      images: As in `intensities`.
+      num_samples: Python `int`: draws of `z` for each image.
+      seed: Stateless seed.
+
+    Returns:
+      bound: float `Tensor` of shape `[N]`.
+    """
+    intensities = self.intensities(images)
+    encoder = self.encode(intensities)
+    z = encoder.sample(num_samples, seed=seed)
+    prior = tfd.MixtureSameFamily(
+      tfd.Categorical(logits=tf.zeros([self.num_clusters])),
+      tfd.MultivariateNormalDiag(self.loc, self.scale),
+    )
+    log_weights = (
+      prior.log_prob(z)
+      + self.image_log_prob(intensities, z)
+      - encoder.log_prob(z)
+    )
+    return nvi.log_normalizer(log_weights)
+
+  def generate(self, proportions, num_images, seed):
+    """Mean images of a mini-batch with given proportions.
+
+    Args:
+      proportions: float `Tensor` of shape `[num_clusters]`.
+      num_images: Python `int`.
+      seed: Stateless seed.
+
+    Returns:
+      c: int32 `Tensor` of shape `[num_images]`.
+      images: float `Tensor` of shape `[num_images, height, width]`.
+    """
+    c_seed, z_seed = tf.unstack(randomness.split_seed(seed, 2))
+    c = tfd.Categorical(probs=proportions).sample(num_images, seed=c_seed)
+    return c, self.generate_from(c, z_seed)
+
+  def generate_from(self, c, seed):
+    """Mean images of given clusters.
+
+    Args:
+      c: int `Tensor` of shape `[num_images]`.
+      seed: Stateless seed.
+
+    Returns:
+      images: float `Tensor` of shape `[num_images, height, width]`.
+    """
+    return self.image_means(self._latents(c).sample(seed=seed))
