@@ -56,20 +56,26 @@ def exact_log_normalizer(x):
 
 
 def perturbed(method, seed=1):
-  """A sampler whose networks are neither untrained nor any good."""
+  """A sampler whose networks are neither untrained nor any good.
+
+  Its proposal of the emissions is made wide, so that the ratios below have no
+  heavy tails.
+  """
   sampler = hmm.make_sampler(method)
   for i, variable in enumerate(sampler.trainable_variables):
     noise = randomness.normal(variable.shape, randomness.as_seed(seed + i))
-    variable.assign_add(0.1 * noise)
+    variable.assign_add(0.03 * noise)
+    if variable.name.startswith('log_temper'):
+      variable.assign([-1.0, 0.0, -1.5])
   return sampler
 
 
-def mean_and_error(sampler):
+def mean_and_error(sampler, num_particles=200):
   """Mean of Z-hat over Z, and its standard error, for the short sequence."""
   x = np.tile(SEQUENCE, [1_000, 1])
   ratios = []
   for seed in range(2):
-    posterior = sampler.sample(x, 200, seed=seed, trajectories=False)
+    posterior = sampler.sample(x, num_particles, seed=seed, trajectories=False)
     ratios.append(
       np.exp(
         posterior.log_normalizer.numpy().astype(np.float64)
@@ -84,7 +90,9 @@ def mean_and_error(sampler):
 def test_normalizing_constants_are_unbiased(method):
   # 4 standard errors: a false alarm in 16,000 tests, if 2,000 ratios are enough
   # for a normal mean; the error itself must tell a bias of a tenth.
-  mean, error = mean_and_error(perturbed(method))
+  mean, error = mean_and_error(
+    perturbed(method), 200 if hmm.METHODS[method].resamples else 2_000
+  )
   assert error < 0.025
   assert abs(mean - 1.0) < 4.0 * error
 
@@ -118,14 +126,16 @@ def test_exact_likelihood_is_that_of_a_hidden_markov_model():
   _, _, x = hmm_model.make_model().simulate(30, [4], seed=2)
   eta = emissions(4)
   mask = np.arange(30) % 7 == 3
-  for is_observed in (None, np.broadcast_to(~mask, [4, 30])):
+  for is_observed in (None, tf.constant(np.broadcast_to(~mask, [4, 30]))):
     actual = hmm_model.exact_log_likelihood(x, eta, is_observed)
     expected = tfd.HiddenMarkovModel(
       tfd.Categorical(logits=tf.zeros([4])),
       tfd.Categorical(probs=hmm_model.transition_matrix()),
       tfd.Normal(eta.mean, eta.precision**-0.5),
       num_steps=30,
-    ).log_prob(x, mask=None if is_observed is None else ~is_observed)
+    ).log_prob(
+      x, mask=None if is_observed is None else tf.logical_not(is_observed)
+    )
     np.testing.assert_allclose(actual, expected, rtol=1e-4)
 
 
