@@ -109,7 +109,7 @@ def _define_flags():
     'repetitions', 5, 'Processes for each compile time.', lower_bound=1
   )
   flags.DEFINE_integer(
-    'num_particles', 300_000, 'Particles for memory.', lower_bound=1
+    'num_particles', 100_000, 'Particles for memory.', lower_bound=1
   )
   flags.DEFINE_multi_enum(
     'memory_schedule',

@@ -12,6 +12,7 @@ import tensorflow_probability as tfp
 import tfp_nvi as nvi
 from benchmarks import (
   annealing_training,
+  growth,
   image_mixture_step,
   sampling,
   workers,
@@ -118,6 +119,33 @@ def test_table_has_ratios():
   assert '10 restarts take 2.50 times' in table
   assert 'K = 128 compiles in 1.50 times K = 8' in table
   assert len(annealing_training.plot(rows).axes) == 2
+
+
+def test_growth_is_a_ratio_of_medians():
+  def row(num_densities, seconds, peak):
+    return {
+      'schedule': 'level_by_level',
+      'num_densities': num_densities,
+      'num_particles': 1_000,
+      'compile_seconds': seconds,
+      'baseline_megabytes': 100.0,
+      'peak_megabytes': peak,
+    }
+
+  few = [row(8, s, 200.0) for s in (2.0, 9.0, 1.0)]
+  many = [row(256, s, 250.0) for s in (3.0, 3.0, 40.0)]
+  compiled = growth.summarize(few, many, 'compile')
+  assert 'level by level, K = 8 and 256, 1,000 particles' in compiled
+  assert compiled.endswith('2.0 and 3.0 s to compile, ratio 1.50')
+  memory = growth.summarize(few, many, 'memory')
+  assert '200.0 and 250.0 MB at most, ratio 1.25' in memory
+  assert memory.endswith('100.0 and 150.0 MB, ratio 1.50')
+
+
+def test_growth_measures_a_process():
+  row = growth.measure('level_by_level', num_densities=3, num_particles=10)
+  assert row['compile_seconds'] > 0.0
+  assert row['peak_megabytes'] > row['baseline_megabytes'] > 100.0
 
 
 def test_coix_learns():

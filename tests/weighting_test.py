@@ -673,3 +673,16 @@ def test_bad_threshold(threshold):
 def test_threshold_that_is_not_a_number(threshold):
   with pytest.raises(TypeError, match='`threshold` must be a Python float'):
     nvi.ess_below(threshold)
+
+
+@pytest.mark.parametrize('index', [-1, 3])
+def test_indices_out_of_range_are_noticed(index):
+  with pytest.raises(ValueError, match='`resample_fn` must return .*0 to 2;'):
+    nvi.resample(
+      tf.constant([1.0, 2.0, 3.0]),
+      tf.zeros([3]),
+      lambda log_probs, event_size, sample_shape, seed: tf.constant(
+        [0, 1, index]
+      ),
+      seed=tf.constant([1, 2]),
+    )

@@ -240,13 +240,29 @@ def draw(distribution, num_particles, batch_shape, seed):
       `[num_particles] + batch_shape + event`, independent for each particle and
       batch member.
   """
+  return draw_of_shape(distribution, [num_particles] + batch_shape, seed)
+
+
+def draw_of_shape(distribution, shape, seed):
+  """Draws points of the space of a distribution.
+
+  Args:
+    distribution: `tfd.Distribution`.
+    shape: List of Python `int`s, to which the batch shape of the distribution
+      broadcasts.
+    seed: Stateless seed.
+
+  Returns:
+    values: Nested structure of `Tensor`s of shape `shape + event`, independent
+      for each element of the shape.
+  """
   own_shape = static_batch_shape(distribution).as_list()
   own_rank = len(own_shape)
-  leading = [num_particles] + batch_shape[: len(batch_shape) - own_rank]
+  leading = shape[: len(shape) - own_rank]
   repeats = [
     1 if size == own_size else size
     for size, own_size in zip(
-      batch_shape[len(batch_shape) - own_rank :], own_shape, strict=True
+      shape[len(shape) - own_rank :], own_shape, strict=True
     )
   ]
   if set(repeats) <= {1}:
@@ -261,8 +277,7 @@ def draw(distribution, num_particles, batch_shape, seed):
     event_axes = range(len(axes), x.shape.rank)
     event_shape = x.shape[len(axes) :].as_list()
     return tf.reshape(
-      tf.transpose(x, axes + list(event_axes)),
-      [num_particles] + batch_shape + event_shape,
+      tf.transpose(x, axes + list(event_axes)), shape + event_shape
     )
 
   return tf.nest.map_structure(

@@ -20,6 +20,9 @@ level. At the last level the factor is one, whatever a heuristic says.
 """
 
 import tensorflow as tf
+import tensorflow_probability as tfp
+
+tfd = tfp.distributions
 
 __all__ = [
   'FeatureHeuristic',
@@ -162,6 +165,11 @@ class IndependentHeuristic(Heuristic):
   def prepare(self, observations, is_observed, global_state):
     """Sums of log densities; see `Heuristic.prepare`."""
     distribution = self._distribution_fn(global_state)
+    if not isinstance(distribution, tfd.Distribution):
+      raise TypeError(
+        '`distribution_fn` must return a tfd.Distribution; it returned '
+        f'{distribution!r}.'
+      )
     event_rank = tf.nest.map_structure(
       lambda shape: tf.TensorShape(shape).rank, distribution.event_shape
     )
@@ -222,9 +230,17 @@ class FeatureHeuristic(Heuristic):
   def prepare(self, observations, is_observed, global_state):
     """Sums of weighed features; see `Heuristic.prepare`."""
     features = self._feature_fn(observations)
+    weights = self._weight_fn(global_state)
+    if features.shape.rank < 2 or weights.shape[-1:] != features.shape[-1:]:
+      raise ValueError(
+        '`feature_fn` must return features of shape batch + [num_steps, '
+        'num_features], and `weight_fn` weights of shape [num_particles] + '
+        f'batch + [num_features]; got {features.shape.as_list()} and '
+        f'{weights.shape.as_list()}.'
+      )
     batch_rank = features.shape.rank - 2
     features = steps_first(features, batch_rank)
     if is_observed is not None:
       is_observed = steps_first(is_observed, batch_rank)[..., tf.newaxis]
     sums = sum_of_rest(features, is_observed)
-    return tf.einsum('k...h,s...h->ks...', sums, self._weight_fn(global_state))
+    return tf.einsum('k...h,s...h->ks...', sums, weights)

@@ -397,7 +397,7 @@ def _broadcast_batch_shapes(densities, proposal, transitions):
   return batch_shape
 
 
-def _broadcasts_to(shape, other):
+def broadcasts_to(shape, other):
   """Whether a shape broadcasts to another one without changing that."""
   try:
     return tf.broadcast_static_shape(shape, other) == other
@@ -621,7 +621,7 @@ class NestedSampler(tf.Module):
         f'{log_threshold!r}.'
       ) from e
     batch_shape = log_weights.shape[1:]
-    if not _broadcasts_to(log_threshold.shape, batch_shape):
+    if not broadcasts_to(log_threshold.shape, batch_shape):
       raise ValueError(
         '`rejection_log_threshold_fn` must return a Tensor that broadcasts to '
         f'shape {batch_shape.as_list()}; it returned shape '
@@ -1001,6 +1001,8 @@ class NestedSampler(tf.Module):
 
   def sample(self, num_particles, seed=None, jit_compile=True):
     """Draws properly weighted particles.
+
+    Compiles at the first call, and anew for each number of particles.
 
     Args:
       num_particles: Python `int`.

@@ -80,7 +80,7 @@ class StateSpaceModel(
     ['prior', 'initial_fn', 'transition_fn', 'observation_fn'],
   )
 ):
-  """A state-space model with unknown global variables.
+  """A state-space model, with unknown global variables if it has any.
 
   ```none
   eta ~ prior,  z_1 ~ initial_fn(eta),  z_k ~ transition_fn(z_{k-1}, eta)
@@ -120,7 +120,26 @@ class StateSpaceModel(
   __slots__ = ()
 
   def __new__(cls, prior, initial_fn, transition_fn, observation_fn):
-    """Makes a model; raises an error if a part is not what it should be."""
+    """Makes a model; raises an error if a part is not what it should be.
+
+    Calls each function with a few draws, and with each state if those are of a
+    `tfd.Categorical`.
+
+    Args:
+      prior: As the field.
+      initial_fn: As the field.
+      transition_fn: As the field.
+      observation_fn: As the field.
+
+    Returns:
+      model: `StateSpaceModel`.
+
+    Raises:
+      TypeError: If an argument is not of the kind asked for, or a function does
+        not return a distribution.
+      ValueError: If a distribution has the wrong shape or dtype, or
+        probabilities that do not sum to one.
+    """
     if prior is not None and not densities_lib.is_sampleable(prior):
       raise TypeError(
         '`prior` must be a tfd.Distribution over the global state, or None; '
@@ -136,9 +155,11 @@ class StateSpaceModel(
           f'`{name}` must be a callable that returns a tfd.Distribution; got '
           f'{fn!r}.'
         )
-    return super().__new__(
+    model = super().__new__(
       cls, prior, initial_fn, transition_fn, observation_fn
     )
+    _make_example(model)
+    return model
 
   def simulate(self, num_steps, sample_shape=(), seed=None):
     """Draws sequences from the model.
@@ -211,9 +232,7 @@ def _steps_last(x, batch_rank):
 
 def _sample(distribution, shape, seed):
   """Draws one value for each element of a shape."""
-  own_rank = densities_lib.static_batch_shape(distribution).rank
-  with randomness.portable_sampling():
-    value = distribution.sample(shape[: len(shape) - own_rank], seed=seed)
+  value = densities_lib.draw_of_shape(distribution, shape, seed)
   # What bijectors remember of a value that they made would hide from the tape
   # how its density depends on it; they know nothing of a copy.
   return tf.nest.map_structure(tf.identity, value)
@@ -234,20 +253,222 @@ def _has_values(x):
   return not tf.is_symbolic_tensor(x)
 
 
-def _check_distribution(name, distribution):
+def _check_heuristic(heuristic):
+  if heuristic is not None and not hasattr(heuristic, 'prepare'):
+    raise TypeError(
+      f'`heuristic` must be a Heuristic or None; got {heuristic!r}.'
+    )
+
+
+def _convert(name, value):
+  try:
+    return tf.convert_to_tensor(value)
+  except (TypeError, ValueError) as e:
+    raise ValueError(f'`{name}` must be a Tensor; got {value!r}.') from e
+
+
+def _describe(structure):
+  """Dtypes by their names, and shapes as lists."""
+  return tf.nest.map_structure(
+    lambda x: x.as_list() if isinstance(x, tf.TensorShape) else x.name,
+    structure,
+  )
+
+
+def _check_distribution(name, distribution, shape, like=None):
+  """Raises an error if a function returned something else than it should.
+
+  Args:
+    name: Python `str` name of the argument.
+    distribution: What the function returned.
+    shape: `TensorShape` that the batch shape is to broadcast to.
+    like: Optional pair of nested structures: dtypes and event shapes.
+  """
   if not isinstance(distribution, tfd.Distribution):
     raise TypeError(
       f'`{name}` must return a tfd.Distribution; it returned {distribution!r}.'
     )
-  probs = getattr(distribution, 'probs', None)
-  if not (isinstance(distribution, tfd.Categorical) and probs is not None):
-    return
-  total = tf.reduce_sum(tf.convert_to_tensor(probs), axis=-1)
-  if _has_values(total) and bool(tf.reduce_any(tf.abs(total - 1.0) > 1e-3)):
+  if like is not None:
+    ours = _describe(distribution.dtype), _describe(distribution.event_shape)
+    theirs = tuple(map(_describe, like))
+    # The order of the names of a dictionary is of no matter.
+    flat_ours, flat_theirs = map(tf.nest.flatten, (ours, theirs))
+    if flat_ours != flat_theirs:
+      raise ValueError(
+        f'`{name}` must return a distribution of dtype {theirs[0]} and event '
+        f'shape {theirs[1]}; it returned one of dtype {ours[0]} and event '
+        f'shape {ours[1]}.'
+      )
+  batch_shapes = tf.nest.flatten(distribution.batch_shape)
+  if any(part != batch_shapes[0] for part in batch_shapes):
     raise ValueError(
-      f'`{name}` must return probabilities that sum to one; they sum to '
-      f'{total.numpy().ravel()[0]:g}.'
+      f'`{name}` must return a joint distribution whose parts have the same '
+      'batch shape, as they would share draws otherwise; it returned '
+      f'{_describe(batch_shapes)}.'
     )
+  batch_shape = densities_lib.static_batch_shape(distribution)
+  if not sampler_lib.broadcasts_to(batch_shape, shape):
+    raise ValueError(
+      f'`{name}` must return a distribution whose batch shape broadcasts to '
+      f'that of its arguments, here {shape.as_list()}; it returned one of '
+      f'batch shape {batch_shape.as_list()}. The parts of one value must be '
+      'events, which tfd.Independent makes of them.'
+    )
+
+
+def _check_probabilities(name, distribution):
+  """Raises an error if there are probabilities that do not sum to one."""
+  if isinstance(distribution, tfd.JointDistribution):
+    parts, _ = distribution.sample_distributions(seed=randomness.as_seed(0))
+    for part in tf.nest.flatten(parts):
+      _check_probabilities(name, part)
+    return
+  for attribute in ('distribution', 'mixture_distribution'):
+    if isinstance(getattr(distribution, attribute, None), tfd.Distribution):
+      _check_probabilities(name, getattr(distribution, attribute))
+  probs = getattr(distribution, 'probs', None)
+  if probs is None or not isinstance(
+    distribution, (tfd.Categorical, tfd.OneHotCategorical)
+  ):
+    return
+  probs = tf.convert_to_tensor(probs)
+  if not _has_values(probs):
+    return
+  total = tf.reduce_sum(probs, axis=-1)
+  # NaN is not close to anything.
+  is_valid = (tf.abs(total - 1.0) <= 1e-3) & tf.reduce_all(probs >= 0.0, -1)
+  if not bool(tf.reduce_all(is_valid)):
+    wrong = probs.numpy()[np.logical_not(is_valid.numpy())][0]
+    raise ValueError(
+      f'`{name}` must return probabilities that are not negative and sum to '
+      f'one; it returned {wrong.tolist()}, with the sum {wrong.sum():g}.'
+    )
+
+
+class _Example(
+  collections.namedtuple(
+    '_Example',
+    [
+      'local_like',
+      'observation_like',
+      'observation',
+      'num_categories',
+      'dtype',
+    ],
+  )
+):
+  """What the local states and the observations of a model look like.
+
+  Fields:
+    local_like: Pair of nested structures, dtypes and event shapes.
+    observation_like: Likewise.
+    observation: Nested structure of `Tensor`s: a draw.
+    num_categories: Python `int`, if observations are of a `tfd.Categorical`.
+    dtype: `tf.DType` of log densities.
+  """
+
+  __slots__ = ()
+
+
+def _states_to_try(initial, num_draws, seed):
+  """All states if they are few and known, or else some draws."""
+  num_categories = _num_categories(initial)
+  if num_categories is None:
+    return _sample(initial, [num_draws], seed)
+  states = tf.range(max(num_draws, num_categories)) % num_categories
+  return tf.cast(states, initial.dtype)
+
+
+def _num_categories(distribution):
+  """How many values a categorical distribution has; else `None`."""
+  if not isinstance(distribution, tfd.Categorical):
+    return None
+  parameter = distribution.logits
+  if parameter is None:
+    parameter = distribution.probs
+  return tf.convert_to_tensor(parameter).shape[-1]
+
+
+def _make_example(model):
+  """Calls the functions of a model; raises an error if one is wrong."""
+  seeds = tf.unstack(randomness.split_seed(randomness.as_seed(0), 4))
+  prior = model.prior
+  if prior is not None:
+    _check_probabilities('prior', prior)
+    batch_shape = densities_lib.static_batch_shape(prior)
+    if batch_shape.rank != 0:
+      raise ValueError(
+        '`prior` must have no batch shape, as its parts are events of one '
+        f'global state; got {batch_shape.as_list()}. tfd.Independent makes '
+        'events of them.'
+      )
+
+  def draw_global(num_draws):
+    if prior is None:
+      return ()
+    return densities_lib.draw(prior, num_draws, [], seeds[0])
+
+  def check(name, distribution, shape, like=None):
+    _check_distribution(name, distribution, shape, like)
+    _check_probabilities(name, distribution)
+
+  shape = tf.TensorShape([densities_lib.NUM_PROBES])
+  initial = model.initial_fn(draw_global(shape[0]))
+  check('initial_fn', initial, shape)
+  local = _states_to_try(initial, shape[0], seeds[1])
+  shape = tf.nest.flatten(local)[0].shape[:1]
+  global_state = draw_global(shape[0])
+  local_like = initial.dtype, initial.event_shape
+  transition = model.transition_fn(local, global_state)
+  check('transition_fn', transition, shape, local_like)
+  observation = model.observation_fn(local, global_state)
+  check('observation_fn', observation, shape)
+
+  dtype = initial.log_prob(
+    _sample(initial, [densities_lib.NUM_PROBES], seeds[1])
+  ).dtype
+  observed = _sample(observation, shape, seeds[2])
+  for name, distribution, value in (
+    ('transition_fn', transition, _sample(transition, shape, seeds[3])),
+    ('observation_fn', observation, observed),
+    ('prior', prior, global_state),
+  ):
+    if distribution is None:
+      continue
+    log_prob = distribution.log_prob(value)
+    if log_prob.dtype != dtype:
+      raise ValueError(
+        f'`{name}` must have log densities of dtype {dtype.name}, as those of '
+        f'`initial_fn` are; got {log_prob.dtype.name}.'
+      )
+  return _Example(
+    local_like,
+    (observation.dtype, observation.event_shape),
+    tf.nest.map_structure(lambda x: x[0], observed),
+    _num_categories(observation),
+    dtype,
+  )
+
+
+def _check_log_factor(log_factor, shape, dtype):
+  """A tensor; raises an error if a heuristic returned something else."""
+  try:
+    log_factor = tf.convert_to_tensor(log_factor)
+  except (TypeError, ValueError) as e:
+    raise TypeError(
+      f'`heuristic` must return a Tensor of log factors; it returned '
+      f'{log_factor!r}.'
+    ) from e
+  if log_factor.dtype != dtype or not sampler_lib.broadcasts_to(
+    log_factor.shape, tf.TensorShape(shape)
+  ):
+    raise ValueError(
+      f'`heuristic` must return log factors of dtype {dtype.name} and shape '
+      f'[num_particles] + batch, here {tf.TensorShape(shape).as_list()}; it '
+      f'returned {log_factor.dtype.name} of shape '
+      f'{log_factor.shape.as_list()}.'
+    )
+  return log_factor
 
 
 class StateSpaceDensities(tf.Module):
@@ -286,59 +507,36 @@ class StateSpaceDensities(tf.Module):
         observation is NaN.
     """
     super().__init__(name=name)
-    if not isinstance(model, StateSpaceModel):
-      raise TypeError(f'`model` must be a StateSpaceModel; got {model!r}.')
-    if heuristic is not None and not hasattr(heuristic, 'prepare'):
-      raise TypeError(
-        f'`heuristic` must be a Heuristic or None; got {heuristic!r}.'
-      )
     self.model = model
     self.heuristic = heuristic
     self.initial = model.prior
-    example = self._example()
-    self.float_dtype = tf.as_dtype(example.log_prob.dtype)
-    self._local_example = example.local_state
-    self._event_shapes = example.observation_shapes
+    example = _make_example(model)
+    self.float_dtype = example.dtype
+    self.local_like = example.local_like
+    self._event_shapes = example.observation_like[1]
+    self._observation_example = example.observation
     observations = self._check_observations(observations, example)
     self._is_observed, self._lengths = self._check_masks(is_observed, lengths)
     self.observations = self._fill(observations)
+    self._check_categories(example.num_categories)
     self.num_densities = self.num_steps + 1
-
-  def _example(self):
-    """What one particle without batch looks like."""
-    model = self.model
-    global_state = ()
-    seeds = tf.unstack(randomness.split_seed(randomness.as_seed(0), 3))
-    if model.prior is not None:
-      with randomness.portable_sampling():
-        global_state = model.prior.sample(seed=seeds[0])
-    initial = model.initial_fn(global_state)
-    _check_distribution('initial_fn', initial)
-    local = _sample(initial, [], seeds[1])
-    _check_distribution(
-      'transition_fn', model.transition_fn(local, global_state)
-    )
-    observation = model.observation_fn(local, global_state)
-    _check_distribution('observation_fn', observation)
-    return _Example(
-      local,
-      observation.dtype,
-      tf.nest.map_structure(tf.TensorShape, observation.event_shape),
-      initial.log_prob(local),
-    )
 
   def _check_observations(self, observations, example):
     """Observations as tensors; raises an error if they are not sequences."""
     try:
-      observations = tf.nest.map_structure(
-        lambda x, dtype: tf.convert_to_tensor(x, dtype),
-        observations,
-        example.observation_dtype,
-      )
+      dtype = example.observation_like[0]
+      # Lists of numbers are a Tensor, too.
+      if tf.nest.is_nested(dtype):
+        observations = tf.nest.map_structure(
+          tf.convert_to_tensor, observations, dtype
+        )
+      else:
+        observations = tf.convert_to_tensor(observations, dtype)
     except (TypeError, ValueError) as e:
       raise ValueError(
         '`observations` must be Tensors like the values of `observation_fn`, '
-        f'of dtype {example.observation_dtype}; got {observations!r}.'
+        f'of dtype {_describe(example.observation_like[0])}; got '
+        f'{observations!r}.'
       ) from e
     leading = []
     for x, shape in zip(
@@ -346,6 +544,10 @@ class StateSpaceDensities(tf.Module):
       tf.nest.flatten(self._event_shapes),
       strict=True,
     ):
+      if not x.shape.is_fully_defined():
+        raise ValueError(
+          f'`observations` must have a known shape; got {x.shape}.'
+        )
       rank = x.shape.rank - shape.rank
       if rank < 1 or x.shape[rank:] != shape:
         raise ValueError(
@@ -371,7 +573,7 @@ class StateSpaceDensities(tf.Module):
     """Which steps are observed, and how many there are; `None` if all."""
     shape = self.batch_shape + [self.num_steps]
     if lengths is not None:
-      lengths = tf.convert_to_tensor(lengths)
+      lengths = _convert('lengths', lengths)
       if lengths.shape != self.batch_shape or not lengths.dtype.is_integer:
         raise ValueError(
           f'`lengths` must be integers of shape {self.batch_shape.as_list()}, '
@@ -387,7 +589,7 @@ class StateSpaceDensities(tf.Module):
           f'of `observations`; got {lengths.numpy()}.'
         )
     if is_observed is not None:
-      is_observed = tf.convert_to_tensor(is_observed)
+      is_observed = _convert('is_observed', is_observed)
       if is_observed.shape != shape or is_observed.dtype != tf.bool:
         raise ValueError(
           f'`is_observed` must be bools of shape {shape.as_list()}, one for '
@@ -403,24 +605,25 @@ class StateSpaceDensities(tf.Module):
 
   def _fill(self, observations):
     """Fills steps that are not observed, so that densities there are finite."""
+    is_observed, rank = self._is_observed, self.batch_shape.rank
 
-    def fill(x, event_shape):
-      is_observed = self._is_observed
+    def fill(x, event_shape, example):
       if is_observed is not None:
-        # By one of the same sequence, which is of the support.
-        first = tf.argmax(tf.cast(is_observed, tf.int32), axis=-1)
-        rank = self.batch_shape.rank
-        example = tf.gather(
-          x, first[..., tf.newaxis], axis=rank, batch_dims=rank
-        )
         mask = tf.reshape(
           is_observed, is_observed.shape + [1] * event_shape.rank
         )
-        x = tf.where(mask, x, example)
-        # Where nothing is observed the example is not, either.
-        if x.dtype.is_floating:
-          none = tf.logical_not(tf.reduce_any(mask, axis=rank, keepdims=True))
-          x = tf.where(none & tf.math.is_nan(x), tf.zeros_like(x), x)
+        # By one of the same sequence, or if it has none, by one of the model;
+        # these are of the support.
+        first = tf.argmax(tf.cast(is_observed, tf.int32), axis=-1)
+        x = tf.where(
+          mask,
+          x,
+          tf.where(
+            tf.reduce_any(mask, axis=rank, keepdims=True),
+            tf.gather(x, first[..., tf.newaxis], axis=rank, batch_dims=rank),
+            example,
+          ),
+        )
       if x.dtype.is_floating and _has_values(x):
         is_nan = tf.math.is_nan(x).numpy()
         if is_nan.any():
@@ -431,7 +634,21 @@ class StateSpaceDensities(tf.Module):
           )
       return x
 
-    return tf.nest.map_structure(fill, observations, self._event_shapes)
+    return tf.nest.map_structure(
+      fill, observations, self._event_shapes, self._observation_example
+    )
+
+  def _check_categories(self, num_categories):
+    """Raises an error if there are values that no category stands for."""
+    x = self.observations
+    if num_categories is None or not _has_values(x):
+      return
+    if bool(tf.reduce_any((x < 0) | (x >= num_categories))):
+      raise ValueError(
+        f'`observations` must be possible: categories from 0 to '
+        f'{num_categories - 1}; got values from {tf.reduce_min(x)} to '
+        f'{tf.reduce_max(x)}.'
+      )
 
   @property
   def is_observed(self):
@@ -458,31 +675,57 @@ class StateSpaceDensities(tf.Module):
 
   def initial_state(self, global_state, sample_shape):
     """The state of level 0."""
+    if sample_shape[1:] != self.batch_shape:
+      raise ValueError(
+        'A sampler for sequences runs with their batch shape, '
+        f'{self.batch_shape.as_list()}, and cannot be a NestedProposal; got '
+        f'{list(sample_shape[1:])}.'
+      )
     index = tf.broadcast_to(
       tf.reshape(tf.range(sample_shape[0]), [-1] + [1] * self.batch_shape.rank),
       sample_shape,
     )
     local_state = tf.nest.map_structure(
-      lambda x: tf.zeros(sample_shape + x.shape.as_list(), x.dtype),
-      self._local_example,
+      lambda dtype, shape: tf.zeros(sample_shape + list(shape), dtype),
+      *self.local_like,
     )
     return StateSpaceState(global_state, local_state, index, index, index)
 
   def make_proposal(self, distribution):
     """An initial proposal from a distribution over the global state."""
-    return GlobalProposal(distribution, self)
+    return GlobalProposal(lambda: distribution, self)
 
   def given(self, move, cut):
     """Densities whose heuristic is prepared for the particles of level 0."""
     return _GivenDensities(self, move, cut)
 
-  def prepare(self, global_state):
+  def prepare(self, global_state, num_particles):
     """The rows of the heuristic; `()` if there is none."""
     if self.heuristic is None:
       return ()
-    return self.heuristic.prepare(
+    rows = self.heuristic.prepare(
       self.observations, self._is_observed, global_state
     )
+    try:
+      rows = tf.nest.map_structure(tf.convert_to_tensor, rows)
+    except (TypeError, ValueError) as e:
+      raise TypeError(
+        f'`heuristic` must prepare rows that are Tensors; got {rows!r}.'
+      ) from e
+    rank = self.batch_shape.rank
+    leading = [self.num_steps, num_particles] + self.batch_shape
+    for x in tf.nest.flatten(rows):
+      shared = [self.num_steps, 1] + self.batch_shape
+      if x.shape.rank < 2 + rank or x.shape[: 2 + rank] not in (
+        leading,
+        shared,
+      ):
+        raise ValueError(
+          '`heuristic` must prepare rows of shape [num_steps, num_particles] + '
+          f'batch + any, here {leading.as_list()} + any, or with one particle '
+          f'in place of all; got {x.shape.as_list()}.'
+        )
+    return rows
 
   def evaluate(self, level, state):
     """Not to be called: what a level needs depends on level 0."""
@@ -518,15 +761,23 @@ class StateSpaceDensities(tf.Module):
       )
     if self.heuristic is None:
       return
-    rows = self.prepare(values)
-    for x in tf.nest.flatten(rows):
-      if x.shape.rank < 2 or x.shape[0] != self.num_steps:
-        raise ValueError(
-          '`heuristic` must prepare rows of shape [num_steps, num_particles] + '
-          f'batch, here {[self.num_steps]} + ...; got {x.shape.as_list()}.'
-        )
+    num_particles = densities_lib.NUM_PROBES
+    try:
+      rows = self.prepare(values, num_particles)
+    except tf.errors.InvalidArgumentError as e:
+      shapes = tf.nest.map_structure(lambda x: x.shape.as_list(), values)
+      raise ValueError(
+        '`heuristic` must be able to prepare for observations of shape '
+        f'batch + [num_steps] + event, with batch {batch_shape.as_list()} and '
+        f'{self.num_steps} steps, and global states of shape {shapes}; it '
+        f'failed: {e.message}'
+      ) from e
     first = tf.nest.map_structure(lambda x: x[0], rows)
-    log_factor = self.heuristic.log_factor(first, values, None)
+    log_factor = _check_log_factor(
+      self.heuristic.log_factor(first, values, None),
+      [num_particles] + batch_shape,
+      self.float_dtype,
+    )
     if not _has_values(log_factor):
       return
     if bool(tf.reduce_any(tf.math.is_nan(log_factor))):
@@ -539,17 +790,6 @@ class StateSpaceDensities(tf.Module):
         '`heuristic` must be positive somewhere; its logarithm is -inf for all '
         f'of {densities_lib.NUM_PROBES} draws of the initial proposal.'
       )
-
-
-class _Example(
-  collections.namedtuple(
-    '_Example',
-    ['local_state', 'observation_dtype', 'observation_shapes', 'log_prob'],
-  )
-):
-  """What a particle, and what it observes, look like."""
-
-  __slots__ = ()
 
 
 class _GivenDensities:
@@ -571,7 +811,8 @@ class _GivenDensities:
     fixed = self._global_state
     if self._is_constant:
       fixed = tf.nest.map_structure(tf.stop_gradient, fixed)
-    self.prepared = densities.prepare(fixed)
+    self._num_particles = move.state.root.shape[0]
+    self.prepared = densities.prepare(fixed, self._num_particles)
 
   def with_prepared(self, prepared):
     """The same with copies of what was prepared."""
@@ -600,12 +841,14 @@ class _GivenDensities:
     shape = state.root.shape
     if densities.heuristic is None:
       return tf.zeros(shape, self.float_dtype)
+    # Also at level 0, whose particles may have been resampled since.
+    row, local = self._rows(rows, level, state.root), state.local_state
     if isinstance(level, int) and level == 0:
-      row, local = tf.nest.map_structure(lambda x: x[0], rows), None
-    else:
-      row, local = self._rows(rows, level, state.root), state.local_state
+      local = None
     log_factor = densities.heuristic.log_factor(row, state.global_state, local)
-    log_factor = tf.broadcast_to(log_factor, shape)
+    log_factor = tf.broadcast_to(
+      _check_log_factor(log_factor, shape, self.float_dtype), shape
+    )
     end = (
       densities.num_steps if densities.lengths is None else densities.lengths
     )
@@ -621,7 +864,7 @@ class _GivenDensities:
     rows = self.prepared
     if self._is_constant and isinstance(level, int) and level == 0:
       # The divergence of this level is differentiated by the global states.
-      rows = self._densities.prepare(state.global_state)
+      rows = self._densities.prepare(state.global_state, self._num_particles)
     return (self._log_factor(rows, level, state),)
 
   def evaluate_fixed(self, level, state, terms):
@@ -633,27 +876,31 @@ class _GivenDensities:
 
 
 class GlobalProposal(tf.Module):
-  """An initial proposal that is a distribution over the global state."""
+  """An initial proposal that is a distribution over the global state.
 
-  def __init__(self, distribution, densities):
+  The distribution is made anew for each run, as it may depend on variables.
+  """
+
+  def __init__(self, distribution_fn, densities):
     super().__init__(name='global_proposal')
-    self._distribution = distribution
+    self._distribution_fn = distribution_fn
     self._prior = densities.model.prior
-    self.batch_shape = densities_lib.static_batch_shape(distribution)
+    self.batch_shape = densities_lib.static_batch_shape(distribution_fn())
 
   def draw(self, num_particles, batch_shape, seed):
     """Draws global states."""
     return densities_lib.draw(
-      self._distribution, num_particles, batch_shape, seed
+      self._distribution_fn(), num_particles, batch_shape, seed
     )
 
   def propose(
     self, num_particles, batch_shape, seed, densities, reparameterize=True
   ):
     """Proposes states of level 0."""
-    value = self.draw(num_particles, batch_shape, seed)
+    distribution = self._distribution_fn()
+    value = densities_lib.draw(distribution, num_particles, batch_shape, seed)
     value = tf.nest.map_structure(tf.identity, value)
-    kinds = tf.nest.flatten(self._distribution.reparameterization_type)
+    kinds = tf.nest.flatten(distribution.reparameterization_type)
     reparameterize = reparameterize and all(
       kind == tfd.FULLY_REPARAMETERIZED for kind in kinds
     )
@@ -661,10 +908,10 @@ class GlobalProposal(tf.Module):
     if not reparameterize:
       value = fixed
     shape = [num_particles] + batch_shape
-    score = tf.broadcast_to(self._distribution.log_prob(fixed), shape)
+    score = tf.broadcast_to(distribution.log_prob(fixed), shape)
     log_forward = score
     if reparameterize:
-      log_forward = tf.broadcast_to(self._distribution.log_prob(value), shape)
+      log_forward = tf.broadcast_to(distribution.log_prob(value), shape)
     zero = tf.zeros_like(score)
     return transitions_lib.Move(
       state=densities.initial_state(value, shape),
@@ -744,14 +991,17 @@ class StepTransition(transitions_lib.Transition):
     )
     global_state = previous.global_state
     local = None if self._is_first else previous.local_state
+    shape = previous.root.shape
     if self._is_first:
       prior = model.initial_fn(global_state)
+      _check_distribution('initial_fn', prior, shape, densities.local_like)
     else:
       prior = model.transition_fn(local, global_state)
+      _check_distribution('transition_fn', prior, shape, densities.local_like)
     proposal = prior
     if self._proposal_fn is not None:
       proposal = self._proposal_fn(observation, local, global_state)
-      _check_distribution('proposal_fn', proposal)
+      _check_distribution('proposal_fn', proposal, shape, densities.local_like)
     return prior, proposal, observation
 
   def propose(
@@ -831,9 +1081,9 @@ class StepTransition(transitions_lib.Transition):
         log_prob = tf.where(use_proposal, log_prob, prior.log_prob(z))
       return where_active(log_prob)
 
-    likelihood = densities.model.observation_fn(
-      z, previous.global_state
-    ).log_prob(observation)
+    likelihood = densities.model.observation_fn(z, previous.global_state)
+    _check_distribution('observation_fn', likelihood, shape)
+    likelihood = likelihood.log_prob(observation)
     if is_observed is not None:
       likelihood = tf.where(is_observed, likelihood, zero)
     log_reverse = where_active(prior.log_prob(z) + likelihood)
@@ -883,7 +1133,10 @@ class StateSpacePosterior(
     effective_sample_sizes: float `Tensor` of shape `[num_steps + 1] + batch`:
       that of each level, before resampling.
     num_roots: int32 `Tensor` of shape `[num_steps + 1] + batch`: how many of
-      the particles of level 0 still have descendants.
+      of the particles of level 0 still have descendants.
+
+  Where a sequence has ended, its trajectories stay at their last state, and
+  its series at their last value, with increments of zero.
   """
 
   __slots__ = ()
@@ -962,7 +1215,8 @@ class StateSpaceSampler(tf.Module):
       initial_proposal_fn: Python callable from the observations, of shape
         `batch + [num_steps] + event`, and from `None` or bools of shape
         `batch + [num_steps]` that say which are observed, to a
-        `tfd.Distribution` over the global state of batch shape `batch`.
+        `tfd.Distribution` over the global state of batch shape `batch`. The
+        others hold some value of the same sequence, here and in `heuristic`.
         Default value: `None` (i.e., the prior).
       proposal_fn: Python callable from the observation of a step, the local
         state before (`None` at the first step), and the global state, to a
@@ -980,6 +1234,7 @@ class StateSpaceSampler(tf.Module):
 
     Raises:
       TypeError: If an argument is not of the kind asked for.
+      ValueError: If `initial_proposal_fn` is given and the model has no prior.
     """
     super().__init__(name=name)
     if not isinstance(model, StateSpaceModel):
@@ -990,6 +1245,12 @@ class StateSpaceSampler(tf.Module):
     ):
       if fn is not None and not callable(fn):
         raise TypeError(f'`{argument}` must be callable or None; got {fn!r}.')
+    if model.prior is None and initial_proposal_fn is not None:
+      raise ValueError(
+        '`initial_proposal_fn` must be None if the model has no prior, as '
+        f'there is no global state to propose; got {initial_proposal_fn!r}.'
+      )
+    _check_heuristic(heuristic)
     self.model = model
     self.heuristic = heuristic
     self.initial_proposal_fn = initial_proposal_fn
@@ -1033,10 +1294,21 @@ class StateSpaceSampler(tf.Module):
     if proposal is None:
       proposal = NoGlobalProposal()
     elif self.initial_proposal_fn is not None:
-      proposal = self.initial_proposal_fn(
-        densities.observations, densities.is_observed
-      )
-      _check_distribution('initial_proposal_fn', proposal)
+      prior = self.model.prior
+
+      def distribution_fn():
+        distribution = self.initial_proposal_fn(
+          densities.observations, densities.is_observed
+        )
+        _check_distribution(
+          'initial_proposal_fn',
+          distribution,
+          densities.batch_shape,
+          (prior.dtype, prior.event_shape),
+        )
+        return distribution
+
+      proposal = GlobalProposal(distribution_fn, densities)
     return sampler_lib.NestedSampler(
       densities,
       steps,
@@ -1250,7 +1522,8 @@ def _check_weights(posterior):
     (
       np.isnan(increments),
       'The log weights have become NaN {where}; the model, the proposals and '
-      '`heuristic` must return log densities that are numbers or -inf.',
+      '`heuristic` must return log densities that are numbers or -inf, for the '
+      '`observations` of all steps.',
     ),
     (
       np.isneginf(increments),

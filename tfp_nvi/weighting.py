@@ -172,9 +172,9 @@ def weighted_mean(weights, values):
   Args:
     weights: float `Tensor` of shape `[num_particles] + batch`, usually of
       `normalize_weights`.
-    values: Numeric or bool `Tensor` of shape
-      `[num_particles] + batch + event`. A value that
-      has weight zero does not count, even if it is infinite or NaN.
+    values: Numeric or bool `Tensor` of shape `[num_particles] + batch + event`.
+      A value that has weight zero does not count, even if it is infinite or
+      NaN.
 
   Returns:
     mean: `Tensor` of shape `batch + event`.
@@ -530,6 +530,13 @@ def resample(
       f'particle; it returned {indices.dtype.name} of shape '
       f'{indices.shape.as_list()}.'
     )
+  if not tf.is_symbolic_tensor(indices) and not bool(
+    tf.reduce_all((indices >= 0) & (indices < num_particles))
+  ):
+    raise ValueError(
+      f'`resample_fn` must return integers from 0 to {num_particles - 1}; it '
+      f'returned {indices.numpy().min()} to {indices.numpy().max()}.'
+    )
   resampled_log_weights = tf.broadcast_to(log_mean, shape)
   if where is not None:
     identity = tf.reshape(
@@ -593,8 +600,8 @@ def rejection_control(log_weights, log_threshold, seed):
   controlled = tf.where(
     is_kept, tf.maximum(log_weights, log_threshold), negative_infinity
   )
-  # What is rejected by nobody knows which threshold must be seen to be unknown;
-  # but a weight of zero is zero by any.
+  # A threshold that is NaN must be seen in the weights, but for a weight of
+  # zero, which is zero whatever the threshold.
   is_unknown = tf.logical_and(
     tf.math.is_nan(log_threshold),
     tf.not_equal(log_weights, negative_infinity),

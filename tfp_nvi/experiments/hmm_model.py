@@ -294,13 +294,15 @@ class LearnedHeuristic(nvi.Heuristic):
   """A learned heuristic: a sum over the observations to come.
 
   ```none
-  log psi(x_{k+1:K} | eta) = sum_{j > k} log sum_m exp(f(x_{j:j+8}, eta_m))
+  log psi(x_{k+1:K} | eta) =
+      a sum_{j > k} log sum_m exp(f(x_{j:j+8}, eta_m)) Normal(x_j; eta_m) / 4
   ```
 
-  with a network `f` that sees, for a state, how far the observation is from its
-  mean, its precision, and how probable it makes the next observations. The
-  heuristic that is aware of the state adds `g(x_{k+1:k+9}, eta_{z_k})`, of a
-  network that sees the latter too. Both start at zero.
+  with a power `a` and a network `f` that sees, for a state, how far the
+  observation is from its mean, its precision, and how probable it makes the
+  next observations. The heuristic that is aware of the state adds
+  `g(x_{k+1:k+9}, eta_{z_k})`, of a network that sees the latter too. Power and
+  networks start at zero, and so with no heuristic.
   """
 
   def __init__(self, is_state_aware=False, units=16, seed=21):
@@ -313,7 +315,7 @@ class LearnedHeuristic(nvi.Heuristic):
     """
     super().__init__(name='learned_heuristic')
     self._is_state_aware = is_state_aware
-    self._linear = tf.Variable(tf.zeros([2]), name='linear')
+    self._power = tf.Variable(0.0, name='power')
     self._network = nvi.StackedPerceptron(1, [], [4, units, 1], seed=seed)
     taps = np.zeros([2, _WINDOW], np.float32)
     taps[:, 0] = 1.0
@@ -352,20 +354,13 @@ class LearnedHeuristic(nvi.Heuristic):
       self._taps[0],
     )
     probability = tf.nn.softmax(after)
-    logits = (
-      self._linear[0] * square
-      + self._linear[1] * log_precision
-      + _apply(
-        self._network,
-        [
-          tf.tanh(0.2 * square),
-          log_precision,
-          probability,
-          tf.tanh(0.2 * after),
-        ],
-      )
+    logits = log_emissions + _apply(
+      self._network,
+      [tf.tanh(0.2 * square), log_precision, probability, tf.tanh(0.2 * after)],
     )
-    log_factor = tf.reduce_logsumexp(logits, axis=-1) - np.log(NUM_STATES)
+    log_factor = self._power * (
+      tf.reduce_logsumexp(logits, axis=-1) - np.log(NUM_STATES)
+    )
     rest = heuristics.sum_of_rest(log_factor, is_observed)
     if not self._is_state_aware:
       return rest
