@@ -295,8 +295,8 @@ def _learning_rate(rate, num_steps):
 def _fit_clusters(mixture, images, seed):
   """Sets clusters to what k-means makes of the images' codes.
 
-  Clusters of equal width found classes better than those of the most probable
-  Gaussian mixture, whose widest clusters cover several.
+  They agreed with classes better than those of the most probable Gaussian
+  mixture, with diagonal covariances.
 
   Args:
     mixture: `DeepMixture`.
@@ -838,10 +838,8 @@ def run(
       of the model and of mini-batches.
       Default value: `1.`.
     kl_weight: Python `float`: how much the density of latents counts beside the
-      images, in training by the nested objective. Continuous Bernoulli
-      densities of images differ by hundreds between one reconstruction and a
-      slightly better one; with `1.`, as the objective is written, latents
-      follow them, and clusters that began as one class and a half remain so.
+      images, in training by the nested objective, which has `1.` as it is
+      written. With more, clusters came to agree with classes sooner.
       Default value: `4.`.
     proportions_in_training: Python `bool`: whether mini-batches in training
       have class proportions of their own, or images at random.
