@@ -299,7 +299,7 @@ def _picture_arrays(sampler, posterior, sequence, settings):
 
 
 def _shown(eta):
-  """The test sequence that is drawn: the first whose means are well in order."""
+  """The test sequence that is drawn: the first with means well in order."""
   in_order = np.all(np.diff(eta.mean, axis=-1) > 1.5, axis=-1)
   return int(np.argmax(in_order))
 
