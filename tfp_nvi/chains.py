@@ -136,12 +136,15 @@ class Level:
     self.jit_compile = jit_compile
     self.name = name
 
-  def gradients(self, tape, surrogate):
+  def gradients(self, tape, surrogate, is_partial=False):
     """Differentiates in what the level trains.
 
     Args:
       tape: `tf.GradientTape`.
       surrogate: Scalar `Tensor`.
+      is_partial: Python `bool`: whether there may be elements of `trainables`
+        without a gradient, as of objectives that train one side.
+        Default value: `False`.
 
     Returns:
       pairs: List of pairs of a variable and its gradient, a `Tensor`, for those
@@ -159,7 +162,7 @@ class Level:
     ]
     found = {variable.ref() for variable, _ in pairs}
     for i, group in enumerate(self._groups):
-      if not found.intersection(v.ref() for v in group):
+      if not is_partial and not found.intersection(v.ref() for v in group):
         raise ValueError(
           f'`trainables[{i}]` of {self.name!r} must have a variable that a '
           'side of the level depends on'

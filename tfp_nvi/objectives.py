@@ -239,7 +239,14 @@ class NestedDivergence:
       estimate: `Estimate`; that of a chain is summed over levels and batches.
     """
     if isinstance(sampler, Chain):
-      return _estimate_chain(sampler, num_particles, seed, self._chain_level)
+      return _estimate_chain(
+        sampler,
+        num_particles,
+        seed,
+        self._chain_level,
+        # What the other side alone depends on has no gradient.
+        is_partial=self._sides != Side.BOTH,
+      )
     if self._level_by_level:
       return self._estimate_level_by_level(sampler, num_particles, seed)
     return self._estimate_together(sampler, num_particles, seed)
@@ -599,7 +606,7 @@ def _mean_of_others(values):
   return (weighting.total(values) - values) / (num_particles - 1)
 
 
-def _estimate_chain(chain, num_particles, seed, level_fn):
+def _estimate_chain(chain, num_particles, seed, level_fn, is_partial=False):
   """Estimates an objective over levels that each train what they name.
 
   Args:
@@ -610,6 +617,9 @@ def _estimate_chain(chain, num_particles, seed, level_fn):
       its surrogate, a scalar; its loss and mean log incremental weight, of
       shape `batch`; and its log incremental weights, of shape
       `[num_particles] + batch`.
+    is_partial: Python `bool`: whether some of what levels train may have no
+      gradient.
+      Default value: `False`.
 
   Returns:
     estimate: `Estimate`.
@@ -624,10 +634,12 @@ def _estimate_chain(chain, num_particles, seed, level_fn):
   surrogates, others = [], []
   for level, part, level_seed in zip(levels, parts, seeds, strict=True):
     if level.jit_compile:
-      pairs, other = _compiled_level(level, num_particles, level_seed, level_fn)
+      pairs, other = _compiled_level(
+        level, num_particles, level_seed, level_fn, is_partial
+      )
     else:
       level_surrogate, *other = part
-      pairs = level.gradients(tape, level_surrogate)
+      pairs = level.gradients(tape, level_surrogate, is_partial)
     # What has the gradients of this level, and of its variables alone.
     surrogates += [
       tf.reduce_sum(tf.stop_gradient(gradient) * variable)
@@ -652,14 +664,14 @@ def _estimate_chain(chain, num_particles, seed, level_fn):
   )
 
 
-def _compiled_level(level, num_particles, seed, level_fn):
+def _compiled_level(level, num_particles, seed, level_fn, is_partial):
   """The gradients and values of a level, compiled by themselves."""
   variables = []
 
   def estimate(seed):
     with tf.GradientTape() as tape:
       surrogate, *other = level_fn(level, num_particles, seed)
-    pairs = level.gradients(tape, surrogate)
+    pairs = level.gradients(tape, surrogate, is_partial)
     variables[:] = [variable for variable, _ in pairs]
     return [gradient for _, gradient in pairs], other
 
