@@ -1254,7 +1254,7 @@ class StateSpaceSampler(tf.Module):
     self.model = model
     self.heuristic = heuristic
     self.initial_proposal_fn = initial_proposal_fn
-    self._proposal_fn = proposal_fn
+    self.proposal_fn = proposal_fn
     self._resample_fn = resample_fn
     self._resample_criterion_fn = resample_criterion_fn
     self._reparameterize = reparameterize
@@ -1284,7 +1284,7 @@ class StateSpaceSampler(tf.Module):
     )
     steps = [
       StepTransition(
-        densities, self._proposal_fn, is_first, self._reparameterize
+        densities, self.proposal_fn, is_first, self._reparameterize
       )
       for is_first in (True, False)
     ]
