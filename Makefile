@@ -13,8 +13,10 @@ PYTHON ?= $(shell \
   for python in python3.11 python3.12 python3.13 python3; do if "$$python" \
   -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
   command -v "$$python"; break; fi; done)
-# Processes that run tests.
+# Processes that run tests at a time, and parts of the tests that have
+# processes of their own, as these grow.
 JOBS ?= 2
+PARTS ?= 1 2 3 4
 # More arguments for pytest, as in `make test PYTEST_ARGS='-k weighting'`.
 PYTEST_ARGS ?=
 # More flags of the comparison, as in `make bench BENCH_ARGS=--num_densities=8`.
@@ -44,7 +46,17 @@ bench: $(BENCH_STAMP)  ## Measure training and sampling beside other libraries.
 	$(BIN)/python -m benchmarks.sampling --output_dir=results/benchmarks
 
 test: lint  ## Lint, check the format, and run all tests.
-	$(BIN)/python -m pytest -n $(JOBS) --durations=10 $(PYTEST_ARGS)
+	@status=5; for part in $(PARTS); do \
+	  echo "Tests, part $$part of $(words $(PARTS))"; \
+	  $(BIN)/python -m pytest -n $(JOBS) --durations=10 \
+	    --part=$$part/$(words $(PARTS)) $(PYTEST_ARGS); \
+	  case $$? in \
+	    0) if [ $$status -eq 5 ]; then status=0; fi ;; \
+	    2) exit 2 ;; \
+	    5) echo 'None of these are asked for.' ;; \
+	    *) status=1 ;; \
+	  esac; \
+	done; exit $$status
 
 lint: $(STAMP)  ## Lint and check the format, changing nothing.
 	$(BIN)/ruff check

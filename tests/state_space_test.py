@@ -799,11 +799,9 @@ def test_structures():
     ),
   )
   lengths = np.array([3, 3, 2, 1, 3])
-  posterior = sampler.sample(x, 20_000, seed=2, lengths=lengths)
-  plain = nvi.StateSpaceSampler(model).sample(
-    x, 20_000, seed=2, lengths=lengths
-  )
-  assert posterior.trajectories['position'].shape == [20_000, 5, 3, 2]
+  posterior = sampler.sample(x, 4_000, seed=2, lengths=lengths)
+  plain = nvi.StateSpaceSampler(model).sample(x, 4_000, seed=2, lengths=lengths)
+  assert posterior.trajectories['position'].shape == [4_000, 5, 3, 2]
   assert posterior.trajectories['regime'].dtype == tf.int32
   # The same normalizers, by unlike samplers; errors are of a few per cent.
   np.testing.assert_allclose(

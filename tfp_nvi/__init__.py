@@ -42,10 +42,12 @@ from tfp_nvi.sampler import (
   Trace,
 )
 from tfp_nvi.state_space import (
-  StateSpaceModel,
   StateSpacePosterior,
   StateSpaceSampler,
   StateSpaceState,
+)
+from tfp_nvi.state_space_model import (
+  StateSpaceModel,
 )
 from tfp_nvi.training import (
   History,

@@ -41,12 +41,12 @@ from tfp_nvi import densities as densities_lib
 from tfp_nvi import heuristics as heuristics_lib
 from tfp_nvi import randomness, weighting
 from tfp_nvi import sampler as sampler_lib
+from tfp_nvi import state_space_model as model_lib
 from tfp_nvi import transitions as transitions_lib
 
 tfd = tfp.distributions
 
 __all__ = [
-  'StateSpaceModel',
   'StateSpacePosterior',
   'StateSpaceSampler',
   'StateSpaceState',
@@ -74,170 +74,6 @@ class StateSpaceState(
   __slots__ = ()
 
 
-class StateSpaceModel(
-  collections.namedtuple(
-    'StateSpaceModel',
-    ['prior', 'initial_fn', 'transition_fn', 'observation_fn'],
-  )
-):
-  """A state-space model, with unknown global variables if it has any.
-
-  ```none
-  eta ~ prior,  z_1 ~ initial_fn(eta),  z_k ~ transition_fn(z_{k-1}, eta)
-  x_k ~ observation_fn(z_k, eta)
-  ```
-
-  Each function returns a `tfd.Distribution` whose batch shape is the leading
-  shape of its arguments, or broadcasts to it. There may be several leading
-  axes, so that events are counted from the end. What is to be learned about
-  the model belongs to `eta`: the functions are taken to have no variables.
-
-  Fields:
-    prior: `tfd.Distribution` or `JointDistribution` over the global state;
-      `None` if there is none, and then the functions get `()` for it.
-    initial_fn: Python callable from the global state.
-    transition_fn: Python callable from the local state before, and the global
-      state.
-    observation_fn: Python callable from the local and the global state.
-
-  ```python
-  import tensorflow_probability as tfp
-  import tfp_nvi as nvi
-
-  tfd = tfp.distributions
-
-  model = nvi.StateSpaceModel(
-    prior=tfd.Normal(0.0, 1.0),
-    initial_fn=lambda drift: tfd.Normal(drift, 1.0),
-    transition_fn=lambda z, drift: tfd.Normal(z + drift, 0.5),
-    observation_fn=lambda z, drift: tfd.Normal(z, 0.2),
-  )
-  drift, z, x = model.simulate(num_steps=10, sample_shape=[3], seed=1)
-  assert drift.shape == [3] and x.shape == [3, 10]
-  ```
-  """
-
-  __slots__ = ()
-
-  def __new__(cls, prior, initial_fn, transition_fn, observation_fn):
-    """Makes a model; raises an error if a part is not what it should be.
-
-    Calls each function with a few draws, and with each state if those are of a
-    `tfd.Categorical`.
-
-    Args:
-      prior: As the field.
-      initial_fn: As the field.
-      transition_fn: As the field.
-      observation_fn: As the field.
-
-    Returns:
-      model: `StateSpaceModel`.
-
-    Raises:
-      TypeError: If an argument is not of the kind asked for, or a function does
-        not return a distribution.
-      ValueError: If a distribution has the wrong shape or dtype, or
-        probabilities that do not sum to one.
-    """
-    if prior is not None and not densities_lib.is_sampleable(prior):
-      raise TypeError(
-        '`prior` must be a tfd.Distribution over the global state, or None; '
-        f'got {prior!r}.'
-      )
-    for name, fn in (
-      ('initial_fn', initial_fn),
-      ('transition_fn', transition_fn),
-      ('observation_fn', observation_fn),
-    ):
-      if not callable(fn):
-        raise TypeError(
-          f'`{name}` must be a callable that returns a tfd.Distribution; got '
-          f'{fn!r}.'
-        )
-    model = super().__new__(
-      cls, prior, initial_fn, transition_fn, observation_fn
-    )
-    _make_example(model)
-    return model
-
-  def simulate(self, num_steps, sample_shape=(), seed=None):
-    """Draws sequences from the model.
-
-    Args:
-      num_steps: Python `int`.
-      sample_shape: List of Python `int`s: how many sequences.
-      seed: Python `int` or stateless seed.
-
-    Returns:
-      global_state: Nested structure of `Tensor`s of shape
-        `sample_shape + event`.
-      local_states: Nested structure of `Tensor`s of shape
-        `sample_shape + [num_steps] + event`.
-      observations: Likewise.
-
-    Raises:
-      ValueError: If `num_steps` is not positive.
-    """
-    num_steps = sampler_lib.as_count('num_steps', num_steps)
-    sample_shape = tf.TensorShape(sample_shape).as_list()
-    global_seed, seed = tf.unstack(
-      randomness.split_seed(randomness.as_seed(seed), 2)
-    )
-    global_state = ()
-    if self.prior is not None:
-      with randomness.portable_sampling():
-        global_state = self.prior.sample(sample_shape, seed=global_seed)
-    seeds = tf.reshape(
-      randomness.split_seed(seed, 2 * num_steps), [num_steps, 2, 2]
-    )
-
-    def draw(distribution, seed):
-      return _sample(distribution, sample_shape, seed)
-
-    def observe(z, seed):
-      return draw(self.observation_fn(z, global_state), seed)
-
-    first = draw(self.initial_fn(global_state), seeds[0, 0])
-    values = (first, observe(first, seeds[0, 1]))
-    arrays = tf.nest.map_structure(
-      lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape).write(
-        0, x
-      ),
-      values,
-    )
-
-    def body(k, z, arrays):
-      z = draw(self.transition_fn(z, global_state), seeds[k, 0])
-      arrays = tf.nest.map_structure(
-        lambda array, x: array.write(k, x), arrays, (z, observe(z, seeds[k, 1]))
-      )
-      return k + 1, z, arrays
-
-    _, _, arrays = tf.while_loop(
-      lambda k, *_: k < num_steps, body, (tf.constant(1), first, arrays)
-    )
-    rank = len(sample_shape)
-    local_states, observations = tf.nest.map_structure(
-      lambda array: _steps_last(array.stack(), rank), arrays
-    )
-    return global_state, local_states, observations
-
-
-def _steps_last(x, batch_rank):
-  """Moves the first axis, over steps, behind the batch axes."""
-  axes = [*range(1, batch_rank + 1), 0, *range(batch_rank + 1, x.shape.rank)]
-  return tf.transpose(x, axes)
-
-
-def _sample(distribution, shape, seed):
-  """Draws one value for each element of a shape."""
-  value = densities_lib.draw_of_shape(distribution, shape, seed)
-  # What bijectors remember of a value that they made would hide from the tape
-  # how its density depends on it; they know nothing of a copy.
-  return tf.nest.map_structure(tf.identity, value)
-
-
 def _select(condition, if_true, if_false):
   """`tf.where` for values with event axes."""
 
@@ -248,9 +84,11 @@ def _select(condition, if_true, if_false):
   return tf.nest.map_structure(select, if_true, if_false)
 
 
-def _has_values(x):
-  """Whether values are known: in eager mode."""
-  return not tf.is_symbolic_tensor(x)
+def _own_places(shape):
+  """Each particle's own place, of a shape `[num_particles] + batch`."""
+  return tf.broadcast_to(
+    tf.reshape(tf.range(shape[0]), [-1] + [1] * (len(shape) - 1)), shape
+  )
 
 
 def _check_heuristic(heuristic):
@@ -265,189 +103,6 @@ def _convert(name, value):
     return tf.convert_to_tensor(value)
   except (TypeError, ValueError) as e:
     raise ValueError(f'`{name}` must be a Tensor; got {value!r}.') from e
-
-
-def _describe(structure):
-  """Dtypes by their names, and shapes as lists."""
-  return tf.nest.map_structure(
-    lambda x: x.as_list() if isinstance(x, tf.TensorShape) else x.name,
-    structure,
-  )
-
-
-def _check_distribution(name, distribution, shape, like=None):
-  """Raises an error if a function returned something else than it should.
-
-  Args:
-    name: Python `str` name of the argument.
-    distribution: What the function returned.
-    shape: `TensorShape` that the batch shape is to broadcast to.
-    like: Optional pair of nested structures: dtypes and event shapes.
-  """
-  if not isinstance(distribution, tfd.Distribution):
-    raise TypeError(
-      f'`{name}` must return a tfd.Distribution; it returned {distribution!r}.'
-    )
-  if like is not None:
-    ours = _describe(distribution.dtype), _describe(distribution.event_shape)
-    theirs = tuple(map(_describe, like))
-    # The order of the names of a dictionary is of no matter.
-    flat_ours, flat_theirs = map(tf.nest.flatten, (ours, theirs))
-    if flat_ours != flat_theirs:
-      raise ValueError(
-        f'`{name}` must return a distribution of dtype {theirs[0]} and event '
-        f'shape {theirs[1]}; it returned one of dtype {ours[0]} and event '
-        f'shape {ours[1]}.'
-      )
-  batch_shapes = tf.nest.flatten(distribution.batch_shape)
-  if any(part != batch_shapes[0] for part in batch_shapes):
-    raise ValueError(
-      f'`{name}` must return a joint distribution whose parts have the same '
-      'batch shape, as they would share draws otherwise; it returned '
-      f'{_describe(batch_shapes)}.'
-    )
-  batch_shape = densities_lib.static_batch_shape(distribution)
-  if not sampler_lib.broadcasts_to(batch_shape, shape):
-    raise ValueError(
-      f'`{name}` must return a distribution whose batch shape broadcasts to '
-      f'that of its arguments, here {shape.as_list()}; it returned one of '
-      f'batch shape {batch_shape.as_list()}. The parts of one value must be '
-      'events, which tfd.Independent makes of them.'
-    )
-
-
-def _check_probabilities(name, distribution):
-  """Raises an error if there are probabilities that do not sum to one."""
-  if isinstance(distribution, tfd.JointDistribution):
-    parts, _ = distribution.sample_distributions(seed=randomness.as_seed(0))
-    for part in tf.nest.flatten(parts):
-      _check_probabilities(name, part)
-    return
-  for attribute in ('distribution', 'mixture_distribution'):
-    if isinstance(getattr(distribution, attribute, None), tfd.Distribution):
-      _check_probabilities(name, getattr(distribution, attribute))
-  probs = getattr(distribution, 'probs', None)
-  if probs is None or not isinstance(
-    distribution, (tfd.Categorical, tfd.OneHotCategorical)
-  ):
-    return
-  probs = tf.convert_to_tensor(probs)
-  if not _has_values(probs):
-    return
-  total = tf.reduce_sum(probs, axis=-1)
-  # NaN is not close to anything.
-  is_valid = (tf.abs(total - 1.0) <= 1e-3) & tf.reduce_all(probs >= 0.0, -1)
-  if not bool(tf.reduce_all(is_valid)):
-    wrong = probs.numpy()[np.logical_not(is_valid.numpy())][0]
-    raise ValueError(
-      f'`{name}` must return probabilities that are not negative and sum to '
-      f'one; it returned {wrong.tolist()}, with the sum {wrong.sum():g}.'
-    )
-
-
-class _Example(
-  collections.namedtuple(
-    '_Example',
-    [
-      'local_like',
-      'observation_like',
-      'observation',
-      'num_categories',
-      'dtype',
-    ],
-  )
-):
-  """What the local states and the observations of a model look like.
-
-  Fields:
-    local_like: Pair of nested structures, dtypes and event shapes.
-    observation_like: Likewise.
-    observation: Nested structure of `Tensor`s: a draw.
-    num_categories: Python `int`, if observations are of a `tfd.Categorical`.
-    dtype: `tf.DType` of log densities.
-  """
-
-  __slots__ = ()
-
-
-def _states_to_try(initial, num_draws, seed):
-  """All states if they are few and known, or else some draws."""
-  num_categories = _num_categories(initial)
-  if num_categories is None:
-    return _sample(initial, [num_draws], seed)
-  states = tf.range(max(num_draws, num_categories)) % num_categories
-  return tf.cast(states, initial.dtype)
-
-
-def _num_categories(distribution):
-  """How many values a categorical distribution has; else `None`."""
-  if not isinstance(distribution, tfd.Categorical):
-    return None
-  parameter = distribution.logits
-  if parameter is None:
-    parameter = distribution.probs
-  return tf.convert_to_tensor(parameter).shape[-1]
-
-
-def _make_example(model):
-  """Calls the functions of a model; raises an error if one is wrong."""
-  seeds = tf.unstack(randomness.split_seed(randomness.as_seed(0), 4))
-  prior = model.prior
-  if prior is not None:
-    _check_probabilities('prior', prior)
-    batch_shape = densities_lib.static_batch_shape(prior)
-    if batch_shape.rank != 0:
-      raise ValueError(
-        '`prior` must have no batch shape, as its parts are events of one '
-        f'global state; got {batch_shape.as_list()}. tfd.Independent makes '
-        'events of them.'
-      )
-
-  def draw_global(num_draws):
-    if prior is None:
-      return ()
-    return densities_lib.draw(prior, num_draws, [], seeds[0])
-
-  def check(name, distribution, shape, like=None):
-    _check_distribution(name, distribution, shape, like)
-    _check_probabilities(name, distribution)
-
-  shape = tf.TensorShape([densities_lib.NUM_PROBES])
-  initial = model.initial_fn(draw_global(shape[0]))
-  check('initial_fn', initial, shape)
-  local = _states_to_try(initial, shape[0], seeds[1])
-  shape = tf.nest.flatten(local)[0].shape[:1]
-  global_state = draw_global(shape[0])
-  local_like = initial.dtype, initial.event_shape
-  transition = model.transition_fn(local, global_state)
-  check('transition_fn', transition, shape, local_like)
-  observation = model.observation_fn(local, global_state)
-  check('observation_fn', observation, shape)
-
-  dtype = initial.log_prob(
-    _sample(initial, [densities_lib.NUM_PROBES], seeds[1])
-  ).dtype
-  observed = _sample(observation, shape, seeds[2])
-  for name, distribution, value in (
-    ('transition_fn', transition, _sample(transition, shape, seeds[3])),
-    ('observation_fn', observation, observed),
-    ('prior', prior, global_state),
-  ):
-    if distribution is None:
-      continue
-    log_prob = distribution.log_prob(value)
-    if log_prob.dtype != dtype:
-      raise ValueError(
-        f'`{name}` must have log densities of dtype {dtype.name}, as those of '
-        f'`initial_fn` are; got {log_prob.dtype.name}.'
-      )
-  return _Example(
-    local_like,
-    (observation.dtype, observation.event_shape),
-    tf.nest.map_structure(lambda x: x[0], observed),
-    _num_categories(observation),
-    dtype,
-  )
 
 
 def _check_log_factor(log_factor, shape, dtype):
@@ -480,6 +135,7 @@ class StateSpaceDensities(tf.Module):
   def __init__(
     self,
     model,
+    example,
     observations,
     heuristic=None,
     is_observed=None,
@@ -490,6 +146,7 @@ class StateSpaceDensities(tf.Module):
 
     Args:
       model: `StateSpaceModel`.
+      example: What `make_example` makes of it.
       observations: Nested structure of `Tensor`s of shape
         `batch + [num_steps] + event`.
       heuristic: `Heuristic`.
@@ -510,7 +167,6 @@ class StateSpaceDensities(tf.Module):
     self.model = model
     self.heuristic = heuristic
     self.initial = model.prior
-    example = _make_example(model)
     self.float_dtype = example.dtype
     self.local_like = example.local_like
     self._event_shapes = example.observation_like[1]
@@ -535,7 +191,7 @@ class StateSpaceDensities(tf.Module):
     except (TypeError, ValueError) as e:
       raise ValueError(
         '`observations` must be Tensors like the values of `observation_fn`, '
-        f'of dtype {_describe(example.observation_like[0])}; got '
+        f'of dtype {model_lib.describe(example.observation_like[0])}; got '
         f'{observations!r}.'
       ) from e
     leading = []
@@ -581,7 +237,7 @@ class StateSpaceDensities(tf.Module):
           f'{lengths.shape.as_list()}.'
         )
       lengths = tf.cast(lengths, tf.int32)
-      if _has_values(lengths) and bool(
+      if model_lib.has_values(lengths) and bool(
         tf.reduce_any((lengths < 1) | (lengths > self.num_steps))
       ):
         raise ValueError(
@@ -624,7 +280,7 @@ class StateSpaceDensities(tf.Module):
             example,
           ),
         )
-      if x.dtype.is_floating and _has_values(x):
+      if x.dtype.is_floating and model_lib.has_values(x):
         is_nan = tf.math.is_nan(x).numpy()
         if is_nan.any():
           raise ValueError(
@@ -641,7 +297,7 @@ class StateSpaceDensities(tf.Module):
   def _check_categories(self, num_categories):
     """Raises an error if there are values that no category stands for."""
     x = self.observations
-    if num_categories is None or not _has_values(x):
+    if num_categories is None or not model_lib.has_values(x):
       return
     if bool(tf.reduce_any((x < 0) | (x >= num_categories))):
       raise ValueError(
@@ -660,11 +316,6 @@ class StateSpaceDensities(tf.Module):
     """`None`, or int32 `Tensor` of shape `batch`."""
     return self._lengths
 
-  @property
-  def observation_ranks(self):
-    """Ranks of one observation, in the structure of that."""
-    return tf.nest.map_structure(lambda shape: shape.rank, self._event_shapes)
-
   def forward(self, state):
     """States are what a user sees."""
     return state
@@ -681,10 +332,7 @@ class StateSpaceDensities(tf.Module):
         f'{self.batch_shape.as_list()}, and cannot be a NestedProposal; got '
         f'{list(sample_shape[1:])}.'
       )
-    index = tf.broadcast_to(
-      tf.reshape(tf.range(sample_shape[0]), [-1] + [1] * self.batch_shape.rank),
-      sample_shape,
-    )
+    index = _own_places(sample_shape)
     local_state = tf.nest.map_structure(
       lambda dtype, shape: tf.zeros(sample_shape + list(shape), dtype),
       *self.local_like,
@@ -778,7 +426,7 @@ class StateSpaceDensities(tf.Module):
       [num_particles] + batch_shape,
       self.float_dtype,
     )
-    if not _has_values(log_factor):
+    if not model_lib.has_values(log_factor):
       return
     if bool(tf.reduce_any(tf.math.is_nan(log_factor))):
       raise ValueError(
@@ -898,29 +546,19 @@ class GlobalProposal(tf.Module):
   ):
     """Proposes states of level 0."""
     distribution = self._distribution_fn()
-    value = densities_lib.draw(distribution, num_particles, batch_shape, seed)
-    value = tf.nest.map_structure(tf.identity, value)
-    kinds = tf.nest.flatten(distribution.reparameterization_type)
-    reparameterize = reparameterize and all(
-      kind == tfd.FULLY_REPARAMETERIZED for kind in kinds
-    )
-    fixed = tf.nest.map_structure(tf.stop_gradient, value)
-    if not reparameterize:
-      value = fixed
     shape = [num_particles] + batch_shape
-    score = tf.broadcast_to(distribution.log_prob(fixed), shape)
-    log_forward = score
-    if reparameterize:
-      log_forward = tf.broadcast_to(distribution.log_prob(value), shape)
-    zero = tf.zeros_like(score)
+    draw = transitions_lib.as_draw(
+      distribution,
+      densities_lib.draw(distribution, num_particles, batch_shape, seed),
+      lambda z: tf.broadcast_to(distribution.log_prob(z), shape),
+      reparameterize,
+    )
+    log_prior = tf.broadcast_to(self._prior.log_prob(draw.state), shape)
+    draw = draw._replace(state=densities.initial_state(draw.state, shape))
     return transitions_lib.Move(
-      state=densities.initial_state(value, shape),
-      log_forward=log_forward,
-      log_reverse=tf.broadcast_to(self._prior.log_prob(value), shape),
-      score=score if reparameterize else zero,
-      score_of_fixed=zero if reparameterize else score,
-      log_reverse_of_fixed=zero,
-      samples=(value,) if reparameterize else (),
+      **draw._asdict(),
+      log_reverse=log_prior,
+      log_reverse_of_fixed=tf.zeros_like(log_prior),
       record=seed,
     )
 
@@ -994,14 +632,20 @@ class StepTransition(transitions_lib.Transition):
     shape = previous.root.shape
     if self._is_first:
       prior = model.initial_fn(global_state)
-      _check_distribution('initial_fn', prior, shape, densities.local_like)
+      model_lib.check_distribution(
+        'initial_fn', prior, shape, densities.local_like
+      )
     else:
       prior = model.transition_fn(local, global_state)
-      _check_distribution('transition_fn', prior, shape, densities.local_like)
+      model_lib.check_distribution(
+        'transition_fn', prior, shape, densities.local_like
+      )
     proposal = prior
     if self._proposal_fn is not None:
       proposal = self._proposal_fn(observation, local, global_state)
-      _check_distribution('proposal_fn', proposal, shape, densities.local_like)
+      model_lib.check_distribution(
+        'proposal_fn', proposal, shape, densities.local_like
+      )
     return prior, proposal, observation
 
   def propose(
@@ -1047,33 +691,19 @@ class StepTransition(transitions_lib.Transition):
 
     def draw(seed):
       proposal_seed, prior_seed = tf.unstack(randomness.split_seed(seed, 2))
-      z = _sample(proposal, shape.as_list(), proposal_seed)
+      z = model_lib.sample_of_shape(proposal, shape.as_list(), proposal_seed)
       if use_proposal is not None:
-        other = _sample(prior, shape.as_list(), prior_seed)
+        other = model_lib.sample_of_shape(prior, shape.as_list(), prior_seed)
         z = _select(use_proposal, z, other)
       if is_active is not None:
         z = _select(is_active, z, previous.local_state)
       return z
 
-    reparameterize = (
-      self._reparameterize
-      and reparameterize
-      and all(
-        kind == tfd.FULLY_REPARAMETERIZED
-        for kind in tf.nest.flatten(proposal.reparameterization_type)
-      )
-    )
-    z = get_sample_fn(draw)
-    fixed = tf.nest.map_structure(tf.stop_gradient, z)
-    if not reparameterize:
-      z = fixed
-    zero = tf.zeros(shape, densities.float_dtype)
-
     def where_active(log_prob):
       log_prob = tf.broadcast_to(log_prob, shape)
-      return (
-        log_prob if is_active is None else tf.where(is_active, log_prob, zero)
-      )
+      if is_active is None:
+        return log_prob
+      return tf.where(is_active, log_prob, tf.zeros_like(log_prob))
 
     def log_forward_fn(z):
       log_prob = proposal.log_prob(z)
@@ -1081,26 +711,30 @@ class StepTransition(transitions_lib.Transition):
         log_prob = tf.where(use_proposal, log_prob, prior.log_prob(z))
       return where_active(log_prob)
 
+    drawn = transitions_lib.as_draw(
+      proposal,
+      get_sample_fn(draw),
+      log_forward_fn,
+      self._reparameterize and reparameterize,
+    )
+    z = drawn.state
     likelihood = densities.model.observation_fn(z, previous.global_state)
-    _check_distribution('observation_fn', likelihood, shape)
+    model_lib.check_distribution('observation_fn', likelihood, shape)
     likelihood = likelihood.log_prob(observation)
     if is_observed is not None:
-      likelihood = tf.where(is_observed, likelihood, zero)
+      likelihood = tf.where(is_observed, likelihood, tf.zeros_like(likelihood))
     log_reverse = where_active(prior.log_prob(z) + likelihood)
-    score = log_forward_fn(fixed)
-    index = tf.broadcast_to(
-      tf.reshape(tf.range(shape[0]), [-1] + [1] * (shape.rank - 1)), shape
+    state = StateSpaceState(
+      previous.global_state,
+      z,
+      _own_places(shape),
+      previous.index,
+      previous.root,
     )
     return transitions_lib.Move(
-      state=StateSpaceState(
-        previous.global_state, z, index, previous.index, previous.root
-      ),
-      log_forward=log_forward_fn(z) if reparameterize else score,
+      **drawn._replace(state=state)._asdict(),
       log_reverse=log_reverse,
-      score=score if reparameterize else zero,
-      score_of_fixed=zero if reparameterize else score,
       log_reverse_of_fixed=tf.stop_gradient(log_reverse),
-      samples=(z,) if reparameterize else (),
       record=noise if self._reparameterize else z,
     )
 
@@ -1133,7 +767,7 @@ class StateSpacePosterior(
     effective_sample_sizes: float `Tensor` of shape `[num_steps + 1] + batch`:
       that of each level, before resampling.
     num_roots: int32 `Tensor` of shape `[num_steps + 1] + batch`: how many of
-      of the particles of level 0 still have descendants.
+      the particles of level 0 still have descendants.
 
   Where a sequence has ended, its trajectories stay at their last state, and
   its series at their last value, with increments of zero.
@@ -1237,7 +871,7 @@ class StateSpaceSampler(tf.Module):
       ValueError: If `initial_proposal_fn` is given and the model has no prior.
     """
     super().__init__(name=name)
-    if not isinstance(model, StateSpaceModel):
+    if not isinstance(model, model_lib.StateSpaceModel):
       raise TypeError(f'`model` must be a StateSpaceModel; got {model!r}.')
     for argument, fn in (
       ('initial_proposal_fn', initial_proposal_fn),
@@ -1252,6 +886,7 @@ class StateSpaceSampler(tf.Module):
       )
     _check_heuristic(heuristic)
     self.model = model
+    self._example = model_lib.make_example(model)
     self.heuristic = heuristic
     self.initial_proposal_fn = initial_proposal_fn
     self.proposal_fn = proposal_fn
@@ -1280,7 +915,12 @@ class StateSpaceSampler(tf.Module):
       ValueError: If the arguments are not sequences of the model.
     """
     densities = StateSpaceDensities(
-      self.model, observations, self.heuristic, is_observed, lengths
+      self.model,
+      self._example,
+      observations,
+      self.heuristic,
+      is_observed,
+      lengths,
     )
     steps = [
       StepTransition(
@@ -1300,7 +940,7 @@ class StateSpaceSampler(tf.Module):
         distribution = self.initial_proposal_fn(
           densities.observations, densities.is_observed
         )
-        _check_distribution(
+        model_lib.check_distribution(
           'initial_proposal_fn',
           distribution,
           densities.batch_shape,
@@ -1380,7 +1020,7 @@ class StateSpaceSampler(tf.Module):
         )
       fn = self._compiled[key]
     posterior = fn(inputs, seed)
-    if _has_values(posterior.log_weights):
+    if model_lib.has_values(posterior.log_weights):
       _check_weights(posterior)
     return posterior
 
@@ -1483,9 +1123,7 @@ def _read_back(local_states, ancestors, shape):
       `[num_particles] + batch + [num_steps] + event`.
   """
   num_steps = ancestors.shape[0]
-  index = tf.broadcast_to(
-    tf.reshape(tf.range(shape[0]), [-1] + [1] * (shape.rank - 1)), shape
-  )
+  index = _own_places(shape)
   arrays = tf.nest.map_structure(
     lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape[1:]),
     local_states,
@@ -1511,7 +1149,7 @@ def _read_back(local_states, ancestors, shape):
     maximum_iterations=num_steps,
   )
   return tf.nest.map_structure(
-    lambda array: _steps_last(array.stack(), shape.rank), arrays
+    lambda array: model_lib.steps_last(array.stack(), shape.rank), arrays
   )
 
 

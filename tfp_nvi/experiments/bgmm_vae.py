@@ -68,7 +68,7 @@ from tfp_nvi import randomness
 from tfp_nvi.experiments import deep_mixture, image_data, programs
 
 try:
-  from sklearn import cluster, metrics
+  from sklearn import cluster, manifold, metrics, neighbors
 except ImportError as e:
   raise ImportError(
     "This experiment needs the package scikit-learn: install 'tfp-nvi[images]'."
@@ -84,9 +84,10 @@ __all__ = [
 # How each is named in tables and pictures.
 OBJECTIVES = {'nvi': 'NVI', 'rws': 'RWS'}
 
-# Images that clusters are first fitted to, for each of them.
-_NUM_FITTED = 1_000
-_NUM_RESTARTS = 10
+_STAGES = ('warm_up', 'assigned', 'training')
+# Images that clusters are first found in, for each of them.
+_NUM_EMBEDDED = 600
+_NUM_RESTARTS = 20
 _WARM_UP_KL_WEIGHT = 0.1
 # Particles of reweighted wake-sleep; nested objectives need one. How many of
 # its steps fit into the time of one of theirs.
@@ -263,6 +264,18 @@ class _Checkpoints:
     return tf.train.latest_checkpoint(self.path(stage)) is not None
 
   @property
+  def clusters(self):
+    """The clusters that images were assigned to; `None` if not yet."""
+    path = self.path('clusters.npy')
+    return np.load(path) if os.path.exists(path) else None
+
+  @clusters.setter
+  def clusters(self, value):
+    programs.replace_file(
+      self.path('clusters.npy'), lambda f: np.save(f, value)
+    )
+
+  @property
   def seconds(self):
     """The duration of training so far."""
     try:
@@ -292,32 +305,53 @@ def _learning_rate(rate, num_steps):
   )
 
 
-def _fit_clusters(mixture, images, seed):
-  """Sets clusters to what k-means makes of the images' codes.
+def _encode(mixture, images):
+  """Means and variances of `q(z | x)` for all images."""
+  parts = []
+  for start in range(0, len(images), 1_000):
+    encoder = mixture.encode(mixture.intensities(images[start : start + 1_000]))
+    parts.append((encoder.mean(), encoder.variance()))
+  loc, variance = (np.concatenate(x) for x in zip(*parts, strict=True))
+  return loc, variance
 
-  They agreed with classes better than those of the most probable Gaussian
-  mixture, with diagonal covariances.
+
+def _find_clusters(loc, num_clusters, seed):
+  """Clusters of codes, by their neighbours.
+
+  By k-means in an embedding of some of the codes that keeps neighbours together
+  [3]; all others have the cluster of most of their neighbours among those.
 
   Args:
-    mixture: `DeepMixture`.
-    images: uint8 array of shape `[num_all, height, width]`.
+    loc: float array of shape `[num_images, num_latents]`.
+    num_clusters: Python `int`.
     seed: Python `int`.
+
+  Returns:
+    clusters: int32 array of shape `[num_images]`.
   """
   generator = np.random.default_rng(seed)
-  count = min(len(images), _NUM_FITTED * mixture.num_clusters)
-  chosen = images[generator.permutation(len(images))[:count]]
-  encoders = [
-    mixture.encode(mixture.intensities(chosen[start : start + 1_000]))
-    for start in range(0, count, 1_000)
-  ]
-  loc = np.concatenate([encoder.loc for encoder in encoders])
-  variance = np.concatenate([encoder.variance() for encoder in encoders])
+  codes = loc / np.maximum(loc.std(axis=0), 1e-6)
+  count = min(len(codes), _NUM_EMBEDDED * num_clusters)
+  some = codes[generator.permutation(len(codes))[:count]]
+  state = int(generator.integers(2**31))
+  embedded = manifold.TSNE(
+    init='pca',
+    perplexity=min(30.0, (count - 1) / 3.0),
+    random_state=state,
+    n_jobs=-1,
+  ).fit_transform(some)
   found = cluster.KMeans(
-    mixture.num_clusters,
-    n_init=_NUM_RESTARTS,
-    random_state=int(generator.integers(2**31)),
-  ).fit_predict(loc)
-  members = [found == k for k in range(mixture.num_clusters)]
+    num_clusters, n_init=_NUM_RESTARTS, random_state=state
+  ).fit_predict(embedded)
+  nearest = neighbors.KNeighborsClassifier(min(10, count), n_jobs=-1)
+  return nearest.fit(some, found).predict(codes).astype(np.int32)
+
+
+def _set_clusters(mixture, loc, variance, clusters):
+  """Sets clusters to the means and deviations of the codes assigned to them."""
+  members = [clusters == k for k in range(mixture.num_clusters)]
+  # One without any is as wide as all codes.
+  members = [m if m.any() else np.ones_like(m) for m in members]
   mixture.set_clusters(
     np.stack([loc[m].mean(axis=0) for m in members]),
     np.sqrt(
@@ -361,6 +395,10 @@ class _Clock:
   def on_call(self, step, values):
     """A callback of `fit`, whose first call comes after a compilation."""
     del step, values
+    self.add()
+
+  def add(self):
+    """Adds what has passed since the last call."""
     now = time.perf_counter()
     self.seconds += now - self._last
     self._last = now
@@ -373,7 +411,7 @@ def _train(mixture, data, images, objective, settings, checkpoints, num_steps):
 
   Args:
     mixture: `DeepMixture`.
-    data: `tf.data.Dataset` of mini-batches of images.
+    data: `tf.data.Dataset` of mini-batches of images and their indices.
     images: uint8 array of all images for training.
     objective: Python `str`: one of `OBJECTIVES`.
     settings: Python `dict` of the arguments of `run`.
@@ -384,18 +422,19 @@ def _train(mixture, data, images, objective, settings, checkpoints, num_steps):
     seconds: Python `float`: the duration of training, compilation included.
   """
   seed = settings['seed']
+  rate = settings['learning_rate']
   clock = _Clock(checkpoints)
   clock.start()
 
   def fit(stage, levels_fn, fit_objective, num_particles, stage_steps, rate):
     nvi.fit(
-      lambda batch: nvi.Chain(lambda: levels_fn(batch)),
+      lambda batch: nvi.Chain(lambda: levels_fn(*batch)),
       fit_objective,
       num_particles,
       stage_steps,
       data=data,
       optimizer=_CompiledOptimizer(tf_keras.optimizers.Adam(rate)),
-      seed=randomness.fold_in(randomness.as_seed(seed), len(stage)),
+      seed=randomness.fold_in(randomness.as_seed(seed), _STAGES.index(stage)),
       steps_per_call=_STEPS_PER_CALL,
       # Convolutions on a CPU are faster outside of XLA.
       jit_compile=False,
@@ -403,21 +442,42 @@ def _train(mixture, data, images, objective, settings, checkpoints, num_steps):
       callback_fn=clock.on_call,
     )
 
-  rate = settings['learning_rate']
+  def warm_up_levels(batch, indices):
+    del indices
+    return mixture.warm_up_levels(batch, _WARM_UP_KL_WEIGHT)
+
+  def training_levels(batch, indices):
+    del indices
+    if objective == 'nvi':
+      return mixture.levels(batch)
+    return mixture.joint_levels(batch)
+
   if checkpoints is None or not checkpoints.has_any('training'):
+    num_first_steps = settings['num_warm_up_steps']
+    fit('warm_up', warm_up_levels, nvi.reverse_kl(), 1, num_first_steps, rate)
+    clusters = checkpoints and checkpoints.clusters
+    loc, variance = _encode(mixture, images)
+    if clusters is None:
+      clusters = _find_clusters(loc, mixture.num_clusters, seed)
+      if checkpoints:
+        checkpoints.clusters = clusters
+    _set_clusters(mixture, loc, variance, clusters)
+    clock.add()
+    clusters = tf.constant(clusters)
     fit(
-      'warm_up',
-      lambda batch: mixture.warm_up_levels(batch, _WARM_UP_KL_WEIGHT),
+      'assigned',
+      lambda batch, indices: mixture.assigned_levels(
+        batch, tf.gather(clusters, indices), settings['kl_weight']
+      ),
       nvi.reverse_kl(),
       1,
-      settings['num_warm_up_steps'],
+      num_first_steps,
       rate,
     )
-    _fit_clusters(mixture, images, seed)
   total_steps = _num_steps(objective, settings)
   fit(
     'training',
-    mixture.levels if objective == 'nvi' else mixture.joint_levels,
+    training_levels,
     nvi.reverse_kl() if objective == 'nvi' else nvi.rws(),
     _NUM_PARTICLES[objective],
     min(num_steps, total_steps),
@@ -941,7 +1001,7 @@ def run(
     )
     seconds = _train(
       mixture,
-      batches.map(lambda images, indices: images),
+      batches,
       data.train_images,
       name,
       settings,

@@ -398,6 +398,34 @@ class DeepMixture(tf.Module):
       nvi.Level(encoder, log_joint, [self.encoder, self.decoder], name='images')
     ]
 
+  def assigned_levels(self, images, c, kl_weight):
+    """The levels of the nested objective where clusters are given.
+
+    Args:
+      images: As in `intensities`.
+      c: int `Tensor` of shape `[N]`: the cluster of each image.
+      kl_weight: As in `warm_up_levels`.
+
+    Returns:
+      levels: List of one `tfp_nvi.Level`.
+    """
+    intensities = self.intensities(images)
+    encoder = self.encode(intensities)
+    prior = self._latents(c)
+
+    def log_joint(z):
+      log_likelihood = self.image_log_prob(intensities, z)
+      return prior.log_prob(z) + log_likelihood / kl_weight
+
+    return self.levels(images)[:2] + [
+      nvi.Level(
+        encoder,
+        log_joint,
+        [self.encoder, self.decoder, self._loc, self._log_scale],
+        name='images',
+      )
+    ]
+
   def levels(self, images):
     """The levels of the nested objective.
 

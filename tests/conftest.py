@@ -1,0 +1,43 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the tests of some files alone, with `pytest --part=1/4`.
+
+TensorFlow keeps what XLA compiled for as long as a process lives, which for all
+tests is many gigabytes. Parts have processes of their own; together they are
+all files, whatever these are called.
+"""
+
+import pytest
+
+
+def pytest_addoption(parser):
+  parser.addoption(
+    '--part',
+    help='Which of how many parts of the test files to run, such as 1/4.',
+  )
+
+
+def _parse_part(text):
+  """The number of a part, from zero, and how many there are."""
+  try:
+    part, num_parts = map(int, text.split('/'))
+    if not 1 <= part <= num_parts:
+      raise ValueError
+  except ValueError as e:
+    raise pytest.UsageError(
+      f'--part must be a number from 1 on, a slash, and how many parts there '
+      f'are; got {text!r}.'
+    ) from e
+  return part - 1, num_parts
+
+
+def pytest_collection_modifyitems(config, items):
+  if config.getoption('part') is None:
+    return
+  part, num_parts = _parse_part(config.getoption('part'))
+  paths = sorted({item.path for item in items})
+  chosen = set(paths[part::num_parts])
+  config.hook.pytest_deselected(
+    items=[item for item in items if item.path not in chosen]
+  )
+  items[:] = [item for item in items if item.path in chosen]
