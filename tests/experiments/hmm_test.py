@@ -59,22 +59,25 @@ def perturbed(method, seed=1):
   """A sampler whose networks are neither untrained nor any good.
 
   Its proposal of the emissions is made wide, so that the ratios below have no
-  heavy tails.
+  heavy tails; less so for importance sampling, which it costs all the more.
   """
   sampler = hmm.make_sampler(method)
   for i, variable in enumerate(sampler.trainable_variables):
     noise = randomness.normal(variable.shape, randomness.as_seed(seed + i))
     variable.assign_add(0.03 * noise)
     if variable.name.startswith('log_temper'):
-      variable.assign([-1.0, 0.0, -1.5])
+      wide = [-1.0, 0.0, -1.5]
+      variable.assign(
+        wide if hmm.METHODS[method].resamples else [0.5 * v for v in wide]
+      )
   return sampler
 
 
 def mean_and_error(sampler, num_particles=200):
   """Mean of Z-hat over Z, and its standard error, for the short sequence."""
-  x = np.tile(SEQUENCE, [1_000, 1])
+  x = np.tile(SEQUENCE, [250, 1])
   ratios = []
-  for seed in range(2):
+  for seed in range(8):
     posterior = sampler.sample(x, num_particles, seed=seed, trajectories=False)
     ratios.append(
       np.exp(
@@ -91,7 +94,7 @@ def test_normalizing_constants_are_unbiased(method):
   # 4 standard errors: a false alarm in 16,000 tests, if 2,000 ratios are enough
   # for a normal mean; the error itself must tell a bias of a tenth.
   mean, error = mean_and_error(
-    perturbed(method), 200 if hmm.METHODS[method].resamples else 2_000
+    perturbed(method), 200 if hmm.METHODS[method].resamples else 4_000
   )
   assert error < 0.025
   assert abs(mean - 1.0) < 4.0 * error

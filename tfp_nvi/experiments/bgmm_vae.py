@@ -4,7 +4,8 @@ r"""A deep generative mixture of images, learned without labels.
 
 Learns a mixture of images and amortized inference for it [1], down to the class
 proportions of a mini-batch, by nested objectives and, for comparison, by
-reweighted wake-sleep with the same networks.
+reweighted wake-sleep with the same networks. Both start from clusters that
+k-means finds where images with similar codes lie together [2].
 
 ```shell
 python -m tfp_nvi.experiments.bgmm_vae --output_dir=results/digits
@@ -45,6 +46,8 @@ with the fields of `deep_mixture.Posterior`.
 
 [1]: H. Zimmermann, H. Wu, B. Esmaeili, J.-W. van de Meent. Nested variational
      inference. NeurIPS, 2021. https://arxiv.org/abs/2106.11302
+[2]: L. van der Maaten, G. Hinton. Visualizing data using t-SNE. Journal of
+     Machine Learning Research, 9, 2008.
 """
 
 import collections
@@ -85,8 +88,10 @@ __all__ = [
 OBJECTIVES = {'nvi': 'NVI', 'rws': 'RWS'}
 
 _STAGES = ('warm_up', 'assigned', 'training')
+_SETTINGS_AFTER_START = ('num_steps',)
 # Images that clusters are first found in, for each of them.
 _NUM_EMBEDDED = 600
+_PERPLEXITY = 100.0
 _NUM_RESTARTS = 20
 _WARM_UP_KL_WEIGHT = 0.1
 # Particles of reweighted wake-sleep; nested objectives need one. How many of
@@ -101,7 +106,8 @@ _NUM_BOUND_IMAGES = 1_000
 _NUM_DRAWN = 100
 _NUM_CLUSTER_SAMPLES = 12
 
-_DEFAULT_STEPS = {'digits': 3_000, 'mnist': 20_000, 'fashion_mnist': 20_000}
+_DEFAULT_STEPS = {'digits': 2_000, 'mnist': 5_000, 'fashion_mnist': 5_000}
+_DEFAULT_WARM_UP_STEPS = {'digits': 500, 'mnist': 1_500, 'fashion_mnist': 1_500}
 
 
 class Results(collections.namedtuple('Results', ['rows', 'pictures'])):
@@ -265,9 +271,8 @@ class _Checkpoints:
 
   @property
   def clusters(self):
-    """The clusters that images were assigned to; `None` if not yet."""
-    path = self.path('clusters.npy')
-    return np.load(path) if os.path.exists(path) else None
+    """The clusters that images were assigned to."""
+    return np.load(self.path('clusters.npy'))
 
   @clusters.setter
   def clusters(self, value):
@@ -319,7 +324,7 @@ def _find_clusters(loc, num_clusters, seed):
   """Clusters of codes, by their neighbours.
 
   By k-means in an embedding of some of the codes that keeps neighbours together
-  [3]; all others have the cluster of most of their neighbours among those.
+  (t-SNE); the others have the cluster of most of their neighbours among those.
 
   Args:
     loc: float array of shape `[num_images, num_latents]`.
@@ -336,7 +341,7 @@ def _find_clusters(loc, num_clusters, seed):
   state = int(generator.integers(2**31))
   embedded = manifold.TSNE(
     init='pca',
-    perplexity=min(30.0, (count - 1) / 3.0),
+    perplexity=min(_PERPLEXITY, (count - 1) / 3.0),
     random_state=state,
     n_jobs=-1,
   ).fit_transform(some)
@@ -382,14 +387,10 @@ class _CompiledOptimizer:
 
 
 class _Clock:
-  """Adds up the durations of training, over runs that were stopped too."""
+  """Adds the durations of training to what checkpoints have of it."""
 
   def __init__(self, checkpoints):
     self._checkpoints = checkpoints
-    self.seconds = checkpoints.seconds if checkpoints else 0.0
-    self._last = None
-
-  def start(self):
     self._last = time.perf_counter()
 
   def on_call(self, step, values):
@@ -400,90 +401,124 @@ class _Clock:
   def add(self):
     """Adds what has passed since the last call."""
     now = time.perf_counter()
-    self.seconds += now - self._last
+    self._checkpoints.seconds += now - self._last
     self._last = now
-    if self._checkpoints:
-      self._checkpoints.seconds = self.seconds
 
 
-def _train(mixture, data, images, objective, settings, checkpoints, num_steps):
-  """Trains a mixture.
+def _fit(mixture, stage, levels_fn, data, settings, checkpoints, **kwargs):
+  """Takes the steps of a stage that are left.
 
   Args:
     mixture: `DeepMixture`.
+    stage: Python `str`: one of `_STAGES`.
+    levels_fn: Python callable from images and their indices to levels.
     data: `tf.data.Dataset` of mini-batches of images and their indices.
-    images: uint8 array of all images for training.
-    objective: Python `str`: one of `OBJECTIVES`.
     settings: Python `dict` of the arguments of `run`.
-    checkpoints: `_Checkpoints`, or `None`.
-    num_steps: Python `int`: how many to take; 1 takes none after a checkpoint.
-
-  Returns:
-    seconds: Python `float`: the duration of training, compilation included.
+    checkpoints: `_Checkpoints`.
+    **kwargs: Arguments of `tfp_nvi.fit`.
   """
-  seed = settings['seed']
-  rate = settings['learning_rate']
-  clock = _Clock(checkpoints)
-  clock.start()
+  nvi.fit(
+    lambda batch: nvi.Chain(lambda: levels_fn(*batch)),
+    data=data,
+    seed=randomness.fold_in(
+      randomness.as_seed(settings['seed']), _STAGES.index(stage)
+    ),
+    steps_per_call=_STEPS_PER_CALL,
+    # Convolutions on a CPU are faster outside of XLA.
+    jit_compile=False,
+    checkpoint_dir=checkpoints.path(stage),
+    callback_fn=_Clock(checkpoints).on_call,
+    **kwargs,
+  )
 
-  def fit(stage, levels_fn, fit_objective, num_particles, stage_steps, rate):
-    nvi.fit(
-      lambda batch: nvi.Chain(lambda: levels_fn(*batch)),
-      fit_objective,
-      num_particles,
-      stage_steps,
-      data=data,
-      optimizer=_CompiledOptimizer(tf_keras.optimizers.Adam(rate)),
-      seed=randomness.fold_in(randomness.as_seed(seed), _STAGES.index(stage)),
-      steps_per_call=_STEPS_PER_CALL,
-      # Convolutions on a CPU are faster outside of XLA.
-      jit_compile=False,
-      checkpoint_dir=checkpoints and checkpoints.path(stage),
-      callback_fn=clock.on_call,
+
+def _start(mixture, data, images, settings, checkpoints):
+  """Trains what all objectives start from.
+
+  First encoder and decoder by themselves, then all networks, with the clusters
+  that neighbours among the codes make.
+
+  Args:
+    mixture: `DeepMixture`.
+    data: As of `_fit`.
+    images: uint8 array of all images for training.
+    settings: As of `_fit`.
+    checkpoints: `_Checkpoints`.
+  """
+
+  def adam():
+    rate = settings['learning_rate']
+    return _CompiledOptimizer(tf_keras.optimizers.Adam(rate))
+
+  arguments = {
+    'objective': nvi.reverse_kl(),
+    'num_particles': 1,
+    'num_steps': settings['num_warm_up_steps'],
+  }
+  if not checkpoints.has_any('assigned'):
+    _fit(
+      mixture,
+      'warm_up',
+      lambda batch, _: mixture.warm_up_levels(batch, _WARM_UP_KL_WEIGHT),
+      data,
+      settings,
+      checkpoints,
+      optimizer=adam(),
+      **arguments,
     )
+    clock = _Clock(checkpoints)
+    loc, variance = _encode(mixture, images)
+    clusters = _find_clusters(loc, mixture.num_clusters, settings['seed'])
+    _set_clusters(mixture, loc, variance, clusters)
+    checkpoints.clusters = clusters
+    clock.add()
+  clusters = tf.constant(checkpoints.clusters)
+  _fit(
+    mixture,
+    'assigned',
+    lambda batch, indices: mixture.assigned_levels(
+      batch, tf.gather(clusters, indices), settings['kl_weight']
+    ),
+    data,
+    settings,
+    checkpoints,
+    optimizer=adam(),
+    **arguments,
+  )
 
-  def warm_up_levels(batch, indices):
-    del indices
-    return mixture.warm_up_levels(batch, _WARM_UP_KL_WEIGHT)
 
-  def training_levels(batch, indices):
+def _train(mixture, data, objective, settings, checkpoints, num_steps):
+  """Trains a mixture by an objective.
+
+  Args:
+    mixture: `DeepMixture`.
+    data: As of `_fit`.
+    objective: Python `str`: one of `OBJECTIVES`.
+    settings: As of `_fit`.
+    checkpoints: `_Checkpoints`.
+    num_steps: Python `int`: how many to take; 1 takes none after a checkpoint.
+  """
+
+  def levels(batch, indices):
     del indices
     if objective == 'nvi':
       return mixture.levels(batch)
     return mixture.joint_levels(batch)
 
-  if checkpoints is None or not checkpoints.has_any('training'):
-    num_first_steps = settings['num_warm_up_steps']
-    fit('warm_up', warm_up_levels, nvi.reverse_kl(), 1, num_first_steps, rate)
-    clusters = checkpoints and checkpoints.clusters
-    loc, variance = _encode(mixture, images)
-    if clusters is None:
-      clusters = _find_clusters(loc, mixture.num_clusters, seed)
-      if checkpoints:
-        checkpoints.clusters = clusters
-    _set_clusters(mixture, loc, variance, clusters)
-    clock.add()
-    clusters = tf.constant(clusters)
-    fit(
-      'assigned',
-      lambda batch, indices: mixture.assigned_levels(
-        batch, tf.gather(clusters, indices), settings['kl_weight']
-      ),
-      nvi.reverse_kl(),
-      1,
-      num_first_steps,
-      rate,
-    )
   total_steps = _num_steps(objective, settings)
-  fit(
+  rate = _learning_rate(settings['learning_rate'], total_steps)
+  _fit(
+    mixture,
     'training',
-    training_levels,
-    nvi.reverse_kl() if objective == 'nvi' else nvi.rws(),
-    _NUM_PARTICLES[objective],
-    min(num_steps, total_steps),
-    _learning_rate(rate, total_steps),
+    levels,
+    data,
+    settings,
+    checkpoints,
+    objective=nvi.reverse_kl() if objective == 'nvi' else nvi.rws(),
+    num_particles=_NUM_PARTICLES[objective],
+    num_steps=min(num_steps, total_steps),
+    optimizer=_CompiledOptimizer(tf_keras.optimizers.Adam(rate)),
   )
-  return clock.seconds
 
 
 def _num_steps(objective, settings):
@@ -857,10 +892,10 @@ def run(
   num_clusters=10,
   num_latents=10,
   num_steps=0,
-  num_warm_up_steps=1_000,
+  num_warm_up_steps=0,
   learning_rate=1e-3,
   concentration=1.0,
-  kl_weight=4.0,
+  kl_weight=10.0,
   proportions_in_training=True,
   num_test_images=300,
   seed=1,
@@ -886,11 +921,11 @@ def run(
     num_steps: Python `int` number of training steps of the nested objective.
       Reweighted wake-sleep, with 5 particles, takes as many as fit into the
       same time.
-      Default value: `0` (i.e., 3,000 for digits, 20,000 for the others).
+      Default value: `0` (i.e., 2,000 for digits, 5,000 for the others).
     num_warm_up_steps: Python `int` number of steps that encoder and decoder
-      take by themselves first, under either objective, before clusters are
-      fitted to the codes of images.
-      Default value: `1_000`.
+      take by themselves first, and then all networks with clusters that are
+      given, by what are neighbours among codes; the same for both objectives.
+      Default value: `0` (i.e., 500 for digits, 1,500 for the others).
     learning_rate: Python `float`, of Adam. It falls to zero over the last
       quarter of the steps.
       Default value: `1e-3`.
@@ -900,7 +935,7 @@ def run(
     kl_weight: Python `float`: how much the density of latents counts beside the
       images, in training by the nested objective, which has `1.` as it is
       written. With more, clusters came to agree with classes sooner.
-      Default value: `4.`.
+      Default value: `10.`.
     proportions_in_training: Python `bool`: whether mini-batches in training
       have class proportions of their own, or images at random.
       Default value: `True`.
@@ -948,6 +983,9 @@ def run(
     'dataset': dataset,
     'seed': seed,
     'num_steps': num_steps or _DEFAULT_STEPS.get(dataset, 0),
+    'num_warm_up_steps': (
+      num_warm_up_steps or _DEFAULT_WARM_UP_STEPS.get(dataset, 0)
+    ),
   }
   num_steps = settings['num_steps']
   objectives = _check_settings(objective, settings)
@@ -974,6 +1012,11 @@ def run(
       os.path.join(checkpoint_dir, _name(cell)),
       {**settings, 'objective': name},
     )
+    # The same for all objectives.
+    start = _Checkpoints(
+      os.path.join(checkpoint_dir, f'{dataset}-start-{seed}'),
+      {k: v for k, v in settings.items() if k not in _SETTINGS_AFTER_START},
+    )
     if eval_only and not checkpoints.has_any('training'):
       raise programs.SettingError(
         'checkpoint_dir',
@@ -995,19 +1038,21 @@ def run(
       data.train_labels if proportions_in_training else None,
       len(data.class_names),
       batch_size,
-      num_warm_up_steps + num_steps,
+      settings['num_warm_up_steps'] + num_steps,
       concentration,
       seed,
     )
-    seconds = _train(
+    if not checkpoints.has_any('training'):
+      _start(mixture, batches, data.train_images, settings, start)
+    _train(
       mixture,
       batches,
-      data.train_images,
       name,
       settings,
       checkpoints,
       1 if eval_only else num_steps,
     )
+    seconds = start.seconds + checkpoints.seconds
     figures, arrays = _evaluate(mixture, data, settings)
     if not math.isfinite(figures['bound']):
       raise FloatingPointError(
@@ -1044,10 +1089,13 @@ _FLAGS = {
   'num_clusters': 'Number of clusters.',
   'num_latents': 'Size of the latent vector of an image.',
   'num_steps': (
-    'Training steps of the nested objective; 0 for 3,000 for digits and 20,000 '
+    'Training steps of the nested objective; 0 for 2,000 for digits and 5,000 '
     'for the others.'
   ),
-  'num_warm_up_steps': 'Steps of encoder and decoder by themselves.',
+  'num_warm_up_steps': (
+    'Steps of encoder and decoder by themselves, and then with clusters that '
+    'are given; 0 for 500 for digits and 1,500 for the others.'
+  ),
   'learning_rate': 'Learning rate of Adam.',
   'concentration': 'Concentration of the Dirichlet distribution.',
   'kl_weight': 'How much the density of latents counts beside the images.',
