@@ -43,7 +43,7 @@ def fast(monkeypatch):
   monkeypatch.setattr(bgmm_vae, '_STEPS_PER_CALL', 2)
   monkeypatch.setattr(bgmm_vae, '_NUM_TEST_BATCHES', 2)
   monkeypatch.setattr(bgmm_vae, '_NUM_BOUND_IMAGES', 50)
-  monkeypatch.setattr(bgmm_vae, '_NUM_RESTARTS', 1)
+  monkeypatch.setattr(bgmm_vae, '_NUM_EMBEDDED', 30)
   monkeypatch.setattr(bgmm_vae, '_NUM_PARTICLES', {'nvi': 1, 'rws': 2})
 
 
@@ -53,8 +53,8 @@ def trained(tmp_path_factory):
   folder = tmp_path_factory.mktemp('trained')
   results = bgmm_vae.run(
     objective='nvi',
-    num_steps=600,
-    num_warm_up_steps=300,
+    num_steps=300,
+    num_warm_up_steps=200,
     output_dir=str(folder),
   )
   return folder, results.rows[0]
@@ -129,6 +129,18 @@ def test_match():
   assert bgmm_vae._match(labels, clusters, 3, 3).tolist() == [1, 2, 0]
   # One cluster is left over.
   assert bgmm_vae._match(labels, clusters, 3, 4).tolist() == [1, 2, 0, -1]
+
+
+def test_clusters_are_those_of_neighbours():
+  # Two kinds of images, with noise.
+  generator = np.random.default_rng(1)
+  kinds = np.repeat([0, 1], [150, 80])
+  images = 40 * generator.random([230, 8, 8])
+  images[kinds == 0, :4] += 150
+  images[kinds == 1, 4:] += 150
+  clusters = bgmm_vae._find_clusters(images.astype(np.uint8), 2, seed=1)
+  assert clusters.shape == (230,) and clusters.dtype == np.int32
+  assert np.all(clusters == clusters[0] ^ kinds)
 
 
 def test_total_variation():
@@ -228,8 +240,8 @@ def test_evaluates_alone(trained, tmp_path):
   folder, row = trained
   arguments = {
     'objective': 'nvi',
-    'num_steps': 600,
-    'num_warm_up_steps': 300,
+    'num_steps': 300,
+    'num_warm_up_steps': 200,
     'checkpoint_dir': str(folder / 'checkpoints'),
     'output_dir': str(tmp_path),
     'eval_only': True,
@@ -239,26 +251,33 @@ def test_evaluates_alone(trained, tmp_path):
   # Nothing was trained, and a folder without checkpoints is none to evaluate.
   with pytest.raises(ValueError, match='`checkpoint_dir` must .* checkpoint'):
     bgmm_vae.run(**{**arguments, 'checkpoint_dir': str(tmp_path / 'new')})
-  with pytest.raises(ValueError, match='`checkpoint_dir` .* num_steps 600, no'):
-    bgmm_vae.run(**{**arguments, 'num_steps': 601})
+  with pytest.raises(ValueError, match='`checkpoint_dir` .* num_steps 300, no'):
+    bgmm_vae.run(
+      **{
+        **arguments,
+        'num_steps': 301,
+        'output_dir': str(tmp_path / 'other'),
+      }
+    )
 
 
-@pytest.mark.parametrize('stage', ['warm_up', 'training'])
+@pytest.mark.parametrize('stage', ['warm_up', 'assigned', 'training'])
 def test_resumes(stage, fast, monkeypatch, tmp_path):
   def run(folder):
+    # Each stage has a call after the one that it is stopped at.
     return bgmm_vae.run(
-      objective='nvi', output_dir=str(tmp_path / folder), **SMALL
+      objective='nvi',
+      output_dir=str(tmp_path / folder),
+      **{**SMALL, 'num_warm_up_steps': 4},
     ).rows[0]
 
   whole = run('whole')
   original = bgmm_vae.nvi.fit
-  calls = []
 
   def stopped(*args, checkpoint_dir, callback_fn, **kwargs):
     def on_call(step, values):
       callback_fn(step, values)
-      calls.append(step)
-      if os.path.basename(checkpoint_dir) == stage and len(calls) > 1:
+      if os.path.basename(checkpoint_dir) == stage:
         raise KeyboardInterrupt
 
     original(
@@ -269,9 +288,6 @@ def test_resumes(stage, fast, monkeypatch, tmp_path):
       **kwargs,
     )
 
-  if stage == 'warm_up':
-    monkeypatch.setitem(SMALL, 'num_warm_up_steps', 4)
-    whole = run('whole_4')
   monkeypatch.setattr(bgmm_vae.nvi, 'fit', stopped)
   with pytest.raises(KeyboardInterrupt):
     run('stopped')

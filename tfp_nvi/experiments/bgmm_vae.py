@@ -5,7 +5,7 @@ r"""A deep generative mixture of images, learned without labels.
 Learns a mixture of images and amortized inference for it [1], down to the class
 proportions of a mini-batch, by nested objectives and, for comparison, by
 reweighted wake-sleep with the same networks. Both start from clusters that
-k-means finds where images with similar codes lie together [2].
+Ward's method finds where similar images lie together [2].
 
 ```shell
 python -m tfp_nvi.experiments.bgmm_vae --output_dir=results/digits
@@ -71,7 +71,7 @@ from tfp_nvi import randomness
 from tfp_nvi.experiments import deep_mixture, image_data, programs
 
 try:
-  from sklearn import cluster, manifold, metrics, neighbors
+  from sklearn import cluster, decomposition, manifold, metrics, neighbors
 except ImportError as e:
   raise ImportError(
     "This experiment needs the package scikit-learn: install 'tfp-nvi[images]'."
@@ -90,9 +90,8 @@ OBJECTIVES = {'nvi': 'NVI', 'rws': 'RWS'}
 _STAGES = ('warm_up', 'assigned', 'training')
 _SETTINGS_AFTER_START = ('num_steps',)
 # Images that clusters are first found in, for each of them.
-_NUM_EMBEDDED = 600
-_PERPLEXITY = 100.0
-_NUM_RESTARTS = 20
+_NUM_EMBEDDED = 1_200
+_NUM_COMPONENTS = 50
 _WARM_UP_KL_WEIGHT = 0.1
 # Particles of reweighted wake-sleep; nested objectives need one. How many of
 # its steps fit into the time of one of theirs.
@@ -108,6 +107,8 @@ _NUM_CLUSTER_SAMPLES = 12
 
 _DEFAULT_STEPS = {'digits': 2_000, 'mnist': 5_000, 'fashion_mnist': 5_000}
 _DEFAULT_WARM_UP_STEPS = {'digits': 500, 'mnist': 1_500, 'fashion_mnist': 1_500}
+# The larger images, the larger their densities.
+_DEFAULT_KL_WEIGHT = {'digits': 2.0, 'mnist': 10.0, 'fashion_mnist': 10.0}
 
 
 class Results(collections.namedtuple('Results', ['rows', 'pictures'])):
@@ -320,14 +321,14 @@ def _encode(mixture, images):
   return loc, variance
 
 
-def _find_clusters(loc, num_clusters, seed):
-  """Clusters of codes, by their neighbours.
+def _find_clusters(images, num_clusters, seed):
+  """Clusters of images, by their neighbours.
 
-  By k-means in an embedding of some of the codes that keeps neighbours together
-  (t-SNE); the others have the cluster of most of their neighbours among those.
+  Those of Ward's method in an embedding of some of the images, which keeps
+  neighbours together [2]; others have the cluster of most of their neighbours.
 
   Args:
-    loc: float array of shape `[num_images, num_latents]`.
+    images: uint8 array of shape `[num_images, height, width]`.
     num_clusters: Python `int`.
     seed: Python `int`.
 
@@ -335,21 +336,23 @@ def _find_clusters(loc, num_clusters, seed):
     clusters: int32 array of shape `[num_images]`.
   """
   generator = np.random.default_rng(seed)
-  codes = loc / np.maximum(loc.std(axis=0), 1e-6)
-  count = min(len(codes), _NUM_EMBEDDED * num_clusters)
-  some = codes[generator.permutation(len(codes))[:count]]
-  state = int(generator.integers(2**31))
+  count = min(len(images), _NUM_EMBEDDED * num_clusters)
+  chosen = generator.permutation(len(images))[:count]
+  pixels = images.reshape(len(images), -1).astype(np.float32) / 255.0
+  components = decomposition.PCA(
+    min(_NUM_COMPONENTS, count, pixels.shape[1]), random_state=seed
+  ).fit(pixels[chosen])
+  vectors = components.transform(pixels)
   embedded = manifold.TSNE(
     init='pca',
-    perplexity=min(_PERPLEXITY, (count - 1) / 3.0),
-    random_state=state,
+    perplexity=min(30.0, (count - 1) / 3.0),
+    random_state=seed,
     n_jobs=-1,
-  ).fit_transform(some)
-  found = cluster.KMeans(
-    num_clusters, n_init=_NUM_RESTARTS, random_state=state
-  ).fit_predict(embedded)
+  ).fit_transform(vectors[chosen])
+  found = cluster.AgglomerativeClustering(num_clusters).fit_predict(embedded)
   nearest = neighbors.KNeighborsClassifier(min(10, count), n_jobs=-1)
-  return nearest.fit(some, found).predict(codes).astype(np.int32)
+  nearest.fit(vectors[chosen], found)
+  return nearest.predict(vectors).astype(np.int32)
 
 
 def _set_clusters(mixture, loc, variance, clusters):
@@ -436,7 +439,7 @@ def _start(mixture, data, images, settings, checkpoints):
   """Trains what all objectives start from.
 
   First encoder and decoder by themselves, then all networks, with the clusters
-  that neighbours among the codes make.
+  that neighbouring images make.
 
   Args:
     mixture: `DeepMixture`.
@@ -467,9 +470,8 @@ def _start(mixture, data, images, settings, checkpoints):
       **arguments,
     )
     clock = _Clock(checkpoints)
-    loc, variance = _encode(mixture, images)
-    clusters = _find_clusters(loc, mixture.num_clusters, settings['seed'])
-    _set_clusters(mixture, loc, variance, clusters)
+    clusters = _find_clusters(images, mixture.num_clusters, settings['seed'])
+    _set_clusters(mixture, *_encode(mixture, images), clusters)
     checkpoints.clusters = clusters
     clock.add()
   clusters = tf.constant(checkpoints.clusters)
@@ -895,7 +897,7 @@ def run(
   num_warm_up_steps=0,
   learning_rate=1e-3,
   concentration=1.0,
-  kl_weight=10.0,
+  kl_weight=0.0,
   proportions_in_training=True,
   num_test_images=300,
   seed=1,
@@ -924,7 +926,7 @@ def run(
       Default value: `0` (i.e., 2,000 for digits, 5,000 for the others).
     num_warm_up_steps: Python `int` number of steps that encoder and decoder
       take by themselves first, and then all networks with clusters that are
-      given, by what are neighbours among codes; the same for both objectives.
+      given, those of neighbouring images; the same for both objectives.
       Default value: `0` (i.e., 500 for digits, 1,500 for the others).
     learning_rate: Python `float`, of Adam. It falls to zero over the last
       quarter of the steps.
@@ -934,8 +936,8 @@ def run(
       Default value: `1.`.
     kl_weight: Python `float`: how much the density of latents counts beside the
       images, in training by the nested objective, which has `1.` as it is
-      written. With more, clusters came to agree with classes sooner.
-      Default value: `10.`.
+      written. With more, clusters stay apart.
+      Default value: `0.` (i.e., 2 for digits, 10 for the others).
     proportions_in_training: Python `bool`: whether mini-batches in training
       have class proportions of their own, or images at random.
       Default value: `True`.
@@ -986,6 +988,7 @@ def run(
     'num_warm_up_steps': (
       num_warm_up_steps or _DEFAULT_WARM_UP_STEPS.get(dataset, 0)
     ),
+    'kl_weight': kl_weight or _DEFAULT_KL_WEIGHT.get(dataset, 0.0),
   }
   num_steps = settings['num_steps']
   objectives = _check_settings(objective, settings)
@@ -1030,7 +1033,7 @@ def run(
       num_latents,
       num_simulated=num_test_images,
       concentration=concentration,
-      kl_weight=kl_weight,
+      kl_weight=settings['kl_weight'],
       seed=seed,
     )
     batches, _ = mini_batches(
@@ -1098,7 +1101,10 @@ _FLAGS = {
   ),
   'learning_rate': 'Learning rate of Adam.',
   'concentration': 'Concentration of the Dirichlet distribution.',
-  'kl_weight': 'How much the density of latents counts beside the images.',
+  'kl_weight': (
+    'How much the density of latents counts beside the images; 0 for 2 for '
+    'digits and 10 for the others.'
+  ),
   'proportions_in_training': (
     'Give mini-batches in training class proportions of their own; otherwise, '
     'they have images at random.'
