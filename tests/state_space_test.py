@@ -1175,3 +1175,75 @@ def test_not_a_nested_proposal():
 def test_simulation_has_steps():
   with pytest.raises(ValueError, match='`num_steps` must .* got 0'):
     linear_gaussian().simulate(0)
+
+
+def test_support_of_observations():
+  def sampler(observation_fn):
+    return nvi.StateSpaceSampler(make_model(observation_fn=observation_fn))
+
+  for observation_fn, x, name in (
+    (lambda z, _: tfd.Bernoulli(logits=z), [[1, 0, 5]], 'Bernoulli'),
+    (lambda z, _: tfd.Poisson(log_rate=z), [[1.0, 1.5, 0.0]], 'Poisson'),
+    (
+      lambda z, _: tfd.Exponential(tf.exp(z)),
+      [[1.0, -1.0, 2.0]],
+      'Exponential',
+    ),
+    (
+      lambda z, _: tfd.Independent(tfd.Bernoulli(logits=pair(z)), 1),
+      [[[0, 1], [1, 2], [0, 0]]],
+      'Bernoulli',
+    ),
+  ):
+    with pytest.raises(ValueError, match=f'`observations` must be .*{name}'):
+      sampler(observation_fn).sample(np.array(x), 10, seed=1)
+
+
+def test_numbers_of_states():
+  with pytest.raises(ValueError, match='`transition_fn` must .* 2 states .* 3'):
+    make_categorical_model([[0.2, 0.3, 0.5], [0.5, 0.3, 0.2]])
+  model = make_categorical_model([[0.5, 0.5], [0.2, 0.8]])
+  sampler = nvi.StateSpaceSampler(
+    model,
+    proposal_fn=lambda x, z, _: tfd.Categorical(logits=double([0.0, 0.0, 0.0])),
+  )
+  with pytest.raises(ValueError, match='`proposal_fn` must .* 2 states .* 3'):
+    sampler.sample(X, 10, seed=1)
+
+
+def test_simulated_nan_is_an_error():
+  model = make_model(
+    transition_fn=lambda z, _: tfd.Normal(tf.sqrt(z - 100.0), double(1.0))
+  )
+  with pytest.raises(ValueError, match='`transition_fn` must .* NaN'):
+    model.simulate(3, [2], seed=1)
+
+
+def test_states_without_a_density_at_themselves_train_with_lengths():
+  # Where a sequence has ended its state stays, where the transition from that
+  # state has no density.
+  def above(z, loc):
+    return tfd.TransformedDistribution(
+      tfd.LogNormal(loc, double(1.0)), tfp.bijectors.Shift(z)
+    )
+
+  model = nvi.StateSpaceModel(
+    None,
+    lambda _: tfd.LogNormal(double(0.0), double(1.0)),
+    lambda z, _: above(z, tf.zeros_like(z)),
+    lambda z, _: tfd.Normal(z, double(1.0)),
+  )
+  loc = tf.Variable(double(0.5))
+  sampler = nvi.StateSpaceSampler(
+    model,
+    proposal_fn=lambda x, z, _: above(
+      tf.zeros_like(x) if z is None else z, loc + tf.zeros_like(x)
+    ),
+  )
+  x = tf.constant(double([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]))
+  with tf.GradientTape() as tape:
+    estimate = nvi.rws()(
+      sampler(x, lengths=[3, 1]), 20, seed=tf.constant([1, 2])
+    )
+  gradient = tape.gradient(estimate.surrogate, loc)
+  assert np.isfinite(gradient) and gradient != 0.0

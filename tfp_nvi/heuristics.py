@@ -229,9 +229,13 @@ class FeatureHeuristic(Heuristic):
 
   def prepare(self, observations, is_observed, global_state):
     """Sums of weighed features; see `Heuristic.prepare`."""
-    features = self._feature_fn(observations)
-    weights = self._weight_fn(global_state)
-    if features.shape.rank < 2 or weights.shape[-1:] != features.shape[-1:]:
+    features = tf.convert_to_tensor(self._feature_fn(observations))
+    weights = tf.convert_to_tensor(self._weight_fn(global_state))
+    if (
+      features.shape.rank < 2
+      or weights.shape.rank != features.shape.rank
+      or weights.shape[-1] != features.shape[-1]
+    ):
       raise ValueError(
         '`feature_fn` must return features of shape batch + [num_steps, '
         'num_features], and `weight_fn` weights of shape [num_particles] + '

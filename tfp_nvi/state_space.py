@@ -175,6 +175,7 @@ class StateSpaceDensities(tf.Module):
     self._is_observed, self._lengths = self._check_masks(is_observed, lengths)
     self.observations = self._fill(observations)
     self._check_categories(example.num_categories)
+    self._check_support(example.support)
     self.num_densities = self.num_steps + 1
 
   def _check_observations(self, observations, example):
@@ -306,6 +307,21 @@ class StateSpaceDensities(tf.Module):
         f'{tf.reduce_max(x)}.'
       )
 
+  def _check_support(self, support):
+    """Raises an error if there are values outside of a fixed support."""
+    x = self.observations
+    if support is None or not model_lib.has_values(x):
+      return
+    x = tf.reshape(x, [-1, 1] + self._event_shapes.as_list())
+    try:
+      support.copy(validate_args=True).log_prob(x)
+    except tf.errors.InvalidArgumentError as e:
+      raise ValueError(
+        '`observations` must be values that the distribution of '
+        f'`observation_fn`, {type(support).__name__}, can have; got values '
+        f'from {tf.reduce_min(x)} to {tf.reduce_max(x)}: {e.message}'
+      ) from e
+
   @property
   def is_observed(self):
     """`None`, or bool `Tensor` of shape `batch + [num_steps]`."""
@@ -412,13 +428,13 @@ class StateSpaceDensities(tf.Module):
     num_particles = densities_lib.NUM_PROBES
     try:
       rows = self.prepare(values, num_particles)
-    except tf.errors.InvalidArgumentError as e:
+    except (AttributeError, tf.errors.InvalidArgumentError) as e:
       shapes = tf.nest.map_structure(lambda x: x.shape.as_list(), values)
       raise ValueError(
         '`heuristic` must be able to prepare for observations of shape '
         f'batch + [num_steps] + event, with batch {batch_shape.as_list()} and '
         f'{self.num_steps} steps, and global states of shape {shapes}; it '
-        f'failed: {e.message}'
+        f'failed: {e}'
       ) from e
     first = tf.nest.map_structure(lambda x: x[0], rows)
     log_factor = _check_log_factor(
@@ -646,6 +662,12 @@ class StepTransition(transitions_lib.Transition):
       model_lib.check_distribution(
         'proposal_fn', proposal, shape, densities.local_like
       )
+      counts = [model_lib.num_categories(d) for d in (prior, proposal)]
+      if None not in counts and counts[0] != counts[1]:
+        raise ValueError(
+          f'`proposal_fn` must return a distribution over the {counts[0]} '
+          f'states of the model; it returned one over {counts[1]} states.'
+        )
     return prior, proposal, observation
 
   def propose(
@@ -695,8 +717,6 @@ class StepTransition(transitions_lib.Transition):
       if use_proposal is not None:
         other = model_lib.sample_of_shape(prior, shape.as_list(), prior_seed)
         z = _select(use_proposal, z, other)
-      if is_active is not None:
-        z = _select(is_active, z, previous.local_state)
       return z
 
     def where_active(log_prob):
@@ -724,9 +744,14 @@ class StepTransition(transitions_lib.Transition):
     if is_observed is not None:
       likelihood = tf.where(is_observed, likelihood, tf.zeros_like(likelihood))
     log_reverse = where_active(prior.log_prob(z) + likelihood)
+    # Densities, and so their gradients, are of the draw, which has some; the
+    # state before may have none under the kernel.
+    local_state = z
+    if is_active is not None:
+      local_state = _select(is_active, z, previous.local_state)
     state = StateSpaceState(
       previous.global_state,
-      z,
+      local_state,
       _own_places(shape),
       previous.index,
       previous.root,
@@ -988,7 +1013,8 @@ class StateSpaceSampler(tf.Module):
 
     Raises:
       ValueError: If the arguments are not sequences of the model, or one has no
-        weight under any particle.
+        weight under any particle. Inside of a `tf.function` values are not
+        known, and nothing about them is checked.
     """
     num_particles = sampler_lib.as_count('num_particles', num_particles)
     seed = randomness.as_seed(seed)

@@ -127,7 +127,7 @@ class StateSpaceModel(
       observations: Likewise.
 
     Raises:
-      ValueError: If `num_steps` is not positive.
+      ValueError: If `num_steps` is not positive, or a draw is NaN.
     """
     num_steps = sampler_lib.as_count('num_steps', num_steps)
     sample_shape = tf.TensorShape(sample_shape).as_list()
@@ -171,6 +171,17 @@ class StateSpaceModel(
     local_states, observations = tf.nest.map_structure(
       lambda array: steps_last(array.stack(), rank), arrays
     )
+    for name, value in (
+      ('initial_fn` and `transition_fn', local_states),
+      ('observation_fn', observations),
+    ):
+      for x in tf.nest.flatten(value):
+        if x.dtype.is_floating and has_values(x):
+          if bool(tf.reduce_any(tf.math.is_nan(x))):
+            raise ValueError(
+              f'`{name}` must return distributions whose draws are numbers; '
+              'a simulated sequence has NaN.'
+            )
     return global_state, local_states, observations
 
 
@@ -279,6 +290,7 @@ class _Example(
       'observation_like',
       'observation',
       'num_categories',
+      'support',
       'dtype',
     ],
   )
@@ -289,23 +301,38 @@ class _Example(
     local_like: Pair of nested structures, dtypes and event shapes.
     observation_like: Likewise.
     observation: Nested structure of `Tensor`s: a draw.
-    num_categories: Python `int`, if observations are of a `tfd.Categorical`.
+    num_categories: Python `int`, if observations are of a `tfd.Categorical`, or
+      have parts that are.
+    support: Distribution of observations, or of their parts, whose support is
+      the same for all states; `None` if that is not known.
     dtype: `tf.DType` of log densities.
   """
 
   __slots__ = ()
 
 
+# Whose densities outside of their support are finite, unless they validate.
+_FIXED_SUPPORT = (
+  tfd.Bernoulli,
+  tfd.Beta,
+  tfd.Exponential,
+  tfd.Gamma,
+  tfd.LogNormal,
+  tfd.OneHotCategorical,
+  tfd.Poisson,
+)
+
+
 def _states_to_try(initial, num_draws, seed):
   """All states if they are few and known, or else some draws."""
-  num_categories = _num_categories(initial)
-  if num_categories is None:
+  count = num_categories(initial)
+  if count is None:
     return sample_of_shape(initial, [num_draws], seed)
-  states = tf.range(max(num_draws, num_categories)) % num_categories
+  states = tf.range(max(num_draws, count)) % count
   return tf.cast(states, initial.dtype)
 
 
-def _num_categories(distribution):
+def num_categories(distribution):
   """How many values a categorical distribution has; else `None`."""
   if not isinstance(distribution, tfd.Categorical):
     return None
@@ -347,6 +374,12 @@ def make_example(model):
   local_like = initial.dtype, initial.event_shape
   transition = model.transition_fn(local, global_state)
   check('transition_fn', transition, shape, local_like)
+  counts = num_categories(initial), num_categories(transition)
+  if None not in counts and counts[1] > counts[0]:
+    raise ValueError(
+      f'`transition_fn` must return a distribution over the {counts[0]} states '
+      f'of `initial_fn`; it returned one over {counts[1]} states.'
+    )
   observation = model.observation_fn(local, global_state)
   check('observation_fn', observation, shape)
 
@@ -367,10 +400,14 @@ def make_example(model):
         f'`{name}` must have log densities of dtype {dtype.name}, as those of '
         f'`initial_fn` are; got {log_prob.dtype.name}.'
       )
+  part = observation
+  while isinstance(part, tfd.Independent):
+    part = part.distribution
   return _Example(
     local_like,
     (observation.dtype, observation.event_shape),
     tf.nest.map_structure(lambda x: x[0], observed),
-    _num_categories(observation),
+    num_categories(part),
+    part if isinstance(part, _FIXED_SUPPORT) else None,
     dtype,
   )
