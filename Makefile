@@ -16,7 +16,7 @@ PYTHON ?= $(shell \
 # Processes that run tests at a time, and parts of the tests that have
 # processes of their own, as these grow.
 JOBS ?= 2
-PARTS ?= 1 2 3 4
+PARTS ?= 1 2 3 4 5 6
 # More arguments for pytest, as in `make test PYTEST_ARGS='-k weighting'`.
 PYTEST_ARGS ?=
 # More flags of the comparison, as in `make bench BENCH_ARGS=--num_densities=8`.

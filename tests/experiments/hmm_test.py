@@ -320,3 +320,12 @@ def test_bad_settings(name, value, tmp_path):
   with pytest.raises(programs.SettingError, match=f'`{name}` must be'):
     hmm.run(**arguments)
   assert not list(tmp_path.glob('cells/*'))
+
+
+def test_the_sequence_that_is_drawn_shows_all_states():
+  # In order but without one of the states; out of order; as wanted.
+  mean = np.array([[-4, -1, 2, 5], [-4, 2, -1, 5], [-4, -1, 2, 5]], np.float32)
+  z = np.tile(np.arange(20) % 4, [3, 1])
+  z[0] = np.arange(20) % 3
+  eta = hmm_model.make_model().prior.sample([3], seed=1)._replace(mean=mean)
+  assert hmm._shown(eta, tf.constant(z)) == 2

@@ -298,10 +298,16 @@ def _picture_arrays(sampler, posterior, sequence, settings):
   return arrays
 
 
-def _shown(eta):
-  """The test sequence that is drawn: the first with means well in order."""
+def _shown(eta, z):
+  """The test sequence that is drawn: the first that shows all states.
+
+  Means well in order, and each state for at least a tenth of the steps.
+  """
   in_order = np.all(np.diff(eta.mean, axis=-1) > 1.5, axis=-1)
-  return int(np.argmax(in_order))
+  shares = np.mean(
+    np.asarray(z)[..., np.newaxis] == np.arange(hmm_model.NUM_STATES), axis=-2
+  )
+  return int(np.argmax(in_order & np.all(shares >= 0.1, axis=-1)))
 
 
 def _run_cell(method, settings, progress):
@@ -312,7 +318,7 @@ def _run_cell(method, settings, progress):
     arrays: Python `dict` of arrays.
   """
   directory = settings['directory']
-  train, eta, _, test = _simulate(settings)
+  train, eta, z, test = _simulate(settings)
   sampler = make_sampler(method)
   start = time.perf_counter()
   history = _train(
@@ -325,7 +331,7 @@ def _run_cell(method, settings, progress):
   )
   training_seconds = time.perf_counter() - start
   values, posterior, seconds = _test(sampler, test, settings)
-  arrays = _picture_arrays(sampler, posterior, test[_shown(eta)], settings)
+  arrays = _picture_arrays(sampler, posterior, test[_shown(eta, z)], settings)
   arrays.update(
     log_normalizers=values['log_normalizer'],
     training_ess=_thin(history.effective_sample_size),
@@ -629,7 +635,7 @@ def run(
   rows = [store.row(name) for name in [*methods, 'reference']]
   print(_format_table(rows, settings))
   _, eta, z, test = _simulate(settings)
-  shown = _shown(eta)
+  shown = _shown(eta, z)
   pictures = hmm_pictures.draw(
     {name: store.arrays(name) for name in methods},
     {name: METHODS[name].label for name in methods},
