@@ -154,6 +154,18 @@ class Worker:
     return lines[-1][:300] if lines else 'nothing printed'
 
 
+def _peak_megabytes():
+  """The most memory that this process has had."""
+  try:
+    with open('/proc/self/status', encoding='utf-8') as f:
+      fields = dict(line.split(':', 1) for line in f)
+    return int(fields['VmHWM'].split()[0]) / 1024.0
+  except (OSError, KeyError):
+    # On Linux this would begin with what the parent had. On macOS, in bytes.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == 'darwin' else 1024.0)
+
+
 def _serve(calls, results, factory, arguments):
   """Answers calls until there are no more.
 
@@ -172,9 +184,7 @@ def _serve(calls, results, factory, arguments):
         module, name = factory.split(':')
         instance = getattr(importlib.import_module(module), name)(**arguments)
       if method == 'peak_megabytes':
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        # Kilobytes, but on macOS bytes.
-        answer = peak / (1e6 if sys.platform == 'darwin' else 1024.0), None
+        answer = _peak_megabytes(), None
       else:
         answer = getattr(instance, method)(*args), None
     except Exception as e:  # Whatever it is, it is for the caller.
