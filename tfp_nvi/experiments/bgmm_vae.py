@@ -94,7 +94,7 @@ _NUM_EMBEDDED = 1_200
 _NUM_COMPONENTS = 50
 _WARM_UP_KL_WEIGHT = 0.1
 # Particles of reweighted wake-sleep; nested objectives need one. How many of
-# its steps fit into the time of one of theirs.
+# its steps are taken for one of theirs, as a step takes longer.
 _NUM_PARTICLES = {'nvi': 1, 'rws': 5}
 _STEPS_SHARE = {'nvi': 1.0, 'rws': 0.4}
 _STEPS_PER_CALL = 50
@@ -524,7 +524,7 @@ def _train(mixture, data, objective, settings, checkpoints, num_steps):
 
 
 def _num_steps(objective, settings):
-  """How many steps an objective takes in the time of `num_steps` of NVI."""
+  """How many steps an objective takes for `num_steps` of NVI."""
   return max(1, round(_STEPS_SHARE[objective] * settings['num_steps']))
 
 
@@ -921,8 +921,8 @@ def run(
     num_latents: Python `int`: the size of the latent vector of an image.
       Default value: `10`.
     num_steps: Python `int` number of training steps of the nested objective.
-      Reweighted wake-sleep, with 5 particles, takes as many as fit into the
-      same time.
+      Reweighted wake-sleep, whose steps have 5 particles, takes 0.4 times as
+      many.
       Default value: `0` (i.e., 2,000 for digits, 5,000 for the others).
     num_warm_up_steps: Python `int` number of steps that encoder and decoder
       take by themselves first, and then all networks with clusters that are
