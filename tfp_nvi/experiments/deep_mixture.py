@@ -407,8 +407,8 @@ class DeepMixture(tf.Module):
       kl_weight: As in `warm_up_levels`.
 
     Returns:
-      levels: List of three `tfp_nvi.Level`s: of lambda and c, of c and z, and of
-        z and the images.
+      levels: List of three `tfp_nvi.Level`s: of lambda and c, of c and z, of z
+        and the images.
     """
     intensities = self.intensities(images)
     encoder = self.encode(intensities)
