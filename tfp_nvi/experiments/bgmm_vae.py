@@ -68,10 +68,15 @@ from matplotlib import figure as figure_lib
 
 import tfp_nvi as nvi
 from tfp_nvi import randomness
-from tfp_nvi.experiments import deep_mixture, image_data, programs
+from tfp_nvi.experiments import (
+  deep_mixture,
+  image_clusters,
+  image_data,
+  programs,
+)
 
 try:
-  from sklearn import cluster, decomposition, manifold, metrics, neighbors
+  from sklearn import metrics
 except ImportError as e:
   raise ImportError(
     "This experiment needs the package scikit-learn: install 'tfp-nvi[images]'."
@@ -89,9 +94,6 @@ OBJECTIVES = {'nvi': 'NVI', 'rws': 'RWS'}
 
 _STAGES = ('warm_up', 'assigned', 'training')
 _SETTINGS_AFTER_START = ('num_steps',)
-# Images that clusters are first found in, for each of them.
-_NUM_EMBEDDED = 1_200
-_NUM_COMPONENTS = 50
 _WARM_UP_KL_WEIGHT = 0.1
 # Particles of reweighted wake-sleep; nested objectives need one. How many of
 # its steps are taken for one of theirs, as a step takes longer.
@@ -321,40 +323,6 @@ def _encode(mixture, images):
   return loc, variance
 
 
-def _find_clusters(images, num_clusters, seed):
-  """Clusters of images, by their neighbours.
-
-  Those of Ward's method in an embedding of some of the images, which keeps
-  neighbours together [2]; others have the cluster of most of their neighbours.
-
-  Args:
-    images: uint8 array of shape `[num_images, height, width]`.
-    num_clusters: Python `int`.
-    seed: Python `int`.
-
-  Returns:
-    clusters: int32 array of shape `[num_images]`.
-  """
-  generator = np.random.default_rng(seed)
-  count = min(len(images), _NUM_EMBEDDED * num_clusters)
-  chosen = generator.permutation(len(images))[:count]
-  pixels = images.reshape(len(images), -1).astype(np.float32) / 255.0
-  components = decomposition.PCA(
-    min(_NUM_COMPONENTS, count, pixels.shape[1]), random_state=seed
-  ).fit(pixels[chosen])
-  vectors = components.transform(pixels)
-  embedded = manifold.TSNE(
-    init='pca',
-    perplexity=min(30.0, (count - 1) / 3.0),
-    random_state=seed,
-    n_jobs=-1,
-  ).fit_transform(vectors[chosen])
-  found = cluster.AgglomerativeClustering(num_clusters).fit_predict(embedded)
-  nearest = neighbors.KNeighborsClassifier(min(10, count), n_jobs=-1)
-  nearest.fit(vectors[chosen], found)
-  return nearest.predict(vectors).astype(np.int32)
-
-
 def _set_clusters(mixture, loc, variance, clusters):
   """Sets clusters to the means and deviations of the codes assigned to them."""
   members = [clusters == k for k in range(mixture.num_clusters)]
@@ -470,7 +438,9 @@ def _start(mixture, data, images, settings, checkpoints):
       **arguments,
     )
     clock = _Clock(checkpoints)
-    clusters = _find_clusters(images, mixture.num_clusters, settings['seed'])
+    clusters = image_clusters.find_clusters(
+      images, mixture.num_clusters, settings['seed']
+    )
     _set_clusters(mixture, *_encode(mixture, images), clusters)
     checkpoints.clusters = clusters
     clock.add()

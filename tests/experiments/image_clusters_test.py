@@ -1,0 +1,127 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Clusters of images are those of similar ones, of about equal sizes."""
+
+import numpy as np
+import pytest
+from sklearn import cluster, metrics
+
+from tfp_nvi.experiments import image_clusters, image_data
+
+
+def histograms(image):
+  """Of one image, of shape `[num_cells, num_cells, 8]`."""
+  found = image_clusters.orientation_histograms(image[np.newaxis])
+  num_cells = round((found.size / 8) ** 0.5)
+  return found.reshape(num_cells, num_cells, 8)
+
+
+@pytest.mark.parametrize('size', [8, 12, 28])
+class TestOrientationHistograms:
+  """Edges are counted where they are, by how they run."""
+
+  def image(self, size):
+    return np.random.default_rng(1).integers(
+      120, size=[size, size], dtype=np.uint8
+    )
+
+  def test_unit_length(self, size):
+    found = histograms(self.image(size))
+    np.testing.assert_allclose(np.sum(found**2), 1.0, rtol=1e-5)
+    assert found.dtype == np.float32
+    assert len(found) == {8: 4, 12: 6, 28: 7}[size]
+    # Brightness does not matter; nothing to see is no NaN.
+    np.testing.assert_allclose(
+      histograms(2 * self.image(size)), found, atol=1e-6
+    )
+    np.testing.assert_array_equal(histograms(0 * self.image(size)), 0.0)
+
+  def test_transposed(self, size):
+    # The angle of a gradient becomes pi / 2 minus itself, and 8 bins are pi.
+    image = self.image(size)
+    np.testing.assert_allclose(
+      histograms(image.T),
+      histograms(image).swapaxes(0, 1)[..., (4 - np.arange(8)) % 8],
+      atol=1e-6,
+    )
+
+  @pytest.mark.parametrize(
+    ('slope', 'expected'), [((1, 0), 4), ((0, 1), 0), ((1, 1), 2), ((1, -1), 6)]
+  )
+  def test_slopes(self, size, slope, expected):
+    rows, columns = np.mgrid[:size, :size]
+    image = 100 + 3 * (slope[0] * rows + slope[1] * columns)
+    # Without the edges of the image, away from which gradients are all alike.
+    found = histograms(image.astype(np.uint8))[1:-1, 1:-1] ** 2
+    center = found[len(found) // 2, len(found) // 2]
+    assert center.argmax() == expected
+    if size == 28:
+      assert center[expected] > 0.99 * center.sum()
+
+
+def three_groups():
+  """Two of a quarter each, and one of a half which is nearer to the second."""
+  generator = np.random.default_rng(1)
+  groups = np.repeat([0, 1, 2], [100, 100, 200])
+  vectors = generator.normal(size=[400, 2])
+  vectors[:, 0] += np.array([0.0, 16.0, 26.0])[groups]
+  return vectors, groups
+
+
+def shares_of_first_cluster(vectors, groups):
+  """Of each group, where the first cluster is that of the first vector."""
+  clusters = image_clusters.fit_balanced_mixture(vectors, 2, seed=1)
+  assert clusters.shape == groups.shape and clusters.dtype == np.int32
+  is_first = clusters == clusters[0]
+  return [np.mean(is_first[groups == k]) for k in range(3)]
+
+
+def test_sizes_are_held(monkeypatch):
+  vectors, groups = three_groups()
+  first, second, third = shares_of_first_cluster(vectors, groups)
+  assert first > 0.99 and second > 0.9 and third < 0.1
+  # Otherwise clusters are of groups that are next to each other.
+  monkeypatch.setattr(image_clusters, '_NUM_SIZE_STEPS', 0)
+  first, second, third = shares_of_first_cluster(vectors, groups)
+  assert first > 0.99 and second < 0.1 and third < 0.1
+
+
+def test_all_vectors_have_a_cluster(monkeypatch):
+  # Not only those that a mixture is fitted to; scale and place do not matter.
+  monkeypatch.setattr(image_clusters, '_MAX_FITTED', 150)
+  vectors, groups = three_groups()
+  found = shares_of_first_cluster(1e4 * vectors - 1e6, groups)
+  np.testing.assert_allclose(found, [1.0, 1.0, 0.0], atol=0.1)
+  # Vectors that are all the same have clusters too.
+  assert image_clusters.fit_balanced_mixture(np.ones([9, 2]), 2, 1).max() < 2
+
+
+@pytest.mark.parametrize('num_images', [12, 230])
+def test_clusters_are_those_of_neighbours(num_images):
+  # Stripes one way or the other, with noise.
+  generator = np.random.default_rng(1)
+  kinds = np.arange(num_images) % 2
+  images = 40 * generator.random([num_images, 8, 8])
+  images[kinds == 0, 2:6, :] += 200
+  images[kinds == 1, :, 2:6] += 200
+  clusters = image_clusters.find_clusters(images.astype(np.uint8), 2, seed=1)
+  assert clusters.shape == kinds.shape and clusters.dtype == np.int32
+  assert np.all(clusters == clusters[0] ^ kinds)
+
+
+def test_digits():
+  data = image_data.load('digits')
+  images, labels = data.train_images, data.train_labels
+
+  def information(clusters):
+    return metrics.normalized_mutual_info_score(labels, clusters)
+
+  found = image_clusters.find_clusters(images, 10, seed=1)
+  np.testing.assert_array_equal(
+    image_clusters.find_clusters(images, 10, seed=1), found
+  )
+  simple = cluster.KMeans(10, n_init=10, random_state=1).fit_predict(
+    images.reshape(len(images), -1)
+  )
+  # Halfway from what k-means knows of labels to all.
+  assert 1.0 - information(found) < 0.5 * (1.0 - information(simple))
