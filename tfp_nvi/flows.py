@@ -16,22 +16,45 @@ __all__ = [
 ]
 
 
+def _check_base_distribution(base_distribution, event_size, dtype):
+  """Raises an error if it is not one of vectors of this size and dtype."""
+  if not isinstance(base_distribution, tfd.Distribution) or tf.nest.is_nested(
+    base_distribution.dtype
+  ):
+    raise ValueError(
+      '`base_distribution` must be a tfd.Distribution of vectors; got '
+      f'{base_distribution!r}.'
+    )
+  if (
+    base_distribution.event_shape.as_list() != [event_size]
+    or base_distribution.dtype != dtype
+  ):
+    raise ValueError(
+      f'`base_distribution` must have event shape [{event_size}] and dtype '
+      f'{tf.as_dtype(dtype).name}; got {base_distribution.event_shape} and '
+      f'{tf.as_dtype(base_distribution.dtype).name}.'
+    )
+
+
 def planar_flow_density(
   event_size,
   num_layers=8,
   dtype=tf.float32,
   seed=None,
+  base_distribution=None,
   name='planar_flow_density',
 ):
-  """A trainable density on vectors that planar flows carry to a Gaussian one.
+  """A trainable density on vectors that planar flows carry to a simpler one.
 
   With planar flows `T_1, ..., T_n` and an affine map `A`, the density of `z` is
-  that of `T_n(... T_1(A z))` under a standard normal distribution, times the
+  that of `T_n(... T_1(A z))` under the base distribution, times the
   determinants of the maps. It is evaluated in closed form, so that fitting it
   to samples by maximum likelihood needs no inverse; samples come from the
   inverses of the flows, each by finding the root of a scalar equation.
 
-  The flows start as the identity, and the density as standard normal.
+  The flows start as the identity, and the density as that of the base. A few
+  planar flows bend a density, but do not part it: where a density has gaps, its
+  base should have them, as a mixture does [2].
 
   Args:
     event_size: Python `int`: the number of values of a vector.
@@ -42,6 +65,10 @@ def planar_flow_density(
     seed: Python `int` or stateless seed for the hyperplanes that the flows
       start with: random directions, at distances from the origin that are
       normal, as the vectors are at first.
+    base_distribution: `tfd.Distribution` of event shape `[event_size]` and
+      dtype `dtype`, whose variables are trained too; its batch shape is that of
+      the density.
+      Default value: `None` (i.e., standard normal).
     name: Python `str` name of the distribution.
 
   Returns:
@@ -49,12 +76,16 @@ def planar_flow_density(
       `trainable_variables`.
 
   Raises:
-    ValueError: If a count is not a positive Python `int`.
+    ValueError: If a count is not a positive Python `int`, or the base
+      distribution has another event shape or dtype.
 
   #### References
 
   [1]: D. J. Rezende, S. Mohamed. Variational inference with normalizing flows.
        ICML, 2015. https://arxiv.org/abs/1505.05770
+  [2]: P. Izmailov, P. Kirichenko, M. Finzi, A. G. Wilson. Semi-supervised
+       learning with normalizing flows. ICML, 2020.
+       https://arxiv.org/abs/1912.13025
 
   ```python
   import tfp_nvi as nvi
@@ -73,6 +104,11 @@ def planar_flow_density(
       raise ValueError(
         f'`{argument}` must be a positive Python int; got {value!r}.'
       )
+  if base_distribution is None:
+    base_distribution = tfd.MultivariateNormalDiag(
+      tf.zeros([event_size], dtype)
+    )
+  _check_base_distribution(base_distribution, event_size, dtype)
   normal_seed, bias_seed = randomness.split_seed(randomness.as_seed(seed), 2)
   normals = tf.math.l2_normalize(
     randomness.normal([num_layers, event_size], normal_seed, dtype), axis=-1
@@ -104,7 +140,7 @@ def planar_flow_density(
     ]
   )
   return tfd.TransformedDistribution(
-    tfd.MultivariateNormalDiag(tf.zeros([event_size], dtype)),
+    base_distribution,
     tfb.Invert(tfb.Chain([*reversed(layers), affine])),
     name=name,
   )

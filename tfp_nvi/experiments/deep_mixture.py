@@ -10,7 +10,7 @@ model        lambda ~ Dirichlet(concentration)
              z_n ~ Normal(loc[c_n], scale[c_n])
              x_n ~ ContinuousBernoulli(decoder(z_n))
 inference    q(z_n | x_n), q(c_n | z_n), q(lambda | c_1 ... c_N)
-between      pi(c), categorical; pi(z), planar flows
+between      pi(c), categorical; pi(z), planar flows of another mixture
 ```
 
 What must hold: images go in as bytes or as intensities from 0 to 1, of shape
@@ -55,6 +55,8 @@ _CLUSTER_UNIT = 5.0
 # Simulated mini-batches in a training step of q(lambda | c).
 _NUM_SIMULATIONS = 4
 _MIN_SCALE = 1e-3
+# How much a given cluster counts, beside the density of latents.
+_ASSIGNED_WEIGHT = 3.0
 
 
 class Posterior(
@@ -258,12 +260,6 @@ class DeepMixture(tf.Module):
     )
     # Of one cluster at a time: the same for each.
     self.counter = _perceptron(1, [32, 2], seeds, 'counter')
-    self.flow = nvi.planar_flow_density(
-      num_latents, num_flow_layers, seed=flow_seed
-    )
-    self._compiled_flow_log_prob = tf.function(
-      self.flow.log_prob, jit_compile=True, autograph=False
-    )
     self.cluster_logits = tf.Variable(tf.zeros([num_clusters]), name='logits')
     shape = [num_clusters, num_latents]
     self._loc = tf.Variable(
@@ -271,6 +267,29 @@ class DeepMixture(tf.Module):
     )
     self._log_scale = tf.Variable(
       tf.fill(shape, np.float32(np.log(0.7) / _CLUSTER_UNIT)), name='log_scale'
+    )
+    # The clusters that `pi(z)` has of its own, as planar flows do not part what
+    # is one.
+    self._base_loc = tf.Variable(self._loc, name='base_loc')
+    self._base_log_scale = tf.Variable(self._log_scale, name='base_log_scale')
+    self.flow = nvi.planar_flow_density(
+      num_latents,
+      num_flow_layers,
+      seed=flow_seed,
+      base_distribution=tfd.MixtureSameFamily(
+        tfd.Categorical(
+          logits=tf.Variable(tf.zeros([num_clusters]), name='base_logits')
+        ),
+        tfd.MultivariateNormalDiag(
+          tfp.util.DeferredTensor(self._base_loc, lambda x: _CLUSTER_UNIT * x),
+          tfp.util.DeferredTensor(
+            self._base_log_scale, lambda x: tf.exp(_CLUSTER_UNIT * x)
+          ),
+        ),
+      ),
+    )
+    self._compiled_flow_log_prob = tf.function(
+      self.flow.log_prob, jit_compile=True, autograph=False
     )
 
   @property
@@ -284,14 +303,16 @@ class DeepMixture(tf.Module):
     return tf.exp(_CLUSTER_UNIT * self._log_scale)
 
   def set_clusters(self, loc, scale):
-    """Sets the clusters.
+    """Sets the clusters, and those of `pi(z)`.
 
     Args:
       loc: float array of shape `[num_clusters, num_latents]`.
       scale: Likewise.
     """
-    self._loc.assign(np.asarray(loc, np.float32) / _CLUSTER_UNIT)
-    self._log_scale.assign(np.log(scale).astype(np.float32) / _CLUSTER_UNIT)
+    for variable in (self._loc, self._base_loc):
+      variable.assign(np.asarray(loc, np.float32) / _CLUSTER_UNIT)
+    for variable in (self._log_scale, self._base_log_scale):
+      variable.assign(np.log(scale).astype(np.float32) / _CLUSTER_UNIT)
 
   def intensities(self, images):
     """Images as floats from 0 to 1.
@@ -401,6 +422,8 @@ class DeepMixture(tf.Module):
   def assigned_levels(self, images, c, kl_weight):
     """The levels of the nested objective where clusters are given.
 
+    Latents are also to tell of which cluster they are, by `q(c | z)`.
+
     Args:
       images: As in `intensities`.
       c: int `Tensor` of shape `[N]`: the cluster of each image.
@@ -416,7 +439,11 @@ class DeepMixture(tf.Module):
 
     def log_joint(z):
       log_likelihood = self.image_log_prob(intensities, z)
-      return prior.log_prob(z) + log_likelihood / kl_weight
+      return (
+        prior.log_prob(z)
+        + _ASSIGNED_WEIGHT * self._clusters(z).log_prob(c)
+        + log_likelihood / kl_weight
+      )
 
     return self.levels(images)[:2] + [
       nvi.Level(
