@@ -12,10 +12,10 @@ import tfp_nvi as nvi
 tfd = tfp.distributions
 
 
-def disturbed(event_size, num_layers, scale=0.7, seed=3):
+def disturbed(event_size, num_layers, scale=0.7, seed=3, **kwargs):
   """A density that is far from its start, in double precision."""
   density = nvi.planar_flow_density(
-    event_size, num_layers, dtype=tf.float64, seed=1
+    event_size, num_layers, dtype=tf.float64, seed=1, **kwargs
   )
   random = np.random.default_rng(seed)
   for v in density.trainable_variables:
@@ -33,8 +33,30 @@ def test_starts_as_normal():
   )
 
 
-def test_integrates_to_one():
-  density = disturbed(2, 8)
+def mixture_base():
+  """Two modes, with variables."""
+  return tfd.MixtureSameFamily(
+    tfd.Categorical(logits=tf.Variable([0.3, -0.2], dtype=tf.float64)),
+    tfd.MultivariateNormalDiag(
+      tf.Variable([[-3.0, 0.0], [3.0, 1.0]], dtype=tf.float64),
+      tf.constant([1.0, 0.5], tf.float64),
+    ),
+  )
+
+
+def test_starts_as_its_base():
+  base = mixture_base()
+  density = nvi.planar_flow_density(
+    2, dtype=tf.float64, seed=1, base_distribution=base
+  )
+  x = tf.constant(np.random.default_rng(0).normal(scale=3.0, size=[50, 2]))
+  np.testing.assert_allclose(density.log_prob(x), base.log_prob(x), rtol=1e-10)
+  assert len(density.trainable_variables) == 3 * 8 + 2 + 2
+
+
+@pytest.mark.parametrize('base_fn', [lambda: None, mixture_base])
+def test_integrates_to_one(base_fn):
+  density = disturbed(2, 8, base_distribution=base_fn())
   nodes = np.linspace(-30.0, 30.0, 1201)
   x = np.stack(np.meshgrid(nodes, nodes), axis=-1)
   total = np.sum(np.exp(density.log_prob(x))) * (nodes[1] - nodes[0]) ** 2
@@ -77,3 +99,29 @@ def test_bad_counts(name, value):
   arguments = {'event_size': 2, 'num_layers': 2, name: value}
   with pytest.raises(ValueError, match=f'`{name}` must be a positive'):
     nvi.planar_flow_density(**arguments)
+
+
+@pytest.mark.parametrize(
+  ('base_distribution', 'problem'),
+  [
+    ('normal', "a tfd.Distribution of vectors; got 'normal'"),
+    (
+      tfd.MultivariateNormalDiag(tf.zeros([3])),
+      r'event shape \[2\] and dtype float32; got \(3,\) and float32',
+    ),
+    (
+      tfd.MultivariateNormalDiag(tf.zeros([2], tf.float64)),
+      r'event shape \[2\] and dtype float32; got \(2,\) and float64',
+    ),
+    (tfd.Normal(0.0, 1.0), r'got \(\) and float32'),
+    (
+      tfd.JointDistributionSequential([tfd.Normal(0.0, 1.0)] * 2),
+      'a tfd.Distribution of vectors',
+    ),
+  ],
+)
+def test_bad_base(base_distribution, problem):
+  with pytest.raises(
+    ValueError, match=f'^`base_distribution` must .*{problem}'
+  ):
+    nvi.planar_flow_density(2, base_distribution=base_distribution)

@@ -6,6 +6,7 @@ Most tests take a few training steps: they are about what is written down, not
 about how well it is learned. One trains on the small digits for good.
 """
 
+import functools
 import json
 import os
 import subprocess
@@ -40,12 +41,17 @@ SMALL = {
 
 @pytest.fixture
 def fast(monkeypatch):
-  """Few steps in each call, not worth compiling, and little to evaluate."""
+  """Little to trace, few steps in each call, and little to evaluate."""
   level = nvi.Level
   monkeypatch.setattr(
     nvi,
     'Level',
     lambda *args, **kw: level(*args, **{**kw, 'jit_compile': False}),
+  )
+  monkeypatch.setattr(
+    bgmm_vae.deep_mixture,
+    'DeepMixture',
+    functools.partial(bgmm_vae.deep_mixture.DeepMixture, num_flow_layers=1),
   )
   monkeypatch.setattr(bgmm_vae, '_CompiledOptimizer', lambda x: x)
   monkeypatch.setattr(bgmm_vae, '_STEPS_PER_CALL', 2)

@@ -126,6 +126,41 @@ def test_latents_level():
   )
 
 
+def test_flow_starts_at_the_clusters():
+  mixture = make()
+  loc = [[0.0, 1.0], [2.0, -3.0], [-5.0, 0.5]]
+  scale = [[1.0, 0.3], [0.5, 2.0], [0.7, 0.7]]
+  mixture.set_clusters(loc, scale)
+  np.testing.assert_allclose(mixture.loc, loc, rtol=1e-5)
+  np.testing.assert_allclose(mixture.scale, scale, rtol=1e-5)
+  expected = tfd.MixtureSameFamily(
+    tfd.Categorical(logits=tf.zeros([3])),
+    tfd.MultivariateNormalDiag(loc, scale),
+  )
+  z = 3.0 * tf.random.stateless_normal([20, 2], SEED)
+  np.testing.assert_allclose(
+    mixture.flow.log_prob(z), expected.log_prob(z), rtol=1e-4, atol=1e-4
+  )
+
+
+def test_assigned_level():
+  # The density of latents is that of the given cluster, times a power of the
+  # classifier's probability of it.
+  mixture, images = make(), make_images()
+  c = tf.constant([0, 1, 2, 2, 1, 0])
+  level = mixture.assigned_levels(images, c, 4.0)[2]
+  z = tf.random.stateless_normal([5, 6, 2], SEED)
+  logits = tf.reshape(mixture.classifier(tf.reshape(z, [30, 2])), [5, 6, 3])
+  expected = (
+    tfd.MultivariateNormalDiag(
+      tf.gather(mixture.loc, c), tf.gather(mixture.scale, c)
+    ).log_prob(z)
+    + 3.0 * tfd.Categorical(logits=logits).log_prob(c)
+    + mixture.image_log_prob(mixture.intensities(images), z) / 4.0
+  )
+  np.testing.assert_allclose(level.log_target(z), expected, rtol=1e-4)
+
+
 def test_proportions_are_learned():
   # The posterior of proportions, given clusters, is Dirichlet with the prior's
   # concentration plus counts. One level alone learns it.
