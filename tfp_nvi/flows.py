@@ -26,7 +26,8 @@ def _check_base_distribution(base_distribution, event_size, dtype):
       f'{base_distribution!r}.'
     )
   if (
-    base_distribution.event_shape.as_list() != [event_size]
+    base_distribution.event_shape.rank != 1
+    or base_distribution.event_shape[0] != event_size
     or base_distribution.dtype != dtype
   ):
     raise ValueError(
@@ -41,8 +42,8 @@ def planar_flow_density(
   num_layers=8,
   dtype=tf.float32,
   seed=None,
-  base_distribution=None,
   name='planar_flow_density',
+  base_distribution=None,
 ):
   """A trainable density on vectors that planar flows carry to a simpler one.
 
@@ -64,12 +65,13 @@ def planar_flow_density(
       Default value: `tf.float32`.
     seed: Python `int` or stateless seed for the hyperplanes that the flows
       start with: random directions, at distances from the origin that are
-      normal, as the vectors are at first.
-    base_distribution: `tfd.Distribution` of event shape `[event_size]` and
-      dtype `dtype`, whose variables are trained too; its batch shape is that of
-      the density.
-      Default value: `None` (i.e., standard normal).
+      normal.
     name: Python `str` name of the distribution.
+    base_distribution: `tfd.Distribution` of event shape `[event_size]` and
+      dtype `dtype`, with a density everywhere, whose variables are trained too.
+      Its batch shape is that of the density, which can be reparameterized where
+      the base can.
+      Default value: `None` (i.e., standard normal).
 
   Returns:
     density: `tfd.TransformedDistribution`, whose variables are its

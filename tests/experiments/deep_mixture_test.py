@@ -128,6 +128,8 @@ def test_latents_level():
 
 def test_flow_starts_at_the_clusters():
   mixture = make()
+  # Directions, normals and biases of two flows, an affine map, and the base.
+  assert len(mixture.flow.trainable_variables) == 3 * 2 + 2 + 3
   loc = [[0.0, 1.0], [2.0, -3.0], [-5.0, 0.5]]
   scale = [[1.0, 0.3], [0.5, 2.0], [0.7, 0.7]]
   mixture.set_clusters(loc, scale)
@@ -159,6 +161,42 @@ def test_assigned_level():
     + mixture.image_log_prob(mixture.intensities(images), z) / 4.0
   )
   np.testing.assert_allclose(level.log_target(z), expected, rtol=1e-4)
+  # It trains encoder, decoder and clusters, not the classifier; by way of the
+  # classifier too.
+  assert {v.ref() for v in level.variables} == {
+    v.ref()
+    for v in (
+      *mixture.encoder.trainable_variables,
+      *mixture.decoder.trainable_variables,
+      mixture._loc,
+      mixture._log_scale,
+    )
+  }
+
+  def slopes(fn):
+    with tf.GradientTape() as tape:
+      tape.watch(z)
+      values = fn(z)
+    return tape.gradient(values, z)
+
+  def other_terms(z):
+    return tfd.MultivariateNormalDiag(
+      tf.gather(mixture.loc, c), tf.gather(mixture.scale, c)
+    ).log_prob(z) + (
+      mixture.image_log_prob(mixture.intensities(images), z) / 4.0
+    )
+
+  def term(z):
+    logits = tf.reshape(mixture.classifier(tf.reshape(z, [30, 2])), [5, 6, 3])
+    return 3.0 * tfd.Categorical(logits=logits).log_prob(c)
+
+  np.testing.assert_allclose(
+    slopes(level.log_target) - slopes(other_terms),
+    slopes(term),
+    rtol=1e-3,
+    atol=1e-3,
+  )
+  assert np.max(np.abs(slopes(term))) > 0.1
 
 
 def test_proportions_are_learned():

@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Clusters of images are those of similar ones, of about equal sizes."""
+"""Clusters of images are those of similar ones, of similar sizes."""
 
 import numpy as np
 import pytest
@@ -45,6 +45,15 @@ class TestOrientationHistograms:
       atol=1e-6,
     )
 
+  def test_mirrored(self, size):
+    # The angle becomes pi minus itself.
+    image = self.image(size)
+    np.testing.assert_allclose(
+      histograms(image[:, ::-1]),
+      histograms(image)[:, ::-1, (8 - np.arange(8)) % 8],
+      atol=1e-6,
+    )
+
   @pytest.mark.parametrize(
     ('slope', 'expected'), [((1, 0), 4), ((0, 1), 0), ((1, 1), 2), ((1, -1), 6)]
   )
@@ -57,6 +66,19 @@ class TestOrientationHistograms:
     assert center.argmax() == expected
     if size == 28:
       assert center[expected] > 0.99 * center.sum()
+
+
+def test_many_images():
+  # As many as are taken in several parts.
+  images = np.random.default_rng(1).integers(256, size=[4_100, 4, 4])
+  found = image_clusters.orientation_histograms(images.astype(np.uint8))
+  for i in (0, 4_099):
+    np.testing.assert_allclose(
+      image_clusters.orientation_histograms(images[i : i + 1])[0],
+      found[i],
+      rtol=1e-5,
+    )
+  assert len(found) == 4_100
 
 
 def three_groups():
@@ -90,14 +112,15 @@ def test_all_vectors_have_a_cluster(monkeypatch):
   # Not only those that a mixture is fitted to; scale and place do not matter.
   monkeypatch.setattr(image_clusters, '_MAX_FITTED', 150)
   vectors, groups = three_groups()
-  found = shares_of_first_cluster(1e4 * vectors - 1e6, groups)
-  np.testing.assert_allclose(found, [1.0, 1.0, 0.0], atol=0.1)
+  for scale in (1e-4, 1e4):
+    found = shares_of_first_cluster(scale * (vectors - 100.0), groups)
+    np.testing.assert_allclose(found, [1.0, 1.0, 0.0], atol=0.1)
   # Vectors that are all the same have clusters too.
   assert image_clusters.fit_balanced_mixture(np.ones([9, 2]), 2, 1).max() < 2
 
 
 @pytest.mark.parametrize('num_images', [12, 230])
-def test_clusters_are_those_of_neighbours(num_images):
+def test_clusters_are_those_of_neighbors(num_images):
   # Stripes one way or the other, with noise.
   generator = np.random.default_rng(1)
   kinds = np.arange(num_images) % 2
@@ -123,5 +146,21 @@ def test_digits():
   simple = cluster.KMeans(10, n_init=10, random_state=1).fit_predict(
     images.reshape(len(images), -1)
   )
-  # Halfway from what k-means knows of labels to all.
-  assert 1.0 - information(found) < 0.5 * (1.0 - information(simple))
+  # k-means does not know a quarter of what there is to know of labels; less
+  # than a half of that is what is missing with pixels instead of edges, or one
+  # fit instead of several.
+  assert 1.0 - information(found) < 0.4 * (1.0 - information(simple))
+
+
+@pytest.mark.parametrize(
+  ('shape', 'num_clusters', 'problem'),
+  [
+    ([2, 8, 8], 2, r'`images` must .* 3 images; got shape \[2, 8, 8\]'),
+    ([9, 8, 8, 1], 2, r'`images` must have shape .* got shape \[9, 8, 8, 1\]'),
+    ([9, 8, 8], 10, '`num_clusters` must be from 1 to .* 9; got 10'),
+    ([9, 8, 8], 0, '`num_clusters` must be from 1 to .* got 0'),
+  ],
+)
+def test_bad_arguments(shape, num_clusters, problem):
+  with pytest.raises(ValueError, match=problem):
+    image_clusters.find_clusters(np.zeros(shape, np.uint8), num_clusters, 1)

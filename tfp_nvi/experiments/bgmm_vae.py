@@ -76,13 +76,6 @@ from tfp_nvi.experiments import (
   programs,
 )
 
-try:
-  from sklearn import metrics
-except ImportError as e:
-  raise ImportError(
-    "This experiment needs the package scikit-learn: install 'tfp-nvi[images]'."
-  ) from e
-
 __all__ = [
   'OBJECTIVES',
   'Results',
@@ -275,8 +268,9 @@ class _Checkpoints:
 
   @property
   def clusters(self):
-    """The clusters that images were assigned to."""
-    return np.load(self.path('clusters.npy'))
+    """The clusters that images were assigned to; `None` before that."""
+    path = self.path('clusters.npy')
+    return np.load(path) if os.path.exists(path) else None
 
   @clusters.setter
   def clusters(self, value):
@@ -408,7 +402,7 @@ def _start(mixture, data, images, settings, checkpoints):
   """Trains what all objectives start from.
 
   First encoder and decoder by themselves, then all networks, with the clusters
-  that neighbouring images make.
+  that neighboring images make.
 
   Args:
     mixture: `DeepMixture`.
@@ -427,6 +421,14 @@ def _start(mixture, data, images, settings, checkpoints):
     'num_particles': 1,
     'num_steps': settings['num_warm_up_steps'],
   }
+  if checkpoints.clusters is None:
+    # First, as this is what may not suit the images.
+    clock = _Clock(checkpoints)
+    checkpoints.clusters = image_clusters.find_clusters(
+      images, mixture.num_clusters, settings['seed']
+    )
+    clock.add()
+  clusters = checkpoints.clusters
   if not checkpoints.has_any('assigned'):
     _fit(
       mixture,
@@ -438,14 +440,8 @@ def _start(mixture, data, images, settings, checkpoints):
       optimizer=adam(),
       **arguments,
     )
-    clock = _Clock(checkpoints)
-    clusters = image_clusters.find_clusters(
-      images, mixture.num_clusters, settings['seed']
-    )
     _set_clusters(mixture, *_encode(mixture, images), clusters)
-    checkpoints.clusters = clusters
-    clock.add()
-  clusters = tf.constant(checkpoints.clusters)
+  clusters = tf.constant(clusters)
   _fit(
     mixture,
     'assigned',
@@ -511,6 +507,9 @@ def _evaluate(mixture, data, settings):
     figures: Python `dict`: fields of a row.
     arrays: Python `dict` of NumPy arrays, to draw from.
   """
+  # The import of `image_clusters` says what to install where it is absent.
+  from sklearn import metrics
+
   num_classes = len(data.class_names)
   seed = randomness.as_seed(settings['seed'])
   infer = tf.function(
@@ -851,8 +850,14 @@ def _check_settings(objective, settings):
   ):
     programs.check_positive_integer(name, settings[name])
   seed = settings['seed']
-  if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-    raise programs.SettingError('seed', 'a non-negative integer', repr(seed))
+  if (
+    isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32
+  ):
+    raise programs.SettingError(
+      'seed', 'a non-negative integer below 2**32', repr(seed)
+    )
+  if settings['num_clusters'] < 2:
+    raise programs.SettingError('num_clusters', 'at least 2', '1')
   for name in ('learning_rate', 'concentration', 'kl_weight'):
     programs.check_positive_number(name, settings[name])
   return objectives
@@ -897,7 +902,7 @@ def run(
       Default value: `0` (i.e., 2,000 for digits, 5,000 for the others).
     num_warm_up_steps: Python `int` number of steps that encoder and decoder
       take by themselves first, and then all networks with clusters that are
-      given, those of neighbouring images; the same for both objectives.
+      given, those of neighboring images; the same for both objectives.
       Default value: `0` (i.e., 500 for digits, 2,500 for the others).
     learning_rate: Python `float`, of Adam. It falls to zero over the last
       quarter of the steps.

@@ -2,15 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clusters of images, found without labels, for a mixture to start from.
 
-What must hold: clusters are found from images alone. They are about equally
-large, as those of a model are whose prior takes no cluster for more frequent
-than another.
+What must hold: clusters are found from images alone. Their sizes are pulled
+towards equal ones, as a model has them whose prior takes no cluster for more
+frequent than another, so that none takes several groups while another takes
+part of one. They are not equal: a group apart from others keeps its size.
 
-Images are described by how their edges run [1], so that neither their
-brightness nor a shift by a pixel counts much. An embedding that keeps
-neighbours together [2] has gaps between kinds of images. There a mixture of
-Gaussians finds clusters, whose sizes are held by what is added to their logits,
-as in Sinkhorn's algorithm [3].
+Images are described by how their edges run [1], so that neither their contrast
+nor a shift by a pixel counts much. An embedding that keeps neighbors together
+[2] has gaps between kinds of images. There a mixture of Gaussians finds
+clusters, whose sizes are pulled by what is added to their logits, as in
+Sinkhorn's algorithm [3].
 
 #### References
 
@@ -47,7 +48,7 @@ __all__ = [
 ]
 
 _NUM_ORIENTATIONS = 8
-# Cells in a row of a large image.
+# Cells in a row of an image of 28 pixels; others have a few more or fewer.
 _NUM_CELLS = 7
 _NUM_COMPONENTS = 100
 _NUM_EMBEDDED = 5
@@ -70,8 +71,8 @@ def orientation_histograms(images):
     images: uint8 array of shape `[num_images, height, width]`.
 
   Returns:
-    histograms: float32 array of shape `[num_images, size]`, of unit length:
-      square roots of shares.
+    histograms: float32 array of shape `[num_images, size]`: square roots of
+      shares, so that lengths are one; zero for black images.
 
   ```python
   import numpy as np
@@ -80,7 +81,7 @@ def orientation_histograms(images):
   image = np.zeros([1, 8, 8], np.uint8)
   image[:, :, 3:5] = 100
   histograms = image_clusters.orientation_histograms(image)
-  # The brightness of an image does not matter.
+  # A factor of all intensities does not matter.
   np.testing.assert_allclose(
     image_clusters.orientation_histograms(2 * image), histograms, rtol=1e-6
   )
@@ -93,7 +94,10 @@ def orientation_histograms(images):
 def _windows(size):
   """Weights of pixels in cells of a side, of shape `[num_cells, size]`."""
   cell = max(2, size // _NUM_CELLS)
-  centers = np.arange(cell / 2 - 0.5, size - cell / 2, cell)
+  # As far from one border as from the other.
+  centers = np.linspace(
+    cell / 2 - 0.5, size - cell / 2 - 0.5, max(1, size // cell)
+  )
   distances = (np.arange(size) - centers[:, np.newaxis]) / (cell / 2)
   return np.exp(-0.5 * distances**2).astype(np.float32)
 
@@ -120,7 +124,7 @@ def _orientation_histograms(images):
     )
   stacked = np.stack(histograms, axis=-1).reshape(len(images), -1)
   total = stacked.sum(axis=1, keepdims=True)
-  # An image of one color has no edges.
+  # A black image has no edges.
   return np.sqrt(stacked / np.where(total > 0.0, total, 1.0)).astype(np.float32)
 
 
@@ -188,15 +192,16 @@ def _regular(size):
 
 
 def fit_balanced_mixture(vectors, num_clusters, seed):
-  """Clusters of about equal sizes: a mixture of Gaussians, the best of several.
+  """Clusters of similar sizes: a mixture of Gaussians, the best of several.
 
-  Expectation maximization, where each cluster is held to an equal share of all
-  vectors. A vector is in the cluster of the highest density.
+  Expectation maximization, where shares of vectors in clusters are pulled
+  towards equal sums. A vector is in the cluster of the highest density, so that
+  sizes are not the same, and a cluster may be empty.
 
   Args:
     vectors: float array of shape `[num_vectors, size]`.
     num_clusters: Python `int`, not more than vectors.
-    seed: Python `int`.
+    seed: Python `int`, below `2**32`.
 
   Returns:
     clusters: int32 array of shape `[num_vectors]`.
@@ -228,15 +233,19 @@ def fit_balanced_mixture(vectors, num_clusters, seed):
 
 
 def find_clusters(images, num_clusters, seed):
-  """Clusters of images, by their neighbours.
+  """Clusters of images, by their neighbors.
 
   Args:
-    images: uint8 array of shape `[num_images, height, width]`.
+    images: uint8 array of shape `[num_images, height, width]`, with at least
+      three images.
     num_clusters: Python `int`, not more than images.
-    seed: Python `int`.
+    seed: Python `int`, below `2**32`.
 
   Returns:
     clusters: int32 array of shape `[num_images]`.
+
+  Raises:
+    ValueError: If images or clusters are not as expected.
 
   ```python
   import numpy as np
@@ -250,6 +259,16 @@ def find_clusters(images, num_clusters, seed):
   assert clusters[0] != clusters[-1]
   ```
   """
+  if np.ndim(images) != 3 or len(images) < 3:
+    raise ValueError(
+      '`images` must have shape [num_images, height, width], with at least 3 '
+      f'images; got shape {list(np.shape(images))}.'
+    )
+  if not 1 <= num_clusters <= len(images):
+    raise ValueError(
+      f'`num_clusters` must be from 1 to the number of images, {len(images)}; '
+      f'got {num_clusters}.'
+    )
   # Takes seconds to import.
   import umap
 
