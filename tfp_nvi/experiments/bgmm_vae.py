@@ -101,8 +101,8 @@ _NUM_BOUND_IMAGES = 1_000
 _NUM_DRAWN = 100
 _NUM_CLUSTER_SAMPLES = 12
 
-_DEFAULT_STEPS = {'digits': 2_000, 'mnist': 5_000, 'fashion_mnist': 5_000}
-_DEFAULT_WARM_UP_STEPS = {'digits': 500, 'mnist': 2_500, 'fashion_mnist': 2_500}
+_DEFAULT_STEPS = {'digits': 1_500, 'mnist': 5_000, 'fashion_mnist': 5_000}
+_DEFAULT_WARM_UP_STEPS = {'digits': 300, 'mnist': 2_500, 'fashion_mnist': 2_500}
 # The larger images, the larger their densities.
 _DEFAULT_KL_WEIGHT = {'digits': 2.0, 'mnist': 10.0, 'fashion_mnist': 10.0}
 
@@ -899,11 +899,11 @@ def run(
     num_steps: Python `int` number of training steps of the nested objective.
       Reweighted wake-sleep, whose steps have 5 particles, takes 0.4 times as
       many.
-      Default value: `0` (i.e., 2,000 for digits, 5,000 for the others).
+      Default value: `0` (i.e., 1,500 for digits, 5,000 for the others).
     num_warm_up_steps: Python `int` number of steps that encoder and decoder
       take by themselves first, and then all networks with clusters that are
       given, those of neighboring images; the same for both objectives.
-      Default value: `0` (i.e., 500 for digits, 2,500 for the others).
+      Default value: `0` (i.e., 300 for digits, 2,500 for the others).
     learning_rate: Python `float`, of Adam. It falls to zero over the last
       quarter of the steps.
       Default value: `1e-3`.
@@ -1068,12 +1068,12 @@ _FLAGS = {
   'num_clusters': 'Number of clusters.',
   'num_latents': 'Size of the latent vector of an image.',
   'num_steps': (
-    'Training steps of the nested objective; 0 for 2,000 for digits and 5,000 '
+    'Training steps of the nested objective; 0 for 1,500 for digits and 5,000 '
     'for the others.'
   ),
   'num_warm_up_steps': (
     'Steps of encoder and decoder by themselves, and then with clusters that '
-    'are given; 0 for 500 for digits and 2,500 for the others.'
+    'are given; 0 for 300 for digits and 2,500 for the others.'
   ),
   'learning_rate': 'Learning rate of Adam.',
   'concentration': 'Concentration of the Dirichlet distribution.',
