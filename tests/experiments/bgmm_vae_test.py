@@ -322,7 +322,7 @@ def test_objectives_side_by_side(fast, tmp_path):
   )
   rows = read(tmp_path)['rows']
   assert rows == [results.rows[0], other.rows[0], results.rows[1]]
-  assert rows[1]['accuracy'] != rows[0]['accuracy']
+  assert rows[1]['bound'] != rows[0]['bound']
 
 
 @pytest.mark.parametrize(
