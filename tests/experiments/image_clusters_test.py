@@ -30,7 +30,7 @@ class TestOrientationHistograms:
     np.testing.assert_allclose(np.sum(found**2), 1.0, rtol=1e-5)
     assert found.dtype == np.float32
     assert len(found) == {8: 4, 12: 6, 28: 7}[size]
-    # Brightness does not matter; nothing to see is no NaN.
+    # A factor does not matter; nothing to see is no NaN.
     np.testing.assert_allclose(
       histograms(2 * self.image(size)), found, atol=1e-6
     )
@@ -98,7 +98,7 @@ def shares_of_first_cluster(vectors, groups):
   return [np.mean(is_first[groups == k]) for k in range(3)]
 
 
-def test_sizes_are_held(monkeypatch):
+def test_sizes_are_pulled_towards_equal_ones(monkeypatch):
   vectors, groups = three_groups()
   first, second, third = shares_of_first_cluster(vectors, groups)
   assert first > 0.99 and second > 0.9 and third < 0.1
@@ -146,9 +146,8 @@ def test_digits():
   simple = cluster.KMeans(10, n_init=10, random_state=1).fit_predict(
     images.reshape(len(images), -1)
   )
-  # k-means does not know a quarter of what there is to know of labels; less
-  # than a half of that is what is missing with pixels instead of edges, or one
-  # fit instead of several.
+  # Pixels instead of edges, or one fit instead of the best of several, miss
+  # more than this share of what k-means does.
   assert 1.0 - information(found) < 0.4 * (1.0 - information(simple))
 
 

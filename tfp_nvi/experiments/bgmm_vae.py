@@ -507,7 +507,7 @@ def _evaluate(mixture, data, settings):
     figures: Python `dict`: fields of a row.
     arrays: Python `dict` of NumPy arrays, to draw from.
   """
-  # The import of `image_clusters` says what to install where it is absent.
+  # Where it is absent, the import of `image_clusters` has said what to install.
   from sklearn import metrics
 
   num_classes = len(data.class_names)
@@ -857,7 +857,9 @@ def _check_settings(objective, settings):
       'seed', 'a non-negative integer below 2**32', repr(seed)
     )
   if settings['num_clusters'] < 2:
-    raise programs.SettingError('num_clusters', 'at least 2', '1')
+    raise programs.SettingError(
+      'num_clusters', 'at least 2', repr(settings['num_clusters'])
+    )
   for name in ('learning_rate', 'concentration', 'kl_weight'):
     programs.check_positive_number(name, settings[name])
   return objectives

@@ -57,7 +57,7 @@ _NUM_NEIGHBORS = 15
 _MAX_FITTED = 10_000
 _NUM_RESTARTS = 10
 _MAX_ITERATIONS = 100
-# Of holding sizes, in each of them.
+# Of pulling sizes, in each of them.
 _NUM_SIZE_STEPS = 5
 _TOLERANCE = 1e-5
 # Added to variances, where that of all vectors is 1.
@@ -103,6 +103,8 @@ def _windows(size):
 
 
 def _orientation_histograms(images):
+  # Those of scikit-image are normalized block by block, which makes weak edges
+  # as important as strong ones; clusters were worse.
   padded = np.pad(images.astype(np.float32), [(0, 0), (1, 1), (1, 1)])
   right = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
   down = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
