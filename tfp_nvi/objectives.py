@@ -631,25 +631,27 @@ def _estimate_chain(chain, num_particles, seed, level_fn, is_partial=False):
       None if level.jit_compile else level_fn(level, num_particles, level_seed)
       for level, level_seed in zip(levels, seeds, strict=True)
     ]
-  surrogates, others = [], []
-  for level, part, level_seed in zip(levels, parts, seeds, strict=True):
-    if level.jit_compile:
-      pairs, other = _compiled_level(
-        level, num_particles, level_seed, level_fn, is_partial
-      )
-    else:
-      level_surrogate, *other = part
-      pairs = level.gradients(tape, level_surrogate, is_partial)
-    # What has the gradients of this level, and of its variables alone.
-    surrogates += [
-      tf.reduce_sum(tf.stop_gradient(gradient) * variable)
-      for variable, gradient in pairs
-    ]
+  compiled = [i for i, level in enumerate(levels) if level.jit_compile]
+  if compiled:
+    estimates = _compiled_levels(
+      [levels[i] for i in compiled],
+      num_particles,
+      [seeds[i] for i in compiled],
+      level_fn,
+      is_partial,
+    )
+    for i, estimate in zip(compiled, estimates, strict=True):
+      parts[i] = estimate
+  pairs, others = [], []
+  for level, part in zip(levels, parts, strict=True):
+    first, *other = part
+    if not level.jit_compile:
+      first = level.gradients(tape, first, is_partial)
+    pairs += first
     others.append(other)
   losses, increments, log_weights = zip(*others, strict=True)
-  surrogate = tf.add_n(surrogates) if surrogates else tf.zeros([])
   return Estimate(
-    surrogate=surrogate,
+    surrogate=_surrogate(pairs),
     loss=_sum_all(losses),
     log_normalizer=_sum_all(map(weighting.log_normalizer, log_weights)),
     effective_sample_size=tf.reduce_mean(
@@ -664,21 +666,62 @@ def _estimate_chain(chain, num_particles, seed, level_fn, is_partial=False):
   )
 
 
-def _compiled_level(level, num_particles, seed, level_fn, is_partial):
-  """The gradients and values of a level, compiled by themselves."""
+def _compiled_levels(levels, num_particles, seeds, level_fn, is_partial):
+  """Gradients and values of levels, compiled together.
+
+  Args:
+    levels: List of `Level`s.
+    num_particles: Python `int`.
+    seeds: List of stateless seeds.
+    level_fn: As of `_estimate_chain`.
+    is_partial: As of `_estimate_chain`.
+
+  Returns:
+    parts: List of lists: for each level, pairs of a variable and its gradient;
+      then what `level_fn` returns after the surrogate.
+  """
   variables = []
 
-  def estimate(seed):
-    with tf.GradientTape() as tape:
-      surrogate, *other = level_fn(level, num_particles, seed)
-    pairs = level.gradients(tape, surrogate, is_partial)
-    variables[:] = [variable for variable, _ in pairs]
-    return [gradient for _, gradient in pairs], other
+  def estimate(seeds):
+    gradients, others = [], []
+    for level, seed in zip(levels, tf.unstack(seeds), strict=True):
+      with tf.GradientTape() as tape:
+        surrogate, *other = level_fn(level, num_particles, seed)
+      pairs = level.gradients(tape, surrogate, is_partial)
+      variables.append([variable for variable, _ in pairs])
+      gradients.append([gradient for _, gradient in pairs])
+      others.append(other)
+    return gradients, others
 
-  gradients, other = tf.function(estimate, jit_compile=True, autograph=False)(
-    seed
+  gradients, others = tf.function(estimate, jit_compile=True, autograph=False)(
+    tf.stack(seeds)
   )
-  return list(zip(variables, gradients, strict=True)), other
+  return [
+    [list(zip(names, values, strict=True)), *other]
+    for names, values, other in zip(variables, gradients, others, strict=True)
+  ]
+
+
+def _surrogate(pairs):
+  """A scalar that has given gradients.
+
+  Args:
+    pairs: List of pairs of a variable and its gradient.
+
+  Returns:
+    surrogate: Scalar `Tensor`, zero.
+  """
+  if not pairs:
+    return tf.zeros([])
+
+  @tf.custom_gradient
+  def attach(*values):
+    def gradient(upstream):
+      return [upstream * g for _, g in pairs]
+
+    return tf.zeros([], values[0].dtype), gradient
+
+  return attach(*(tf.convert_to_tensor(variable) for variable, _ in pairs))
 
 
 def _sum_all(tensors):

@@ -53,7 +53,7 @@ def fast(monkeypatch):
     'DeepMixture',
     functools.partial(bgmm_vae.deep_mixture.DeepMixture, num_flow_layers=1),
   )
-  monkeypatch.setattr(bgmm_vae, '_CompiledOptimizer', lambda x: x)
+  monkeypatch.setattr(bgmm_vae, 'CompiledOptimizer', lambda x: x)
   monkeypatch.setattr(bgmm_vae, '_STEPS_PER_CALL', 2)
   monkeypatch.setattr(bgmm_vae, '_NUM_TEST_BATCHES', 2)
   monkeypatch.setattr(bgmm_vae, '_NUM_BOUND_IMAGES', 50)

@@ -36,39 +36,62 @@ def make_images(count=6):
 
 
 def test_image_log_prob():
-  # Away from the bound on logits, it is that of the continuous Bernoulli
-  # distribution; the gradient is that of automatic differentiation.
-  x = tf.constant(np.random.default_rng(0).uniform(size=[2, 3, 4]), tf.float32)
-  logits = tf.Variable(0.1 * tf.random.stateless_normal([5, 2, 3, 4], SEED))
-  x = tf.broadcast_to(x, logits.shape)
+  # That of the continuous Bernoulli distribution, with logits that are bounded;
+  # the gradient is that of automatic differentiation. Both to the rounding of
+  # float32: a sum of twelve values of up to 20, near zero and far from it.
+  x = tf.constant(np.random.default_rng(0).uniform(size=[2, 12]), tf.float32)
+  outputs = tf.Variable(tf.random.stateless_normal([5, 2, 12], SEED))
   upstream = tf.random.stateless_normal([5, 2], SEED)
 
-  def expected(logits):
-    bounded = 20.0 * tf.tanh(logits / 20.0)
-    # In float64: float32 loses digits near a logit of zero, to about 1e-3.
-    wide = tfd.ContinuousBernoulli(tf.cast(bounded, tf.float64))
-    log_prob = wide.log_prob(tf.cast(x, tf.float64))
-    return tf.cast(tf.reduce_sum(log_prob, axis=[-2, -1]), tf.float32)
+  def expected(outputs):
+    # In float64: the distribution loses digits near a logit of zero.
+    bounded = 20.0 * tf.tanh(tf.cast(outputs, tf.float64) / 20.0)
+    log_prob = tfd.ContinuousBernoulli(bounded).log_prob(tf.cast(x, tf.float64))
+    return tf.cast(tf.reduce_sum(log_prob, axis=-1), tf.float32)
 
-  for scale in (1.0, 1_000.0):
+  for scale in (0.01, 0.1, 1.0, 10.0, 100.0):
     gradients = []
     for fn in (
-      lambda logits: deep_mixture._image_log_prob(logits, x),
+      lambda outputs: deep_mixture._image_log_prob(outputs, x),
       expected,
     ):
       with tf.GradientTape() as tape:
-        values = fn(scale * logits)
-      gradients.append(tape.gradient(values, logits, upstream))
+        values = fn(scale * outputs)
+      gradients.append(tape.gradient(values, outputs, upstream) / scale)
       np.testing.assert_allclose(
-        values, expected(scale * logits), rtol=1e-5, atol=1e-5
+        values, expected(scale * outputs), rtol=1e-5, atol=2e-5
       )
-    np.testing.assert_allclose(*gradients, rtol=1e-4, atol=2e-3)
-  small = tfd.ContinuousBernoulli(logits).log_prob(x)
+    np.testing.assert_allclose(*gradients, rtol=1e-4, atol=2e-5)
+
+
+def test_images_are_compared_pixel_by_pixel():
+  # Though the decoder has them in another order.
+  mixture, images = make(), make_images()
+  x = mixture.intensities(images)
+  z = tf.random.stateless_normal([5, 6, 2], SEED)
+  logits = 20.0 * tf.tanh(mixture.decode(z) / 20.0)
+  expected = tfd.ContinuousBernoulli(logits).log_prob(x)
   np.testing.assert_allclose(
-    deep_mixture._image_log_prob(logits, x),
-    tf.reduce_sum(small, axis=[-2, -1]),
+    mixture.image_log_prob(x, z),
+    tf.reduce_sum(expected, axis=[-2, -1]),
     rtol=1e-3,
   )
+
+
+def test_density_of_latents_in_the_level_of_images():
+  # Its values and slopes are those of the flows, which are held fixed there.
+  mixture = make()
+  z = tf.random.stateless_normal([5, 6, 2], SEED)
+  upstream = tf.random.stateless_normal([5, 6], SEED)
+  found = []
+  for fn in (mixture.flow.log_prob, mixture._flow_log_prob):
+    with tf.GradientTape(persistent=True) as tape:
+      tape.watch(z)
+      values = fn(z)
+    found.append((values, tape.gradient(values, z, upstream)))
+  np.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(found[1][1], found[0][1], rtol=1e-4, atol=1e-5)
+  assert all(g is None for g in tape.gradient(values, mixture.flow.variables))
 
 
 def test_bytes_and_intensities_are_the_same():

@@ -77,6 +77,7 @@ from tfp_nvi.experiments import (
 )
 
 __all__ = [
+  'CompiledOptimizer',
   'OBJECTIVES',
   'Results',
   'mini_batches',
@@ -331,18 +332,44 @@ def _set_clusters(mixture, loc, variance, clusters):
   )
 
 
-class _CompiledOptimizer:
-  """An optimizer whose update of all variables is one compiled operation."""
+class CompiledOptimizer:
+  """An optimizer whose update of all variables is one compiled operation.
+
+  For training that is not compiled as a whole.
+
+  ```python
+  import tensorflow as tf
+  import tf_keras
+  from tfp_nvi.experiments import bgmm_vae
+
+  optimizer = bgmm_vae.CompiledOptimizer(tf_keras.optimizers.SGD(0.5))
+  x = tf.Variable(1.0)
+  optimizer.build([x])
+  tf.function(lambda: optimizer.apply_gradients([(tf.constant(1.0), x)]))()
+  assert x == 0.5
+  ```
+  """
 
   def __init__(self, optimizer):
+    """Initializes the optimizer.
+
+    Args:
+      optimizer: `tf_keras.optimizers.Optimizer`.
+    """
     self._optimizer = optimizer
     self.build = optimizer.build
 
   @property
   def variables(self):
+    """The state of the optimizer."""
     return self._optimizer.variables
 
   def apply_gradients(self, pairs):
+    """Updates variables.
+
+    Args:
+      pairs: Pairs of a gradient and its variable.
+    """
     gradients, variables = zip(*pairs, strict=True)
 
     @tf.function(jit_compile=True, autograph=False)
@@ -414,7 +441,7 @@ def _start(mixture, data, images, settings, checkpoints):
 
   def adam():
     rate = settings['learning_rate']
-    return _CompiledOptimizer(tf_keras.optimizers.Adam(rate))
+    return CompiledOptimizer(tf_keras.optimizers.Adam(rate))
 
   arguments = {
     'objective': nvi.reverse_kl(),
@@ -486,7 +513,7 @@ def _train(mixture, data, objective, settings, checkpoints, num_steps):
     objective=nvi.reverse_kl() if objective == 'nvi' else nvi.rws(),
     num_particles=_NUM_PARTICLES[objective],
     num_steps=min(num_steps, total_steps),
-    optimizer=_CompiledOptimizer(tf_keras.optimizers.Adam(rate)),
+    optimizer=CompiledOptimizer(tf_keras.optimizers.Adam(rate)),
   )
 
 

@@ -84,32 +84,71 @@ class Posterior(
   __slots__ = ()
 
 
+# Below this size of a logit, differences of what is large would lose digits;
+# the next terms of the series are below the rounding of float32.
+_SMALL_LOGIT = 0.1
+
+
 @tf.function(jit_compile=True, autograph=False)
-def _image_log_prob_and_gradient(logits, intensities):
-  with tf.GradientTape() as tape:
-    tape.watch(logits)
-    distribution = tfd.ContinuousBernoulli(
-      _MAX_LOGIT * tf.math.tanh(logits / _MAX_LOGIT)
-    )
-    log_prob = tf.reduce_sum(distribution.log_prob(intensities), axis=[-2, -1])
-  return log_prob, tape.gradient(log_prob, logits)
+def _image_log_prob_and_gradient(outputs, intensities):
+  """Log density of images under continuous Bernoulli distributions [2].
+
+  With few passes over the pixels: `tfd.ContinuousBernoulli` and its gradient
+  took half as long as all networks together.
+
+  ```none
+  log p(x) = x l + log C(l),   log C(l) = log(|l| / (1 - e)) - max(l, 0)
+  d log p(x) / d l = x - mean,  mean = 1 / (1 - e) - 1 / |l|       (l > 0)
+  l = 20 tanh(output / 20),     e = exp(-|l|)
+  ```
+
+  Args:
+    outputs: float `Tensor` of shape `batch + [num_pixels]`.
+    intensities: float `Tensor` that broadcasts to it.
+
+  Returns:
+    log_prob: float `Tensor` of shape `batch`.
+    gradient: float `Tensor` of the shape of `outputs`.
+  """
+  tanh = tf.math.tanh(outputs / _MAX_LOGIT)
+  logits = _MAX_LOGIT * tanh
+  size = tf.abs(logits)
+  is_small = size < _SMALL_LOGIT
+  safe = tf.where(is_small, tf.ones_like(size), size)
+  # 1 - exp(-|l|), exact enough where |l| is not small.
+  complement = 1.0 - tf.exp(-safe)
+  square = size * size
+  log_ratio = tf.where(
+    is_small, size / 2.0 - square / 24.0, tf.math.log(safe / complement)
+  )
+  # The mean at |l|; that at -|l| is one minus this.
+  mean = tf.where(
+    is_small,
+    0.5 + size * (1.0 / 12.0 - square / 720.0),
+    1.0 / complement - 1.0 / safe,
+  )
+  mean = tf.where(logits < 0.0, 1.0 - mean, mean)
+  log_prob = intensities * logits + log_ratio - tf.nn.relu(logits)
+  # A sum inside the loop over pixels would not let it take eight at a time.
+  total = tf.linalg.matvec(log_prob, tf.ones([log_prob.shape[-1]]))
+  return total, (intensities - mean) * (1.0 - tanh * tanh)
 
 
 @tf.custom_gradient
-def _image_log_prob(logits, intensities):
+def _image_log_prob(outputs, intensities):
   """Log density of images; the gradient is computed in the same pass.
 
   Args:
-    logits: float `Tensor` of shape `batch + [height, width]`, unbounded.
-    intensities: float `Tensor` of the same shape, not differentiated.
+    outputs: float `Tensor` of shape `batch + [num_pixels]`, of any size.
+    intensities: float `Tensor` that broadcasts to it, not differentiated.
 
   Returns:
     log_prob: float `Tensor` of shape `batch`.
   """
-  log_prob, gradient = _image_log_prob_and_gradient(logits, intensities)
+  log_prob, gradient = _image_log_prob_and_gradient(outputs, intensities)
 
   def backward(upstream):
-    return upstream[..., tf.newaxis, tf.newaxis] * gradient, None
+    return upstream[..., tf.newaxis] * gradient, None
 
   return log_prob, backward
 
@@ -288,8 +327,10 @@ class DeepMixture(tf.Module):
         ),
       ),
     )
-    self._compiled_flow_log_prob = tf.function(
-      self.flow.log_prob, jit_compile=True, autograph=False
+    self._flow_log_prob_and_slope = tf.function(
+      lambda z: tfp.math.value_and_gradient(self.flow.log_prob, z),
+      jit_compile=True,
+      autograph=False,
     )
 
   @property
@@ -338,11 +379,10 @@ class DeepMixture(tf.Module):
 
   def decode(self, z):
     """Logits of images, of shape `batch + [height, width]`, unbounded."""
-    batch_shape = tf.shape(z)[:-1]
-    outputs = self.decoder(tf.reshape(z, [-1, self.num_latents]))
-    pixels = tf.nn.depth_to_space(outputs, self._stride)[..., 0]
+    pieces = self.decoder(tf.reshape(z, [-1, self.num_latents]))
+    pixels = tf.nn.depth_to_space(pieces, self._stride)[..., 0]
     return tf.reshape(
-      pixels, tf.concat([batch_shape, self.image_shape], axis=0)
+      pixels, tf.concat([tf.shape(z)[:-1], self.image_shape], axis=0)
     )
 
   def image_means(self, z):
@@ -352,9 +392,13 @@ class DeepMixture(tf.Module):
 
   def image_log_prob(self, intensities, z):
     """`log p(x | z)`, of shape `[num_particles, N]`."""
-    logits = self.decode(z)
+    # In the order of pixels that the decoder has, piece by piece [3].
+    pieces = tf.nn.space_to_depth(intensities[..., tf.newaxis], self._stride)
+    num_pixels = np.prod(self.image_shape)
+    outputs = self.decoder(tf.reshape(z, [-1, self.num_latents]))
     return _image_log_prob(
-      logits, tf.broadcast_to(intensities, tf.shape(logits))
+      tf.reshape(outputs, [*z.shape[:-1], num_pixels]),
+      tf.reshape(pieces, [*intensities.shape[:-2], num_pixels]),
     )
 
   def _latents(self, c):
@@ -362,6 +406,20 @@ class DeepMixture(tf.Module):
     return tfd.MultivariateNormalDiag(
       tf.gather(self.loc, c), tf.gather(self.scale, c)
     )
+
+  def _flow_log_prob(self, z):
+    """`log pi(z)`, as a function of `z` alone, with its slope in one pass."""
+
+    @tf.custom_gradient
+    def log_prob_fn(z):
+      log_prob, slope = self._flow_log_prob_and_slope(z)
+
+      def backward(upstream, variables=()):
+        return upstream[..., tf.newaxis] * slope, [None for _ in variables]
+
+      return log_prob, backward
+
+    return log_prob_fn(z)
 
   def _clusters(self, z):
     """`q(c | z)`."""
@@ -508,7 +566,7 @@ class DeepMixture(tf.Module):
 
     def log_joint(z):
       log_likelihood = self.image_log_prob(intensities, z)
-      return self._compiled_flow_log_prob(z) + log_likelihood / self._kl_weight
+      return self._flow_log_prob(z) + log_likelihood / self._kl_weight
 
     return [
       nvi.Level(
