@@ -23,6 +23,7 @@ ROW_TYPES = {
   'objective': str,
   'seed': int,
   'total_variation': float,
+  'total_variation_of_one_pass': float,
   'total_variations': list,
   'accuracy': float,
   'normalized_mutual_information': float,

@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The deep mixture's densities are what they are said to be."""
 
+import itertools
+
 import numpy as np
 import pytest
+import scipy.special
 import tensorflow as tf
 import tensorflow_probability as tfp
 import tf_keras
@@ -267,6 +270,51 @@ def test_infer():
   assert np.all(
     np.abs(samples.mean(axis=0) - posterior.proportions) < 5.0 * error + 1e-3
   )
+
+
+def test_infer_knows_of_all_images(monkeypatch):
+  # With what each image says of its cluster given, and an exact q(lambda | c),
+  # the posterior by enumeration of clusters.
+  mixture, images = make(), make_images(4)
+  for v in mixture.counter.trainable_variables:
+    v.assign(tf.zeros_like(v))
+  mixture.cluster_logits.assign([0.5, 0.0, -0.5])
+  logits = np.random.default_rng(0).normal(scale=2.0, size=[4, 3])
+  logits = (logits + [1.0, 0.0, 0.0]).astype(np.float32)
+  monkeypatch.setattr(
+    mixture,
+    '_clusters',
+    lambda z: tfd.Categorical(logits=logits + tf.zeros([*z.shape[:2], 1])),
+  )
+  log_evidence = logits - np.log(np.exp([0.5, 0.0, -0.5]))
+  weights, means, members = [], [], []
+  for c in itertools.product(range(3), repeat=4):
+    counts = np.bincount(c, minlength=3)
+    # The Dirichlet-multinomial distribution with concentration one.
+    weights.append(
+      np.sum(log_evidence[np.arange(4), c])
+      + np.sum(scipy.special.gammaln(counts + 1.0))
+    )
+    means.append((counts + 1.0) / 7.0)
+    members.append(np.eye(3)[list(c)])
+  weights = scipy.special.softmax(weights)
+  num_samples = 20_000
+
+  def errors(num_sweeps):
+    posterior = mixture.infer(images, num_samples, SEED, num_sweeps)
+    return [
+      np.max(np.abs(found - np.tensordot(weights, expected, axes=1)))
+      for found, expected in (
+        (posterior.proportions, means),
+        (posterior.cluster_probs, members),
+      )
+    ]
+
+  # Draws are independent of each other, with deviations below 0.5: 5 standard
+  # errors; and what 1 - softplus(0.54) adds.
+  bound = 5.0 * 0.5 / np.sqrt(num_samples) + 1e-3
+  assert max(errors(20)) < bound
+  assert min(errors(0)) > 1.5 * bound
 
 
 def test_joint_level():

@@ -26,6 +26,9 @@ What must hold: images go in as bytes or as intensities from 0 to 1, of shape
 [3]: W. Shi et al. Real-time single image and video super-resolution using an
      efficient sub-pixel convolutional neural network. CVPR, 2016.
      https://arxiv.org/abs/1609.05158
+[4]: S. Geman, D. Geman. Stochastic relaxation, Gibbs distributions, and the
+     Bayesian restoration of images. IEEE Transactions on Pattern Analysis and
+     Machine Intelligence 6(6), 1984.
 """
 
 import collections
@@ -55,6 +58,8 @@ _CLUSTER_UNIT = 5.0
 # Simulated mini-batches in a training step of q(lambda | c).
 _NUM_SIMULATIONS = 4
 _MIN_SCALE = 1e-3
+# Of Gibbs sampling, to infer proportions.
+_NUM_SWEEPS = 10
 # How much a given cluster counts, beside the density of latents.
 _ASSIGNED_WEIGHT = 3.0
 
@@ -76,7 +81,8 @@ class Posterior(
   Fields:
     proportions: Shape `[num_clusters]`: `E[lambda]`.
     proportions_samples: Shape `[num_samples, num_clusters]`.
-    cluster_probs: Shape `[N, num_clusters]`: `q(c | z)`, mean over `z`.
+    cluster_probs: Shape `[N, num_clusters]`: of each image's cluster, given
+      what all say of proportions.
     latent_loc: Shape `[N, num_latents]`: the mean of `q(z | x)`.
     latent_scale: Shape `[N, num_latents]`: its standard deviation.
   """
@@ -151,6 +157,11 @@ def _image_log_prob(outputs, intensities):
     return upstream[..., tf.newaxis] * gradient, None
 
   return log_prob, backward
+
+
+def _safe_log(x):
+  """Logarithms, finite at zero."""
+  return tf.math.log(tf.maximum(x, np.finfo(np.float32).tiny))
 
 
 def _perceptron(inputs, units, seeds, name):
@@ -646,13 +657,22 @@ class DeepMixture(tf.Module):
       )
     ]
 
-  def infer(self, images, num_samples, seed):
+  def infer(self, images, num_samples, seed, num_sweeps=_NUM_SWEEPS):
     """Infers the proportions, clusters and latents of a mini-batch.
+
+    Clusters come from `q(c | z)` at first, which knows one image at a time.
+    What the others say of proportions comes in by Gibbs sampling [4] with the
+    conditionals that were learned: proportions from `q(lambda | c)`, and then
+    clusters from their density given both, `q(c | z) lambda_c / pi(c)` up to a
+    constant.
 
     Args:
       images: As in `intensities`.
-      num_samples: Python `int`: how many draws of `z` and `c` to average over.
+      num_samples: Python `int`: how many draws of `z` to average over, each
+        with clusters and proportions of its own.
       seed: Stateless seed.
+      num_sweeps: Python `int`: how many times to draw proportions and clusters.
+        Default value: `10`.
 
     Returns:
       posterior: `Posterior`.
@@ -663,10 +683,25 @@ class DeepMixture(tf.Module):
     )
     z = encoder.sample(num_samples, seed=z_seed)
     clusters = self._clusters(z)
-    proportions = self._proportions(self._count(clusters.sample(seed=c_seed)))
+    # `q(c | z)` is learned where clusters are as frequent as `pi(c)` has them.
+    log_evidence = clusters.logits_parameter() - tf.math.log_softmax(
+      self.cluster_logits
+    )
+    for i in range(num_sweeps):
+      c = clusters.sample(seed=randomness.fold_in(c_seed, i))
+      drawn = self._proportions(self._count(c)).sample(
+        seed=randomness.fold_in(proportions_seed, i)
+      )
+      clusters = tfd.Categorical(
+        logits=log_evidence + _safe_log(drawn)[:, tf.newaxis]
+      )
+    c = clusters.sample(seed=randomness.fold_in(c_seed, num_sweeps))
+    proportions = self._proportions(self._count(c))
     return Posterior(
       proportions=tf.reduce_mean(proportions.mean(), axis=0),
-      proportions_samples=proportions.sample(seed=proportions_seed),
+      proportions_samples=proportions.sample(
+        seed=randomness.fold_in(proportions_seed, num_sweeps)
+      ),
       cluster_probs=tf.reduce_mean(clusters.probs_parameter(), axis=0),
       latent_loc=encoder.loc,
       latent_scale=encoder.stddev(),
