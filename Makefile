@@ -48,7 +48,7 @@ bench: $(BENCH_STAMP)  ## Measure training and sampling beside other libraries.
 test: lint  ## Lint, check the format, and run all tests.
 	@status=5; for part in $(PARTS); do \
 	  echo "Tests, part $$part of $(words $(PARTS))"; \
-	  $(BIN)/python -m pytest -n $(JOBS) --durations=10 \
+	  $(BIN)/python -m pytest -n $(JOBS) --dist=loadgroup --durations=10 \
 	    --part=$$part/$(words $(PARTS)) $(PYTEST_ARGS); \
 	  case $$? in \
 	    0) if [ $$status -eq 5 ]; then status=0; fi ;; \

@@ -165,6 +165,7 @@ def test_total_variation():
     )
 
 
+@pytest.mark.xdist_group('trained')
 def test_short_version_of_the_default(trained):
   folder, row = trained
   assert read(folder)['rows'] == [row]
@@ -187,6 +188,7 @@ def test_short_version_of_the_default(trained):
   assert not left
 
 
+@pytest.mark.xdist_group('trained')
 def test_saved_model_in_a_fresh_process(trained):
   folder, row = trained
   program = """
@@ -243,6 +245,7 @@ for bad, what in (
   )
 
 
+@pytest.mark.xdist_group('trained')
 def test_evaluates_alone(trained, tmp_path):
   folder, row = trained
   arguments = {

@@ -235,6 +235,7 @@ def small_run(tmp_path_factory):
   return run, run(), directory
 
 
+@pytest.mark.xdist_group('small_run')
 def test_run_writes_what_it_says(small_run):
   _, results, directory = small_run
   content = json.loads((directory / 'metrics.json').read_text())
@@ -255,6 +256,7 @@ def test_run_writes_what_it_says(small_run):
     assert arrays['log_normalizers'].shape == (15,)
 
 
+@pytest.mark.xdist_group('small_run')
 def test_run_keeps_what_is_done(small_run, capsys, monkeypatch):
   run, results, directory = small_run
 

@@ -682,19 +682,24 @@ class DeepMixture(tf.Module):
       randomness.split_seed(seed, 3)
     )
     z = encoder.sample(num_samples, seed=z_seed)
-    clusters = self._clusters(z)
+    logits = self._clusters(z).logits_parameter()
     # `q(c | z)` is learned where clusters are as frequent as `pi(c)` has them.
-    log_evidence = clusters.logits_parameter() - tf.math.log_softmax(
-      self.cluster_logits
-    )
-    for i in range(num_sweeps):
-      c = clusters.sample(seed=randomness.fold_in(c_seed, i))
+    log_evidence = logits - tf.math.log_softmax(self.cluster_logits)
+
+    def sweep(i, logits):
+      c = tfd.Categorical(logits).sample(seed=randomness.fold_in(c_seed, i))
       drawn = self._proportions(self._count(c)).sample(
         seed=randomness.fold_in(proportions_seed, i)
       )
-      clusters = tfd.Categorical(
-        logits=log_evidence + _safe_log(drawn)[:, tf.newaxis]
-      )
+      return i + 1, log_evidence + _safe_log(drawn)[:, tf.newaxis]
+
+    _, logits = tf.while_loop(
+      lambda i, _: i < num_sweeps,
+      sweep,
+      (tf.constant(0), logits),
+      parallel_iterations=1,
+    )
+    clusters = tfd.Categorical(logits)
     c = clusters.sample(seed=randomness.fold_in(c_seed, num_sweeps))
     proportions = self._proportions(self._count(c))
     return Posterior(
