@@ -440,15 +440,12 @@ def _start(mixture, data, images, settings, checkpoints):
     settings: As of `_fit`.
     checkpoints: `_Checkpoints`.
   """
-
-  def adam():
-    rate = settings['learning_rate']
-    return CompiledOptimizer(tf_keras.optimizers.Adam(rate))
-
+  rate = settings['learning_rate']
+  num_steps = settings['num_warm_up_steps']
   arguments = {
     'objective': nvi.reverse_kl(),
     'num_particles': 1,
-    'num_steps': settings['num_warm_up_steps'],
+    'num_steps': num_steps,
   }
   if checkpoints.clusters is None:
     # First, as this is what may not suit the images.
@@ -466,7 +463,7 @@ def _start(mixture, data, images, settings, checkpoints):
       data,
       settings,
       checkpoints,
-      optimizer=adam(),
+      optimizer=CompiledOptimizer(tf_keras.optimizers.Adam(rate)),
       **arguments,
     )
     _set_clusters(mixture, *_encode(mixture, images), clusters)
@@ -480,7 +477,10 @@ def _start(mixture, data, images, settings, checkpoints):
     data,
     settings,
     checkpoints,
-    optimizer=adam(),
+    # A rate that falls, so that what follows starts where this settles.
+    optimizer=CompiledOptimizer(
+      tf_keras.optimizers.Adam(_learning_rate(rate, num_steps))
+    ),
     **arguments,
   )
 
