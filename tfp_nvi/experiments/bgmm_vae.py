@@ -941,7 +941,7 @@ def run(
       given, those of neighboring images; the same for both objectives.
       Default value: `0` (i.e., 300 for digits, 2,500 for the others).
     learning_rate: Python `float`, of Adam. It falls to zero over the last
-      quarter of the steps.
+      quarter of the steps with given clusters, and of those after them.
       Default value: `1e-3`.
     concentration: Python `float`, of the Dirichlet distribution of proportions,
       of the model and of mini-batches.
