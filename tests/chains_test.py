@@ -430,6 +430,30 @@ def test_compiled_levels_are_the_same():
     np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
+def test_levels_that_are_compiled_together():
+  # Each has draws and gradients of its own, however many are compiled; a factor
+  # of the surrogate is one of its gradients.
+  locs = [tf.Variable(x) for x in (0.3, -0.2, 0.1)]
+
+  def estimate(compiled, factor):
+    levels = [
+      nvi.Level(
+        tfd.Normal(loc, 1.0), tfd.Normal(0.0, 2.0), [loc], jit_compile=c
+      )
+      for loc, c in zip(locs, compiled, strict=True)
+    ]
+    with tf.GradientTape() as tape:
+      result = nvi.reverse_kl()(nvi.Chain(levels), 5, tf.constant([1, 2]))
+      surrogate = factor * result.surrogate
+    gradients = tape.gradient(surrogate, locs)
+    return [*(g / factor for g in gradients), *result[1:]]
+
+  expected = estimate([False, False, False], 1.0)
+  for compiled in ([True, False, True], [True, True, True]):
+    for a, b in zip(estimate(compiled, 3.0), expected, strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_divergence_of_each_level():
   # f of the objective, unless the level has its own: from the samples of the
   # other side, the forward KL divergence is the dual of the reverse one.

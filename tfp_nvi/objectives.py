@@ -717,7 +717,7 @@ def _surrogate(pairs):
   @tf.custom_gradient
   def attach(*values):
     def gradient(upstream):
-      return [upstream * g for _, g in pairs]
+      return [tf.cast(upstream, g.dtype) * g for _, g in pairs]
 
     return tf.zeros([], values[0].dtype), gradient
 

@@ -300,8 +300,8 @@ def test_infer_knows_of_all_images(monkeypatch):
   weights = scipy.special.softmax(weights)
   num_samples = 20_000
 
-  def errors(num_sweeps):
-    posterior = mixture.infer(images, num_samples, SEED, num_sweeps)
+  def errors(**kwargs):
+    posterior = mixture.infer(images, num_samples, SEED, **kwargs)
     return [
       np.max(np.abs(found - np.tensordot(weights, expected, axes=1)))
       for found, expected in (
@@ -313,8 +313,15 @@ def test_infer_knows_of_all_images(monkeypatch):
   # Draws are independent of each other, with deviations below 0.5: 5 standard
   # errors; and what 1 - softplus(0.54) adds.
   bound = 5.0 * 0.5 / np.sqrt(num_samples) + 1e-3
-  assert max(errors(20)) < bound
-  assert min(errors(0)) > 1.5 * bound
+  assert max(errors()) < bound
+  assert min(errors(num_sweeps=0)) > 1.5 * bound
+
+
+def test_infer_where_proportions_underflow():
+  mixture = make(concentration=1e-3)
+  for images in (make_images(1), make_images(20)):
+    posterior = mixture.infer(images, 500, SEED)
+    assert all(np.all(np.isfinite(x)) for x in posterior)
 
 
 def test_joint_level():

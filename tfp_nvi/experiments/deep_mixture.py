@@ -159,11 +159,6 @@ def _image_log_prob(outputs, intensities):
   return log_prob, backward
 
 
-def _safe_log(x):
-  """Logarithms, finite at zero."""
-  return tf.math.log(tf.maximum(x, np.finfo(np.float32).tiny))
-
-
 def _perceptron(inputs, units, seeds, name):
   """Dense layers, ReLU between them."""
   stack = [layers.Input([inputs])]
@@ -691,7 +686,7 @@ class DeepMixture(tf.Module):
       drawn = self._proportions(self._count(c)).sample(
         seed=randomness.fold_in(proportions_seed, i)
       )
-      return i + 1, log_evidence + _safe_log(drawn)[:, tf.newaxis]
+      return i + 1, log_evidence + tf.math.log(drawn)[:, tf.newaxis]
 
     _, logits = tf.while_loop(
       lambda i, _: i < num_sweeps,
