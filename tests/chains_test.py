@@ -454,6 +454,26 @@ def test_levels_that_are_compiled_together():
       np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+def test_compiled_level_makes_its_variables():
+  def estimate(jit_compile):
+    loc = tf.Variable(0.5)
+    network = tf_keras.layers.Dense(1, kernel_initializer='ones')
+
+    def target(z):
+      return tfd.Normal(
+        loc + network(z[..., tf.newaxis])[..., 0], 1.0
+      ).log_prob(0.0)
+
+    levels = [
+      nvi.Level(tfd.Normal(0.0, 1.0), target, [loc], jit_compile=jit_compile)
+    ]
+    with tf.GradientTape() as tape:
+      result = nvi.reverse_kl()(nvi.Chain(levels), 7, tf.constant([1, 2]))
+    return tape.gradient(result.surrogate, loc)
+
+  np.testing.assert_allclose(estimate(True), estimate(False), rtol=1e-5)
+
+
 def test_divergence_of_each_level():
   # f of the objective, unless the level has its own: from the samples of the
   # other side, the forward KL divergence is the dual of the reverse one.

@@ -683,6 +683,8 @@ def _compiled_levels(levels, num_particles, seeds, level_fn, is_partial):
   variables = []
 
   def estimate(seeds):
+    # Traced once more where a network makes its variables.
+    variables.clear()
     gradients, others = [], []
     for level, seed in zip(levels, tf.unstack(seeds), strict=True):
       with tf.GradientTape() as tape:
@@ -717,7 +719,9 @@ def _surrogate(pairs):
   @tf.custom_gradient
   def attach(*values):
     def gradient(upstream):
-      return [tf.cast(upstream, g.dtype) * g for _, g in pairs]
+      return [
+        tf.cast(upstream, g.dtype) * tf.stop_gradient(g) for _, g in pairs
+      ]
 
     return tf.zeros([], values[0].dtype), gradient
 

@@ -246,6 +246,18 @@ def test_bound():
   np.testing.assert_allclose(bound, np.zeros(6), atol=0.1)
 
 
+def test_bound_of_any_number_of_images():
+  mixture, images = make(), make_images()
+  bound = tf.function(
+    lambda x: mixture.bound(x, 3, SEED),
+    input_signature=[tf.TensorSpec([None, 8, 8], tf.uint8)],
+    autograph=False,
+  )
+  np.testing.assert_allclose(
+    bound(images), mixture.bound(images, 3, SEED), rtol=1e-5
+  )
+
+
 def test_generate():
   mixture = make()
   c, images = mixture.generate(tf.constant([0.0, 1.0, 0.0]), 7, SEED)
@@ -298,7 +310,7 @@ def test_infer_knows_of_all_images(monkeypatch):
     means.append((counts + 1.0) / 7.0)
     members.append(np.eye(3)[list(c)])
   weights = scipy.special.softmax(weights)
-  num_samples = 20_000
+  num_samples = 100_000
 
   def errors(**kwargs):
     posterior = mixture.infer(images, num_samples, SEED, **kwargs)

@@ -39,7 +39,7 @@ each other what the proportions are; `accuracy` and
 `normalized_mutual_information` of the most probable cluster of each test image;
 importance-weighted `bound` per image, from 100 draws of z; `seconds` of
 training. One matching of clusters to classes, the best one for the test set,
-serves for all.
+serves for all. `--eval_only` measures again what was trained.
 
 A saved model, which `tf.saved_model.load` loads, has a method `infer`: from
 images of shape `[N, height, width]`, with intensities from 0 to 1, to a dict

@@ -32,6 +32,7 @@ What must hold: images go in as bytes or as intensities from 0 to 1, of shape
 """
 
 import collections
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -400,11 +401,13 @@ class DeepMixture(tf.Module):
     """`log p(x | z)`, of shape `[num_particles, N]`."""
     # In the order of pixels that the decoder has, piece by piece [3].
     pieces = tf.nn.space_to_depth(intensities[..., tf.newaxis], self._stride)
-    num_pixels = np.prod(self.image_shape)
+    num_pixels = math.prod(self.image_shape)
     outputs = self.decoder(tf.reshape(z, [-1, self.num_latents]))
     return _image_log_prob(
-      tf.reshape(outputs, [*z.shape[:-1], num_pixels]),
-      tf.reshape(pieces, [*intensities.shape[:-2], num_pixels]),
+      tf.reshape(outputs, tf.concat([tf.shape(z)[:-1], [num_pixels]], axis=0)),
+      tf.reshape(
+        pieces, tf.concat([tf.shape(intensities)[:-2], [num_pixels]], axis=0)
+      ),
     )
 
   def _latents(self, c):
