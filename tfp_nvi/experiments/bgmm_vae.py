@@ -104,7 +104,7 @@ _NUM_BOUND_IMAGES = 1_000
 _NUM_DRAWN = 100
 _NUM_CLUSTER_SAMPLES = 12
 
-_DEFAULT_STEPS = {'digits': 1_500, 'mnist': 5_000, 'fashion_mnist': 5_000}
+_DEFAULT_STEPS = {'digits': 1_000, 'mnist': 5_000, 'fashion_mnist': 5_000}
 _DEFAULT_WARM_UP_STEPS = {'digits': 300, 'mnist': 2_500, 'fashion_mnist': 2_500}
 # The larger images, the larger their densities.
 _DEFAULT_KL_WEIGHT = {'digits': 2.0, 'mnist': 10.0, 'fashion_mnist': 10.0}
@@ -935,7 +935,7 @@ def run(
     num_steps: Python `int` number of training steps of the nested objective.
       Reweighted wake-sleep, whose steps have 5 particles, takes 0.7 times as
       many.
-      Default value: `0` (i.e., 1,500 for digits, 5,000 for the others).
+      Default value: `0` (i.e., 1,000 for digits, 5,000 for the others).
     num_warm_up_steps: Python `int` number of steps that encoder and decoder
       take by themselves first, and then all networks with clusters that are
       given, those of neighboring images; the same for both objectives.
@@ -1104,7 +1104,7 @@ _FLAGS = {
   'num_clusters': 'Number of clusters.',
   'num_latents': 'Size of the latent vector of an image.',
   'num_steps': (
-    'Training steps of the nested objective; 0 for 1,500 for digits and 5,000 '
+    'Training steps of the nested objective; 0 for 1,000 for digits and 5,000 '
     'for the others.'
   ),
   'num_warm_up_steps': (
