@@ -66,7 +66,7 @@ def fast(monkeypatch):
   monkeypatch.setattr(bgmm_vae, '_NUM_PARTICLES', {'nvi': 1, 'rws': 2})
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def trained(tmp_path_factory):
   """A folder with the results of a short version of the default."""
   folder = tmp_path_factory.mktemp('trained')

@@ -226,7 +226,7 @@ SMALL = dict(
 )
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def small_run(tmp_path_factory):
   directory = tmp_path_factory.mktemp('hmm')
   run = functools.partial(
