@@ -330,10 +330,20 @@ def test_infer_knows_of_all_images(monkeypatch):
 
 
 def test_infer_where_proportions_underflow():
-  mixture = make(concentration=1e-3)
+  # A cluster that has no image has next to nothing in q(lambda | c).
+  mixture = make()
+  *_, kernel, bias = mixture.counter.layers[-1].weights
+  kernel.assign(tf.zeros_like(kernel))
+  bias.assign([0.0, -30.0])
   for images in (make_images(1), make_images(20)):
     posterior = mixture.infer(images, 500, SEED)
+    assert np.min(posterior.proportions_samples) == 0.0
     assert all(np.all(np.isfinite(x)) for x in posterior)
+
+
+def test_infer_refuses_negative_numbers_of_sweeps():
+  with pytest.raises(ValueError, match='`num_sweeps` must .* got -1'):
+    make().infer(make_images(), 2, SEED, num_sweeps=-1)
 
 
 def test_joint_level():

@@ -141,7 +141,31 @@ def _image_log_prob_and_gradient(outputs, intensities):
   return total, (intensities - mean) * (1.0 - tanh * tanh)
 
 
-@tf.custom_gradient
+def _differentiable(log_prob_and_gradient_fn, x):
+  """A log density, differentiable in its values alone, by a given gradient.
+
+  Args:
+    log_prob_and_gradient_fn: Python callable from `x` to a log density of shape
+      `batch`, and its gradient. What else they depend on is held fixed.
+    x: float `Tensor` of shape `batch + [size]`.
+
+  Returns:
+    log_prob: float `Tensor` of shape `batch`.
+  """
+
+  @tf.custom_gradient
+  def log_prob_fn(x):
+    log_prob, slope = log_prob_and_gradient_fn(x)
+
+    def backward(upstream, variables=()):
+      gradient = upstream[..., tf.newaxis] * slope
+      return (gradient, [None for _ in variables]) if variables else gradient
+
+    return log_prob, backward
+
+  return log_prob_fn(x)
+
+
 def _image_log_prob(outputs, intensities):
   """Log density of images; the gradient is computed in the same pass.
 
@@ -152,12 +176,9 @@ def _image_log_prob(outputs, intensities):
   Returns:
     log_prob: float `Tensor` of shape `batch`.
   """
-  log_prob, gradient = _image_log_prob_and_gradient(outputs, intensities)
-
-  def backward(upstream):
-    return upstream[..., tf.newaxis] * gradient, None
-
-  return log_prob, backward
+  return _differentiable(
+    lambda x: _image_log_prob_and_gradient(x, intensities), outputs
+  )
 
 
 def _perceptron(inputs, units, seeds, name):
@@ -418,17 +439,7 @@ class DeepMixture(tf.Module):
 
   def _flow_log_prob(self, z):
     """`log pi(z)`, as a function of `z` alone, with its slope in one pass."""
-
-    @tf.custom_gradient
-    def log_prob_fn(z):
-      log_prob, slope = self._flow_log_prob_and_slope(z)
-
-      def backward(upstream, variables=()):
-        return upstream[..., tf.newaxis] * slope, [None for _ in variables]
-
-      return log_prob, backward
-
-    return log_prob_fn(z)
+    return _differentiable(self._flow_log_prob_and_slope, z)
 
   def _clusters(self, z):
     """`q(c | z)`."""
@@ -674,7 +685,14 @@ class DeepMixture(tf.Module):
 
     Returns:
       posterior: `Posterior`.
+
+    Raises:
+      ValueError: If `num_sweeps` is negative.
     """
+    if num_sweeps < 0:
+      raise ValueError(
+        f'`num_sweeps` must be a non-negative Python int; got {num_sweeps}.'
+      )
     encoder = self.encode(self.intensities(images))
     z_seed, c_seed, proportions_seed = tf.unstack(
       randomness.split_seed(seed, 3)
