@@ -14,6 +14,7 @@ import sys
 
 import numpy as np
 import pytest
+import tf_keras
 
 import tfp_nvi as nvi
 from tfp_nvi.experiments import bgmm_vae
@@ -402,3 +403,8 @@ def test_program_names_the_flag(arguments, problem, tmp_path):
   assert result.returncode == 1
   assert problem in result.stderr
   assert 'Traceback' not in result.stderr
+
+
+def test_compiled_optimizer_refuses_others():
+  with pytest.raises(TypeError, match=r'`optimizer` must be .*; got .*legacy'):
+    bgmm_vae.CompiledOptimizer(tf_keras.optimizers.legacy.Adam())

@@ -357,7 +357,16 @@ class CompiledOptimizer:
 
     Args:
       optimizer: `tf_keras.optimizers.Optimizer`.
+
+    Raises:
+      TypeError: If it is something else, such as one of Keras 3 or of
+        `tf_keras.optimizers.legacy`.
     """
+    if not isinstance(optimizer, tf_keras.optimizers.Optimizer):
+      raise TypeError(
+        '`optimizer` must be a tf_keras.optimizers.Optimizer; got '
+        f'{type(optimizer).__module__}.{type(optimizer).__name__}.'
+      )
     self._optimizer = optimizer
     self.build = optimizer.build
 
