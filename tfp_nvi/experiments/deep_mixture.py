@@ -155,7 +155,10 @@ def _differentiable(log_prob_and_gradient_fn, x):
 
   @tf.custom_gradient
   def log_prob_fn(x):
-    log_prob, slope = log_prob_and_gradient_fn(x)
+    # Without recording: a tape of another tape would have a compiled function
+    # return all that its second derivatives take.
+    evaluate = tf.recompute_grad(log_prob_and_gradient_fn)
+    log_prob, slope = map(tf.stop_gradient, evaluate(x))
 
     def backward(upstream, variables=()):
       gradient = upstream[..., tf.newaxis] * slope
