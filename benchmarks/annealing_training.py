@@ -98,14 +98,23 @@ class _Store:
     path = self.path('training.json')
     if overwrite or not os.path.exists(path):
       return
-    with open(path, encoding='utf-8') as f:
-      found = json.load(f)
-    for key, value in configuration.items():
-      if found[key] != value:
-        raise app.UsageError(
-          f'{path} is of another configuration: {key} is {found[key]!r}, now '
-          f'{value!r}. Give another --output_dir, or --overwrite.'
-        )
+    try:
+      with open(path, encoding='utf-8') as f:
+        found = json.load(f)
+      different = {
+        k: found[k] for k, v in configuration.items() if found[k] != v
+      }
+      found['check'], found['rows']
+    except (OSError, ValueError, KeyError, TypeError) as e:
+      raise app.UsageError(
+        f'{path} cannot be read ({e!r}). Give another --output_dir, or '
+        '--overwrite.'
+      ) from e
+    for key, value in different.items():
+      raise app.UsageError(
+        f'{path} is of another configuration: {key} is {value!r}, now '
+        f'{configuration[key]!r}. Give another --output_dir, or --overwrite.'
+      )
     self.content = found
 
   @property
@@ -435,17 +444,11 @@ def format_table(rows):
       value((8, 36, 10), 'microseconds_per_step'),
       value((8, 36, 1), 'microseconds_per_step'),
     )
-    compilation = _ratio(
-      value((128, 36, 1), 'compile_seconds'),
-      value((8, 36, 1), 'compile_seconds'),
-    )
-    facts = []
     if restarts is not None:
-      facts.append(f'10 restarts take {restarts:.2f} times as long as 1')
-    if compilation is not None:
-      facts.append(f'K = 128 compiles in {compilation:.2f} times K = 8')
-    if facts:
-      lines.append(f'{_LABELS[loop]} (36 particles): {"; ".join(facts)}')
+      lines.append(
+        f'{_LABELS[loop]} (K = 8, 36 particles): 10 restarts take '
+        f'{restarts:.2f} times as long as 1'
+      )
   return '\n'.join(lines)
 
 
@@ -580,10 +583,14 @@ def _define_flags():
   flags.DEFINE_float(
     'max_gigabytes',
     0.0,
-    'Memory each process may take; 0 for 60% of what the machine has.',
+    'Memory each process may take; 0 for an equal part of 90% of what the '
+    'machine has, as the loops of a size have a process each, at a time.',
   )
   flags.DEFINE_integer(
-    'check_steps', 3_000, 'Steps before log Z-hat is checked; 0 for no check.'
+    'check_steps',
+    3_000,
+    'Steps before log Z-hat is checked; 0 for no check.',
+    lower_bound=0,
   )
   flags.DEFINE_boolean(
     'retry_absent', False, 'Whether to try again what an earlier run left out.'
@@ -597,9 +604,9 @@ def main(argv):
   """Measures, prints and draws.
 
   Args:
-    argv: Not used.
+    argv: List of Python `str`s: the program, and nothing else.
   """
-  del argv
+  reporting.check_arguments(argv)
   sizes = sorted(
     itertools.product(
       reporting.integers('num_densities', 2),
@@ -626,12 +633,16 @@ def main(argv):
       )
   store = _Store(flags.FLAGS.output_dir, configuration, flags.FLAGS.overwrite)
   max_gigabytes = (
-    flags.FLAGS.max_gigabytes or 0.6 * reporting.memory_gigabytes()
+    flags.FLAGS.max_gigabytes
+    or 0.9 * reporting.memory_gigabytes() / max(1, len(loops))
   )
-  if flags.FLAGS.check_steps and not store.content['check']:
-    store.content['check'] = _check(
-      flags.FLAGS.check_steps, loops, max_gigabytes
-    )
+  checked = store.content['check'] or {}
+  unchecked = [loop for loop in loops if LOOPS[loop][0] not in checked]
+  if flags.FLAGS.check_steps and unchecked:
+    store.content['check'] = {
+      **checked,
+      **_check(flags.FLAGS.check_steps, unchecked, max_gigabytes),
+    }
     store.save()
   for i, size in enumerate(sizes, 1):
     still = [

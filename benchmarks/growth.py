@@ -123,9 +123,9 @@ def main(argv):
   """Measures and prints.
 
   Args:
-    argv: Not used.
+    argv: List of Python `str`s: the program, and nothing else.
   """
-  del argv
+  reporting.check_arguments(argv)
   os.makedirs(flags.FLAGS.output_dir, exist_ok=True)
   machine = reporting.machine()
   print(f'{machine["processor"]}, {machine["cores"]} cores', flush=True)

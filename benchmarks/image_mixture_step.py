@@ -22,6 +22,7 @@ import tf_keras
 from absl import app, flags
 
 import tfp_nvi as nvi
+from benchmarks import reporting
 from tfp_nvi.experiments import bgmm_vae, deep_mixture
 
 __all__ = [
@@ -129,9 +130,9 @@ def main(argv):
   """Prints the durations.
 
   Args:
-    argv: Not used.
+    argv: List of Python `str`s: the program, and nothing else.
   """
-  del argv
+  reporting.check_arguments(argv)
   training, networks = step_durations(_BATCH_SIZE.value, _NUM_CALLS.value)
   print(
     f'{_BATCH_SIZE.value} images: median {1e3 * np.median(training):.1f} ms a '

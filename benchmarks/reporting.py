@@ -11,6 +11,7 @@ import matplotlib
 from absl import app, flags
 
 __all__ = [
+  'check_arguments',
   'integers',
   'machine',
   'memory_gigabytes',
@@ -19,6 +20,19 @@ __all__ = [
   'style',
   'versions',
 ]
+
+
+def check_arguments(argv):
+  """Raises an error if a program has arguments that are no flags.
+
+  Args:
+    argv: List of Python `str`s: the program, and nothing else.
+
+  Raises:
+    app.UsageError: If there is anything else.
+  """
+  if len(argv) > 1:
+    raise app.UsageError(f'Expected flags alone; got {" ".join(argv[1:])}.')
 
 
 def memory_gigabytes():

@@ -427,9 +427,9 @@ def main(argv):
   """Trains, measures, prints and draws.
 
   Args:
-    argv: Not used.
+    argv: List of Python `str`s: the program, and nothing else.
   """
-  del argv
+  reporting.check_arguments(argv)
   counts = reporting.integers('num_particles', 1)
   os.makedirs(flags.FLAGS.output_dir, exist_ok=True)
   target = nvi.targets.ring_of_gaussians()

@@ -20,6 +20,7 @@ import tensorflow as tf
 from absl import app, flags
 
 import tfp_nvi as nvi
+from benchmarks import reporting
 from tfp_nvi.experiments import annealing
 
 __all__ = [
@@ -89,9 +90,9 @@ def main(argv):
   """Prints the durations.
 
   Args:
-    argv: Not used.
+    argv: List of Python `str`s: the program, and nothing else.
   """
-  del argv
+  reporting.check_arguments(argv)
   compile_seconds, microseconds = step_durations(
     _METHOD.value,
     _NUM_DENSITIES.value,

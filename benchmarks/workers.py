@@ -20,7 +20,9 @@ import importlib
 import json
 import os
 import pathlib
+import re
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -132,6 +134,8 @@ class Worker:
       why = (
         f'no answer in {timeout:.0f} s' if timed_out else f'exit code {code}'
       )
+      if code == -signal.SIGKILL and not timed_out:
+        why += ', as when the machine has no memory left'
       raise WorkerError(f'{why}; it last printed: {self._last_words()}')
     result, error = json.loads(line)
     if error is not None:
@@ -150,7 +154,11 @@ class Worker:
 
   def _last_words(self):
     self._errors.seek(0)
-    lines = [line.strip() for line in self._errors if line.strip()]
+    lines = [
+      line.strip()
+      for line in self._errors
+      if line.strip() and not re.match(r'WARNING: All log|[IW]\d{4} ', line)
+    ]
     return lines[-1][:300] if lines else 'nothing printed'
 
 

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from absl import app
 
 import tfp_nvi as nvi
 from benchmarks import (
   annealing_training,
   growth,
   image_mixture_step,
+  reporting,
   sampling,
   workers,
 )
@@ -117,7 +119,6 @@ def test_table_has_ratios():
   assert '| 8 | 36 | 10 | 500 | - | - | - | - |' in table
   assert 'ours / scan: geometric mean 0.50 over 1 sizes' in table
   assert '10 restarts take 2.50 times' in table
-  assert 'K = 128 compiles in 1.50 times K = 8' in table
   assert len(annealing_training.plot(rows).axes) == 2
 
 
@@ -213,3 +214,37 @@ def test_steps_on_images_are_measured():
   for durations in (training, networks):
     assert durations.shape == (3,)
     assert np.all(durations > 0.0)
+
+
+def test_measurements_are_kept(tmp_path):
+  size = (8, 36, 1)
+
+  def store(repetitions=5, overwrite=False):
+    configuration = {'num_repetitions': repetitions}
+    return annealing_training._Store(str(tmp_path), configuration, overwrite)
+
+  store().add(
+    [
+      row('fit', size, 200.0),
+      {**row('scan', size, None, None), 'absent': 'slow'},
+    ]
+  )
+  again = store()
+  for retry_absent in (False, True):
+    assert not again.lacks(size, 'fit', retry_absent)
+    assert again.lacks(size, 'scan', retry_absent) == retry_absent
+    assert again.lacks(size, 'shipped', retry_absent)
+  again.add([row('scan', size, 400.0)])
+  assert [r['microseconds_per_step'] for r in store().rows] == [200.0, 400.0]
+  with pytest.raises(app.UsageError, match='num_repetitions is 5, now 6'):
+    store(6)
+  (tmp_path / 'training.json').write_text('{')
+  with pytest.raises(app.UsageError, match='cannot be read'):
+    store()
+  assert not store(overwrite=True).rows
+
+
+def test_arguments_that_are_no_flags():
+  reporting.check_arguments(['program'])
+  with pytest.raises(app.UsageError, match='got num_densities=8'):
+    reporting.check_arguments(['program', 'num_densities=8'])

@@ -20,7 +20,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_nvi as nvi
-from tfp_nvi.experiments import annealing
+from tfp_nvi.experiments import annealing, programs
 
 tfd = tfp.distributions
 
@@ -428,3 +428,12 @@ def test_program_names_the_flag(arguments, problem, tmp_path):
   assert result.returncode == 1
   assert problem in result.stderr
   assert 'Traceback' not in result.stderr
+
+
+def test_damaged_arrays_are_as_if_absent(tmp_path):
+  store = programs.Store(str(tmp_path), {}, False, ['seed'], lambda seed: seed)
+  store.add({'seed': 1}, {'x': np.arange(1_000)})
+  assert store.has(1)
+  path = tmp_path / 'cells' / '1.npz'
+  path.write_bytes(path.read_bytes()[:100])
+  assert not store.has(1)

@@ -264,6 +264,7 @@ def test_evaluates_alone(trained, tmp_path):
   # Nothing was trained, and a folder without checkpoints is none to evaluate.
   with pytest.raises(ValueError, match='`checkpoint_dir` must .* checkpoint'):
     bgmm_vae.run(**{**arguments, 'checkpoint_dir': str(tmp_path / 'new')})
+  assert not [path for path in (tmp_path / 'new').rglob('*') if path.is_file()]
   with pytest.raises(ValueError, match='`checkpoint_dir` .* num_steps 300, no'):
     bgmm_vae.run(
       **{
@@ -330,6 +331,50 @@ def test_objectives_side_by_side(fast, tmp_path):
   rows = read(tmp_path)['rows']
   assert rows == [results.rows[0], other.rows[0], results.rows[1]]
   assert rows[1]['bound'] != rows[0]['bound']
+  # Of another configuration, in place of what is there.
+  changed = {
+    'objective': 'nvi',
+    'output_dir': str(tmp_path),
+    **SMALL,
+    'num_warm_up_steps': SMALL['num_warm_up_steps'] + 1,
+  }
+  with pytest.raises(ValueError, match='unless --overwrite is given'):
+    bgmm_vae.run(**changed)
+  row = bgmm_vae.run(**changed, overwrite=True).rows[0]
+  assert read(tmp_path)['rows'] == [row]
+  assert row['bound'] != rows[0]['bound']
+
+
+def test_checkpoints_of_other_settings(tmp_path):
+  def make(num_steps, **kwargs):
+    checkpoints = bgmm_vae._Checkpoints(
+      str(tmp_path), {'num_steps': num_steps}, **kwargs
+    )
+    checkpoints.prepare()
+    return checkpoints
+
+  # Where nothing was computed, there is nothing to be of other settings.
+  make(1)
+  make(2).clusters = np.zeros(3)
+  with pytest.raises(ValueError, match='has num_steps 2, now 1'):
+    make(1)
+  np.testing.assert_array_equal(make(2).clusters, np.zeros(3))
+  assert make(1, overwrite=True).clusters is None
+  assert make(1).clusters is None
+
+
+def test_learning_rate():
+  # As it is for three quarters of the steps; then half a cosine, down to zero.
+  rate = bgmm_vae._learning_rate(0.1, 400)
+  for step, expected in ((0, 0.1), (150, 0.1), (300, 0.1), (350, 0.05)):
+    np.testing.assert_allclose(rate(step), expected, rtol=1e-5)
+  np.testing.assert_allclose(rate(400), 0.0, atol=1e-8)
+
+
+def test_as_much_time_for_both_objectives():
+  settings = {'num_steps': 1_000}
+  assert bgmm_vae._num_steps('nvi', settings) == 1_000
+  assert bgmm_vae._num_steps('rws', settings) == 700
 
 
 @pytest.mark.parametrize(
@@ -375,6 +420,7 @@ def test_refuses_folders(tmp_path):
 def test_refuses_settings_it_cannot_read(tmp_path):
   folder = tmp_path / 'digits-nvi-1'
   folder.mkdir()
+  np.save(folder / 'clusters.npy', np.zeros(3))
   (folder / 'settings.json').write_text('[')
   with pytest.raises(ValueError, match='settings.json cannot be read'):
     bgmm_vae.run(

@@ -165,6 +165,16 @@ def test_missing_file(folder):
     image_data.load('mnist', str(folder))
 
 
+def flip(content, i):
+  return content[:i] + bytes([content[i] ^ 255]) + content[i + 1 :]
+
+
+def test_no_file(tmp_path):
+  for path in (tmp_path, tmp_path / 'none'):
+    with pytest.raises(image_data.DataError, match='must be a file to read'):
+      image_data.read_idx(str(path))
+
+
 @pytest.mark.parametrize(
   ('change', 'problem'),
   [
@@ -175,6 +185,16 @@ def test_missing_file(folder):
     (lambda x: b'PK' + x[2:], 'starts with 50 4b 08 03'),
     (lambda x: x[:2] + b'\x0d' + x[3:], 'type is 0x0d'),
     (lambda x: gzip.compress(x)[:-9], 'a whole gzip file'),
+    (lambda x: flip(gzip.compress(x), 10), 'a whole gzip file'),
+    (lambda x: x[:3] + b'\xc8' + x[4:], '1 to 4 axes; it has 200'),
+    (
+      lambda x: x[:4] + bytes([128, 0, 0, 0, 128, 0, 0, 0, 0, 0, 0, 4]),
+      'must have 18446744073709551616 elements',
+    ),
+    (
+      lambda x: x[:8] + bytes(8),
+      r'must have images; it is empty, of shape \[7, 0, 0\]',
+    ),
     (lambda x: idx([1, 2, 3, 4, 5, 6, 7]), r'3 axes; they have shape \[7\]'),
   ],
 )

@@ -57,6 +57,7 @@ import collections
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -227,8 +228,9 @@ def _total_variation(inferred, true, class_of_cluster):
 class _Checkpoints:
   """A folder with the checkpoints of one training, and what they are of."""
 
-  def __init__(self, directory, settings):
+  def __init__(self, directory, settings, overwrite=False):
     self._directory = directory
+    self._settings = settings
     try:
       os.makedirs(directory, exist_ok=True)
     except OSError as e:
@@ -237,13 +239,27 @@ class _Checkpoints:
         'a folder that can be written',
         f'{directory!r} ({e.strerror})',
       ) from e
-    path = os.path.join(directory, 'settings.json')
-    if not os.path.exists(path):
-      content = json.dumps(settings, indent=2) + '\n'
-      programs.replace_file(path, lambda f: f.write(content.encode()))
+    if not self._has_content():
       return
     try:
-      with open(path, encoding='utf-8') as f:
+      self._check()
+    except programs.SettingError:
+      if not overwrite:
+        raise
+      shutil.rmtree(directory)
+      os.makedirs(directory)
+
+  def _has_content(self):
+    """Whether there is anything that was computed."""
+    return self.clusters is not None or any(
+      self.has_any(stage) for stage in os.listdir(self._directory)
+    )
+
+  def _check(self):
+    """Raises an error if what there is has other settings."""
+    directory, settings = self._directory, self._settings
+    try:
+      with open(self.path('settings.json'), encoding='utf-8') as f:
         found = json.load(f)
       different = [
         f'{key} {found.get(key)!r}, now {value!r}'
@@ -262,6 +278,13 @@ class _Checkpoints:
         'a new folder, or one of a run with the same flags',
         f'{directory!r}, which has {"; ".join(different)}',
       )
+
+  def prepare(self):
+    """Writes what the checkpoints to come are of."""
+    content = json.dumps(self._settings, indent=2) + '\n'
+    programs.replace_file(
+      self.path('settings.json'), lambda f: f.write(content.encode())
+    )
 
   def path(self, stage):
     return os.path.join(self._directory, stage)
@@ -1025,6 +1048,8 @@ def run(
     f'{dataset}: {len(data.train_images)} images for training and '
     f'{len(data.test_images)} for tests, from {data.source}.'
   )
+  # Not those of a folder of the user's choice, which may be of other runs.
+  discards = overwrite and not checkpoint_dir
   if not checkpoint_dir:
     checkpoint_dir = store.path('checkpoints')
   for name in objectives:
@@ -1035,11 +1060,13 @@ def run(
     checkpoints = _Checkpoints(
       os.path.join(checkpoint_dir, _name(cell)),
       {**settings, 'objective': name},
+      discards,
     )
     # The same for all objectives.
     start = _Checkpoints(
       os.path.join(checkpoint_dir, f'{dataset}-start-{seed}'),
       {k: v for k, v in settings.items() if k not in _SETTINGS_AFTER_START},
+      discards,
     )
     if eval_only and not checkpoints.has_any('training'):
       raise programs.SettingError(
@@ -1047,6 +1074,8 @@ def run(
         'a folder with a checkpoint, to evaluate that alone',
         f'{checkpoint_dir!r} without any of {_name(cell)}',
       )
+    checkpoints.prepare()
+    start.prepare()
     print(f'Training {_name(cell)}.' if not eval_only else 'Evaluating.')
     mixture = deep_mixture.DeepMixture(
       data.train_images.shape[1:],

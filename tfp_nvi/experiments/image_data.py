@@ -9,9 +9,11 @@ and test sets of the same size of image, with one label each.
 import collections
 import gzip
 import importlib
+import math
 import os
 import struct
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -53,6 +55,7 @@ _FILES = {
 }
 # The third byte of an IDX file: the type of its elements.
 _IDX_BYTES = 0x08
+_MAX_RANK = 4
 _NUM_DIGITS_FOR_TEST = 500
 
 
@@ -118,12 +121,15 @@ def read_idx(path):
     assert image_data.read_idx(f.name).tolist() == [7, 8, 9]
   ```
   """
-  with open(path, 'rb') as f:
-    content = f.read()
+  try:
+    with open(path, 'rb') as f:
+      content = f.read()
+  except OSError as e:
+    raise DataError(f'{path!r} must be a file to read ({e.strerror}).') from e
   if content[:2] == b'\x1f\x8b':
     try:
       content = gzip.decompress(content)
-    except (OSError, EOFError) as e:
+    except (OSError, EOFError, zlib.error) as e:
       raise DataError(
         f'{path!r} must be a whole gzip file; it cannot be decompressed ({e}).'
       ) from e
@@ -138,6 +144,10 @@ def read_idx(path):
       f'{path!r} must be an IDX file of unsigned bytes, type 0x08; its type is '
       f'0x{element_type:02x}.'
     )
+  if not 1 <= rank <= _MAX_RANK:
+    raise DataError(
+      f'{path!r} must be an IDX file of 1 to {_MAX_RANK} axes; it has {rank}.'
+    )
   start = 4 + 4 * rank
   if len(content) < start:
     raise DataError(
@@ -145,7 +155,7 @@ def read_idx(path):
       f'{len(content)} bytes.'
     )
   shape = struct.unpack(f'>{rank}I', content[4:start])
-  size = int(np.prod(shape, dtype=np.int64))
+  size = math.prod(shape)
   if len(content) - start != size:
     raise DataError(
       f'{path!r} must have {size} elements, of shape {list(shape)}; it has '
@@ -197,10 +207,10 @@ def _checked(arrays, dataset, source):
         f'The {part} set of {dataset} in {source!r} must have as many labels '
         f'as images; it has {len(labels)} labels and {len(images)} images.'
       )
-    if len(images) == 0:
+    if images.size == 0:
       raise DataError(
         f'The {part} set of {dataset} in {source!r} must have images; it is '
-        'empty.'
+        f'empty, of shape {list(images.shape)}.'
       )
     if labels.max() >= num_classes:
       raise DataError(
@@ -334,7 +344,7 @@ def load(dataset='digits', data_dir=None):
   assert data.train_images.shape == (1297, 8, 8)
   ```
   """
-  if dataset not in DATASETS:
+  if not isinstance(dataset, str) or dataset not in DATASETS:
     raise DataError(
       f'`dataset` must be one of {", ".join(DATASETS)}; got {dataset!r}.'
     )

@@ -17,6 +17,8 @@ import os
 import platform
 import sys
 import tempfile
+import zipfile
+import zlib
 
 import numpy as np
 import tensorflow as tf
@@ -209,9 +211,13 @@ class Store:
   def arrays(self, *cell):
     """The arrays of a cell; `None` if they are not there, or not whole."""
     try:
-      with np.load(self._arrays_path(*cell)) as saved:
+      # Opened here, as NumPy leaves what is not whole open.
+      with open(self._arrays_path(*cell), 'rb') as f, np.load(f) as saved:
         return dict(saved)
-    except (OSError, ValueError, EOFError, KeyError):
+    except (
+      *(OSError, ValueError, EOFError, KeyError),
+      *(zipfile.BadZipFile, zlib.error),
+    ):
       return None
 
   def has(self, *cell):
