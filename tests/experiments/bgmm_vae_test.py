@@ -454,3 +454,22 @@ def test_program_names_the_flag(arguments, problem, tmp_path):
 def test_compiled_optimizer_refuses_others():
   with pytest.raises(TypeError, match=r'`optimizer` must be .*; got .*legacy'):
     bgmm_vae.CompiledOptimizer(tf_keras.optimizers.legacy.Adam())
+
+
+def test_set_clusters():
+  # By the law of total variance: of means, and the mean of variances. A cluster
+  # without members is as wide as all.
+  class Mixture:
+    num_clusters = 3
+
+    def set_clusters(self, loc, scale):
+      self.loc, self.scale = loc, scale
+
+  mixture = Mixture()
+  loc = np.array([[0.0], [2.0], [5.0], [5.0]])
+  variance = np.array([[1.0], [3.0], [4.0], [4.0]])
+  bgmm_vae._set_clusters(mixture, loc, variance, np.array([0, 0, 2, 2]))
+  np.testing.assert_allclose(mixture.loc, [[1.0], [3.0], [5.0]])
+  np.testing.assert_allclose(
+    mixture.scale**2, [[1.0 + 2.0], [4.5 + 3.0], [0.0 + 4.0]]
+  )
