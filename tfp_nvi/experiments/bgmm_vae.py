@@ -43,7 +43,8 @@ serves for all. `--eval_only` measures again what was trained.
 
 A saved model, which `tf.saved_model.load` loads, has a method `infer`: from
 images of shape `[N, height, width]`, with intensities from 0 to 1, to a dict
-with the fields of `deep_mixture.Posterior`.
+with the fields of `deep_mixture.Posterior`. Its draws have a fixed seed: the
+same images give the same posterior.
 
 #### References
 
