@@ -104,7 +104,7 @@ class _Store:
       different = {
         k: found[k] for k, v in configuration.items() if found[k] != v
       }
-      found['check'], found['rows']
+      self.content = {key: found[key] for key in self.content}
     except (OSError, ValueError, KeyError, TypeError) as e:
       raise app.UsageError(
         f'{path} cannot be read ({e!r}). Give another --output_dir, or '
@@ -115,7 +115,6 @@ class _Store:
         f'{path} is of another configuration: {key} is {value!r}, now '
         f'{configuration[key]!r}. Give another --output_dir, or --overwrite.'
       )
-    self.content = found
 
   @property
   def rows(self):

@@ -343,6 +343,18 @@ def test_objectives_side_by_side(fast, tmp_path):
   row = bgmm_vae.run(**changed, overwrite=True).rows[0]
   assert read(tmp_path)['rows'] == [row]
   assert row['bound'] != rows[0]['bound']
+  # What is to be evaluated is never discarded, nor written to.
+  files = {
+    path: path.stat().st_mtime_ns
+    for path in (tmp_path / 'checkpoints').rglob('*')
+    if path.is_file()
+  }
+  other = {**changed, 'num_steps': SMALL['num_steps'] + 1}
+  with pytest.raises(ValueError, match='`checkpoint_dir` must be'):
+    bgmm_vae.run(**other, overwrite=True, eval_only=True)
+  assert bgmm_vae.run(**changed, eval_only=True).rows == [row]
+  for path, time in files.items():
+    assert path.stat().st_mtime_ns == time, path
 
 
 def test_checkpoints_of_other_settings(tmp_path):

@@ -252,7 +252,7 @@ class _Checkpoints:
 
   def _has_content(self):
     """Whether there is anything that was computed."""
-    return self.clusters is not None or any(
+    return os.path.exists(self.path('clusters.npy')) or any(
       self.has_any(stage) for stage in os.listdir(self._directory)
     )
 
@@ -1049,8 +1049,9 @@ def run(
     f'{dataset}: {len(data.train_images)} images for training and '
     f'{len(data.test_images)} for tests, from {data.source}.'
   )
-  # Not those of a folder of the user's choice, which may be of other runs.
-  discards = overwrite and not checkpoint_dir
+  # Not what is to be evaluated, and not in a folder of the user's choice, which
+  # may be of other runs.
+  discards = overwrite and not eval_only and not checkpoint_dir
   if not checkpoint_dir:
     checkpoint_dir = store.path('checkpoints')
   for name in objectives:
@@ -1075,8 +1076,9 @@ def run(
         'a folder with a checkpoint, to evaluate that alone',
         f'{checkpoint_dir!r} without any of {_name(cell)}',
       )
-    checkpoints.prepare()
-    start.prepare()
+    if not eval_only:
+      checkpoints.prepare()
+      start.prepare()
     print(f'Training {_name(cell)}.' if not eval_only else 'Evaluating.')
     mixture = deep_mixture.DeepMixture(
       data.train_images.shape[1:],
