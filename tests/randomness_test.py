@@ -141,6 +141,11 @@ def test_seeds_are_made_of_the_cipher():
       randomness.fold_in(SEED, data),
       as_int32(threefry(key, (data % 2**32, 2))),
     )
+  data = [3, 7, -1, 0, 5]
+  np.testing.assert_array_equal(
+    randomness.fold_in(SEED, data),
+    [randomness.fold_in(SEED, i) for i in data],
+  )
 
 
 @every_dtype

@@ -214,10 +214,11 @@ def fold_in(seed, data):
 
   Args:
     seed: int32 `Tensor` of shape `[2]`.
-    data: Scalar int `Tensor`.
+    data: int `Tensor`, a scalar or a vector of shape `[n]`.
 
   Returns:
-    seed: int32 `Tensor` of shape `[2]`.
+    seed: int32 `Tensor` of shape `[2]`; for a vector, `[n, 2]`, the seed that
+      each of its integers gives.
 
   ```python
   from tfp_nvi import randomness
@@ -225,9 +226,16 @@ def fold_in(seed, data):
   seed_of_step_7 = randomness.fold_in(randomness.as_seed(1), 7)
   ```
   """
-  counter = tf.reshape(tf.cast(data, tf.int32), [1])
-  words = _threefry(tf.cast(seed, tf.int32)[tf.newaxis], counter, _FOLDED_SEEDS)
-  return tf.bitcast(tf.ensure_shape(words[0], [2]), tf.int32)
+  data = tf.cast(data, tf.int32)
+  words = _threefry(
+    tf.cast(seed, tf.int32)[tf.newaxis],
+    tf.reshape(data, [-1]),
+    _FOLDED_SEEDS,
+  )
+  # First words come before second ones.
+  seeds = tf.transpose(tf.reshape(words, [2, -1]))
+  shape = [-1, 2] if data.shape.rank else [2]
+  return tf.bitcast(tf.reshape(seeds, shape), tf.int32)
 
 
 def normal(shape, seed, dtype=tf.float32):

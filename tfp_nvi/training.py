@@ -196,6 +196,22 @@ def _check_data(data, sampler):
   return data.element_spec
 
 
+def _has_build(optimizer):
+  """Whether the state of an optimizer can be made before its first step."""
+  return isinstance(optimizer, tf_keras.optimizers.legacy.Optimizer) or hasattr(
+    optimizer, 'build'
+  )
+
+
+def _build(optimizer, variables):
+  """Makes the state of an optimizer for these variables."""
+  if isinstance(optimizer, tf_keras.optimizers.legacy.Optimizer):
+    # They have no public name for what their first step does.
+    optimizer._create_all_weights(variables)
+  else:
+    optimizer.build(variables)
+
+
 def _make_steps_fn(
   make_sampler_fn,
   objective,
@@ -240,15 +256,16 @@ def _make_steps_fn(
       '`objective` has no gradient for any variable: `sampler` has nothing to '
       'train, or not on the sides that the objective trains.'
     )
-  if hasattr(optimizer, 'build'):
-    optimizer.build(watched)
+  if _has_build(optimizer):
+    _build(optimizer, watched)
 
   @tf.function(jit_compile=jit_compile, autograph=False)
   def steps_fn(seed, first_step, stop_step, elements):
+    seeds = randomness.fold_in(seed, first_step + tf.range(num_steps))
+
     def body(i, arrays):
       gradients, values = step_fn(
-        randomness.fold_in(seed, first_step + i),
-        tf.nest.map_structure(lambda x: x[i], elements),
+        seeds[i], tf.nest.map_structure(lambda x: x[i], elements)
       )
       optimizer.apply_gradients(zip(gradients, watched, strict=True))
       return i + 1, tf.nest.map_structure(
@@ -307,7 +324,9 @@ def fit(
       the order is the same each time, as with the seed of `shuffle` set.
       Default value: `None` (i.e., no data but what `sampler` has).
     optimizer: Anything with `apply_gradients`, such as a
-      `tf_keras.optimizers.Optimizer`.
+      `tf_keras.optimizers.Optimizer`. Without `jit_compile`, those of
+      `tf_keras.optimizers.legacy` are faster: an update of a variable is one
+      operation.
       Default value: `None` (i.e., `tf_keras.optimizers.Adam(1e-3)`).
     seed: Python `int` or stateless seed.
     variables: List of `tf.Variable`s to train.
@@ -400,11 +419,11 @@ def fit(
       '`optimizer` must have `apply_gradients`, as tf_keras.optimizers.Adam() '
       f'has; got {optimizer!r}.'
     )
-  if checkpoint_dir is not None and not hasattr(optimizer, 'build'):
+  if checkpoint_dir is not None and not _has_build(optimizer):
     raise ValueError(
-      '`optimizer` must have `build` with `checkpoint_dir`, as those of '
-      'tf_keras.optimizers have, so that its state exists before it is saved; '
-      f'got {type(optimizer).__name__}.'
+      '`optimizer` must have `build` with `checkpoint_dir`, or be one of '
+      'tf_keras.optimizers, so that its state exists before it is saved; got '
+      f'{type(optimizer).__name__}.'
     )
   if callback_fn is not None and not callable(callback_fn):
     raise TypeError(f'`callback_fn` must be callable; got {callback_fn!r}.')

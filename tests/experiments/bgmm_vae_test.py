@@ -14,7 +14,6 @@ import sys
 
 import numpy as np
 import pytest
-import tf_keras
 
 import tfp_nvi as nvi
 from tfp_nvi.experiments import bgmm_vae
@@ -55,7 +54,6 @@ def fast(monkeypatch):
     'DeepMixture',
     functools.partial(bgmm_vae.deep_mixture.DeepMixture, num_flow_layers=1),
   )
-  monkeypatch.setattr(bgmm_vae, 'CompiledOptimizer', lambda x: x)
   monkeypatch.setattr(bgmm_vae, '_STEPS_PER_CALL', 2)
   monkeypatch.setattr(bgmm_vae, '_NUM_TEST_BATCHES', 2)
   monkeypatch.setattr(bgmm_vae, '_NUM_BOUND_IMAGES', 50)
@@ -461,11 +459,6 @@ def test_program_names_the_flag(arguments, problem, tmp_path):
   assert result.returncode == 1
   assert problem in result.stderr
   assert 'Traceback' not in result.stderr
-
-
-def test_compiled_optimizer_refuses_others():
-  with pytest.raises(TypeError, match=r'`optimizer` must be .*; got .*legacy'):
-    bgmm_vae.CompiledOptimizer(tf_keras.optimizers.legacy.Adam())
 
 
 def test_set_clusters():

@@ -81,7 +81,6 @@ from tfp_nvi.experiments import (
 )
 
 __all__ = [
-  'CompiledOptimizer',
   'OBJECTIVES',
   'Results',
   'mini_batches',
@@ -358,62 +357,6 @@ def _set_clusters(mixture, loc, variance, clusters):
   )
 
 
-class CompiledOptimizer:
-  """An optimizer whose update of all variables is one compiled operation.
-
-  For training that is not compiled as a whole.
-
-  ```python
-  import tensorflow as tf
-  import tf_keras
-  from tfp_nvi.experiments import bgmm_vae
-
-  optimizer = bgmm_vae.CompiledOptimizer(tf_keras.optimizers.SGD(0.5))
-  x = tf.Variable(1.0)
-  optimizer.build([x])
-  tf.function(lambda: optimizer.apply_gradients([(tf.constant(1.0), x)]))()
-  assert x == 0.5
-  ```
-  """
-
-  def __init__(self, optimizer):
-    """Initializes the optimizer.
-
-    Args:
-      optimizer: `tf_keras.optimizers.Optimizer`.
-
-    Raises:
-      TypeError: If it is something else, such as one of Keras 3 or of
-        `tf_keras.optimizers.legacy`.
-    """
-    if not isinstance(optimizer, tf_keras.optimizers.Optimizer):
-      raise TypeError(
-        '`optimizer` must be a tf_keras.optimizers.Optimizer; got '
-        f'{type(optimizer).__module__}.{type(optimizer).__name__}.'
-      )
-    self._optimizer = optimizer
-    self.build = optimizer.build
-
-  @property
-  def variables(self):
-    """The state of the optimizer."""
-    return self._optimizer.variables
-
-  def apply_gradients(self, pairs):
-    """Updates variables.
-
-    Args:
-      pairs: Pairs of a gradient and its variable.
-    """
-    gradients, variables = zip(*pairs, strict=True)
-
-    @tf.function(jit_compile=True, autograph=False)
-    def apply(gradients):
-      self._optimizer.apply_gradients(zip(gradients, variables, strict=True))
-
-    apply(gradients)
-
-
 class _Clock:
   """Adds the durations of training to what checkpoints have of it."""
 
@@ -496,7 +439,7 @@ def _start(mixture, data, images, settings, checkpoints):
       data,
       settings,
       checkpoints,
-      optimizer=CompiledOptimizer(tf_keras.optimizers.Adam(rate)),
+      optimizer=tf_keras.optimizers.legacy.Adam(rate),
       **arguments,
     )
     _set_clusters(mixture, *_encode(mixture, images), clusters)
@@ -511,9 +454,7 @@ def _start(mixture, data, images, settings, checkpoints):
     settings,
     checkpoints,
     # A rate that falls, so that what follows starts where this settles.
-    optimizer=CompiledOptimizer(
-      tf_keras.optimizers.Adam(_learning_rate(rate, num_steps))
-    ),
+    optimizer=tf_keras.optimizers.legacy.Adam(_learning_rate(rate, num_steps)),
     **arguments,
   )
 
@@ -548,7 +489,7 @@ def _train(mixture, data, objective, settings, checkpoints, num_steps):
     objective=nvi.reverse_kl() if objective == 'nvi' else nvi.rws(),
     num_particles=_NUM_PARTICLES[objective],
     num_steps=min(num_steps, total_steps),
-    optimizer=CompiledOptimizer(tf_keras.optimizers.Adam(rate)),
+    optimizer=tf_keras.optimizers.legacy.Adam(rate),
   )
 
 
