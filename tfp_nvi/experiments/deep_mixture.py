@@ -404,8 +404,9 @@ class DeepMixture(tf.Module):
     """`q(z | x)`, of batch shape `[N]`."""
     outputs = self.encoder(intensities[..., tf.newaxis])
     loc, scale = tf.split(outputs, 2, axis=-1)
-    return tfd.MultivariateNormalDiag(
-      loc, tf.math.softplus(scale + 0.5) + _MIN_SCALE
+    # A quarter of the operations of a `tfd.MultivariateNormalDiag`.
+    return tfd.Independent(
+      tfd.Normal(loc, tf.math.softplus(scale + 0.5) + _MIN_SCALE), 1
     )
 
   def decode(self, z):
@@ -423,8 +424,13 @@ class DeepMixture(tf.Module):
 
   def image_log_prob(self, intensities, z):
     """`log p(x | z)`, of shape `[num_particles, N]`."""
-    # In the order of pixels that the decoder has, piece by piece [3].
-    pieces = tf.nn.space_to_depth(intensities[..., tf.newaxis], self._stride)
+    # In the order of pixels that the decoder has, piece by piece [3]; by a
+    # transposition, which is faster than `tf.nn.space_to_depth`.
+    height, width = (size // self._stride for size in self.image_shape)
+    pieces = tf.transpose(
+      tf.reshape(intensities, [-1, height, self._stride, width, self._stride]),
+      [0, 1, 3, 2, 4],
+    )
     num_pixels = math.prod(self.image_shape)
     outputs = self.decoder(tf.reshape(z, [-1, self.num_latents]))
     return _image_log_prob(
@@ -580,7 +586,7 @@ class DeepMixture(tf.Module):
     inferred = tfd.JointDistributionNamed(
       {
         'z': tfd.MultivariateNormalDiag(
-          tf.stop_gradient(encoder.loc),
+          tf.stop_gradient(encoder.mean()),
           tf.stop_gradient(encoder.stddev()),
         ),
         'c': lambda z: self._clusters(z),
@@ -727,14 +733,14 @@ class DeepMixture(tf.Module):
         seed=randomness.fold_in(proportions_seed, num_sweeps)
       ),
       cluster_probs=tf.reduce_mean(clusters.probs_parameter(), axis=0),
-      latent_loc=encoder.loc,
+      latent_loc=encoder.mean(),
       latent_scale=encoder.stddev(),
     )
 
   def cluster_probs(self, images):
     """`q(c | z)` at the mean of `q(z | x)`, of shape `[N, num_clusters]`."""
     encoder = self.encode(self.intensities(images))
-    return self._clusters(encoder.loc).probs_parameter()
+    return self._clusters(encoder.mean()).probs_parameter()
 
   def bound(self, images, num_samples, seed):
     """The importance-weighted bound on the log density of each image.
