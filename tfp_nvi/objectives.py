@@ -628,7 +628,9 @@ def _estimate_chain(chain, num_particles, seed, level_fn, is_partial=False):
     levels = chain.levels()
     seeds = tf.unstack(randomness.split_seed(seed, len(levels)))
     parts = [
-      None if level.jit_compile else level_fn(level, num_particles, level_seed)
+      None
+      if level.jit_compile
+      else _level_summary(level, num_particles, level_seed, level_fn)
       for level, level_seed in zip(levels, seeds, strict=True)
     ]
   compiled = [i for i, level in enumerate(levels) if level.jit_compile]
@@ -642,27 +644,45 @@ def _estimate_chain(chain, num_particles, seed, level_fn, is_partial=False):
     )
     for i, estimate in zip(compiled, estimates, strict=True):
       parts[i] = estimate
-  pairs, others = [], []
-  for level, part in zip(levels, parts, strict=True):
-    first, *other = part
+  pairs, summaries = [], []
+  for level, (first, summary) in zip(levels, parts, strict=True):
     if not level.jit_compile:
       first = level.gradients(tape, first, is_partial)
     pairs += first
-    others.append(other)
-  losses, increments, log_weights = zip(*others, strict=True)
+    summaries.append(summary)
+  losses, log_normalizers, sizes, increments = map(
+    tf.stack, zip(*summaries, strict=True)
+  )
   return Estimate(
     surrogate=_surrogate(pairs),
-    loss=_sum_all(losses),
-    log_normalizer=_sum_all(map(weighting.log_normalizer, log_weights)),
-    effective_sample_size=tf.reduce_mean(
-      tf.stack(
-        [
-          tf.reduce_mean(weighting.effective_sample_size(x))
-          for x in log_weights
-        ]
-      )
-    ),
-    log_incremental_weights=tf.stack([tf.reduce_sum(x) for x in increments]),
+    loss=tf.reduce_sum(losses),
+    log_normalizer=tf.reduce_sum(log_normalizers),
+    effective_sample_size=tf.reduce_mean(sizes),
+    log_incremental_weights=increments,
+  )
+
+
+def _level_summary(level, num_particles, seed, level_fn):
+  """A level, and what is reported of it.
+
+  Args:
+    level: `Level`.
+    num_particles: Python `int`.
+    seed: Stateless seed.
+    level_fn: As of `_estimate_chain`.
+
+  Returns:
+    surrogate: Scalar `Tensor`.
+    summary: Tuple of scalar `Tensor`s over the batch: sums of the loss and of
+      the log normalizer, the mean of the effective sample size, and the sum of
+      the log incremental weight.
+  """
+  surrogate, loss, increment, log_weights = level_fn(level, num_particles, seed)
+  return surrogate, (
+    tf.reduce_sum(loss),
+    tf.reduce_sum(weighting.log_normalizer(log_weights)),
+    tf.reduce_mean(weighting.effective_sample_size(log_weights)),
+    tf.reduce_sum(increment),
   )
 
 
@@ -677,30 +697,34 @@ def _compiled_levels(levels, num_particles, seeds, level_fn, is_partial):
     is_partial: As of `_estimate_chain`.
 
   Returns:
-    parts: List of lists: for each level, pairs of a variable and its gradient;
-      then what `level_fn` returns after the surrogate.
+    parts: List of tuples: for each level, pairs of a variable and its gradient,
+      and the summary of `_level_summary`.
   """
   variables = []
 
   def estimate(seeds):
     # Traced once more where a network makes its variables.
     variables.clear()
-    gradients, others = [], []
+    gradients, summaries = [], []
     for level, seed in zip(levels, tf.unstack(seeds), strict=True):
       with tf.GradientTape() as tape:
-        surrogate, *other = level_fn(level, num_particles, seed)
+        surrogate, summary = _level_summary(
+          level, num_particles, seed, level_fn
+        )
       pairs = level.gradients(tape, surrogate, is_partial)
       variables.append([variable for variable, _ in pairs])
       gradients.append([gradient for _, gradient in pairs])
-      others.append(other)
-    return gradients, others
+      summaries.append(summary)
+    return gradients, summaries
 
-  gradients, others = tf.function(estimate, jit_compile=True, autograph=False)(
-    tf.stack(seeds)
-  )
+  gradients, summaries = tf.function(
+    estimate, jit_compile=True, autograph=False
+  )(tf.stack(seeds))
   return [
-    [list(zip(names, values, strict=True)), *other]
-    for names, values, other in zip(variables, gradients, others, strict=True)
+    (list(zip(names, values, strict=True)), summary)
+    for names, values, summary in zip(
+      variables, gradients, summaries, strict=True
+    )
   ]
 
 
@@ -726,10 +750,6 @@ def _surrogate(pairs):
     return tf.zeros([], values[0].dtype), gradient
 
   return attach(*(tf.convert_to_tensor(variable) for variable, _ in pairs))
-
-
-def _sum_all(tensors):
-  return tf.add_n([tf.reduce_sum(x) for x in tensors])
 
 
 def _swap_first_axes(x):
