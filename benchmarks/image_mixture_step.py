@@ -5,6 +5,7 @@ r"""Duration of a training step on images, beside that of its networks alone.
 ```shell
 python -m benchmarks.image_mixture_step
 python -m benchmarks.image_mixture_step --batch_size=300 --num_calls=50
+python -m benchmarks.image_mixture_step --levels=images
 ```
 
 Trains the deep mixture as the experiment on images does, on random images of
@@ -26,15 +27,26 @@ from benchmarks import reporting
 from tfp_nvi.experiments import deep_mixture
 
 __all__ = [
+  'LEVELS',
   'make_network_steps',
   'step_durations',
 ]
+
+# As `DeepMixture.levels` names them.
+LEVELS = ('proportions', 'clusters', 'images', 'latents')
 
 _BATCH_SIZE = flags.DEFINE_integer(
   'batch_size', 100, 'Images of a mini-batch.', lower_bound=1
 )
 _NUM_CALLS = flags.DEFINE_integer(
   'num_calls', 30, 'Calls of 20 steps each.', lower_bound=1
+)
+
+_LEVELS = flags.DEFINE_multi_enum(
+  'levels',
+  list(LEVELS),
+  LEVELS,
+  'Levels that a step has; once for each. Fewer tell what the others cost.',
 )
 
 _STEPS_PER_CALL = 20
@@ -79,12 +91,14 @@ def make_network_steps(mixture, images):
   return steps_fn
 
 
-def step_durations(batch_size, num_calls):
+def step_durations(batch_size, num_calls, level_names=LEVELS):
   """Measures training steps and those of the networks, in turns.
 
   Args:
     batch_size: Python `int`.
     num_calls: Python `int` number of calls of each.
+    level_names: Which of `LEVELS` the steps have.
+      Default value: `LEVELS`.
 
   Returns:
     training: NumPy array of shape `[num_calls]`: seconds of a step.
@@ -100,6 +114,9 @@ def step_durations(batch_size, num_calls):
   training, networks = [], []
   last = None
 
+  def levels(batch):
+    return [x for x in mixture.levels(batch) if x.name in level_names]
+
   def on_call(step, values):
     nonlocal last
     del step, values
@@ -112,7 +129,7 @@ def step_durations(batch_size, num_calls):
     networks.append((last - now) / _STEPS_PER_CALL)
 
   nvi.fit(
-    lambda batch: nvi.Chain(lambda: mixture.levels(batch)),
+    lambda batch: nvi.Chain(lambda: levels(batch)),
     nvi.reverse_kl(),
     num_particles=1,
     num_steps=_STEPS_PER_CALL * (num_calls + 1),
@@ -134,7 +151,9 @@ def main(argv):
     argv: List of Python `str`s: the program, and nothing else.
   """
   reporting.check_arguments(argv)
-  training, networks = step_durations(_BATCH_SIZE.value, _NUM_CALLS.value)
+  training, networks = step_durations(
+    _BATCH_SIZE.value, _NUM_CALLS.value, _LEVELS.value
+  )
   print(
     f'{_BATCH_SIZE.value} images: median {1e3 * np.median(training):.1f} ms a '
     f'step, of its networks alone {1e3 * np.median(networks):.1f} ms; minima '

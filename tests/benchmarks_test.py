@@ -19,6 +19,7 @@ from benchmarks import (
   sampling,
   workers,
 )
+from tfp_nvi.experiments import deep_mixture
 
 tfd = tfp.distributions
 
@@ -214,6 +215,28 @@ def test_steps_on_images_are_measured():
   for durations in (training, networks):
     assert durations.shape == (3,)
     assert np.all(durations > 0.0)
+
+
+def test_networks_alone_are_evaluated_and_differentiated():
+  images = tf.zeros([2, 28, 28], tf.uint8)
+  mixture = deep_mixture.DeepMixture([28, 28], seed=1)
+  with tf.GradientTape() as tape:
+    codes = mixture.encoder(tf.zeros([2, 28, 28, 1]))
+    result = tf.reduce_sum(mixture.decoder(codes[:, :10]))
+  gradients = tape.gradient(
+    result,
+    mixture.encoder.trainable_variables + mixture.decoder.trainable_variables,
+  )
+  expected = result + sum(tf.reduce_sum(g) for g in gradients)
+  steps_fn = image_mixture_step.make_network_steps(mixture, images)
+  np.testing.assert_allclose(1e9 * steps_fn(), expected, rtol=1e-3)
+  assert abs(float(result)) > 0.01 * abs(float(expected))
+
+
+def test_levels_of_a_step_are_those_of_the_mixture():
+  mixture = deep_mixture.DeepMixture([8, 8], seed=1)
+  levels = mixture.levels(tf.zeros([2, 8, 8]))
+  assert tuple(x.name for x in levels) == image_mixture_step.LEVELS
 
 
 def test_measurements_are_kept(tmp_path):

@@ -589,7 +589,7 @@ def _evaluate(mixture, data, settings):
     'proportions': proportions,
     'inferred': inferred,
     'originals': data.test_images[:_NUM_DRAWN],
-    'reconstructions': _as_bytes(mixture.image_means(encoded.loc)),
+    'reconstructions': _as_bytes(mixture.image_means(encoded.mean())),
     'cluster_samples': _as_bytes(
       mixture.generate_from(cluster_of_sample, randomness.fold_in(seed, 3_000))
     ),
