@@ -667,3 +667,28 @@ class TestErrors:
         num_steps=1,
         jit_compile=False,
       )
+
+
+@pytest.mark.parametrize('jit_compile', [False, True])
+def test_what_is_reported_of_levels(jit_compile):
+  # Weights of a level are all exp(shift).
+  shifts = [tf.Variable(0.5), tf.Variable(-0.2)]
+
+  def level(shift):
+    proposal = tfd.Normal(tf.zeros([3]), 1.0)
+    return nvi.Level(
+      proposal,
+      lambda x: proposal.log_prob(x) + shift,
+      [shift],
+      jit_compile=jit_compile,
+    )
+
+  estimate = nvi.reverse_kl()(
+    nvi.Chain([level(x) for x in shifts]), 7, seed=tf.constant([1, 2])
+  )
+  np.testing.assert_allclose(
+    estimate.log_incremental_weights, [3 * 0.5, 3 * -0.2], rtol=1e-5
+  )
+  np.testing.assert_allclose(estimate.log_normalizer, 3 * 0.3, rtol=1e-5)
+  np.testing.assert_allclose(estimate.loss, -3 * 0.3, rtol=1e-5)
+  np.testing.assert_allclose(estimate.effective_sample_size, 7.0, rtol=1e-5)

@@ -141,11 +141,15 @@ def test_seeds_are_made_of_the_cipher():
       randomness.fold_in(SEED, data),
       as_int32(threefry(key, (data % 2**32, 2))),
     )
-  data = [3, 7, -1, 0, 5]
-  np.testing.assert_array_equal(
-    randomness.fold_in(SEED, data),
-    [randomness.fold_in(SEED, i) for i in data],
-  )
+  data = np.array([[3, 7, -1], [0, 5, 2]], np.int32)
+  expected = [[randomness.fold_in(SEED, i) for i in row] for row in data]
+  np.testing.assert_array_equal(randomness.fold_in(SEED, data), expected)
+  for shape in (None, [None, 3]):
+    fold_in = tf.function(
+      lambda data: randomness.fold_in(SEED, data),
+      input_signature=[tf.TensorSpec(shape, tf.int32)],
+    )
+    np.testing.assert_array_equal(fold_in(data), expected)
 
 
 @every_dtype

@@ -150,6 +150,20 @@ def test_checkpoint_of_another_objective_is_an_error(tmp_path):
     nvi.fit(_sampler(), nvi.reverse_kl(), checkpoint_dir=directory, **arguments)
 
 
+def test_checkpoint_of_another_optimizer_is_an_error(tmp_path):
+  directory = str(tmp_path)
+  _fit(_sampler(), 2, checkpoint_dir=directory, jit_compile=False)
+  for other in (tf_keras.optimizers.SGD, tf_keras.optimizers.legacy.Adam):
+    with pytest.raises(ValueError, match='`checkpoint_dir`.*other arguments'):
+      _fit(
+        _sampler(),
+        4,
+        checkpoint_dir=directory,
+        jit_compile=False,
+        optimizer=other(1e-3),
+      )
+
+
 @pytest.mark.parametrize(
   'name, value, error',
   [
@@ -177,7 +191,7 @@ def test_optimizers_whose_state_comes_late_have_no_checkpoints(tmp_path):
     apply_gradients = tf_keras.optimizers.SGD(0.1).apply_gradients
 
   optimizer = Optimizer()
-  with pytest.raises(ValueError, match='`optimizer` must have `build`'):
+  with pytest.raises(ValueError, match='`optimizer` must .* have `build`'):
     nvi.fit(
       _sampler(),
       nvi.reverse_kl(),

@@ -210,15 +210,15 @@ def split_seed(seed, n):
 
 
 def fold_in(seed, data):
-  """Makes a seed that depends on `seed` and on an integer.
+  """Makes seeds that depend on `seed` and on integers.
 
   Args:
     seed: int32 `Tensor` of shape `[2]`.
-    data: int `Tensor`, a scalar or a vector of shape `[n]`.
+    data: int `Tensor` of any shape.
 
   Returns:
-    seed: int32 `Tensor` of shape `[2]`; for a vector, `[n, 2]`, the seed that
-      each of its integers gives.
+    seed: int32 `Tensor` of shape `data.shape + [2]`: the seed that each integer
+      gives.
 
   ```python
   from tfp_nvi import randomness
@@ -234,7 +234,10 @@ def fold_in(seed, data):
   )
   # First words come before second ones.
   seeds = tf.transpose(tf.reshape(words, [2, -1]))
-  shape = [-1, 2] if data.shape.rank else [2]
+  if data.shape.is_fully_defined():
+    shape = data.shape + [2]
+  else:
+    shape = tf.concat([tf.shape(data), [2]], axis=0)
   return tf.bitcast(tf.reshape(seeds, shape), tf.int32)
 
 

@@ -326,7 +326,7 @@ def fit(
     optimizer: Anything with `apply_gradients`, such as a
       `tf_keras.optimizers.Optimizer`. Without `jit_compile`, those of
       `tf_keras.optimizers.legacy` are faster: an update of a variable is one
-      operation.
+      operation. Not one that has trained other variables.
       Default value: `None` (i.e., `tf_keras.optimizers.Adam(1e-3)`).
     seed: Python `int` or stateless seed.
     variables: List of `tf.Variable`s to train.
@@ -421,9 +421,9 @@ def fit(
     )
   if checkpoint_dir is not None and not _has_build(optimizer):
     raise ValueError(
-      '`optimizer` must have `build` with `checkpoint_dir`, or be one of '
-      'tf_keras.optimizers, so that its state exists before it is saved; got '
-      f'{type(optimizer).__name__}.'
+      '`optimizer` must be one of tf_keras.optimizers, or have `build` as they '
+      'have, with `checkpoint_dir`, so that its state exists before it is '
+      f'saved; got {type(optimizer).__name__}.'
     )
   if callback_fn is not None and not callable(callback_fn):
     raise TypeError(f'`callback_fn` must be callable; got {callback_fn!r}.')
@@ -457,6 +457,7 @@ def fit(
       'num_particles': num_particles,
       'objective': getattr(objective, 'description', type(objective).__name__),
       'shapes': [v.shape.as_list() for v in watched],
+      'optimizer': f'{type(optimizer).__module__}.{type(optimizer).__name__}',
     }
     if data is not None:
       arguments['data'] = str(element_spec)
