@@ -46,7 +46,8 @@ _LEVELS = flags.DEFINE_multi_enum(
   'levels',
   list(LEVELS),
   LEVELS,
-  'Levels that a step has; once for each. Fewer tell what the others cost.',
+  'Levels that a step has, a flag for each; all by default. Fewer tell what '
+  'the others cost.',
 )
 
 _STEPS_PER_CALL = 20

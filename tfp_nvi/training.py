@@ -326,7 +326,8 @@ def fit(
     optimizer: Anything with `apply_gradients`, such as a
       `tf_keras.optimizers.Optimizer`. Without `jit_compile`, those of
       `tf_keras.optimizers.legacy` are faster: an update of a variable is one
-      operation. Not one that has trained other variables.
+      operation. Its state is for the variables of this training: one that has
+      trained others cannot be used again.
       Default value: `None` (i.e., `tf_keras.optimizers.Adam(1e-3)`).
     seed: Python `int` or stateless seed.
     variables: List of `tf.Variable`s to train.

@@ -381,7 +381,7 @@ def test_learning_rate():
   np.testing.assert_allclose(rate(400), 0.0, atol=1e-8)
 
 
-def test_as_much_time_for_both_objectives():
+def test_steps_of_objectives():
   settings = {'num_steps': 1_000}
   assert bgmm_vae._num_steps('nvi', settings) == 1_000
   assert bgmm_vae._num_steps('rws', settings) == 700

@@ -404,7 +404,8 @@ class DeepMixture(tf.Module):
     """`q(z | x)`, of batch shape `[N]`."""
     outputs = self.encoder(intensities[..., tf.newaxis])
     loc, scale = tf.split(outputs, 2, axis=-1)
-    # A quarter of the operations of a `tfd.MultivariateNormalDiag`.
+    # Fewer operations than of a `tfd.MultivariateNormalDiag`, which transposes
+    # what it draws and evaluates.
     return tfd.Independent(
       tfd.Normal(loc, tf.math.softplus(scale + 0.5) + _MIN_SCALE), 1
     )
