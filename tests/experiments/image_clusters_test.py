@@ -2,9 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clusters of images are those of similar ones, of similar sizes."""
 
+import warnings
+
 import numpy as np
 import pytest
-from sklearn import cluster, metrics
+from scipy import special, stats
+from sklearn import cluster, metrics, neighbors
+from sklearn.exceptions import ConvergenceWarning
 
 from tfp_nvi.experiments import image_clusters, image_data
 
@@ -92,8 +96,10 @@ def three_groups():
 
 def shares_of_first_cluster(vectors, groups):
   """Of each group, where the first cluster is that of the first vector."""
-  clusters = image_clusters.fit_balanced_mixture(vectors, 2, seed=1)
-  assert clusters.shape == groups.shape and clusters.dtype == np.int32
+  shares = image_clusters.fit_balanced_mixtures(vectors, 2, seed=1)
+  assert shares.shape == (8, len(groups), 2) and shares.dtype == np.float32
+  np.testing.assert_allclose(shares.sum(axis=2), 1.0, atol=1e-5)
+  clusters = shares[0].argmax(axis=1)
   is_first = clusters == clusters[0]
   return [np.mean(is_first[groups == k]) for k in range(3)]
 
@@ -104,6 +110,7 @@ def test_sizes_are_pulled_towards_equal_ones(monkeypatch):
   assert first > 0.99 and second > 0.9 and third < 0.1
   # Otherwise clusters are of groups that are next to each other.
   monkeypatch.setattr(image_clusters, '_NUM_SIZE_STEPS', 0)
+  monkeypatch.setattr(image_clusters, '_NUM_LAST_SIZE_STEPS', 0)
   first, second, third = shares_of_first_cluster(vectors, groups)
   assert first > 0.99 and second < 0.1 and third < 0.1
 
@@ -115,8 +122,103 @@ def test_all_vectors_have_a_cluster(monkeypatch):
   for scale in (1e-4, 1e4):
     found = shares_of_first_cluster(scale * (vectors - 100.0), groups)
     np.testing.assert_allclose(found, [1.0, 1.0, 0.0], atol=0.1)
-  # Vectors that are all the same have clusters too.
-  assert image_clusters.fit_balanced_mixture(np.ones([9, 2]), 2, 1).max() < 2
+
+
+def test_equal_vectors():
+  with warnings.catch_warnings():
+    # Of scikit-learn, that there are fewer points than clusters.
+    warnings.simplefilter('ignore', ConvergenceWarning)
+    shares = image_clusters.fit_balanced_mixtures(np.ones([9, 2]), 2, 1)
+  np.testing.assert_allclose(shares, 0.5, atol=1e-3)
+
+
+def test_sizes_become_equal():
+  log_densities = np.random.default_rng(1).normal(size=[50, 3]) + [
+    0.0,
+    2.0,
+    5.0,
+  ]
+  offsets = image_clusters._pull_sizes(log_densities, np.zeros(3), 1_000)
+  sizes = special.softmax(log_densities + offsets, axis=1).sum(axis=0)
+  np.testing.assert_allclose(sizes, 50 / 3, rtol=2e-3)
+  # There the likelihood is at its minimum.
+  least = image_clusters._log_likelihood(log_densities, offsets)
+  for change in np.eye(3):
+    for sign in (-0.1, 0.1):
+      other = offsets + sign * change
+      assert image_clusters._log_likelihood(log_densities, other) > least
+  # A constant does not matter, as it does not for sizes.
+  np.testing.assert_allclose(
+    image_clusters._log_likelihood(log_densities, offsets + 7.0), least
+  )
+
+
+def test_log_densities():
+  generator = np.random.default_rng(1)
+  vectors, loc = generator.normal(size=[7, 3]), generator.normal(size=[2, 3])
+  root = generator.normal(size=[3, 3])
+  covariance = root @ root.T
+  expected = [
+    stats.multivariate_normal(mean, covariance).logpdf(vectors) for mean in loc
+  ]
+  np.testing.assert_allclose(
+    image_clusters._log_densities(vectors, loc, covariance)
+    - 1.5 * np.log(2 * np.pi),
+    np.transpose(expected),
+    rtol=1e-6,
+  )
+
+
+def test_coordinates_of_a_ring():
+  # Eigenvectors of a ring are waves around it.
+  angle = 2 * np.pi * np.arange(40) / 40
+  found = image_clusters.neighbor_coordinates(
+    np.stack([np.cos(angle), np.sin(angle)], axis=1), 5, 2, seed=1
+  )
+  assert found.shape == (40, 5)
+  waves = np.stack(
+    [np.full(40, np.sqrt(0.5)), np.cos(angle), np.sin(angle)]
+    + [np.cos(2 * angle), np.sin(2 * angle)],
+    axis=1,
+  ) / np.sqrt(20)
+  # Up to a rotation of those of the same frequency.
+  for part in (slice(0, 1), slice(1, 3), slice(3, 5)):
+    np.testing.assert_allclose(
+      found[:, part] @ found[:, part].T,
+      waves[:, part] @ waves[:, part].T,
+      atol=1e-4,
+    )
+
+
+@pytest.mark.parametrize('max_dense', [0, 500])
+def test_coordinates_of_pieces(monkeypatch, max_dense):
+  # The first coordinates of graphs without edges between them are square roots
+  # of degrees in each, the next ones those of eigenvectors of all together.
+  monkeypatch.setattr(image_clusters, '_MAX_DENSE', max_dense)
+  generator = np.random.default_rng(1)
+  sizes = [20, 60, 90, 130]
+  piece = np.repeat(np.arange(4), sizes)
+  vectors = generator.normal(size=[300, 3])
+  vectors[:, 0] += 50.0 * piece
+  graph = neighbors.kneighbors_graph(vectors, 15).toarray()
+  graph += graph.T
+  root = np.sqrt(graph.sum(axis=1))
+  values, columns = np.linalg.eigh(graph / np.outer(root, root))
+  found = image_clusters.neighbor_coordinates(vectors, 12, 15, seed=1)
+  by_piece = root[:, np.newaxis] * (piece[:, np.newaxis] == np.arange(4))
+  by_piece /= np.linalg.norm(by_piece, axis=0)
+  np.testing.assert_allclose(
+    found[:, :4] @ found[:, :4].T, by_piece @ by_piece.T, atol=1e-4
+  )
+  np.testing.assert_allclose(values[-4:], 1.0)
+  for i in range(4, 12):
+    assert abs(found[:, i] @ columns[:, -1 - i]) > 0.999
+
+
+def test_few_coordinates():
+  vectors = np.random.default_rng(1).normal(size=[3, 2])
+  found = image_clusters.neighbor_coordinates(vectors, 20, 2, seed=1)
+  assert found.shape == (3, 3) and np.all(np.isfinite(found))
 
 
 @pytest.mark.parametrize('num_images', [12, 230])
@@ -130,6 +232,34 @@ def test_clusters_are_those_of_neighbors(num_images):
   clusters = image_clusters.find_clusters(images.astype(np.uint8), 2, seed=1)
   assert clusters.shape == kinds.shape and clusters.dtype == np.int32
   assert np.all(clusters == clusters[0] ^ kinds)
+
+
+def test_consensus(monkeypatch):
+  # What two of three mixtures have in common, not the first one.
+  majority, other = np.arange(60) % 3, np.arange(60) // 20
+  answers = iter([other, majority, majority])
+
+  def fit(vectors, num_clusters, seed):
+    del vectors, seed
+    return np.eye(num_clusters, dtype=np.float32)[np.newaxis, next(answers)]
+
+  monkeypatch.setattr(image_clusters, 'fit_balanced_mixtures', fit)
+  images = np.random.default_rng(1).integers(256, size=[60, 8, 8])
+  clusters = image_clusters.find_clusters(images.astype(np.uint8), 3, seed=1)
+  assert metrics.adjusted_rand_score(majority, clusters) == 1.0
+
+
+@pytest.mark.parametrize(
+  ('num_images', 'num_clusters'), [(3, 1), (3, 3), (40, 5)]
+)
+def test_images_that_are_the_same(num_images, num_clusters):
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore', ConvergenceWarning)
+    clusters = image_clusters.find_clusters(
+      np.zeros([num_images, 8, 8], np.uint8), num_clusters, seed=1
+    )
+  assert clusters.shape == (num_images,)
+  assert 0 <= clusters.min() and clusters.max() < num_clusters
 
 
 def test_digits():

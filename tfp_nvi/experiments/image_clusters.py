@@ -8,42 +8,45 @@ frequent than another, so that none takes several groups while another takes
 part of one. They are not equal: a group apart from others keeps its size.
 
 Images are described by how their edges run [1], so that neither their contrast
-nor a shift by a pixel counts much. An embedding that keeps neighbors together
-[2] has gaps between kinds of images. There a mixture of Gaussians finds
-clusters, whose sizes are pulled by what is added to their logits, as in
-Sinkhorn's algorithm [3].
+nor a shift by a pixel counts much. A random walk from an image to one of its
+neighbors, and on, seldom leaves a kind of images: the functions that it leaves
+the most as they are, eigenvectors of the graph of neighbors, are coordinates in
+which kinds of images lie apart [2]. There mixtures of Gaussians find clusters,
+whose sizes are pulled by what is added to their logits, as in Sinkhorn's
+algorithm [3]. One mixture may take two kinds for one; what many of them agree
+about is clustered once more [4].
 
 #### References
 
 [1]: N. Dalal, B. Triggs. Histograms of oriented gradients for human detection.
      CVPR, 2005.
-[2]: L. McInnes, J. Healy, J. Melville. UMAP: Uniform manifold approximation and
-     projection for dimension reduction. 2018. https://arxiv.org/abs/1802.03426
+[2]: A. Ng, M. Jordan, Y. Weiss. On spectral clustering: Analysis and an
+     algorithm. NeurIPS, 2001.
 [3]: Y. M. Asano, C. Rupprecht, A. Vedaldi. Self-labelling via simultaneous
      clustering and representation learning. ICLR, 2020.
      https://arxiv.org/abs/1911.05371
+[4]: A. Strehl, J. Ghosh. Cluster ensembles: A knowledge reuse framework for
+     combining multiple partitions. Journal of Machine Learning Research 3,
+     2002.
 """
 
-import importlib.util
-
 import numpy as np
+import scipy.sparse
+import scipy.sparse.csgraph
 import scipy.special
+from scipy.sparse import linalg as sparse_linalg
 
 try:
-  from sklearn import cluster, decomposition
+  from sklearn import cluster, decomposition, neighbors
 except ImportError as e:
   raise ImportError(
     "This experiment needs the package scikit-learn: install 'tfp-nvi[images]'."
   ) from e
 
-if importlib.util.find_spec('umap') is None:
-  raise ImportError(
-    "This experiment needs the package umap-learn: install 'tfp-nvi[images]'."
-  )
-
 __all__ = [
   'find_clusters',
-  'fit_balanced_mixture',
+  'fit_balanced_mixtures',
+  'neighbor_coordinates',
   'orientation_histograms',
 ]
 
@@ -51,15 +54,22 @@ _NUM_ORIENTATIONS = 8
 # Cells in a row of an image of 28 pixels; others have a few more or fewer.
 _NUM_CELLS = 7
 _NUM_COMPONENTS = 100
-_NUM_EMBEDDED = 5
 _NUM_NEIGHBORS = 15
+# How many coordinates mixtures have, for each cluster.
+_COORDINATES = (1.5, 2.0, 2.5)
+# Of vectors that are too few for an iterative method.
+_MAX_DENSE = 500
 # Of vectors that a mixture is fitted to, which has few parameters.
-_MAX_FITTED = 10_000
-_NUM_RESTARTS = 10
-_MAX_ITERATIONS = 100
-# Of pulling sizes, in each of them.
+_MAX_FITTED = 6_000
+_NUM_RESTARTS = 16
+# How many of them are kept.
+_NUM_KEPT = 8
+_MAX_ITERATIONS = 60
+# Of pulling sizes, in each of them and after the last one.
 _NUM_SIZE_STEPS = 5
+_NUM_LAST_SIZE_STEPS = 300
 _TOLERANCE = 1e-5
+_SIZE_TOLERANCE = 1e-3
 # Added to variances, where that of all vectors is 1.
 _MIN_VARIANCE = 1e-2
 
@@ -130,83 +140,28 @@ def _orientation_histograms(images):
   return np.sqrt(stacked / np.where(total > 0.0, total, 1.0)).astype(np.float32)
 
 
-def _log_densities(vectors, loc, covariance):
-  """Log densities of Gaussians, of shape `[num_vectors, num_clusters]`."""
-  columns = []
-  for mean, matrix in zip(loc, covariance, strict=True):
-    lower = np.linalg.cholesky(matrix)
-    standardized = np.linalg.solve(lower, (vectors - mean).T)
-    columns.append(
-      -0.5 * np.sum(standardized**2, axis=0)
-      - np.sum(np.log(np.diag(lower)))
-      - 0.5 * vectors.shape[1] * np.log(2 * np.pi)
-    )
-  return np.stack(columns, axis=1)
+def neighbor_coordinates(vectors, num_coordinates, num_neighbors, seed):
+  """Coordinates in which vectors are close that chains of neighbors connect.
 
-
-def _fit_once(vectors, num_clusters, seed):
-  """Fits a mixture from one start.
+  Eigenvectors of the normalized graph of neighbors, of its largest eigenvalues
+  [1]: the relaxed solution of cutting few of its edges.
 
   Args:
-    vectors: float array of shape `[num_vectors, size]`, of variance about 1.
-    num_clusters: Python `int`.
-    seed: Python `int`.
+    vectors: float array of shape `[num_vectors, size]`, with at least two.
+    num_coordinates: Python `int`: how many there are at most; fewer for fewer
+      vectors than that.
+    num_neighbors: Python `int` number of neighbors of a vector, fewer than
+      vectors.
+    seed: Python `int`, of where the iterative method starts.
 
   Returns:
-    log_likelihood: Python `float`: mean over vectors.
-    loc: float array of shape `[num_clusters, size]`.
-    covariance: float array of shape `[num_clusters, size, size]`.
-  """
-  count, size = vectors.shape
-  start = cluster.KMeans(num_clusters, n_init=1, random_state=seed)
-  loc = start.fit(vectors).cluster_centers_
-  covariance = np.stack(
-    [np.atleast_2d(np.cov(vectors.T)) / num_clusters + _regular(size)]
-    * num_clusters
-  )
-  offsets = np.zeros(num_clusters)
-  last = -np.inf
-  for _ in range(_MAX_ITERATIONS):
-    log_densities = _log_densities(vectors, loc, covariance)
-    log_likelihood = np.mean(
-      scipy.special.logsumexp(log_densities, axis=1) - np.log(num_clusters)
-    )
-    if abs(log_likelihood - last) < _TOLERANCE:
-      break
-    last = log_likelihood
-    for _ in range(_NUM_SIZE_STEPS):
-      log_shares = scipy.special.log_softmax(log_densities + offsets, axis=1)
-      offsets -= scipy.special.logsumexp(log_shares, axis=0) - np.log(
-        count / num_clusters
-      )
-    shares = scipy.special.softmax(log_densities + offsets, axis=1)
-    sizes = np.maximum(shares.sum(axis=0), 1e-12)
-    loc = (shares.T @ vectors) / sizes[:, np.newaxis]
-    for k in range(num_clusters):
-      centered = vectors - loc[k]
-      covariance[k] = (shares[:, k, np.newaxis] * centered).T @ centered
-      covariance[k] = covariance[k] / sizes[k] + _regular(size)
-  return log_likelihood, loc, covariance
+    coordinates: float64 array of shape `[num_vectors, num_coordinates]`, by
+      falling eigenvalue.
 
+  #### References
 
-def _regular(size):
-  return _MIN_VARIANCE * np.eye(size)
-
-
-def fit_balanced_mixture(vectors, num_clusters, seed):
-  """Clusters of similar sizes: a mixture of Gaussians, the best of several.
-
-  Expectation maximization, where shares of vectors in clusters are pulled
-  towards equal sums. A vector is in the cluster of the highest density, so that
-  sizes are not the same, and a cluster may be empty.
-
-  Args:
-    vectors: float array of shape `[num_vectors, size]`.
-    num_clusters: Python `int`, not more than vectors.
-    seed: Python `int`, below `2**32`.
-
-  Returns:
-    clusters: int32 array of shape `[num_vectors]`.
+  [1]: A. Ng, M. Jordan, Y. Weiss. On spectral clustering: Analysis and an
+       algorithm. NeurIPS, 2001.
 
   ```python
   import numpy as np
@@ -214,24 +169,204 @@ def fit_balanced_mixture(vectors, num_clusters, seed):
 
   vectors = np.random.default_rng(1).normal(size=[60, 2])
   vectors[30:] += 10.0
-  clusters = image_clusters.fit_balanced_mixture(vectors, 2, seed=1)
+  coordinates = image_clusters.neighbor_coordinates(vectors, 2, 15, seed=1)
+  # No chain of neighbors leads from one half to the other.
+  assert abs(coordinates[:30] @ coordinates[30:].T).max() < 1e-6
+  ```
+  """
+  count = len(vectors)
+  found = neighbors.NearestNeighbors(
+    n_neighbors=num_neighbors, algorithm='brute'
+  )
+  directed = found.fit(vectors).kneighbors_graph()
+  graph = (directed + directed.T).tocsr()
+  degrees = np.asarray(graph.sum(axis=1)).ravel()
+  scale = scipy.sparse.diags(1.0 / np.sqrt(degrees))
+  matrix = (scale @ graph @ scale).tocsr()
+  # One piece after the other: all have the eigenvalue 1, and the iterative
+  # method does not find all vectors of one eigenvalue.
+  num_pieces, piece_of_vector = scipy.sparse.csgraph.connected_components(graph)
+  all_values, all_members, all_columns = [], [], []
+  for i in range(num_pieces):
+    members = np.flatnonzero(piece_of_vector == i)
+    values, columns = _largest_eigenvectors(
+      matrix[members][:, members], num_coordinates, seed
+    )
+    all_values.extend(values)
+    all_members.extend([members] * len(values))
+    all_columns.extend(columns.T)
+  order = np.argsort(-np.array(all_values), kind='stable')[:num_coordinates]
+  coordinates = np.zeros([count, len(order)])
+  for i, k in enumerate(order):
+    coordinates[all_members[k], i] = all_columns[k]
+  return coordinates
+
+
+def _largest_eigenvectors(matrix, count, seed):
+  """Eigenvectors of the largest eigenvalues of a sparse symmetric matrix.
+
+  Args:
+    matrix: Sparse matrix of shape `[size, size]`.
+    count: Python `int`: how many at most.
+    seed: Python `int`.
+
+  Returns:
+    values: float64 array of shape `[num_found]`.
+    vectors: float64 array of shape `[size, num_found]`.
+  """
+  size = matrix.shape[0]
+  if size <= max(_MAX_DENSE, count):
+    values, vectors = np.linalg.eigh(matrix.toarray())
+    return values[-count:], vectors[:, -count:]
+  return sparse_linalg.eigsh(
+    matrix,
+    count,
+    which='LA',
+    tol=_TOLERANCE,
+    v0=np.random.default_rng(seed).uniform(size=size),
+  )
+
+
+def _log_densities(vectors, loc, covariance):
+  """Log densities of Gaussians with one covariance, up to a constant of all.
+
+  Args:
+    vectors: float array of shape `[num_vectors, size]`.
+    loc: float array of shape `[num_clusters, size]`.
+    covariance: float array of shape `[size, size]`.
+
+  Returns:
+    log_densities: float array of shape `[num_vectors, num_clusters]`.
+  """
+  lower = np.linalg.cholesky(covariance)
+  standardized = np.linalg.solve(lower, vectors.T).T
+  means = np.linalg.solve(lower, loc.T).T
+  return (
+    standardized @ means.T
+    - 0.5 * np.sum(standardized**2, axis=1, keepdims=True)
+    - 0.5 * np.sum(means**2, axis=1)
+    - np.sum(np.log(np.diag(lower)))
+  )
+
+
+def _pull_sizes(log_densities, offsets, num_steps):
+  """What to add to log densities for clusters of equal sizes.
+
+  Args:
+    log_densities: float array of shape `[num_vectors, num_clusters]`.
+    offsets: float array of shape `[num_clusters]`, to start from.
+    num_steps: Python `int`: at most.
+
+  Returns:
+    offsets: float array of shape `[num_clusters]`.
+  """
+  count, num_clusters = log_densities.shape
+  for _ in range(num_steps):
+    log_shares = scipy.special.log_softmax(log_densities + offsets, axis=1)
+    change = np.log(count / num_clusters) - scipy.special.logsumexp(
+      log_shares, axis=0
+    )
+    offsets = offsets + change
+    if np.abs(change).max() < _SIZE_TOLERANCE:
+      break
+  return offsets
+
+
+def _log_likelihood(log_densities, offsets):
+  """Mean log likelihood given equal sizes: what pulling sizes minimizes."""
+  return np.mean(
+    scipy.special.logsumexp(log_densities + offsets, axis=1)
+  ) - np.mean(offsets)
+
+
+def _fit_once(vectors, num_clusters, seed):
+  """Fits a mixture from one start.
+
+  Args:
+    vectors: float array of shape `[num_vectors, size]`, of mean zero and
+      variance about 1.
+    num_clusters: Python `int`.
+    seed: Python `int`.
+
+  Returns:
+    log_likelihood: Python `float`: mean over vectors, with clusters of equal
+      sizes, up to a constant.
+    loc: float array of shape `[num_clusters, size]`.
+    covariance: float array of shape `[size, size]`.
+    offsets: float array of shape `[num_clusters]`: what is added to log
+      densities.
+  """
+  count, size = vectors.shape
+  start = cluster.KMeans(num_clusters, n_init=1, random_state=seed)
+  loc = start.fit(vectors).cluster_centers_
+  regular = _MIN_VARIANCE * np.eye(size)
+  second_moment = vectors.T @ vectors / count
+  covariance = second_moment / num_clusters + regular
+  offsets = np.zeros(num_clusters)
+  last = -np.inf
+  for _ in range(_MAX_ITERATIONS):
+    log_densities = _log_densities(vectors, loc, covariance)
+    offsets = _pull_sizes(log_densities, offsets, _NUM_SIZE_STEPS)
+    log_likelihood = _log_likelihood(log_densities, offsets)
+    if abs(log_likelihood - last) < _TOLERANCE:
+      break
+    last = log_likelihood
+    shares = scipy.special.softmax(log_densities + offsets, axis=1)
+    sizes = np.maximum(shares.sum(axis=0), 1e-12)
+    loc = (shares.T @ vectors) / sizes[:, np.newaxis]
+    covariance = second_moment - (loc.T * sizes) @ loc / count + regular
+  log_densities = _log_densities(vectors, loc, covariance)
+  # Until sizes are equal, the likelihood is too large.
+  offsets = _pull_sizes(log_densities, offsets, _NUM_LAST_SIZE_STEPS)
+  return _log_likelihood(log_densities, offsets), loc, covariance, offsets
+
+
+def fit_balanced_mixtures(vectors, num_clusters, seed):
+  """Mixtures of clusters of similar sizes, the best ones of several.
+
+  Expectation maximization of Gaussians with one covariance, where shares of
+  vectors in clusters are pulled towards equal sums.
+
+  Args:
+    vectors: float array of shape `[num_vectors, size]`.
+    num_clusters: Python `int`, not more than vectors.
+    seed: Python `int`, below `2**32`.
+
+  Returns:
+    shares: float32 array of shape `[num_mixtures, num_vectors, num_clusters]`,
+      the best mixture first.
+
+  ```python
+  import numpy as np
+  from tfp_nvi.experiments import image_clusters
+
+  vectors = np.random.default_rng(1).normal(size=[60, 2])
+  vectors[30:] += 10.0
+  shares = image_clusters.fit_balanced_mixtures(vectors, 2, seed=1)
+  clusters = shares[0].argmax(axis=1)
   assert len(set(clusters[:30])) == len(set(clusters[30:])) == 1
   assert clusters[0] != clusters[-1]
   ```
   """
   vectors = np.asarray(vectors, np.float64)
-  centered = vectors - vectors.mean(axis=0)
-  deviation = centered.std()
-  centered /= deviation if deviation > 0.0 else 1.0
   generator = np.random.default_rng(seed)
-  fitted = centered[generator.permutation(len(centered))[:_MAX_FITTED]]
+  fitted = generator.permutation(len(vectors))[:_MAX_FITTED]
+  centered = vectors - vectors[fitted].mean(axis=0)
+  deviation = centered[fitted].std()
+  centered /= deviation if deviation > 0.0 else 1.0
   fits = [
-    _fit_once(fitted, num_clusters, int(restart))
+    _fit_once(centered[fitted], num_clusters, int(restart))
     for restart in generator.integers(2**31, size=_NUM_RESTARTS)
   ]
-  _, loc, covariance = max(fits, key=lambda fit: fit[0])
-  log_densities = _log_densities(centered, loc, covariance)
-  return log_densities.argmax(axis=1).astype(np.int32)
+  fits.sort(key=lambda fit: fit[0], reverse=True)
+  return np.stack(
+    [
+      scipy.special.softmax(
+        _log_densities(centered, loc, covariance) + offsets, axis=1
+      ).astype(np.float32)
+      for _, loc, covariance, offsets in fits[:_NUM_KEPT]
+    ]
+  )
 
 
 def find_clusters(images, num_clusters, seed):
@@ -271,20 +406,21 @@ def find_clusters(images, num_clusters, seed):
       f'`num_clusters` must be from 1 to the number of images, {len(images)}; '
       f'got {num_clusters}.'
     )
-  # Takes seconds to import.
-  import umap
-
   histograms = orientation_histograms(images)
   vectors = decomposition.PCA(
     min(_NUM_COMPONENTS, *histograms.shape), random_state=seed
   ).fit_transform(histograms)
-  embedded = umap.UMAP(
-    n_components=_NUM_EMBEDDED,
-    n_neighbors=min(_NUM_NEIGHBORS, len(images) - 1),
-    min_dist=0.0,
-    # Eigenvectors are of no use for few images.
-    init='spectral' if len(images) > 100 else 'random',
-    random_state=seed,
-    n_jobs=1,
-  ).fit_transform(vectors)
-  return fit_balanced_mixture(embedded, num_clusters, seed)
+  sizes = [round(factor * num_clusters) for factor in _COORDINATES]
+  # Not more than a cluster has.
+  num_neighbors = min(_NUM_NEIGHBORS, max(1, len(images) // num_clusters - 1))
+  coordinates = neighbor_coordinates(vectors, max(sizes), num_neighbors, seed)
+  shares = []
+  for size in sizes:
+    part = coordinates[:, :size]
+    # Within a kind of images, directions are the same and lengths are not.
+    length = np.linalg.norm(part, axis=1, keepdims=True)
+    part = part / np.maximum(length, np.finfo(part.dtype).tiny)
+    shares.extend(fit_balanced_mixtures(part, num_clusters, seed))
+  side_by_side = np.concatenate(shares, axis=1)
+  consensus = cluster.KMeans(num_clusters, n_init=10, random_state=seed)
+  return consensus.fit_predict(side_by_side).astype(np.int32)
