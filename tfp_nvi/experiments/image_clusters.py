@@ -37,6 +37,7 @@ import scipy.special
 from scipy.sparse import linalg as sparse_linalg
 
 try:
+  import threadpoolctl
   from sklearn import cluster, decomposition, neighbors
 except ImportError as e:
   raise ImportError(
@@ -369,6 +370,9 @@ def fit_balanced_mixtures(vectors, num_clusters, seed):
   )
 
 
+# Products of small matrices by several threads wait for each other, and for all
+# else that runs on the machine.
+@threadpoolctl.threadpool_limits.wrap(limits=1, user_api='blas')
 def find_clusters(images, num_clusters, seed):
   """Clusters of images, by their neighbors.
 
