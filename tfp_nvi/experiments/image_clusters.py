@@ -157,7 +157,9 @@ def neighbor_coordinates(vectors, num_coordinates, num_neighbors, seed):
 
   Returns:
     coordinates: float64 array of shape `[num_vectors, num_coordinates]`, by
-      falling eigenvalue.
+      falling eigenvalue. Each piece of the graph that no edge connects to the
+      others takes one of the first ones, the largest piece first, so that there
+      is nothing to tell vectors of further pieces apart.
 
   #### References
 
@@ -196,7 +198,10 @@ def neighbor_coordinates(vectors, num_coordinates, num_neighbors, seed):
     all_values.extend(values)
     all_members.extend([members] * len(values))
     all_columns.extend(columns.T)
-  order = np.argsort(-np.array(all_values), kind='stable')[:num_coordinates]
+  # Pieces have the same eigenvalue but for rounding; larger ones come first.
+  piece_sizes = [len(members) for members in all_members]
+  order = np.lexsort([np.negative(piece_sizes), -np.round(all_values, 6)])
+  order = order[:num_coordinates]
   coordinates = np.zeros([count, len(order)])
   for i, k in enumerate(order):
     coordinates[all_members[k], i] = all_columns[k]
@@ -317,7 +322,7 @@ def _fit_once(vectors, num_clusters, seed):
     loc = (shares.T @ vectors) / sizes[:, np.newaxis]
     covariance = second_moment - (loc.T * sizes) @ loc / count + regular
   log_densities = _log_densities(vectors, loc, covariance)
-  # Until sizes are equal, the likelihood is too large.
+  # The further from equal sizes, the more the likelihood is too large.
   offsets = _pull_sizes(log_densities, offsets, _NUM_LAST_SIZE_STEPS)
   return _log_likelihood(log_densities, offsets), loc, covariance, offsets
 
