@@ -51,7 +51,7 @@ def test_starts_as_its_base():
   )
   x = tf.constant(np.random.default_rng(0).normal(scale=3.0, size=[50, 2]))
   np.testing.assert_allclose(density.log_prob(x), base.log_prob(x), rtol=1e-10)
-  assert len(density.trainable_variables) == 3 * 8 + 2 + 2
+  assert len(density.trainable_variables) == 3 + 2 + 2
 
 
 @pytest.mark.parametrize('base_fn', [lambda: None, mixture_base])

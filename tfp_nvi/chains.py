@@ -17,6 +17,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
+from tfp_nvi import fusion
 from tfp_nvi import transitions as transitions_lib
 
 tfd = tfp.distributions
@@ -183,7 +184,15 @@ class Level:
         `[num_particles] + batch + event`.
     """
     batch_shape = densities_lib.static_batch_shape(self._proposal).as_list()
-    return densities_lib.draw(self._proposal, num_particles, batch_shape, seed)
+    values = densities_lib.draw(
+      self._proposal, num_particles, batch_shape, seed
+    )
+    if not self.jit_compile:
+      return values
+    # Or XLA draws a value again for each component of a mixture.
+    return tf.nest.map_structure(
+      lambda x: fusion.compute_once(x) if x.dtype.is_floating else x, values
+    )
 
   def evaluate(self, values, reparameterize=True):
     """Evaluates both sides.

@@ -95,7 +95,7 @@ def planar_flow_density(
   density = nvi.planar_flow_density(event_size=2, num_layers=8, seed=1)
   z = density.sample(5, seed=(0, 1))  # Shape [5, 2].
   assert density.log_prob(z).shape == [5]
-  assert len(density.trainable_variables) == 3 * 8 + 2
+  assert len(density.trainable_variables) == 3 + 2
   ```
   """
   for argument, value in (
@@ -118,16 +118,11 @@ def planar_flow_density(
   biases = randomness.normal([num_layers], bias_seed, dtype)
   # Where `direction` is this multiple of `normal`, the flow is the identity.
   one = tfp.math.softplus_inverse(tf.ones([], dtype))
-  layers = [
-    planar.PlanarFlow(
-      direction=tf.Variable(one * normal, name=f'direction_{i}'),
-      normal=tf.Variable(normal, name=f'normal_{i}'),
-      bias=tf.Variable(bias, name=f'bias_{i}'),
-    )
-    for i, (normal, bias) in enumerate(
-      zip(tf.unstack(normals), tf.unstack(biases), strict=True)
-    )
-  ]
+  flows = planar.PlanarFlows(
+    direction=tf.Variable(one * normals, name='direction'),
+    normal=tf.Variable(normals, name='normal'),
+    bias=tf.Variable(biases, name='bias'),
+  )
   # The affine map: a triangular one, with diagonal exp(0) to begin with.
   size = event_size * (event_size + 1) // 2
   scale_tril = tfp.util.DeferredTensor(
@@ -143,6 +138,6 @@ def planar_flow_density(
   )
   return tfd.TransformedDistribution(
     base_distribution,
-    tfb.Invert(tfb.Chain([*reversed(layers), affine])),
+    tfb.Invert(tfb.Chain([flows, affine])),
     name=name,
   )

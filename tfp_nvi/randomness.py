@@ -27,6 +27,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability.python.internal import samplers
 
+from tfp_nvi import fusion
+
 __all__ = [
   'as_seed',
   'fold_in',
@@ -333,8 +335,13 @@ def _stateless_categorical(
   num_rows, num_classes = logits.shape.as_list()
   num_samples = int(tf.get_static_value(num_samples))
   values = uniform([num_rows, num_samples, num_classes], seed, logits.dtype)
-  return tf.argmax(
-    logits[:, tf.newaxis] - tf.math.log(-tf.math.log(values)),
+  # Exponential variables over the probabilities have the same order as Gumbel
+  # variables plus logits, and take one logarithm less. The loop that compares
+  # them would not compute logarithms of several at a time.
+  times = fusion.compute_once(-tf.math.log(values))
+  scales = tf.exp(tf.reduce_max(logits, axis=-1, keepdims=True) - logits)
+  return tf.argmin(
+    times * fusion.compute_once(scales)[:, tf.newaxis],
     axis=-1,
     output_type=dtype or tf.int64,
   )

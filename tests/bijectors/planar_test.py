@@ -658,3 +658,62 @@ def test_validate_args_names_the_parameter():
   assert forward(tf.ones(2), tf.ones(2)).shape == [2]
   with pytest.raises(tf.errors.InvalidArgumentError, match='last dimension'):
     forward(tf.ones(2), tf.ones(1))
+
+
+@every_dtype
+@pytest.mark.parametrize('batch', [(), (2, 3)])
+@pytest.mark.parametrize('jit_compile', [False, True])
+def test_stacked_flows_are_a_chain(jit_compile, batch, dtype):
+  parameters = draw_parameters([*batch, 4], 3, dtype)
+  x = draw([10, *batch, 3], 0, dtype)
+
+  def results(make):
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def fn(parameters):
+      with tf.GradientTape() as tape:
+        tape.watch([x, *parameters])
+        flows = make(parameters)
+        y, log_det = flows.forward(x), flows.forward_log_det_jacobian(x)
+        back = flows.inverse(uncached(y))
+        inverse_log_det = flows.inverse_log_det_jacobian(uncached(y))
+        total = tf.reduce_sum(y**2) + tf.reduce_sum(log_det)
+      gradients = tape.gradient(total, [x, *parameters])
+      return y, log_det, back, inverse_log_det, *gradients
+
+    return fn(parameters)
+
+  def make_chain(parameters):
+    return tfb.Chain(
+      [
+        planar.PlanarFlow(*(p[..., i, :] for p in parameters[:2]), bias)
+        for i, bias in reversed(
+          list(enumerate(tf.unstack(parameters[2], axis=-1)))
+        )
+      ]
+    )
+
+  found = results(lambda parameters: planar.PlanarFlows(*parameters))
+  expected = results(make_chain)
+  assert found[0].shape == x.shape
+  assert found[1].shape == [10, *batch]
+  np.testing.assert_allclose(
+    found[2], x, atol=1e3 * epsilon(dtype) / np.exp(np.min(found[1]))
+  )
+  for value, other in zip(found, expected, strict=True):
+    size = np.max(np.abs(other)) + 1.0
+    np.testing.assert_allclose(value, other, atol=1e3 * epsilon(dtype) * size)
+
+
+@pytest.mark.parametrize(
+  ('shapes', 'got'),
+  [
+    ([[4, 3], [1, 3], [4]], r'got \(4, 3\), \(1, 3\) and \(4,\)'),
+    ([[4, 3], [4, 3], []], r'got \(4, 3\), \(4, 3\) and \(\)'),
+    ([[3], [3], []], r'got \(3,\), \(3,\) and \(\)'),
+  ],
+)
+def test_bad_shapes_of_stacked_flows(shapes, got):
+  with pytest.raises(
+    ValueError, match='with the number of flows known; ' + got
+  ):
+    planar.PlanarFlows(*(tf.ones(shape) for shape in shapes))

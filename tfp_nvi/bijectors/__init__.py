@@ -2,10 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bijectors that TensorFlow Probability lacks."""
 
-from tfp_nvi.bijectors.planar import PlanarFlow, planar_forward, planar_inverse
+from tfp_nvi.bijectors.planar import (
+  PlanarFlow,
+  PlanarFlows,
+  planar_forward,
+  planar_inverse,
+)
 
 __all__ = [
   'PlanarFlow',
+  'PlanarFlows',
   'planar_forward',
   'planar_inverse',
 ]

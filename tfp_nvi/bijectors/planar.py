@@ -19,6 +19,7 @@ from tensorflow_probability.python.internal import dtype_util, tensor_util
 
 __all__ = [
   'PlanarFlow',
+  'PlanarFlows',
   'planar_forward',
   'planar_inverse',
 ]
@@ -201,6 +202,129 @@ class PlanarFlow(tfb.AutoCompositeTensorBijector):
     return assertions
 
 
+class PlanarFlows(PlanarFlow):
+  """Planar flows one after the other, whose parameters are stacked.
+
+  The same map as a `tfb.Chain` of `PlanarFlow`s, with three parameters in place
+  of three for each flow: what depends on parameters alone is computed for all
+  flows at once, and an optimizer has fewer variables to update.
+
+  ```python
+  import tensorflow as tf
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+
+  tfb = tfp.bijectors
+
+  direction = [[2.0, 0.0], [0.0, -1.0]]
+  normal = [[3.0, 1.0], [1.0, 2.0]]
+  bias = [0.5, 0.0]
+  flows = nvi.bijectors.PlanarFlows(direction, normal, bias)
+  # A chain applies its last bijector first.
+  chain = tfb.Chain(
+    [
+      nvi.bijectors.PlanarFlow(direction[1], normal[1], bias[1]),
+      nvi.bijectors.PlanarFlow(direction[0], normal[0], bias[0]),
+    ]
+  )
+  x = tf.ones([5, 2])
+  tf.debugging.assert_near(flows.forward(x), chain.forward(x))
+  ```
+
+  #### References
+
+  [1]: Danilo Jimenez Rezende and Shakir Mohamed. Variational inference with
+       normalizing flows. In _International Conference on Machine Learning_,
+       2015. Section 4.1 and Appendix A.1. https://arxiv.org/abs/1505.05770
+  """
+
+  def __init__(
+    self,
+    direction,
+    normal,
+    bias,
+    validate_args=False,
+    name='planar_flows',
+  ):
+    """Instantiates the `PlanarFlows` bijector.
+
+    Args:
+      direction: Floating-point `Tensor` of shape `batch + [num_flows, d]`: the
+        unconstrained `u` of each flow, the first to be applied first.
+      normal: `Tensor` of the same dtype and shape `batch + [num_flows, d]`: the
+        normal vectors `w` of the hyperplanes.
+      bias: `Tensor` of the same dtype and shape `batch + [num_flows]`: the
+        offsets `b` of the hyperplanes.
+      validate_args: As of `PlanarFlow`.
+      name: Python `str`, the name of this object's operations.
+
+    Raises:
+      TypeError: if the parameters have different or non-floating dtypes.
+      ValueError: if the parameters are not of one number of flows, or their
+        other axes do not fit together.
+    """
+    super().__init__(direction, normal, bias, validate_args, name)
+    counts = [
+      tf.TensorShape(self.direction.shape)[-2:-1],
+      tf.TensorShape(self.normal.shape)[-2:-1],
+      tf.TensorShape(self.bias.shape)[-1:],
+    ]
+    if any(
+      count.rank != 1 or count != counts[0] or not count.is_fully_defined()
+      for count in counts
+    ):
+      raise ValueError(
+        '`direction`, `normal` and `bias` must have shapes [..., num_flows, '
+        'd], [..., num_flows, d] and [..., num_flows], with the number of '
+        f'flows known; got {self.direction.shape}, {self.normal.shape} and '
+        f'{self.bias.shape}.'
+      )
+
+  @classmethod
+  def _parameter_properties(cls, dtype):
+    return {
+      'direction': tfp.util.ParameterProperties(event_ndims=2),
+      'normal': tfp.util.ParameterProperties(event_ndims=2),
+      'bias': tfp.util.ParameterProperties(
+        event_ndims=1, shape_fn=lambda shape: shape[:-1]
+      ),
+    }
+
+  def _forward(self, x):
+    return self._move(x)[0]
+
+  def _forward_log_det_jacobian(self, x):
+    return self._move(x)[1]
+
+  def _move(self, x):
+    log_dets = []
+    for direction, gain, normal, bias in self._flows():
+      x, log_det = _move(x, direction, gain, normal, bias)
+      log_dets.append(log_det)
+    return x, tf.add_n(log_dets)
+
+  def _inverse(self, y):
+    for direction, gain, normal, bias in reversed(self._flows()):
+      y = _move_back(y, direction, gain, normal, bias)[0]
+    return y
+
+  def _flows(self):
+    """Invertible parameters of each flow."""
+    direction, normal, bias = map(
+      tf.convert_to_tensor, (self.direction, self.normal, self.bias)
+    )
+    direction, gain = _invertible_direction(direction, normal)
+    return list(
+      zip(
+        tf.unstack(direction, axis=-2),
+        tf.unstack(gain, axis=-1),
+        tf.unstack(normal, axis=-2),
+        tf.unstack(bias, axis=-1),
+        strict=True,
+      )
+    )
+
+
 def planar_forward(x, direction, normal, bias):
   """Applies a planar flow and returns the log determinant with it.
 
@@ -234,9 +358,7 @@ def planar_forward(x, direction, normal, bias):
   with tf.name_scope('planar_forward'):
     x, direction, normal, bias = _as_tensors('x', x, direction, normal, bias)
     direction, gain = _invertible_direction(direction, normal)
-    tanh, sech_squared = _tanh_and_sech_squared(_dot(normal, x) + bias)
-    y = x + direction * tanh[..., tf.newaxis]
-    return y, tf.math.log(_determinant(tanh, sech_squared, gain))
+    return _move(x, direction, gain, normal, bias)
 
 
 def planar_inverse(y, direction, normal, bias):
@@ -276,16 +398,28 @@ def planar_inverse(y, direction, normal, bias):
   with tf.name_scope('planar_inverse'):
     y, direction, normal, bias = _as_tensors('y', y, direction, normal, bias)
     direction, gain = _invertible_direction(direction, normal)
-    offset = _dot(normal, y) + bias
-    # One shape for both, so that the custom gradient needs no reduction.
-    gain = gain + tf.zeros_like(offset)
-    offset = offset + tf.zeros_like(gain)
-    root = _solve(tf.stop_gradient(offset), tf.stop_gradient(gain))
-    tanh, sech_squared = _tanh_and_sech_squared(
-      _with_implicit_gradient(root, offset, gain)
-    )
-    x = y - direction * tanh[..., tf.newaxis]
-    return x, -tf.math.log(_determinant(tanh, sech_squared, gain))
+    return _move_back(y, direction, gain, normal, bias)
+
+
+def _move(x, direction, gain, normal, bias):
+  """The flow and its log determinant, with an invertible direction."""
+  tanh, sech_squared = _tanh_and_sech_squared(_dot(normal, x) + bias)
+  y = x + direction * tanh[..., tf.newaxis]
+  return y, tf.math.log(_determinant(tanh, sech_squared, gain))
+
+
+def _move_back(y, direction, gain, normal, bias):
+  """The inverse and its log determinant, with an invertible direction."""
+  offset = _dot(normal, y) + bias
+  # One shape for both, so that the custom gradient needs no reduction.
+  gain = gain + tf.zeros_like(offset)
+  offset = offset + tf.zeros_like(gain)
+  root = _solve(tf.stop_gradient(offset), tf.stop_gradient(gain))
+  tanh, sech_squared = _tanh_and_sech_squared(
+    _with_implicit_gradient(root, offset, gain)
+  )
+  x = y - direction * tanh[..., tf.newaxis]
+  return x, -tf.math.log(_determinant(tanh, sech_squared, gain))
 
 
 def _dot(a, b):

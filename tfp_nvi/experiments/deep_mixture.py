@@ -96,8 +96,16 @@ class Posterior(
 _SMALL_LOGIT = 0.1
 
 
+def _intensities(images):
+  """Bytes as floats from 0 to 1; floats as they are."""
+  images = tf.convert_to_tensor(images)
+  if images.dtype == tf.uint8:
+    return tf.cast(images, tf.float32) / 255.0
+  return images
+
+
 @tf.function(jit_compile=True, autograph=False)
-def _image_log_prob_and_gradient(outputs, intensities):
+def _image_log_prob_and_gradient(outputs, pixels):
   """Log density of images under continuous Bernoulli distributions [2].
 
   With few passes over the pixels: `tfd.ContinuousBernoulli` and its gradient
@@ -111,12 +119,13 @@ def _image_log_prob_and_gradient(outputs, intensities):
 
   Args:
     outputs: float `Tensor` of shape `batch + [num_pixels]`.
-    intensities: float `Tensor` that broadcasts to it.
+    pixels: uint8 or float `Tensor` that broadcasts to it.
 
   Returns:
     log_prob: float `Tensor` of shape `batch`.
     gradient: float `Tensor` of the shape of `outputs`.
   """
+  intensities = _intensities(pixels)
   tanh = tf.math.tanh(outputs / _MAX_LOGIT)
   logits = _MAX_LOGIT * tanh
   size = tf.abs(logits)
@@ -169,19 +178,42 @@ def _differentiable(log_prob_and_gradient_fn, x):
   return log_prob_fn(x)
 
 
-def _image_log_prob(outputs, intensities):
+def _image_log_prob(outputs, pixels):
   """Log density of images; the gradient is computed in the same pass.
 
   Args:
     outputs: float `Tensor` of shape `batch + [num_pixels]`, of any size.
-    intensities: float `Tensor` that broadcasts to it, not differentiated.
+    pixels: uint8 or float `Tensor` that broadcasts to it, not differentiated.
 
   Returns:
     log_prob: float `Tensor` of shape `batch`.
   """
   return _differentiable(
-    lambda x: _image_log_prob_and_gradient(x, intensities), outputs
+    lambda x: _image_log_prob_and_gradient(x, pixels), outputs
   )
+
+
+def _take_apart(images, stride):
+  """Pixels in the order of the decoder, one square piece after the other [3].
+
+  Args:
+    images: uint8 or float `Tensor` of shape `batch + [height, width]`.
+    stride: Python `int`: the side of a piece.
+
+  Returns:
+    pixels: `Tensor` of shape `batch + [height * width]` and the same dtype.
+  """
+  height, width = images.shape[-2:]
+  shape = tf.concat([tf.shape(images)[:-2], [height * width]], axis=0)
+  rows = tf.reshape(images, [-1, stride, width // stride, stride])
+  # By a transposition, which is faster than `tf.nn.space_to_depth`; of four
+  # bytes at a time, where a row of a piece has as many.
+  if images.dtype == tf.uint8 and stride == 4:
+    words = tf.transpose(tf.bitcast(rows, tf.int32), [0, 2, 1])
+    pixels = tf.bitcast(words, tf.uint8)
+  else:
+    pixels = tf.transpose(rows, [0, 2, 1, 3])
+  return tf.reshape(pixels, shape)
 
 
 def _perceptron(inputs, units, seeds, name):
@@ -395,10 +427,7 @@ class DeepMixture(tf.Module):
     Returns:
       intensities: float32 `Tensor` of the same shape.
     """
-    images = tf.convert_to_tensor(images)
-    if images.dtype == tf.uint8:
-      return tf.cast(images, tf.float32) / 255.0
-    return images
+    return _intensities(images)
 
   def encode(self, intensities):
     """`q(z | x)`, of batch shape `[N]`."""
@@ -423,22 +452,21 @@ class DeepMixture(tf.Module):
     logits = _MAX_LOGIT * tf.math.tanh(self.decode(z) / _MAX_LOGIT)
     return tfd.ContinuousBernoulli(logits).mean()
 
-  def image_log_prob(self, intensities, z):
-    """`log p(x | z)`, of shape `[num_particles, N]`."""
-    # In the order of pixels that the decoder has, piece by piece [3]; by a
-    # transposition, which is faster than `tf.nn.space_to_depth`.
-    height, width = (size // self._stride for size in self.image_shape)
-    pieces = tf.transpose(
-      tf.reshape(intensities, [-1, height, self._stride, width, self._stride]),
-      [0, 1, 3, 2, 4],
-    )
-    num_pixels = math.prod(self.image_shape)
+  def image_log_prob(self, images, z):
+    """`log p(x | z)`, of shape `[num_particles, N]`.
+
+    Args:
+      images: As in `intensities`.
+      z: float `Tensor` of shape `[num_particles, N, num_latents]`.
+
+    Returns:
+      log_prob: float `Tensor` of shape `[num_particles, N]`.
+    """
     outputs = self.decoder(tf.reshape(z, [-1, self.num_latents]))
+    shape = tf.concat([tf.shape(z)[:-1], [math.prod(self.image_shape)]], axis=0)
     return _image_log_prob(
-      tf.reshape(outputs, tf.concat([tf.shape(z)[:-1], [num_pixels]], axis=0)),
-      tf.reshape(
-        pieces, tf.concat([tf.shape(intensities)[:-2], [num_pixels]], axis=0)
-      ),
+      tf.reshape(outputs, shape),
+      _take_apart(tf.convert_to_tensor(images), self._stride),
     )
 
   def _latents(self, c):
@@ -500,7 +528,7 @@ class DeepMixture(tf.Module):
     prior = tfd.MultivariateNormalDiag(tf.zeros([self.num_latents]))
 
     def log_joint(z):
-      log_likelihood = self.image_log_prob(intensities, z)
+      log_likelihood = self.image_log_prob(images, z)
       return prior.log_prob(z) + log_likelihood / kl_weight
 
     return [
@@ -526,7 +554,7 @@ class DeepMixture(tf.Module):
     prior = self._latents(c)
 
     def log_joint(z):
-      log_likelihood = self.image_log_prob(intensities, z)
+      log_likelihood = self.image_log_prob(images, z)
       return (
         prior.log_prob(z)
         + _ASSIGNED_WEIGHT * self._clusters(z).log_prob(c)
@@ -595,7 +623,7 @@ class DeepMixture(tf.Module):
     )
 
     def log_joint(z):
-      log_likelihood = self.image_log_prob(intensities, z)
+      log_likelihood = self.image_log_prob(images, z)
       return self._flow_log_prob(z) + log_likelihood / self._kl_weight
 
     return [
@@ -657,7 +685,7 @@ class DeepMixture(tf.Module):
     )
 
     def log_joint(values):
-      log_likelihood = self.image_log_prob(intensities, values['z'])
+      log_likelihood = self.image_log_prob(images, values['z'])
       return prior.log_prob(values) + tf.reduce_sum(log_likelihood, axis=-1)
 
     return [
@@ -764,9 +792,7 @@ class DeepMixture(tf.Module):
       tfd.MultivariateNormalDiag(self.loc, self.scale),
     )
     log_weights = (
-      prior.log_prob(z)
-      + self.image_log_prob(intensities, z)
-      - encoder.log_prob(z)
+      prior.log_prob(z) + self.image_log_prob(images, z) - encoder.log_prob(z)
     )
     return nvi.log_normalizer(log_weights)
 
