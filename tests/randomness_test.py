@@ -385,6 +385,25 @@ def test_what_is_not_patched_still_works():
   )
 
 
+@pytest.mark.parametrize('jit_compile', [False, True])
+def test_categorical_draws_are_gumbel_maxima(jit_compile):
+  """Also where the others have no chance, and where none has."""
+  logits = np.random.default_rng(1).normal(scale=3.0, size=[5, 6])
+  logits[1, :3] = -np.inf
+  logits[2] = -np.inf
+  logits[3, 4] = np.inf
+  logits[4] = [0.0, 300.0, 299.0, 301.0, -1e30, 298.0]
+
+  @tf.function(jit_compile=jit_compile, autograph=False)
+  def draw(logits):
+    with randomness.portable_sampling():
+      return samplers.tf.random.stateless_categorical(logits, 1_000, SEED)
+
+  values = randomness.uniform([5, 1_000, 6], SEED, tf.float64)
+  expected = np.argmax(logits[:, np.newaxis] - np.log(-np.log(values)), axis=-1)
+  np.testing.assert_array_equal(draw(tf.constant(logits)), expected)
+
+
 def test_the_patch_is_undone():
   original = samplers.tf
   expected = tfd.Normal(0.0, 1.0).sample(3, seed=(1, 2))

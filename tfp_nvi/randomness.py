@@ -339,7 +339,11 @@ def _stateless_categorical(
   # variables plus logits, and take one logarithm less. The loop that compares
   # them would not compute logarithms of several at a time.
   times = fusion.compute_once(-tf.math.log(values))
-  scales = tf.exp(tf.reduce_max(logits, axis=-1, keepdims=True) - logits)
+  largest = tf.reduce_max(logits, axis=-1, keepdims=True)
+  largest = tf.where(
+    tf.math.is_finite(largest), largest, tf.zeros_like(largest)
+  )
+  scales = tf.exp(largest - logits)
   return tf.argmin(
     times * fusion.compute_once(scales)[:, tf.newaxis],
     axis=-1,
