@@ -4,7 +4,7 @@ r"""Duration of a training step on images, beside that of its networks alone.
 
 ```shell
 python -m benchmarks.image_mixture_step
-python -m benchmarks.image_mixture_step --batch_size=300 --num_calls=50
+python -m benchmarks.image_mixture_step --batch_size=100 --num_calls=60
 python -m benchmarks.image_mixture_step --levels=images
 ```
 
@@ -36,7 +36,7 @@ __all__ = [
 LEVELS = ('proportions', 'clusters', 'images', 'latents')
 
 _BATCH_SIZE = flags.DEFINE_integer(
-  'batch_size', 100, 'Images of a mini-batch.', lower_bound=1
+  'batch_size', 300, 'Images of a mini-batch.', lower_bound=1
 )
 _NUM_CALLS = flags.DEFINE_integer(
   'num_calls', 30, 'Calls of 20 steps each.', lower_bound=1

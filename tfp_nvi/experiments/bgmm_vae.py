@@ -96,7 +96,7 @@ _WARM_UP_KL_WEIGHT = 0.1
 # Particles of reweighted wake-sleep; nested objectives need one. How many of
 # its steps are taken for one of theirs, as a step takes longer.
 _NUM_PARTICLES = {'nvi': 1, 'rws': 5}
-_STEPS_SHARE = {'nvi': 1.0, 'rws': 0.7}
+_STEPS_SHARE = {'nvi': 1.0, 'rws': 0.4}
 _STEPS_PER_CALL = 50
 _NUM_TEST_BATCHES = 100
 _NUM_INFERENCE_SAMPLES = 20
@@ -876,7 +876,7 @@ def _check_settings(objective, settings):
 def run(
   dataset='digits',
   objective='nvi,rws',
-  batch_size=100,
+  batch_size=300,
   num_clusters=10,
   num_latents=10,
   num_steps=0,
@@ -901,13 +901,13 @@ def run(
     objective: Python `str`, `'nvi'` or `'rws'`, a comma list, or a list.
       Default value: `'nvi,rws'`.
     batch_size: Python `int`: images of a mini-batch in training.
-      Default value: `100`.
+      Default value: `300`.
     num_clusters: Python `int`.
       Default value: `10`.
     num_latents: Python `int`: the size of the latent vector of an image.
       Default value: `10`.
     num_steps: Python `int` number of training steps of the nested objective.
-      Reweighted wake-sleep, whose steps have 5 particles, takes 0.7 times as
+      Reweighted wake-sleep, whose steps have 5 particles, takes 0.4 times as
       many.
       Default value: `0` (i.e., 1,000 for digits, 5,000 for the others).
     num_warm_up_steps: Python `int` number of steps that encoder and decoder

@@ -358,7 +358,7 @@ class DeepMixture(tf.Module):
     )
     self._stride = stride
     self.classifier = _perceptron(
-      num_latents, [128, 128, num_clusters], seeds, 'classifier'
+      num_latents, [128, num_clusters], seeds, 'classifier'
     )
     # Of one cluster at a time: the same for each.
     self.counter = _perceptron(1, [32, 2], seeds, 'counter')
