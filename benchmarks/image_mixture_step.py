@@ -50,7 +50,7 @@ _LEVELS = flags.DEFINE_multi_enum(
   'the others cost.',
 )
 
-_STEPS_PER_CALL = 20
+_STEPS_PER_CALL = 50
 
 
 def make_network_steps(mixture, images):

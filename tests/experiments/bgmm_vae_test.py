@@ -384,7 +384,7 @@ def test_learning_rate():
 def test_steps_of_objectives():
   settings = {'num_steps': 1_000}
   assert bgmm_vae._num_steps('nvi', settings) == 1_000
-  assert bgmm_vae._num_steps('rws', settings) == 700
+  assert bgmm_vae._num_steps('rws', settings) == 400
 
 
 @pytest.mark.parametrize(
