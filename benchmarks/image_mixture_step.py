@@ -39,7 +39,7 @@ _BATCH_SIZE = flags.DEFINE_integer(
   'batch_size', 300, 'Images of a mini-batch.', lower_bound=1
 )
 _NUM_CALLS = flags.DEFINE_integer(
-  'num_calls', 30, 'Calls of 20 steps each.', lower_bound=1
+  'num_calls', 30, 'Calls of 50 steps each.', lower_bound=1
 )
 
 _LEVELS = flags.DEFINE_multi_enum(
