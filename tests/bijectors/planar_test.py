@@ -710,10 +710,11 @@ def test_stacked_flows_are_a_chain(jit_compile, batch, dtype):
     ([[4, 3], [1, 3], [4]], r'got \(4, 3\), \(1, 3\) and \(4,\)'),
     ([[4, 3], [4, 3], []], r'got \(4, 3\), \(4, 3\) and \(\)'),
     ([[3], [3], []], r'got \(3,\), \(3,\) and \(\)'),
+    ([[0, 3], [0, 3], [0]], r'got \(0, 3\), \(0, 3\) and \(0,\)'),
   ],
 )
 def test_bad_shapes_of_stacked_flows(shapes, got):
   with pytest.raises(
-    ValueError, match='with the number of flows known; ' + got
+    ValueError, match='with the number of flows known and positive; ' + got
   ):
     planar.PlanarFlows(*(tf.ones(shape) for shape in shapes))

@@ -260,8 +260,8 @@ class PlanarFlows(PlanarFlow):
 
     Raises:
       TypeError: if the parameters have different or non-floating dtypes.
-      ValueError: if the parameters are not of one number of flows, or their
-        other axes do not fit together.
+      ValueError: if the parameters are not of one number of flows, of one at
+        least, or their other axes do not fit together.
     """
     super().__init__(direction, normal, bias, validate_args, name)
     counts = [
@@ -270,14 +270,17 @@ class PlanarFlows(PlanarFlow):
       tf.TensorShape(self.bias.shape)[-1:],
     ]
     if any(
-      count.rank != 1 or count != counts[0] or not count.is_fully_defined()
+      count.rank != 1
+      or count != counts[0]
+      or not count.is_fully_defined()
+      or count[0] == 0
       for count in counts
     ):
       raise ValueError(
         '`direction`, `normal` and `bias` must have shapes [..., num_flows, '
         'd], [..., num_flows, d] and [..., num_flows], with the number of '
-        f'flows known; got {self.direction.shape}, {self.normal.shape} and '
-        f'{self.bias.shape}.'
+        f'flows known and positive; got {self.direction.shape}, '
+        f'{self.normal.shape} and {self.bias.shape}.'
       )
 
   @classmethod
