@@ -388,20 +388,35 @@ def test_what_is_not_patched_still_works():
 @pytest.mark.parametrize('jit_compile', [False, True])
 def test_categorical_draws_are_gumbel_maxima(jit_compile):
   """Also where the others have no chance, and where none has."""
-  logits = np.random.default_rng(1).normal(scale=3.0, size=[5, 6])
+  logits = np.random.default_rng(1).normal(scale=3.0, size=[8, 6])
   logits[1, :3] = -np.inf
   logits[2] = -np.inf
   logits[3, 4] = np.inf
   logits[4] = [0.0, 300.0, 299.0, 301.0, -1e30, 298.0]
+  logits[5] = [1e4, -1e4, 0.0, np.inf, -np.inf, 0.0]
+  logits[6, 1:] = -np.inf, np.inf, -np.inf, -np.inf, -np.inf
+  logits[7] = [-np.inf, -1e30, -np.inf, -np.inf, -np.inf, -np.inf]
 
   @tf.function(jit_compile=jit_compile, autograph=False)
   def draw(logits):
     with randomness.portable_sampling():
       return samplers.tf.random.stateless_categorical(logits, 1_000, SEED)
 
-  values = randomness.uniform([5, 1_000, 6], SEED, tf.float64)
+  values = randomness.uniform([8, 1_000, 6], SEED, tf.float64)
   expected = np.argmax(logits[:, np.newaxis] - np.log(-np.log(values)), axis=-1)
   np.testing.assert_array_equal(draw(tf.constant(logits)), expected)
+
+
+@pytest.mark.parametrize('jit_compile', [False, True])
+def test_categorical_draws_of_no_rows_or_no_classes(jit_compile):
+  @tf.function(jit_compile=jit_compile, autograph=False)
+  def draw(logits):
+    with randomness.portable_sampling():
+      return tfd.Categorical(logits).sample(50, seed=SEED)
+
+  assert draw(tf.zeros([0, 3])).shape == [50, 0]
+  with pytest.raises(ValueError, match=r'one class .* got the shape \(.*, 0\)'):
+    draw(tf.zeros([2, 0]))
 
 
 def test_the_patch_is_undone():

@@ -329,26 +329,35 @@ def _stateless_normal(
 def _stateless_categorical(
   logits, num_samples, seed, dtype=tf.int64, name=None
 ):
-  """Stands in for `tf.random.stateless_categorical`, by the Gumbel maximum."""
+  """Stands in for `tf.random.stateless_categorical`.
+
+  Of exponential variables divided by the probabilities, the class of the least
+  one is drawn: these have the order of Gumbel variables plus logits, turned
+  around, and take one logarithm less.
+  """
   del name
   logits = tf.convert_to_tensor(logits)
   num_rows, num_classes = logits.shape.as_list()
   num_samples = int(tf.get_static_value(num_samples))
+  dtype = dtype or tf.int64
+  if num_classes == 0:
+    raise ValueError(
+      f'`logits` must have one class at least; got the shape {logits.shape}.'
+    )
+  # TensorFlow's own kernels end the process where there is no row.
+  if num_rows == 0:
+    return tf.zeros([num_rows, num_samples], dtype)
   values = uniform([num_rows, num_samples, num_classes], seed, logits.dtype)
-  # Exponential variables over the probabilities have the same order as Gumbel
-  # variables plus logits, and take one logarithm less. The loop that compares
-  # them would not compute logarithms of several at a time.
+  # Or the loop that compares would not compute several logarithms at a time.
   times = fusion.compute_once(-tf.math.log(values))
-  largest = tf.reduce_max(logits, axis=-1, keepdims=True)
-  largest = tf.where(
-    tf.math.is_finite(largest), largest, tf.zeros_like(largest)
-  )
-  scales = tf.exp(largest - logits)
-  return tf.argmin(
-    times * fusion.compute_once(scales)[:, tf.newaxis],
+  # The largest finite one: a class that is certain is then alone at zero.
+  largest = tf.reduce_max(
+    tf.where(tf.math.is_finite(logits), logits, logits.dtype.min),
     axis=-1,
-    output_type=dtype or tf.int64,
+    keepdims=True,
   )
+  scales = fusion.compute_once(tf.exp(largest - logits))
+  return tf.argmin(times * scales[:, tf.newaxis], axis=-1, output_type=dtype)
 
 
 class _Overlay(types.SimpleNamespace):

@@ -708,13 +708,46 @@ def test_stacked_flows_are_a_chain(jit_compile, batch, dtype):
   ('shapes', 'got'),
   [
     ([[4, 3], [1, 3], [4]], r'got \(4, 3\), \(1, 3\) and \(4,\)'),
+    ([[4, 3], [4, 3], [5]], r'got \(4, 3\), \(4, 3\) and \(5,\)'),
     ([[4, 3], [4, 3], []], r'got \(4, 3\), \(4, 3\) and \(\)'),
     ([[3], [3], []], r'got \(3,\), \(3,\) and \(\)'),
+    ([[], [4, 3], [4]], r'got \(\), \(4, 3\) and \(4,\)'),
     ([[0, 3], [0, 3], [0]], r'got \(0, 3\), \(0, 3\) and \(0,\)'),
   ],
 )
 def test_bad_shapes_of_stacked_flows(shapes, got):
   with pytest.raises(
-    ValueError, match='with the number of flows known and positive; ' + got
+    ValueError, match='of one number of flows that is known and .*; ' + got
   ):
     planar.PlanarFlows(*(tf.ones(shape) for shape in shapes))
+
+
+def test_sizes_and_batches_of_stacked_flows_must_fit():
+  with pytest.raises(ValueError, match=r'same last dim.*\(2,\) and .*\(3,\)'):
+    planar.PlanarFlows(tf.ones([4, 2]), tf.ones([4, 3]), tf.ones([4]))
+  with pytest.raises(ValueError, match=r'batch shapes do not .*\(5,\)'):
+    planar.PlanarFlows(tf.ones([2, 4, 3]), tf.ones([4, 3]), tf.ones([5, 4]))
+
+
+def test_number_of_stacked_flows_must_be_known():
+  variables = [
+    tf.Variable(tf.ones(shape), shape=[None, *shape[1:]])
+    for shape in ([4, 3], [4, 3], [4])
+  ]
+  with pytest.raises(ValueError, match=r'known and positive; got \(None, 3\)'):
+    planar.PlanarFlows(*variables)
+
+
+@pytest.mark.parametrize('method', ['forward', 'inverse'])
+@pytest.mark.parametrize(
+  ('shape', 'batch', 'message'),
+  [
+    ([5, 1], (), r'same last dimension; got `[xy]` of shape \(5, 1\)'),
+    ([5, 2], (), r'same last dimension; got `[xy]` of shape \(5, 2\)'),
+    ([5, 3], (2,), r'batch shapes do not broadcast; got `[xy]`: \(5,\)'),
+  ],
+)
+def test_bad_arguments_of_stacked_flows(method, shape, batch, message):
+  flows = planar.PlanarFlows(*draw_parameters([*batch, 4], 3, tf.float32))
+  with pytest.raises(ValueError, match=message):
+    getattr(flows, method)(tf.ones(shape))

@@ -86,6 +86,26 @@ def test_images_are_compared_pixel_by_pixel(shape, dtype):
   )
 
 
+def test_size_of_images_that_are_compared():
+  mixture = make()
+  images, z = make_images(), tf.random.stateless_normal([5, 6, 2], SEED)
+  unknown = tf.function(
+    mixture.image_log_prob,
+    input_signature=[
+      tf.TensorSpec([None, None, None], tf.uint8),
+      tf.TensorSpec([None, None, 2]),
+    ],
+    autograph=False,
+  )
+  np.testing.assert_allclose(
+    unknown(images, z), mixture.image_log_prob(images, z), rtol=1e-5
+  )
+  with pytest.raises(tf.errors.InvalidArgumentError, match=r'4,16.*8,8'):
+    unknown(tf.reshape(images, [6, 4, 16]), z)
+  with pytest.raises(ValueError, match=r'`images` must .*8, 8.*\(6, 4, 16\)'):
+    mixture.image_log_prob(tf.reshape(images, [6, 4, 16]), z)
+
+
 def test_density_of_latents_in_the_level_of_images():
   # Its values and slopes are those of the flows, which are held fixed there.
   mixture = make()

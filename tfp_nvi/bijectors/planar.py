@@ -174,9 +174,7 @@ class PlanarFlow(tfb.AutoCompositeTensorBijector):
 
   def _parameter_control_dependencies(self, is_init):
     if is_init:
-      _check_parameter_shapes(
-        self.direction.shape, self.normal.shape, self.bias.shape
-      )
+      self._check_shapes()
     if not self.validate_args:
       return []
     assertions = []
@@ -200,6 +198,11 @@ class PlanarFlow(tfb.AutoCompositeTensorBijector):
         )
       )
     return assertions
+
+  def _check_shapes(self):
+    _check_parameter_shapes(
+      self.direction.shape, self.normal.shape, self.bias.shape
+    )
 
 
 class PlanarFlows(PlanarFlow):
@@ -264,24 +267,6 @@ class PlanarFlows(PlanarFlow):
         least, or their other axes do not fit together.
     """
     super().__init__(direction, normal, bias, validate_args, name)
-    counts = [
-      tf.TensorShape(self.direction.shape)[-2:-1],
-      tf.TensorShape(self.normal.shape)[-2:-1],
-      tf.TensorShape(self.bias.shape)[-1:],
-    ]
-    if any(
-      count.rank != 1
-      or count != counts[0]
-      or not count.is_fully_defined()
-      or count[0] == 0
-      for count in counts
-    ):
-      raise ValueError(
-        '`direction`, `normal` and `bias` must have shapes [..., num_flows, '
-        'd], [..., num_flows, d] and [..., num_flows], with the number of '
-        f'flows known and positive; got {self.direction.shape}, '
-        f'{self.normal.shape} and {self.bias.shape}.'
-      )
 
   @classmethod
   def _parameter_properties(cls, dtype):
@@ -300,24 +285,26 @@ class PlanarFlows(PlanarFlow):
     return self._move(x)[1]
 
   def _move(self, x):
+    x, flows = self._flows('x', x)
     log_dets = []
-    for direction, gain, normal, bias in self._flows():
+    for direction, gain, normal, bias in flows:
       x, log_det = _move(x, direction, gain, normal, bias)
       log_dets.append(log_det)
     return x, tf.add_n(log_dets)
 
   def _inverse(self, y):
-    for direction, gain, normal, bias in reversed(self._flows()):
+    y, flows = self._flows('y', y)
+    for direction, gain, normal, bias in reversed(flows):
       y = _move_back(y, direction, gain, normal, bias)[0]
     return y
 
-  def _flows(self):
-    """Invertible parameters of each flow."""
+  def _flows(self, name, value):
+    """The argument, checked, and invertible parameters of each flow."""
     direction, normal, bias = map(
       tf.convert_to_tensor, (self.direction, self.normal, self.bias)
     )
     direction, gain = _invertible_direction(direction, normal)
-    return list(
+    flows = list(
       zip(
         tf.unstack(direction, axis=-2),
         tf.unstack(gain, axis=-1),
@@ -325,6 +312,32 @@ class PlanarFlows(PlanarFlow):
         tf.unstack(bias, axis=-1),
         strict=True,
       )
+    )
+    direction, _, normal, bias = flows[0]
+    return _as_tensors(name, value, direction, normal, bias)[0], flows
+
+  def _check_shapes(self):
+    direction, normal, bias = (
+      tf.TensorShape(parameter.shape)
+      for parameter in (self.direction, self.normal, self.bias)
+    )
+    counts = [direction[-2:-1], normal[-2:-1], bias[-1:]]
+    if any(
+      count.rank != 1
+      or count != counts[0]
+      or not count.is_fully_defined()
+      or count[0] == 0
+      for count in counts
+    ):
+      raise ValueError(
+        '`direction`, `normal` and `bias` must have shapes [..., num_flows, '
+        'd], [..., num_flows, d] and [..., num_flows], of one number of flows '
+        f'that is known and positive; got {direction}, {normal} and {bias}.'
+      )
+    _check_parameter_shapes(
+      direction[:-2].concatenate(direction[-1:]),
+      normal[:-2].concatenate(normal[-1:]),
+      bias[:-1],
     )
 
 

@@ -197,7 +197,8 @@ def _take_apart(images, stride):
   """Pixels in the order of the decoder, one square piece after the other [3].
 
   Args:
-    images: uint8 or float `Tensor` of shape `batch + [height, width]`.
+    images: uint8 or float `Tensor` of shape `batch + [height, width]`, the
+      last two known.
     stride: Python `int`: the side of a piece.
 
   Returns:
@@ -461,12 +462,24 @@ class DeepMixture(tf.Module):
 
     Returns:
       log_prob: float `Tensor` of shape `[num_particles, N]`.
+
+    Raises:
+      ValueError: if images are not of `image_shape`.
     """
+    images = tf.convert_to_tensor(images)
+    if not images.shape[-2:].is_compatible_with(self.image_shape):
+      raise ValueError(
+        f'`images` must have shape {["...", *self.image_shape]}; got '
+        f'{images.shape}.'
+      )
+    images = tf.ensure_shape(
+      images, images.shape[:-2].concatenate(self.image_shape)
+    )
     outputs = self.decoder(tf.reshape(z, [-1, self.num_latents]))
     shape = tf.concat([tf.shape(z)[:-1], [math.prod(self.image_shape)]], axis=0)
     return _image_log_prob(
       tf.reshape(outputs, shape),
-      _take_apart(tf.convert_to_tensor(images), self._stride),
+      _take_apart(images, self._stride),
     )
 
   def _latents(self, c):
