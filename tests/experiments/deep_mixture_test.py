@@ -106,6 +106,20 @@ def test_size_of_images_that_are_compared():
     mixture.image_log_prob(tf.reshape(images, [6, 4, 16]), z)
 
 
+def test_dtypes_of_images():
+  mixture = make()
+  images, z = make_images().numpy(), tf.random.stateless_normal([5, 6, 2], SEED)
+  x = images.astype(np.float64) / 255.0
+  np.testing.assert_allclose(mixture.intensities(images), x, rtol=1e-6)
+  np.testing.assert_allclose(mixture.intensities(x), x, rtol=1e-6)
+  np.testing.assert_allclose(
+    mixture.image_log_prob(x, z), mixture.image_log_prob(images, z), rtol=1e-5
+  )
+  for fn in (mixture.intensities, lambda x: mixture.image_log_prob(x, z)):
+    with pytest.raises(TypeError, match='`images` must .*uint8.* got int32'):
+      fn(images.astype(np.int32))
+
+
 def test_density_of_latents_in_the_level_of_images():
   # Its values and slopes are those of the flows, which are held fixed there.
   mixture = make()

@@ -101,7 +101,12 @@ def _intensities(images):
   images = tf.convert_to_tensor(images)
   if images.dtype == tf.uint8:
     return tf.cast(images, tf.float32) / 255.0
-  return images
+  if not images.dtype.is_floating:
+    raise TypeError(
+      '`images` must be of dtype uint8, from 0 to 255, or floating-point, from '
+      f'0 to 1; got {images.dtype.name}.'
+    )
+  return tf.cast(images, tf.float32)
 
 
 @tf.function(jit_compile=True, autograph=False)
@@ -427,6 +432,9 @@ class DeepMixture(tf.Module):
 
     Returns:
       intensities: float32 `Tensor` of the same shape.
+
+    Raises:
+      TypeError: If images are of another dtype.
     """
     return _intensities(images)
 
@@ -464,7 +472,8 @@ class DeepMixture(tf.Module):
       log_prob: float `Tensor` of shape `[num_particles, N]`.
 
     Raises:
-      ValueError: if images are not of `image_shape`.
+      TypeError: If images are of another dtype.
+      ValueError: If images are not of `image_shape`.
     """
     images = tf.convert_to_tensor(images)
     if not images.shape[-2:].is_compatible_with(self.image_shape):
