@@ -13,7 +13,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_nvi as nvi
-from tfp_nvi import randomness
+from tfp_nvi.internal import randomness
 
 tfb = tfp.bijectors
 tfd = tfp.distributions

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_nvi as nvi
-from tfp_nvi import randomness
+from tfp_nvi.internal import axes, randomness
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -48,7 +48,7 @@ def log_prob_at(densities, level, state):
 def test_at_level():
   parameter = np.arange(24).reshape([4, 3, 2])
   for level in (2, tf.constant(2)):
-    selected = nvi.densities.at_level(tf.constant(parameter), level)
+    selected = axes.at_level(tf.constant(parameter), level)
     np.testing.assert_array_equal(selected, parameter[2])
   for level, rank, expected in (
     (range(0, 4), None, parameter),
@@ -57,7 +57,7 @@ def test_at_level():
     (range(0, 4), 5, parameter[:, np.newaxis, np.newaxis]),
     (range(1, 3), 4, parameter[1:3, np.newaxis]),
   ):
-    selected = nvi.densities.at_level(tf.constant(parameter), level, rank)
+    selected = axes.at_level(tf.constant(parameter), level, rank)
     np.testing.assert_array_equal(selected, expected)
 
 

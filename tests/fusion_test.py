@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfp_nvi import fusion
+from tfp_nvi.internal import fusion
 
 
 @pytest.mark.parametrize('jit_compile', [False, True])

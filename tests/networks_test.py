@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 import tfp_nvi as nvi
-from tfp_nvi import randomness
+from tfp_nvi.internal import randomness
 
 NUM_UNITS = [2, 5, 4, 3]
 

@@ -19,7 +19,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import samplers
 
-from tfp_nvi import randomness
+from tfp_nvi.internal import randomness
 
 tfd = tfp.distributions
 

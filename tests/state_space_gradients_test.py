@@ -21,8 +21,8 @@ import tf_keras
 import tfp_nvi as nvi
 from tests import exact_gradients as eg
 from tfp_nvi import heuristics as heuristics_lib
-from tfp_nvi import randomness
 from tfp_nvi import state_space as state_space_lib
+from tfp_nvi.internal import randomness
 
 tfd = tfp.distributions
 

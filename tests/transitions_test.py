@@ -18,8 +18,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_nvi as nvi
-from tfp_nvi import randomness
 from tfp_nvi import transitions as transitions_lib
+from tfp_nvi.internal import randomness
 
 tfb = tfp.bijectors
 tfd = tfp.distributions

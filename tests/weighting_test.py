@@ -18,7 +18,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_nvi as nvi
-from tfp_nvi import randomness, weighting
+from tfp_nvi import weighting
+from tfp_nvi.internal import randomness
 
 tfd = tfp.distributions
 

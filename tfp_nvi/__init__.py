@@ -19,7 +19,7 @@ from tfp_nvi.heuristics import (
   Heuristic,
   IndependentHeuristic,
 )
-from tfp_nvi.networks import (
+from tfp_nvi.internal.perceptron import (
   StackedPerceptron,
 )
 from tfp_nvi.objectives import (

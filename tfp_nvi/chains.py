@@ -17,8 +17,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
-from tfp_nvi import fusion
 from tfp_nvi import transitions as transitions_lib
+from tfp_nvi.internal import fusion
 
 tfd = tfp.distributions
 

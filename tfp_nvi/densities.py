@@ -50,7 +50,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi import compatibility, randomness
+from tfp_nvi.internal import compatibility, randomness
+from tfp_nvi.internal.axes import at_level
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -60,49 +61,10 @@ compatibility.let_pad_reshape()
 __all__ = [
   'ExplicitDensities',
   'GeometricPath',
-  'at_level',
 ]
 
 # How many draws the checks before a run evaluate densities at.
 NUM_PROBES = 16
-
-
-def at_level(parameter, level, rank=None):
-  """Selects the slice of a stacked parameter that belongs to a level.
-
-  Args:
-    parameter: `Tensor` of shape `[num_levels] + batch + event`.
-    level: Python `int`, scalar int `Tensor`, or Python `range`.
-    rank: Python `int`, for a `range`: the rank to give the result, with its
-      first axis over levels, by inserting axes of size one behind that.
-
-  Returns:
-    parameter: `Tensor` of shape `batch + event`, or for a range
-      `[len(level)] + [1, ...] + batch + event`.
-
-  ```python
-  import tensorflow as tf
-  from tfp_nvi import densities
-
-  parameter = tf.reshape(tf.range(12), [3, 4])
-  assert densities.at_level(parameter, 1).shape == [4]
-  assert densities.at_level(parameter, range(1, 3), rank=3).shape == [2, 1, 4]
-  ```
-  """
-  if not isinstance(level, range):
-    return (
-      parameter[level]
-      if isinstance(level, int)
-      else tf.gather(parameter, level)
-    )
-  if (level.start, level.stop) != (0, parameter.shape[0]):
-    parameter = parameter[level.start : level.stop]
-  shape = parameter.shape.as_list()
-  if rank is not None and rank != len(shape):
-    parameter = tf.reshape(
-      parameter, shape[:1] + [1] * (rank - len(shape)) + shape[1:]
-    )
-  return parameter
 
 
 def evaluate_with_slope(densities, level, state):

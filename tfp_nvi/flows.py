@@ -5,8 +5,8 @@
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi import randomness
 from tfp_nvi.bijectors import planar
+from tfp_nvi.internal import randomness
 
 tfb = tfp.bijectors
 tfd = tfp.distributions

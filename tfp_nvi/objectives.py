@@ -37,8 +37,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
-from tfp_nvi import randomness, weighting
+from tfp_nvi import weighting
 from tfp_nvi.chains import Chain
+from tfp_nvi.internal import randomness
 
 __all__ = [
   'Estimate',

@@ -26,8 +26,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
-from tfp_nvi import randomness, weighting
 from tfp_nvi import transitions as transitions_lib
+from tfp_nvi import weighting
+from tfp_nvi.internal import axes, randomness
 
 tfd = tfp.distributions
 
@@ -397,14 +398,6 @@ def _broadcast_batch_shapes(densities, proposal, transitions):
   return batch_shape
 
 
-def broadcasts_to(shape, other):
-  """Whether a shape broadcasts to another one without changing that."""
-  try:
-    return tf.broadcast_static_shape(shape, other) == other
-  except ValueError:
-    return False
-
-
 def _copy(structure):
   return tf.nest.map_structure(tf.identity, structure)
 
@@ -621,7 +614,7 @@ class NestedSampler(tf.Module):
         f'{log_threshold!r}.'
       ) from e
     batch_shape = log_weights.shape[1:]
-    if not broadcasts_to(log_threshold.shape, batch_shape):
+    if not axes.broadcasts_to(log_threshold.shape, batch_shape):
       raise ValueError(
         '`rejection_log_threshold_fn` must return a Tensor that broadcasts to '
         f'shape {batch_shape.as_list()}; it returned shape '

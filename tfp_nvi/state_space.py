@@ -39,10 +39,11 @@ import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import heuristics as heuristics_lib
-from tfp_nvi import randomness, weighting
 from tfp_nvi import sampler as sampler_lib
 from tfp_nvi import state_space_model as model_lib
 from tfp_nvi import transitions as transitions_lib
+from tfp_nvi import weighting
+from tfp_nvi.internal import axes, randomness
 
 tfd = tfp.distributions
 
@@ -114,7 +115,7 @@ def _check_log_factor(log_factor, shape, dtype):
       f'`heuristic` must return a Tensor of log factors; it returned '
       f'{log_factor!r}.'
     ) from e
-  if log_factor.dtype != dtype or not sampler_lib.broadcasts_to(
+  if log_factor.dtype != dtype or not axes.broadcasts_to(
     log_factor.shape, tf.TensorShape(shape)
   ):
     raise ValueError(

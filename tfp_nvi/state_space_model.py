@@ -14,8 +14,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
-from tfp_nvi import randomness
 from tfp_nvi import sampler as sampler_lib
+from tfp_nvi.internal import randomness
 
 tfd = tfp.distributions
 

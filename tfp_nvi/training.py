@@ -19,8 +19,8 @@ import tensorflow as tf
 import tf_keras
 import tqdm
 
-from tfp_nvi import randomness
 from tfp_nvi.chains import Chain
+from tfp_nvi.internal import randomness
 
 with warnings.catch_warnings():
   # A notebook without widgets has a bar of plain text, which needs no warning.

@@ -45,14 +45,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi import fusion, randomness
 from tfp_nvi.bijectors import planar
-from tfp_nvi.densities import as_batch_shape, at_level, check_densities
-from tfp_nvi.networks import (
-  StackedPerceptron,
-  particles_first,
-  particles_last,
-)
+from tfp_nvi.densities import as_batch_shape, check_densities
+from tfp_nvi.internal import fusion, randomness
+from tfp_nvi.internal.axes import at_level, particles_first, particles_last
+from tfp_nvi.internal.perceptron import StackedPerceptron
 
 tfd = tfp.distributions
 

@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi import fusion, randomness
+from tfp_nvi.internal import fusion, randomness
 
 __all__ = [
   'WeightedParticles',
@@ -487,7 +487,7 @@ def resample(
   ```python
   import tensorflow as tf
   import tfp_nvi as nvi
-  from tfp_nvi import randomness
+  from tfp_nvi.internal import randomness
 
   particles, log_weights = nvi.resample(
     tf.constant([1.0, 2.0]),
@@ -575,7 +575,7 @@ def rejection_control(log_weights, log_threshold, seed):
   ```python
   import tensorflow as tf
   import tfp_nvi as nvi
-  from tfp_nvi import randomness
+  from tfp_nvi.internal import randomness
 
   log_weights = nvi.rejection_control(
     tf.math.log([0.01, 1.0, 7.0]), log_threshold=0.0, seed=randomness.as_seed(1)

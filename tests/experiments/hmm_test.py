@@ -13,8 +13,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_nvi as nvi
-from tfp_nvi import randomness
 from tfp_nvi.experiments import hmm, hmm_model, programs
+from tfp_nvi.internal import randomness
 
 tfd = tfp.distributions
 

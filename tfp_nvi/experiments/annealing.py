@@ -53,8 +53,8 @@ import tf_keras
 from absl import app
 
 import tfp_nvi as nvi
-from tfp_nvi import randomness
 from tfp_nvi.experiments import programs
+from tfp_nvi.internal import randomness
 
 tfd = tfp.distributions
 

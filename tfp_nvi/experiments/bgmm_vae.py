@@ -72,13 +72,13 @@ from absl import app, logging
 from matplotlib import figure as figure_lib
 
 import tfp_nvi as nvi
-from tfp_nvi import randomness
 from tfp_nvi.experiments import (
   deep_mixture,
   image_clusters,
   image_data,
   programs,
 )
+from tfp_nvi.internal import randomness
 
 __all__ = [
   'OBJECTIVES',

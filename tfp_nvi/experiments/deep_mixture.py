@@ -40,7 +40,7 @@ import tensorflow_probability as tfp
 import tf_keras
 
 import tfp_nvi as nvi
-from tfp_nvi import randomness
+from tfp_nvi.internal import randomness
 
 tfd = tfp.distributions
 layers = tf_keras.layers

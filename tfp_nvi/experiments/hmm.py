@@ -63,8 +63,9 @@ import tf_keras
 from absl import app
 
 import tfp_nvi as nvi
-from tfp_nvi import randomness, weighting
+from tfp_nvi import weighting
 from tfp_nvi.experiments import hmm_model, hmm_pictures, programs
+from tfp_nvi.internal import randomness
 
 __all__ = [
   'METHODS',

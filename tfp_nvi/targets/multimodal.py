@@ -21,7 +21,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi import randomness
+from tfp_nvi.internal import randomness
 
 __all__ = [
   'MultimodalTarget',

@@ -11,13 +11,11 @@ or at a range of levels, to inputs of shape
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi import randomness
-from tfp_nvi.densities import at_level
+from tfp_nvi.internal import randomness
+from tfp_nvi.internal.axes import at_level, particles_first, particles_last
 
 __all__ = [
   'StackedPerceptron',
-  'particles_first',
-  'particles_last',
 ]
 
 # Matrices with no more rows or columns than this are narrow.
@@ -25,47 +23,6 @@ _NARROW = 8
 # The length of the first layer's weights for each unit, and how far its biases
 # reach, to begin with.
 _LENGTH, _REACH = 0.65, 1.0
-
-
-def particles_last(x):
-  """Moves the first axis to the end.
-
-  With few features and many particles, this is the order in which products of
-  small matrices and sums over features are fast.
-
-  Args:
-    x: `Tensor` of shape `[num_particles] + shape`.
-
-  Returns:
-    x: `Tensor` of shape `shape + [num_particles]`.
-
-  ```python
-  import tensorflow as tf
-  from tfp_nvi import networks
-
-  assert networks.particles_last(tf.ones([36, 7, 2])).shape == [7, 2, 36]
-  ```
-  """
-  return tf.transpose(x, [*range(1, x.shape.rank), 0])
-
-
-def particles_first(x):
-  """The inverse of `particles_last`.
-
-  Args:
-    x: `Tensor` of shape `shape + [num_particles]`.
-
-  Returns:
-    x: `Tensor` of shape `[num_particles] + shape`.
-
-  ```python
-  import tensorflow as tf
-  from tfp_nvi import networks
-
-  assert networks.particles_first(tf.ones([7, 2, 36])).shape == [36, 7, 2]
-  ```
-  """
-  return tf.transpose(x, [x.shape.rank - 1, *range(x.shape.rank - 1)])
 
 
 def _transpose_narrow(x):

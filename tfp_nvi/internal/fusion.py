@@ -32,7 +32,7 @@ def compute_once(x):
 
   ```python
   import tensorflow as tf
-  from tfp_nvi import fusion
+  from tfp_nvi.internal import fusion
 
   assert fusion.compute_once(tf.constant(2.0)) == 2.0
   ```
@@ -54,7 +54,7 @@ def sum_by_product(x):
 
   ```python
   import tensorflow as tf
-  from tfp_nvi import fusion
+  from tfp_nvi.internal import fusion
 
   assert fusion.sum_by_product(tf.ones([7, 2, 36])).shape == [7, 36]
   ```

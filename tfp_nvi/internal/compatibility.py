@@ -30,7 +30,7 @@ def let_pad_reshape():
 
   ```python
   import tensorflow_probability as tfp
-  from tfp_nvi import compatibility
+  from tfp_nvi.internal import compatibility
 
   compatibility.let_pad_reshape()
   assert tfp.bijectors.SoftmaxCentered().forward([0.0, 0.0]).shape == [3]

@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability.python.internal import samplers
 
-from tfp_nvi import fusion
+from tfp_nvi.internal import fusion
 
 __all__ = [
   'as_seed',
@@ -171,7 +171,7 @@ def as_seed(seed):
     ValueError: If `seed` is neither.
 
   ```python
-  from tfp_nvi import randomness
+  from tfp_nvi.internal import randomness
 
   seed = randomness.as_seed(42)
   assert seed.shape == [2]
@@ -202,7 +202,7 @@ def split_seed(seed, n):
     seeds: int32 `Tensor` of shape `[n, 2]`; `tf.unstack` gives `n` seeds.
 
   ```python
-  from tfp_nvi import randomness
+  from tfp_nvi.internal import randomness
 
   seeds = randomness.split_seed(randomness.as_seed(1), 2)
   assert seeds.shape == [2, 2]
@@ -223,7 +223,7 @@ def fold_in(seed, data):
       gives.
 
   ```python
-  from tfp_nvi import randomness
+  from tfp_nvi.internal import randomness
 
   seed_of_step_7 = randomness.fold_in(randomness.as_seed(1), 7)
   ```
@@ -256,7 +256,7 @@ def normal(shape, seed, dtype=tf.float32):
     values: `Tensor` of the given dtype, of the given shape, or `[n] + shape`.
 
   ```python
-  from tfp_nvi import randomness
+  from tfp_nvi.internal import randomness
 
   noise = randomness.normal([3, 2], randomness.as_seed(1))
   ```
@@ -295,7 +295,7 @@ def uniform(shape, seed, dtype=tf.float32):
     values: `Tensor` of the given shape and dtype.
 
   ```python
-  from tfp_nvi import randomness
+  from tfp_nvi.internal import randomness
 
   values = randomness.uniform([3], randomness.as_seed(1))
   ```
@@ -400,7 +400,7 @@ def portable_sampling():
   ```python
   import tensorflow as tf
   import tensorflow_probability as tfp
-  from tfp_nvi import randomness
+  from tfp_nvi.internal import randomness
 
 
   def draw(seed):

@@ -1,0 +1,114 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Axes of particles, levels and batches."""
+
+import tensorflow as tf
+
+__all__ = [
+  'at_level',
+  'broadcasts_to',
+  'particles_first',
+  'particles_last',
+]
+
+
+def at_level(parameter, level, rank=None):
+  """Selects the slice of a stacked parameter that belongs to a level.
+
+  Args:
+    parameter: `Tensor` of shape `[num_levels] + batch + event`.
+    level: Python `int`, scalar int `Tensor`, or Python `range`.
+    rank: Python `int`, for a `range`: the rank to give the result, with its
+      first axis over levels, by inserting axes of size one behind that.
+
+  Returns:
+    parameter: `Tensor` of shape `batch + event`, or for a range
+      `[len(level)] + [1, ...] + batch + event`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import axes
+
+  parameter = tf.reshape(tf.range(12), [3, 4])
+  assert axes.at_level(parameter, 1).shape == [4]
+  assert axes.at_level(parameter, range(1, 3), rank=3).shape == [2, 1, 4]
+  ```
+  """
+  if not isinstance(level, range):
+    return (
+      parameter[level]
+      if isinstance(level, int)
+      else tf.gather(parameter, level)
+    )
+  if (level.start, level.stop) != (0, parameter.shape[0]):
+    parameter = parameter[level.start : level.stop]
+  shape = parameter.shape.as_list()
+  if rank is not None and rank != len(shape):
+    parameter = tf.reshape(
+      parameter, shape[:1] + [1] * (rank - len(shape)) + shape[1:]
+    )
+  return parameter
+
+
+def broadcasts_to(shape, other):
+  """Whether a shape broadcasts to another one without changing that.
+
+  Args:
+    shape: `TensorShape`.
+    other: `TensorShape`.
+
+  Returns:
+    broadcasts: Python `bool`.
+
+  ```python
+  from tfp_nvi.internal import axes
+
+  assert axes.broadcasts_to([1, 2], [3, 2])
+  ```
+  """
+  shape, other = tf.TensorShape(shape), tf.TensorShape(other)
+  try:
+    return tf.broadcast_static_shape(shape, other) == other
+  except ValueError:
+    return False
+
+
+def particles_last(x):
+  """Moves the first axis to the end.
+
+  With few features and many particles, this is the order in which products of
+  small matrices and sums over features are fast.
+
+  Args:
+    x: `Tensor` of shape `[num_particles] + shape`.
+
+  Returns:
+    x: `Tensor` of shape `shape + [num_particles]`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import axes
+
+  assert axes.particles_last(tf.ones([36, 7, 2])).shape == [7, 2, 36]
+  ```
+  """
+  return tf.transpose(x, [*range(1, x.shape.rank), 0])
+
+
+def particles_first(x):
+  """The inverse of `particles_last`.
+
+  Args:
+    x: `Tensor` of shape `shape + [num_particles]`.
+
+  Returns:
+    x: `Tensor` of shape `[num_particles] + shape`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import axes
+
+  assert axes.particles_first(tf.ones([7, 2, 36])).shape == [36, 7, 2]
+  ```
+  """
+  return tf.transpose(x, [x.shape.rank - 1, *range(x.shape.rank - 1)])

@@ -1,0 +1,507 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of arguments, and of what a user's functions return.
+
+Each one raises a `TypeError` for a value of the wrong kind and a `ValueError`
+for a wrong value of the right kind. The message names the argument, says what
+was expected, and what came. Arguments are checked once, where the user hands
+them over.
+"""
+
+import collections.abc
+import numbers
+import os
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = [
+  'as_batch_shape',
+  'as_count',
+  'as_counts',
+  'as_float',
+  'as_folder',
+  'as_tensor',
+  'broadcast_shapes',
+  'check_bool',
+  'check_callable',
+  'check_instance',
+  'check_returned',
+  'check_same_states',
+  'describe',
+]
+
+
+def _is_int(value):
+  return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def as_count(name: str, value, minimum: int = 1) -> int:
+  """Checks that an argument is a Python int, and is not too small.
+
+  Args:
+    name: Python `str` name of the argument.
+    value: What came.
+    minimum: Python `int`.
+      Default value: `1`.
+
+  Returns:
+    count: Python `int`.
+
+  Raises:
+    TypeError: If `value` is not an int.
+    ValueError: If it is less than `minimum`.
+
+  ```python
+  from tfp_nvi.internal import checks
+
+  assert checks.as_count('num_particles', 10) == 10
+  ```
+  """
+  kind = 'a positive Python int' if minimum == 1 else 'a Python int'
+  if not _is_int(value):
+    raise TypeError(f'`{name}` must be {kind}; got {value!r}.')
+  if value < minimum:
+    bound = 'positive' if minimum == 1 else f'at least {minimum}'
+    raise ValueError(f'`{name}` must be {bound}; got {value}.')
+  return int(value)
+
+
+def as_counts(name: str, values) -> list:
+  """Checks that an argument is a list of positive Python ints.
+
+  Args:
+    name: Python `str` name of the argument.
+    values: What came.
+
+  Returns:
+    counts: List of Python `int`s.
+
+  Raises:
+    TypeError: If `values` is not a list, or an element of it not an int.
+    ValueError: If an element is not positive.
+
+  ```python
+  from tfp_nvi.internal import checks
+
+  assert checks.as_counts('hidden_units', (50, 20)) == [50, 20]
+  ```
+  """
+  if isinstance(values, str) or not isinstance(
+    values, collections.abc.Iterable
+  ):
+    raise TypeError(
+      f'`{name}` must be a list of positive Python ints; got {values!r}.'
+    )
+  return [as_count(f'{name}[{i}]', value) for i, value in enumerate(values)]
+
+
+def as_float(
+  name: str,
+  value,
+  minimum: float | None = None,
+  maximum: float | None = None,
+  is_open: bool = False,
+) -> float:
+  """Checks that an argument is a number, finite and within bounds.
+
+  Args:
+    name: Python `str` name of the argument.
+    value: What came.
+    minimum: Python `float`, or `None` for no bound.
+    maximum: Python `float`, or `None` for no bound.
+    is_open: Python `bool`: whether the bounds themselves are excluded.
+      Default value: `False`.
+
+  Returns:
+    value: Python `float`.
+
+  Raises:
+    TypeError: If `value` is not a number.
+    ValueError: If it is NaN, infinite, or out of bounds.
+
+  ```python
+  from tfp_nvi.internal import checks
+
+  assert checks.as_float('threshold', 0.5, minimum=0.0, maximum=1.0) == 0.5
+  ```
+  """
+  if isinstance(value, bool) or not (
+    isinstance(value, numbers.Real)
+    or (np.ndim(value) == 0 and hasattr(value, '__float__'))
+  ):
+    raise TypeError(f'`{name}` must be a Python float; got {value!r}.')
+  try:
+    number = float(value)
+  except (TypeError, ValueError) as e:
+    raise TypeError(f'`{name}` must be a Python float; got {value!r}.') from e
+  is_valid = np.isfinite(number)
+  if minimum is not None:
+    is_valid &= number > minimum if is_open else number >= minimum
+  if maximum is not None:
+    is_valid &= number < maximum if is_open else number <= maximum
+  if not is_valid:
+    if minimum is None and maximum is None:
+      expected = 'finite'
+    elif maximum is None:
+      expected = (
+        'positive'
+        if is_open and minimum == 0.0
+        else f'{"greater than" if is_open else "at least"} {minimum:g}'
+      ) + ' and finite'
+    elif minimum is None:
+      expected = f'{"less than" if is_open else "at most"} {maximum:g}'
+    else:
+      expected = f'between {minimum:g} and {maximum:g}'
+    raise ValueError(f'`{name}` must be {expected}; got {value!r}.')
+  return number
+
+
+def as_folder(name: str, value) -> str:
+  """Checks that an argument is the path of a folder, as a `str`.
+
+  Args:
+    name: Python `str` name of the argument.
+    value: What came: a `str` or an `os.PathLike`.
+
+  Returns:
+    folder: Python `str`.
+
+  Raises:
+    TypeError: If `value` is not a path.
+
+  ```python
+  import pathlib
+  from tfp_nvi.internal import checks
+
+  assert checks.as_folder('checkpoint_dir', pathlib.Path('run')) == 'run'
+  ```
+  """
+  try:
+    folder = os.fspath(value)
+  except TypeError as e:
+    raise TypeError(
+      f'`{name}` must be a path, a str or an os.PathLike; got {value!r}.'
+    ) from e
+  if not isinstance(folder, str):
+    raise TypeError(f'`{name}` must be a str or an os.PathLike; got {value!r}.')
+  return folder
+
+
+def as_batch_shape(name: str, value) -> tf.TensorShape:
+  """Checks that an argument is a fully defined shape.
+
+  Args:
+    name: Python `str` name of the argument.
+    value: What came.
+
+  Returns:
+    shape: `TensorShape`.
+
+  Raises:
+    TypeError: If `value` is not a list of ints.
+    ValueError: If a dimension is negative or unknown.
+
+  ```python
+  from tfp_nvi.internal import checks
+
+  assert checks.as_batch_shape('batch_shape', [2, 3]).rank == 2
+  ```
+  """
+  expected = (
+    f'`{name}` must be a list of non-negative Python ints; got {value!r}.'
+  )
+  try:
+    shape = tf.TensorShape(value)
+  except (TypeError, ValueError) as e:
+    raise type(e)(expected) from e
+  if not shape.is_fully_defined():
+    raise ValueError(expected)
+  return shape
+
+
+def as_tensor(
+  name: str,
+  value,
+  dtype=None,
+  is_floating: bool = False,
+  min_rank: int | None = None,
+) -> tf.Tensor:
+  """Converts an argument to a `Tensor`.
+
+  Args:
+    name: Python `str` name of the argument.
+    value: What came.
+    dtype: dtype to convert to, or `None` for that of the value.
+    is_floating: Python `bool`: whether the dtype must be floating point.
+      Default value: `False`.
+    min_rank: Python `int`, the smallest rank, or `None` for any.
+
+  Returns:
+    tensor: `Tensor`.
+
+  Raises:
+    TypeError: If `value` cannot be converted, or has another dtype.
+    ValueError: If its rank is too small or a dimension is unknown.
+
+  ```python
+  from tfp_nvi.internal import checks
+
+  assert checks.as_tensor('log_weights', [0.0, 1.0], min_rank=1).shape == [2]
+  ```
+  """
+  try:
+    tensor = tf.convert_to_tensor(value, dtype)
+  except (TypeError, ValueError) as e:
+    kind = (
+      'a Tensor' if dtype is None else f'a {tf.as_dtype(dtype).name} Tensor'
+    )
+    raise TypeError(f'`{name}` must be {kind}; got {value!r}.') from e
+  if is_floating and not tensor.dtype.is_floating:
+    raise TypeError(
+      f'`{name}` must have a floating point dtype; got {tensor.dtype.name}.'
+    )
+  if min_rank is not None and (
+    tensor.shape.rank is None or tensor.shape.rank < min_rank
+  ):
+    raise ValueError(
+      f'`{name}` must have rank {min_rank} at least; got shape {tensor.shape}.'
+    )
+  return tensor
+
+
+def check_bool(name: str, value) -> None:
+  """Raises an error if an argument is not a Python bool.
+
+  ```python
+  from tfp_nvi.internal import checks
+
+  checks.check_bool('weighted', True)
+  ```
+
+  Args:
+    name: Python `str` name of the argument.
+    value: What came.
+
+  Raises:
+    TypeError: If `value` is not a bool.
+  """
+  if not isinstance(value, (bool, np.bool_)):
+    raise TypeError(f'`{name}` must be a Python bool; got {value!r}.')
+
+
+def check_callable(
+  name: str, value, expected: str = 'callable', optional: bool = False
+) -> None:
+  """Raises an error if an argument cannot be called.
+
+  ```python
+  from tfp_nvi.internal import checks
+
+  checks.check_callable('resample_fn', len)
+  ```
+
+  Args:
+    name: Python `str` name of the argument.
+    value: What came.
+    expected: Python `str`: what it must be, after "must be".
+      Default value: `'callable'`.
+    optional: Python `bool`: whether `None` will do.
+      Default value: `False`.
+
+  Raises:
+    TypeError: If `value` is not callable.
+  """
+  if not callable(value) and not (optional and value is None):
+    if optional:
+      expected += ' or None'
+    raise TypeError(f'`{name}` must be {expected}; got {value!r}.')
+
+
+def check_instance(
+  name: str, value, kinds, expected: str, optional: bool = False
+) -> None:
+  """Raises an error if an argument is not of a class.
+
+  ```python
+  from tfp_nvi.internal import checks
+
+  checks.check_instance('name', 'sampler', str, 'a Python str')
+  ```
+
+  Args:
+    name: Python `str` name of the argument.
+    value: What came.
+    kinds: Class, or tuple of classes.
+    expected: Python `str`: what it must be, after "must be".
+    optional: Python `bool`: whether `None` will do.
+      Default value: `False`.
+
+  Raises:
+    TypeError: If `value` is not an instance.
+  """
+  if not isinstance(value, kinds) and not (optional and value is None):
+    if optional:
+      expected += ' or None'
+    raise TypeError(f'`{name}` must be {expected}; got {value!r}.')
+
+
+def check_returned(
+  name: str,
+  value,
+  expected: str,
+  dtype: tf.DType | None = None,
+  shape=None,
+  broadcasts: bool = False,
+) -> tf.Tensor:
+  """Converts what a user's function returned, and checks dtype and shape.
+
+  Args:
+    name: Python `str` name of the argument that is the function.
+    value: What it returned.
+    expected: Python `str`: what it must return, after "must return".
+    dtype: The dtype, or `None` for any.
+    shape: The shape, or `None` for any.
+    broadcasts: Python `bool`: whether a shape that broadcasts to `shape` will
+      do.
+      Default value: `False`.
+
+  Returns:
+    tensor: `Tensor`.
+
+  Raises:
+    TypeError: If `value` cannot be converted to a `Tensor`.
+    ValueError: If its dtype or shape is another one.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import checks
+
+  value = checks.check_returned('fn', [1.0], 'log densities', tf.float32, [1])
+  ```
+  """
+  try:
+    tensor = tf.convert_to_tensor(value)
+  except (TypeError, ValueError) as e:
+    raise TypeError(
+      f'`{name}` must return {expected}; it returned {value!r}.'
+    ) from e
+  is_right = dtype is None or tensor.dtype == dtype
+  if shape is not None:
+    shape = tf.TensorShape(shape)
+    is_right &= (
+      _broadcasts_to(tensor.shape, shape)
+      if broadcasts
+      else tensor.shape == shape
+    )
+  if not is_right:
+    details = []
+    if dtype is not None:
+      details.append(f'dtype {tf.as_dtype(dtype).name}')
+    if shape is not None:
+      kind = 'a shape that broadcasts to' if broadcasts else 'shape'
+      details.append(f'{kind} {shape}')
+    raise ValueError(
+      f'`{name}` must return {expected}, of {" and ".join(details)}; it '
+      f'returned {tensor.dtype.name} of shape {tensor.shape}.'
+    )
+  return tensor
+
+
+def _broadcasts_to(shape, other):
+  try:
+    return tf.broadcast_static_shape(shape, other) == other
+  except ValueError:
+    return False
+
+
+def broadcast_shapes(named_shapes) -> tf.TensorShape:
+  """The shape that several batch shapes broadcast to.
+
+  Args:
+    named_shapes: List of pairs of a Python `str`, the argument that a shape
+      belongs to, and a `TensorShape`.
+
+  Returns:
+    shape: `TensorShape`.
+
+  Raises:
+    ValueError: If they do not broadcast; names the first that does not.
+
+  ```python
+  from tfp_nvi.internal import checks
+
+  shape = checks.broadcast_shapes([('path', [3, 1]), ('transitions', [2])])
+  assert shape == [3, 2]
+  ```
+  """
+  result = tf.TensorShape([])
+  for name, shape in named_shapes:
+    shape = tf.TensorShape(shape)
+    try:
+      result = tf.broadcast_static_shape(result, shape)
+    except ValueError as e:
+      raise ValueError(
+        f'`{name}` must have a batch shape that broadcasts with those of the '
+        f'other arguments, {result.as_list()}; got {shape.as_list()}.'
+      ) from e
+  return result
+
+
+def describe(structure) -> str:
+  """Dtypes and shapes of a nested structure of `Tensor`s, for an error.
+
+  Args:
+    structure: Nested structure of `Tensor`s.
+
+  Returns:
+    description: Python `str`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import checks
+
+  assert checks.describe(tf.zeros([2])) == "'float32[2]'"
+  ```
+  """
+  return repr(
+    tf.nest.map_structure(
+      lambda x: f'{x.dtype.name}{x.shape.as_list()}', structure
+    )
+  )
+
+
+def check_same_states(what: str, state, previous) -> None:
+  """Raises an error if a kernel leads to states unlike those before it.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import checks
+
+  checks.check_same_states('`forward_fn`', tf.zeros([2]), tf.ones([2]))
+  ```
+
+  Args:
+    what: Python `str`: the kernel, to begin the error with.
+    state: Nested structure of `Tensor`s.
+    previous: Likewise: the states before it.
+
+  Raises:
+    ValueError: If the two differ in structure, shapes or dtypes.
+  """
+  try:
+    tf.nest.assert_same_structure(state, previous)
+    is_same = all(
+      x.shape == y.shape and x.dtype == y.dtype
+      for x, y in zip(
+        tf.nest.flatten(state), tf.nest.flatten(previous), strict=True
+      )
+    )
+  except (TypeError, ValueError):
+    is_same = False
+  if not is_same:
+    raise ValueError(
+      f'{what} must lead to states of the same structure, dtype and shape as '
+      f'the states before, {describe(previous)}; it leads to '
+      f'{describe(state)}.'
+    )
