@@ -125,6 +125,11 @@ def _add_gradient(total, gradient):
   return total + gradient
 
 
+def _gradient_only(x):
+  """Zero, with the gradient of `x`, which may be a Python float."""
+  return x if isinstance(x, float) else x - tf.stop_gradient(x)
+
+
 def _no_nan(weights, values):
   """Products of weights and values, zero wherever the weight is."""
   return tf.math.multiply_no_nan(values, weights)
@@ -575,11 +580,16 @@ class NestedDivergence:
 
     surrogate = 0.0
     if Side.FORWARD in self._sides:
-      path = log_target + move.log_reverse - move.log_forward + move.score
+      path = (
+        log_target
+        + move.log_reverse
+        - move.log_forward
+        + move.log_forward_fixed_sample
+      )
       if Side.REVERSE not in self._sides:
-        path -= log_target_of_fixed + move.log_reverse_of_fixed
+        path -= log_target_of_fixed + move.log_reverse_fixed_states
       surrogate += _no_nan(slope, path)
-      surrogate += _no_nan(before, g - baseline) * move.score_of_fixed
+      surrogate += _no_nan(before, g - baseline) * move.log_forward_score
       surrogate += (factor - before * total_factor) * log_source
       if g2 is not None and move.samples:
         surrogate -= _pathwise_correction(
@@ -587,7 +597,7 @@ class NestedDivergence:
         )
     else:
       surrogate += _no_nan(
-        slope, log_target_of_fixed + move.log_reverse_of_fixed
+        slope, log_target_of_fixed + move.log_reverse_fixed_states
       )
     # What an unknown normalizer changes with its density's parameters.
     if Side.REVERSE in self._sides and not is_normalized:
@@ -968,7 +978,9 @@ def svi():
   return SequenceBound(
     'svi',
     loss_fn,
-    lambda move: move.log_forward - move.score + tf.stop_gradient(move.score),
+    lambda move: (
+      move.log_forward - _gradient_only(move.log_forward_fixed_sample)
+    ),
     reparameterize=True,
     resample=False,
   )

@@ -232,19 +232,13 @@ class DistributionProposal(tf.Module):
         densities.forward(z)
       ) + densities.log_det_jacobian(z)
 
-    draw = transitions_lib.as_draw(
+    move = transitions_lib.as_draw(
       self._distribution,
       densities.inverse(value),
       log_prob_fn,
       reparameterize,
     )
-    zero = tf.zeros_like(draw.score)
-    return transitions_lib.Move(
-      **draw._asdict(),
-      log_reverse=zero,
-      log_reverse_of_fixed=zero,
-      record=seed,
-    )
+    return move._replace(record=seed)
 
 
 class NestedProposal(tf.Module):
@@ -342,17 +336,7 @@ class NestedProposal(tf.Module):
     state, log_forward = tf.nest.map_structure(
       tf.stop_gradient, (state, log_forward)
     )
-    zero = tf.zeros_like(log_forward)
-    return transitions_lib.Move(
-      state=state,
-      log_forward=log_forward,
-      log_reverse=zero,
-      score=zero,
-      score_of_fixed=zero,
-      log_reverse_of_fixed=zero,
-      samples=(),
-      record=seed,
-    )
+    return transitions_lib.Move(state, log_forward, record=seed)
 
 
 def as_count(name, value):
@@ -630,7 +614,7 @@ class NestedSampler(tf.Module):
     transitions_lib.check_same_states(what, move.state, previous.state)
     log_weights = previous.log_weights
     for field in ('log_forward', 'log_reverse'):
-      shape = getattr(move, field).shape
+      shape = tf.convert_to_tensor(getattr(move, field)).shape
       if shape.rank != 0 and shape != log_weights.shape:
         raise ValueError(
           f'{what} must return a log density for each particle, of shape '
@@ -706,8 +690,9 @@ class NestedSampler(tf.Module):
         log_weights, self._rejection_log_threshold(log_weights), seeds[1]
       )
     given_on = Particles(move.state, terms, log_weights)
+    record = noise if transition.records_noise else move.record
     return LevelRecord(
-      previous, move.record, log_incremental_weights, given_on, slope
+      previous, record, log_incremental_weights, given_on, slope
     )
 
   def _is_rolled(self, transition):
