@@ -313,7 +313,9 @@ def test_gradients(problem, f):
 
 MUTATIONS = {
   'unchanged': lambda a: a,
-  'score kept': lambda a: eg.change_move(a, score=tf.zeros_like),
+  'score kept': lambda a: eg.change_move(
+    a, log_forward_fixed_sample=tf.zeros_like
+  ),
   'no second derivative': lambda a: {
     **a,
     'sample_gradients_fn': lambda: tf.nest.map_structure(
@@ -357,8 +359,10 @@ def test_mutations_of_scores():
   model = Discrete()
   mutations = {
     'unchanged': lambda a: a,
-    'score fixed': lambda a: eg.change_move(a, score_of_fixed=tf.stop_gradient),
-    'score negated': lambda a: eg.change_move(a, score_of_fixed=eg.negate),
+    'score fixed': lambda a: eg.change_move(
+      a, log_forward_score=tf.stop_gradient
+    ),
+    'score negated': lambda a: eg.change_move(a, log_forward_score=eg.negate),
   }
   estimator = eg.Estimator(
     model.chain(),

@@ -278,7 +278,11 @@ def negate(x):
 def change_move(arguments, **changes):
   """Arguments of `Mutant`, with some fields of the move changed."""
   move = arguments['move']
-  fields = {name: fn(getattr(move, name)) for name, fn in changes.items()}
+  dtype = arguments['log_target'].dtype
+  fields = {
+    name: fn(tf.convert_to_tensor(getattr(move, name), dtype))
+    for name, fn in changes.items()
+  }
   return {**arguments, 'move': move._replace(**fields)}
 
 

@@ -172,8 +172,10 @@ def test_baseline(points, f):
 
 MUTATIONS = {
   'unchanged': lambda a: a,
-  'score fixed': lambda a: eg.change_move(a, score_of_fixed=tf.stop_gradient),
-  'score negated': lambda a: eg.change_move(a, score_of_fixed=eg.negate),
+  'score fixed': lambda a: eg.change_move(
+    a, log_forward_score=tf.stop_gradient
+  ),
+  'score negated': lambda a: eg.change_move(a, log_forward_score=eg.negate),
   'reverse kernel negated': lambda a: eg.change_move(a, log_reverse=eg.negate),
 }
 

@@ -512,7 +512,9 @@ class TestNestedDivergence:
 MUTATIONS = {
   'unchanged': lambda a: a,
   # With a direct term that vanishes in the mean for the reverse KL alone.
-  'score kept': lambda a: eg.change_move(a, score=tf.zeros_like),
+  'score kept': lambda a: eg.change_move(
+    a, log_forward_fixed_sample=tf.zeros_like
+  ),
   'no second derivative': lambda a: {
     **a,
     'sample_gradients_fn': lambda: [

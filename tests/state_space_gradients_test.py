@@ -218,7 +218,9 @@ def negate_target(arguments):
 
 MUTATIONS = {
   'unchanged': lambda a: a,
-  'score fixed': lambda a: eg.change_move(a, score_of_fixed=tf.stop_gradient),
+  'score fixed': lambda a: eg.change_move(
+    a, log_forward_score=tf.stop_gradient
+  ),
   'heuristic before fixed': stop_source,
   'heuristic after negated': negate_target,
 }

@@ -210,20 +210,16 @@ class Level:
     Raises:
       ValueError: If the two sides give log densities of different shapes.
     """
-    draw = transitions_lib.as_draw(
+    move = transitions_lib.as_draw(
       self._proposal, values, self._proposal.log_prob, reparameterize
     )
-    log_target = self.log_target(draw.state)
-    if log_target.shape != draw.log_forward.shape:
+    log_target = self.log_target(move.state)
+    if log_target.shape != move.log_forward.shape:
       raise ValueError(
         f'`target` of {self.name!r} must have log densities of the same shape '
-        f'as `proposal`, {draw.log_forward.shape.as_list()}, a particle axis '
+        f'as `proposal`, {move.log_forward.shape.as_list()}, a particle axis '
         f'and its batch; got {log_target.shape.as_list()}.'
       )
-    zero = tf.zeros_like(draw.log_forward)
-    move = transitions_lib.Move(
-      **draw._asdict(), log_reverse=zero, log_reverse_of_fixed=zero, record=()
-    )
     return move, log_target
 
 

@@ -571,11 +571,9 @@ class GlobalProposal(tf.Module):
       reparameterize,
     )
     log_prior = tf.broadcast_to(self._prior.log_prob(draw.state), shape)
-    draw = draw._replace(state=densities.initial_state(draw.state, shape))
-    return transitions_lib.Move(
-      **draw._asdict(),
+    return draw._replace(
+      state=densities.initial_state(draw.state, shape),
       log_reverse=log_prior,
-      log_reverse_of_fixed=tf.zeros_like(log_prior),
       record=seed,
     )
 
@@ -596,15 +594,9 @@ class NoGlobalProposal(tf.Module):
     """Proposes states of level 0."""
     del reparameterize
     shape = [num_particles] + batch_shape
-    zero = tf.zeros(shape, densities.float_dtype)
     return transitions_lib.Move(
       state=densities.initial_state((), shape),
-      log_forward=zero,
-      log_reverse=zero,
-      score=zero,
-      score_of_fixed=zero,
-      log_reverse_of_fixed=zero,
-      samples=(),
+      log_forward=tf.zeros(shape, densities.float_dtype),
       record=seed,
     )
 
@@ -757,10 +749,10 @@ class StepTransition(transitions_lib.Transition):
       previous.index,
       previous.root,
     )
-    return transitions_lib.Move(
-      **drawn._replace(state=state)._asdict(),
+    return drawn._replace(
+      state=state,
       log_reverse=log_reverse,
-      log_reverse_of_fixed=tf.stop_gradient(log_reverse),
+      log_reverse_fixed_states=tf.stop_gradient(log_reverse),
       record=noise if self._reparameterize else z,
     )
 

@@ -1,0 +1,56 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Transitions from the particles of one level to those of the next.
+
+`base` has the contract, the base class `Transition` and the `Move` that it
+returns; every other file has one kind of transition: Gaussian kernels with
+networks, pairs of kernels, bijectors, Markov kernels, and compositions.
+"""
+
+from tfp_nvi.internal.checks import (
+  check_same_states,
+)
+from tfp_nvi.transitions.base import (
+  Move,
+  Transition,
+  as_draw,
+  check_transitions,
+  deterministic_move,
+  flatten_state,
+  kernel_move,
+  unflatten_state,
+)
+from tfp_nvi.transitions.composition import (
+  Composition,
+)
+from tfp_nvi.transitions.flow import (
+  BijectorTransition,
+  PlanarTransitions,
+)
+from tfp_nvi.transitions.gaussian import (
+  GaussianTransitions,
+)
+from tfp_nvi.transitions.kernel_pair import (
+  KernelPair,
+)
+from tfp_nvi.transitions.mcmc import (
+  MCMCTransition,
+)
+
+__all__ = [
+  'BijectorTransition',
+  'Composition',
+  'GaussianTransitions',
+  'KernelPair',
+  'MCMCTransition',
+  'Move',
+  'PlanarTransitions',
+  'Transition',
+  'as_draw',
+  'check_same_states',
+  'check_transitions',
+  'deterministic_move',
+  'flatten_state',
+  'kernel_move',
+  'unflatten_state',
+]

@@ -1,0 +1,172 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Transitions one after the other, within one level."""
+
+import functools
+
+import tensorflow as tf
+
+from tfp_nvi.internal import randomness
+from tfp_nvi.transitions import base
+from tfp_nvi.transitions.mcmc import MCMCTransition
+
+__all__ = [
+  'Composition',
+]
+
+
+class Composition(base.Transition):
+  """Transitions one after the other, within one level.
+
+  Such as a flow followed by Hamiltonian Monte Carlo.
+
+  ```python
+  import tensorflow as tf
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+
+  tfb = tfp.bijectors
+
+  transition = nvi.Composition(
+    [
+      nvi.BijectorTransition(tfb.Shift(tf.Variable(1.0))),
+      nvi.MCMCTransition(
+        lambda target_log_prob_fn: tfp.mcmc.HamiltonianMonteCarlo(
+          target_log_prob_fn, step_size=0.5, num_leapfrog_steps=3
+        )
+      ),
+    ]
+  )
+  ```
+  """
+
+  def __init__(self, transitions, name='composition'):
+    """Initializes the transition.
+
+    Args:
+      transitions: List of transitions, first to last, each for the same number
+        of levels. Those that leave the level invariant come last: they move
+        what the others have brought to the level.
+      name: Python `str` name of this module.
+
+    Raises:
+      TypeError: If an element is not a `Transition`.
+      ValueError: If the list is empty, the numbers of levels differ, batch
+        shapes do not broadcast, or an `MCMCTransition` comes before a
+        transition that is not one.
+    """
+    super().__init__(name=name)
+    transitions = list(transitions)
+    if not transitions:
+      raise ValueError('`transitions` must not be empty.')
+    base.check_transitions(transitions)
+    counts = [t.num_transitions for t in transitions]
+    if len(set(counts)) != 1:
+      raise ValueError(
+        '`transitions` must all be for the same number of levels; got '
+        f'{counts}.'
+      )
+    is_invariant = [isinstance(t, MCMCTransition) for t in transitions]
+    if is_invariant != sorted(is_invariant):
+      raise ValueError(
+        '`transitions` must have those that leave the level invariant last, as '
+        'a gradient cannot pass through them; got '
+        f'{[type(t).__name__ for t in transitions]}.'
+      )
+    self.transitions = transitions
+    self.num_transitions = counts[0]
+    batch_shapes = [t.batch_shape for t in transitions]
+    try:
+      self.batch_shape = functools.reduce(
+        tf.broadcast_static_shape, batch_shapes
+      )
+    except ValueError as e:
+      raise ValueError(
+        '`transitions` must have batch shapes that broadcast with each other; '
+        f'got {[shape.as_list() for shape in batch_shapes]}.'
+      ) from e
+    self.is_rollable = all(t.is_rollable for t in transitions)
+    self.is_level_batched = all(t.is_level_batched for t in transitions)
+    self.records_noise = all(t.records_noise for t in transitions)
+
+  def bind(self, densities):
+    """Passes the densities on to the parts."""
+    for transition in self.transitions:
+      transition.bind(densities)
+
+  def draw_noise(self, sample_shape, seed):
+    """Draws the noise of each part."""
+    seeds = tf.unstack(randomness.split_seed(seed, len(self.transitions)))
+    return tuple(
+      t.draw_noise(sample_shape, s)
+      for t, s in zip(self.transitions, seeds, strict=True)
+    )
+
+  def draw_level_noise(self, sample_shape, seed, level):
+    """Draws the noise of each part for one level."""
+    seeds = tf.unstack(randomness.split_seed(seed, len(self.transitions)))
+    return tuple(
+      t.draw_level_noise(sample_shape, s, level)
+      for t, s in zip(self.transitions, seeds, strict=True)
+    )
+
+  def record_like(self, noise, state):
+    """The records of the parts."""
+    return tuple(
+      t.record_like(n, state)
+      for t, n in zip(self.transitions, noise, strict=True)
+    )
+
+  def _compose(self, move_fn, state, inputs):
+    """The move that the moves of the parts are together.
+
+    Args:
+      move_fn: Python callable from a part, the state before it, and its noise
+        or record, to its `Move`.
+      state: The previous state.
+      inputs: Tuple of the noise or the record of each part.
+
+    Returns:
+      move: `Move`.
+    """
+    moves, records = [], []
+    for transition, value in zip(self.transitions, inputs, strict=True):
+      move = move_fn(transition, state, value)
+      moves.append(move)
+      records.append(value if transition.records_noise else move.record)
+      state = move.state
+    return base.Move(
+      state=state,
+      log_forward=sum(m.log_forward for m in moves),
+      log_reverse=sum(m.log_reverse for m in moves),
+      log_forward_fixed_sample=sum(m.log_forward_fixed_sample for m in moves),
+      log_forward_score=sum(m.log_forward_score for m in moves),
+      log_reverse_fixed_states=sum(m.log_reverse_fixed_states for m in moves),
+      samples=sum((m.samples for m in moves), ()),
+      record=tuple(records),
+      num_nan=sum(m.num_nan for m in moves),
+    )
+
+  def propose(
+    self, level, previous, noise, target_log_prob_fn, reparameterize=True
+  ):
+    """Proposes a state; see `Transition.propose`."""
+
+    def move_fn(transition, state, noise):
+      return transition.propose(
+        level, state, noise, target_log_prob_fn, reparameterize
+      )
+
+    return self._compose(move_fn, previous, noise)
+
+  def replay(
+    self, level, previous, record, target_log_prob_fn, reparameterize=True
+  ):
+    """Makes a move again; see `Transition.replay`."""
+
+    def move_fn(transition, state, record):
+      return transition.replay(
+        level, state, record, target_log_prob_fn, reparameterize
+      )
+
+    return self._compose(move_fn, previous, record)

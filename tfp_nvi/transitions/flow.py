@@ -1,0 +1,234 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Bijectors as transitions."""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_nvi.bijectors import planar
+from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal.axes import at_level
+from tfp_nvi.transitions import base
+
+__all__ = [
+  'BijectorTransition',
+  'PlanarTransitions',
+]
+
+
+class BijectorTransition(base.Transition):
+  """A bijector as a transition, with its own density change.
+
+  Any `tfb.Bijector` between real spaces will do: flows such as RealNVP, masked
+  autoregressive flows and splines plug in.
+
+  #### References
+
+  [1]: M. Arbel, A. G. D. G. Matthews, A. Doucet. Annealed flow transport Monte
+       Carlo. ICML, 2021. https://arxiv.org/abs/2102.07501
+
+  ```python
+  import tensorflow as tf
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+
+  tfb = tfp.bijectors
+
+  flow = nvi.BijectorTransition(
+    tfb.RealNVP(
+      num_masked=1, shift_and_log_scale_fn=tfb.real_nvp_default_template([16])
+    )
+  )
+  ```
+  """
+
+  def __init__(self, bijector, name='bijector_transition'):
+    """Initializes the transition.
+
+    Args:
+      bijector: `tfb.Bijector` from the states of the previous level to those of
+        the next.
+      name: Python `str` name of this module.
+
+    Raises:
+      TypeError: If `bijector` is not one.
+    """
+    super().__init__(name=name)
+    if not isinstance(bijector, tfp.bijectors.Bijector):
+      raise TypeError(f'`bijector` must be a tfb.Bijector; got {bijector!r}.')
+    self._bijector = bijector
+    self._event_ndims = None
+
+  def bind(self, densities):
+    """Takes from the densities how many event dimensions states have."""
+    base.check_continuous(densities, 'Bijectors')
+    self._event_ndims = tf.nest.map_structure(
+      lambda s: tf.TensorShape(s).rank, densities.event_shape
+    )
+
+  def draw_noise(self, sample_shape, seed):
+    """A bijector needs no chance."""
+    del sample_shape, seed
+    return ()
+
+  def draw_level_noise(self, sample_shape, seed, level):
+    """A bijector needs no chance."""
+    del sample_shape, seed, level
+    return ()
+
+  def propose(
+    self, level, previous, noise, target_log_prob_fn, reparameterize=True
+  ):
+    """Proposes a state; see `Transition.propose`."""
+    del level, noise, target_log_prob_fn, reparameterize
+    return base.deterministic_move(
+      self._bijector.forward(previous),
+      self._bijector.forward_log_det_jacobian(previous, self._event_ndims),
+    )
+
+
+class PlanarTransitions(base.Transition):
+  """Planar flows as transitions, several layers for each level.
+
+  ```none
+  z = f_L(...f_1(y)),   f_l(x) = x + u_l tanh(w_l . x + b_l)
+  ```
+
+  States that are nested structures are concatenated to vectors.
+
+  #### References
+
+  [1]: D. J. Rezende, S. Mohamed. Variational inference with normalizing flows.
+       ICML, 2015. https://arxiv.org/abs/1505.05770
+
+  ```python
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+  tfd = tfp.distributions
+
+  path = nvi.GeometricPath(
+      tfd.MultivariateNormalDiag([0., 0.], [5., 5.]),
+      tfd.MultivariateNormalDiag([3., 0.], [1., 1.]), num_densities=3)
+  transitions = nvi.PlanarTransitions(path, num_layers=4, seed=1)
+  assert transitions.num_transitions == 2
+  ```
+  """
+
+  is_rollable = True
+  is_level_batched = True
+
+  def __init__(
+    self,
+    densities,
+    num_layers=32,
+    scale=1.0,
+    batch_shape=(),
+    seed=None,
+    name='planar_transitions',
+  ):
+    """Initializes the flows, near the identity.
+
+    Args:
+      densities: The sequence of intermediate densities.
+      num_layers: Python `int` number of planar flows for each level.
+        Default value: `32`.
+      scale: Python `float`: the magnitude of states over which a layer bends
+        them, to begin with.
+        Default value: `1.`.
+      batch_shape: Shape of a batch of flows at each level, such as one for each
+        of several restarts.
+        Default value: `()`.
+      seed: Python `int` or stateless seed for the initial parameters.
+      name: Python `str` name of this module.
+
+    Raises:
+      TypeError: If an argument is not of the kind asked for.
+      ValueError: If `num_layers` or `scale` is not positive, or states are not
+        real, or not of one floating point dtype.
+    """
+    super().__init__(name=name)
+    base.check_real(densities, 'PlanarTransitions')
+    num_layers = checks.as_count('num_layers', num_layers)
+    try:
+      is_positive = bool(scale > 0.0)
+    except (TypeError, ValueError) as e:
+      raise TypeError(
+        f'`scale` must be a positive Python float; got {scale!r}.'
+      ) from e
+    if not is_positive:
+      raise ValueError(f'`scale` must be positive; got {scale}.')
+    self.num_transitions = densities.num_densities - 1
+    self.batch_shape = checks.as_batch_shape('batch_shape', batch_shape)
+    self._event_shape = densities.event_shape
+    self._dtype = densities.float_dtype
+    self._num_layers = num_layers
+    size = base.num_values(densities)
+    dtype = densities.float_dtype
+    stack = [self.num_transitions] + self.batch_shape.as_list() + [num_layers]
+    direction_seed, normal_seed, bias_seed = tf.unstack(
+      randomness.split_seed(randomness.as_seed(seed), 3)
+    )
+    normal = randomness.normal(stack + [size], normal_seed, dtype=dtype)
+    normal /= scale * tf.norm(normal, axis=-1, keepdims=True)
+    # Along this direction a layer is the identity, so that many of them do not
+    # start as a map that draws all states together.
+    identity = np.log(np.e - 1.0) * scale**2 * normal
+    noise = randomness.normal(stack + [size], direction_seed, dtype)
+    # So that together they bend the states over some range, not at one place.
+    bias = 1.5 * randomness.normal(stack, bias_seed, dtype)
+    self._direction = tf.Variable(
+      identity + 3e-3 * scale * noise, name='direction'
+    )
+    self._normal = tf.Variable(normal, name='normal')
+    self._bias = tf.Variable(bias, name='bias')
+
+  def bind(self, densities):
+    """Checks that the densities are over the states it was made for."""
+    base.check_bound(
+      'PlanarTransitions', densities, self._event_shape, self._dtype
+    )
+
+  def draw_noise(self, sample_shape, seed):
+    """A flow needs no chance."""
+    del sample_shape, seed
+    return ()
+
+  def draw_level_noise(self, sample_shape, seed, level):
+    """A flow needs no chance."""
+    del sample_shape, seed, level
+    return ()
+
+  def propose(
+    self, level, previous, noise, target_log_prob_fn, reparameterize=True
+  ):
+    """Proposes a state; see `Transition.propose`."""
+    del noise, target_log_prob_fn, reparameterize
+    x = base.flatten_state(previous, self._event_shape)
+    rank = x.shape.rank
+    layers = [
+      tf.experimental.numpy.moveaxis(p, layer_axis, 0)
+      for p, layer_axis in (
+        (at_level(self._direction, level, rank), -2),
+        (at_level(self._normal, level, rank), -2),
+        (at_level(self._bias, level, rank - 1), -1),
+      )
+    ]
+
+    # A loop, as compiling each layer apart takes longer than a training run.
+    def body(i, x, log_det_jacobian):
+      direction, normal, bias = (tf.gather(p, i) for p in layers)
+      y, layer_log_det_jacobian = planar.planar_forward(
+        x, direction, normal, bias
+      )
+      return i + 1, y, log_det_jacobian + layer_log_det_jacobian
+
+    _, x, log_det_jacobian = tf.while_loop(
+      lambda i, *_: i < self._num_layers,
+      body,
+      (tf.constant(0), x, tf.zeros_like(x[..., 0])),
+      maximum_iterations=self._num_layers,
+    )
+    return base.deterministic_move(
+      base.unflatten_state(x, self._event_shape), log_det_jacobian
+    )

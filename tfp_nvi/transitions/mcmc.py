@@ -1,0 +1,144 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Markov kernels that leave a level's density invariant."""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_nvi.internal import checks, randomness
+from tfp_nvi.transitions import base
+
+__all__ = [
+  'MCMCTransition',
+]
+
+
+class MCMCTransition(base.Transition):
+  """A Markov kernel that leaves the level's density invariant.
+
+  #### References
+
+  [1]: P. Del Moral, A. Doucet, A. Jasra. Sequential Monte Carlo samplers.
+       Journal of the Royal Statistical Society B, 68(3), 2006.
+
+  ```python
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+
+  transition = nvi.MCMCTransition(
+    lambda target_log_prob_fn: tfp.mcmc.HamiltonianMonteCarlo(
+      target_log_prob_fn, step_size=0.5, num_leapfrog_steps=3
+    ),
+    num_steps=2,
+  )
+  ```
+  """
+
+  def __init__(
+    self,
+    make_kernel_fn,
+    num_steps=1,
+    num_transitions=None,
+    name='mcmc_transition',
+  ):
+    """Initializes the transition.
+
+    Args:
+      make_kernel_fn: Python callable that takes `target_log_prob_fn`, whose
+        arguments are the parts of a state, and returns a
+        `tfp.mcmc.TransitionKernel`. With `num_transitions`, it takes the level
+        as a second argument, an int `Tensor`.
+      num_steps: Python `int` number of steps of the kernel.
+        Default value: `1`.
+      num_transitions: Python `int`: the number of consecutive levels that the
+        kernel leads to, in one loop over levels.
+        Default value: `None` (i.e., one).
+      name: Python `str` name of this module.
+
+    Raises:
+      TypeError: If `make_kernel_fn` is not callable, or a number not an int.
+      ValueError: If `num_steps` or `num_transitions` is not positive.
+    """
+    super().__init__(name=name)
+    if not callable(make_kernel_fn):
+      raise TypeError(
+        '`make_kernel_fn` must be a callable from a target_log_prob_fn to a '
+        f'tfp.mcmc.TransitionKernel; got {make_kernel_fn!r}.'
+      )
+    num_steps = checks.as_count('num_steps', num_steps)
+    if num_transitions is not None:
+      num_transitions = checks.as_count('num_transitions', num_transitions)
+      self.num_transitions = num_transitions
+    self.is_rollable = num_transitions is not None
+    self.is_level_batched = self.is_rollable
+    self._make_kernel_fn = make_kernel_fn
+    self._num_steps = num_steps
+    self.records_noise = False
+
+  def record_like(self, noise, state):
+    """The record is the state the kernel led to."""
+    del noise
+    return state
+
+  def propose(
+    self, level, previous, noise, target_log_prob_fn, reparameterize=True
+  ):
+    """Proposes a state; see `Transition.propose`."""
+    del reparameterize
+
+    def log_prob_of_parts(*parts):
+      return target_log_prob_fn(tf.nest.pack_sequence_as(previous, parts))
+
+    kernel = (
+      self._make_kernel_fn(log_prob_of_parts, level)
+      if self.is_rollable
+      else self._make_kernel_fn(log_prob_of_parts)
+    )
+    if not isinstance(kernel, tfp.mcmc.TransitionKernel):
+      raise TypeError(
+        '`make_kernel_fn` must return a tfp.mcmc.TransitionKernel; it returned '
+        f'{kernel!r}.'
+      )
+    if not kernel.is_calibrated:
+      raise ValueError(
+        '`make_kernel_fn` must return a calibrated kernel, as only such a one '
+        f'leaves a density invariant; got {type(kernel).__name__}.'
+      )
+    parts = [tf.stop_gradient(part) for part in tf.nest.flatten(previous)]
+    with randomness.portable_sampling():
+      results = kernel.bootstrap_results(parts)
+      for seed in tf.unstack(randomness.split_seed(noise, self._num_steps)):
+        parts, results = kernel.one_step(parts, results, seed=seed)
+    parts = [tf.stop_gradient(part) for part in tf.nest.flatten(parts)]
+    return self.replay(
+      level,
+      previous,
+      tf.nest.pack_sequence_as(previous, parts),
+      target_log_prob_fn,
+    )
+
+  def replay(
+    self, level, previous, record, target_log_prob_fn, reparameterize=True
+  ):
+    """Makes a move again, from the state it led to."""
+    del level, reparameterize
+    state = base.stop_gradient(record)
+    log_prob_of_state = target_log_prob_fn(state)
+
+    def log_reverse_fn(y):
+      log_prob = target_log_prob_fn(y)
+      # Where the density is zero at both states, their difference is NaN.
+      return tf.where(
+        tf.equal(log_prob, -float('inf')),
+        log_prob,
+        log_prob - log_prob_of_state,
+      )
+
+    log_reverse = log_reverse_fn(previous)
+    return base.Move(
+      state=state,
+      log_forward=0.0,
+      log_reverse=log_reverse,
+      log_reverse_fixed_states=log_reverse_fn(base.stop_gradient(previous)),
+      record=state,
+    )
