@@ -25,6 +25,7 @@ from tfp_nvi.internal.perceptron import (
 from tfp_nvi.objectives import (
   Estimate,
   NestedDivergence,
+  Objective,
   SequenceBound,
   Side,
   avo,
@@ -36,10 +37,15 @@ from tfp_nvi.objectives import (
   svi,
   vsmc,
 )
-from tfp_nvi.sampler import (
+from tfp_nvi.proposals import (
   NestedProposal,
-  NestedSampler,
+  Proposal,
+)
+from tfp_nvi.runs import (
   Trace,
+)
+from tfp_nvi.sampler import (
+  NestedSampler,
 )
 from tfp_nvi.state_space import (
   StateSpacePosterior,
@@ -97,7 +103,9 @@ __all__ = [
   'NestedDivergence',
   'NestedProposal',
   'NestedSampler',
+  'Objective',
   'PlanarTransitions',
+  'Proposal',
   'SequenceBound',
   'Side',
   'StackedPerceptron',

@@ -148,8 +148,8 @@ class Level:
         Default value: `False`.
 
     Returns:
-      pairs: List of pairs of a variable and its gradient, a `Tensor`, for those
-        that there is one for.
+      pairs: List of pairs of a gradient, a `Tensor`, and its variable, for the
+        variables that have one.
 
     Raises:
       ValueError: If there is none for anything that an element of `trainables`
@@ -157,11 +157,11 @@ class Level:
     """
     gradients = tape.gradient(surrogate, self.variables)
     pairs = [
-      (variable, tf.convert_to_tensor(gradient))
+      (tf.convert_to_tensor(gradient), variable)
       for variable, gradient in zip(self.variables, gradients, strict=True)
       if gradient is not None
     ]
-    found = {variable.ref() for variable, _ in pairs}
+    found = {variable.ref() for _, variable in pairs}
     for i, group in enumerate(self._groups):
       if not is_partial and not found.intersection(v.ref() for v in group):
         raise ValueError(

@@ -67,6 +67,14 @@ __all__ = [
 NUM_PROBES = 16
 
 
+def evaluate_with_gradient(*a):
+  return evaluate_with_slope(*a)
+
+
+def attach_gradient(*a):
+  return attach_slope(*a)
+
+
 def evaluate_with_slope(densities, level, state):
   """Evaluates a density, and what its gradient will need, at the same time.
 
@@ -486,7 +494,31 @@ def _broadcast_batch_shapes(named_densities):
   return batch_shape
 
 
-class _Densities(tf.Module):
+class Densities(tf.Module):
+  batch_shape = tf.TensorShape([])
+  is_rollable = False
+  is_discrete = False
+  has_variables = True
+  initial = None
+  prepared = ()
+
+  def make_proposal(self, d):
+    return None
+
+  def given(self, move, cut):
+    return self
+
+  def with_prepared(self, c):
+    return self
+
+  def is_active(self, level):
+    return None
+
+  def describe_nan(self, state):
+    return None
+
+
+class _Densities(Densities):
   """What fixed and explicit sequences share: the space, and its checks."""
 
   def __init__(self, named_densities, event_space_bijector, batch_shape, name):

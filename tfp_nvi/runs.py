@@ -195,6 +195,14 @@ class Run(NamedTuple):
 
 
 def count(condition):
+  """How many elements are true.
+
+  Args:
+    condition: bool `Tensor`.
+
+  Returns:
+    count: Scalar int32 `Tensor`.
+  """
   return tf.reduce_sum(tf.cast(condition, tf.int32))
 
 
@@ -262,6 +270,7 @@ class FullRecorder(Recorder):
     self._select_fn = select_fn
 
   def start(self, segment, example_fn):
+    """Begins a segment; see `Recorder.start`."""
     if not segment.is_rolled:
       return []
     num_levels = segment.transition.num_transitions
@@ -271,6 +280,7 @@ class FullRecorder(Recorder):
     )
 
   def visit(self, segment, local_level, record, carry):
+    """Records a level; see `Recorder.visit`."""
     if not segment.is_rolled:
       return carry + [self._select_fn(record)]
     return tf.nest.map_structure(
@@ -280,6 +290,7 @@ class FullRecorder(Recorder):
     )
 
   def finish(self, segment, carry):
+    """Ends a segment; see `Recorder.finish`."""
     if segment.is_rolled:
       carry = tf.nest.map_structure(lambda array: array.stack(), carry)
       if isinstance(carry, LevelRecord) and segment.transition.records_noise:
@@ -301,15 +312,18 @@ class NanCounter(Recorder):
     self._carry = tf.cast(run.is_nan, tf.int32), tf.constant(0)
 
   def start(self, segment, example_fn):
+    """Begins a segment; see `Recorder.start`."""
     del segment, example_fn
     return self._carry
 
   def visit(self, segment, local_level, record, carry):
+    """Records a level; see `Recorder.visit`."""
     del segment, local_level
     is_nan, num_nan = carry
     return is_nan + tf.cast(record.is_nan, tf.int32), num_nan + record.num_nan
 
   def finish(self, segment, carry):
+    """Ends a segment; see `Recorder.finish`."""
     del segment
     self._carry = carry
 

@@ -605,7 +605,7 @@ class NestedSampler(proposals.ParticleSampler):
     return Trace(self.densities.forward(state), log_weights, increments, is_nan)
 
   def _call_compiled(self, method, num_particles, seed, jit_compile):
-    num_particles = checks.ascount('num_particles', num_particles)
+    num_particles = checks.as_count('num_particles', num_particles)
     checks.check_bool('jit_compile', jit_compile)
     seed = randomness.as_seed(seed)
     fn = functools.partial(getattr(self, method), num_particles)

@@ -43,7 +43,8 @@ from tfp_nvi import sampler as sampler_lib
 from tfp_nvi import state_space_model as model_lib
 from tfp_nvi import transitions as transitions_lib
 from tfp_nvi import weighting
-from tfp_nvi.internal import axes, randomness
+from tfp_nvi import proposals
+from tfp_nvi.internal import axes, checks, randomness
 
 tfd = tfp.distributions
 
@@ -127,7 +128,7 @@ def _check_log_factor(log_factor, shape, dtype):
   return log_factor
 
 
-class StateSpaceDensities(tf.Module):
+class StateSpaceDensities(densities_lib.Densities):
   """The densities of a state-space model for some sequences."""
 
   is_rollable = True
@@ -457,7 +458,7 @@ class StateSpaceDensities(tf.Module):
       )
 
 
-class _GivenDensities:
+class _GivenDensities(densities_lib.Densities):
   """Densities that know the global states of level 0, and `psi` of those."""
 
   is_rollable = True
@@ -540,7 +541,7 @@ class _GivenDensities:
     return (self._log_factor(self.prepared, level, state),)
 
 
-class GlobalProposal(tf.Module):
+class GlobalProposal(proposals.Proposal):
   """An initial proposal that is a distribution over the global state.
 
   The distribution is made anew for each run, as it may depend on variables.
@@ -578,7 +579,7 @@ class GlobalProposal(tf.Module):
     )
 
 
-class NoGlobalProposal(tf.Module):
+class NoGlobalProposal(proposals.Proposal):
   """The initial proposal of a model without a global state."""
 
   batch_shape = tf.TensorShape([])
@@ -618,6 +619,7 @@ class StepTransition(transitions_lib.Transition):
     # Samples are made again from their seeds, which a batch does not have.
     self.is_level_batched = not (is_first or reparameterize)
     self.records_noise = reparameterize
+    self.has_normalized_reverse = False
 
   def record_like(self, noise, state):
     """The seed if samples are to be differentiated, or else the samples."""
@@ -1009,7 +1011,7 @@ class StateSpaceSampler(tf.Module):
         weight under any particle. Inside of a `tf.function` values are not
         known, and nothing about them is checked.
     """
-    num_particles = sampler_lib.as_count('num_particles', num_particles)
+    num_particles = checks.as_count('num_particles', num_particles)
     seed = randomness.as_seed(seed)
     # With values, for what a compiled function cannot check.
     densities = self(observations, is_observed, lengths).densities

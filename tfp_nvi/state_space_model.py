@@ -14,8 +14,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
-from tfp_nvi import sampler as sampler_lib
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import axes, checks, randomness
 
 tfd = tfp.distributions
 
@@ -129,7 +128,7 @@ class StateSpaceModel(
     Raises:
       ValueError: If `num_steps` is not positive, or a draw is NaN.
     """
-    num_steps = sampler_lib.as_count('num_steps', num_steps)
+    num_steps = checks.as_count('num_steps', num_steps)
     sample_shape = tf.TensorShape(sample_shape).as_list()
     global_seed, seed = tf.unstack(
       randomness.split_seed(randomness.as_seed(seed), 2)
@@ -244,7 +243,7 @@ def check_distribution(name, distribution, shape, like=None):
       f'{describe(batch_shapes)}.'
     )
   batch_shape = densities_lib.static_batch_shape(distribution)
-  if not sampler_lib.broadcasts_to(batch_shape, shape):
+  if not axes.broadcasts_to(batch_shape, shape):
     raise ValueError(
       f'`{name}` must return a distribution whose batch shape broadcasts to '
       f'that of its arguments, here {shape.as_list()}; it returned one of '

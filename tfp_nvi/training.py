@@ -232,15 +232,11 @@ def _make_steps_fn(
   watched = []
 
   def estimate_and_gradients(seed, element):
-    with tf.GradientTape() as tape:
-      estimate = objective(make_sampler_fn(element), num_particles, seed)
-    candidates = tape.watched_variables() if variables is None else variables
-    gradients = tape.gradient(estimate.surrogate, candidates)
-    pairs = [
-      (v, g)
-      for v, g in zip(candidates, gradients, strict=True)
-      if g is not None
-    ]
+    estimate, pairs = objective(make_sampler_fn(element), num_particles, seed)
+    if variables is not None:
+      wanted = {v.ref() for v in variables}
+      pairs = [(g, v) for g, v in pairs if v.ref() in wanted]
+    pairs = [(v, g) for g, v in pairs]
     watched[:] = [v for v, _ in pairs]
     return [tf.convert_to_tensor(g) for _, g in pairs], {
       field: getattr(estimate, field) for field in _FIELDS

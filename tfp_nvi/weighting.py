@@ -263,7 +263,14 @@ def weighted_log_mean_exp(weights, values):
   )
 
 
-class WeightedParticles(tfp.experimental.mcmc.WeightedParticles):
+import collections
+
+
+class WeightedParticles(
+  collections.namedtuple(
+    'WP', ['particles', 'log_weights', 'root', 'num_nan'], defaults=[None, None]
+  )
+):
   """Properly weighted particles: a named tuple that can answer questions.
 
   Fields:

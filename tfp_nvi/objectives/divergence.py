@@ -2,33 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nested f-divergences: each level is compared with the one before it.
 
-Write `l = log(pi-check_k / pi-hat_k)`, with `pi-hat_k` the density that level
-`k` proposes from and `pi-check_k` the one it is weighted for, and
-`g(l) = f(exp(l))`. The gradient of `D_f = E_pi-hat[g(l)]` is estimated by
-
-```none
-E_pi-hat[ g'(l) d log pi-check ]             parameters of the reverse side
-E_pi-hat[ (g(l) - g'(l)) d log pi-hat ]      of the forward side, by score
-E_pi-hat[ (g'(l) - g''(l)) dl/dz dz/dphi ]   of the forward kernel, by its path
-```
-
-with `d log pi = d log gamma - E_pi[d log gamma]`, where expectations are those
-of the particles under the weights that the level received (`pi-hat_k`) or
-handed on (`pi_k`). The gradient at a level passes through that level alone: the
-particles and weights that it received are constants there.
-
-Two control variates have expectation zero. The score of `pi-hat` does under
-`pi-hat`: the weighted mean of `g - g'` is subtracted from its factor. The score
-of the reverse kernel given `z_k` does under `pi-check`: a multiple of `exp(l)`
-is subtracted from its factor `g'(l)`, with the coefficient that makes the
-factors smallest, so that a single particle that has all the weight has no
-gradient. Without it that particle makes the reverse kernel, and with it the
-weights of the next step, run away.
+`level` has the formulas of one level. Levels are differentiated together once
+all of them have been sampled, or one after the other (`level_by_level`).
 """
 
 import functools
 import weakref
-from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -39,7 +18,9 @@ from tfp_nvi import runs, weighting
 from tfp_nvi.chains import Chain
 from tfp_nvi.internal import checks
 from tfp_nvi.objectives import base, chain
+from tfp_nvi.objectives import level as level_lib
 from tfp_nvi.objectives.base import Estimate, Side
+from tfp_nvi.objectives.level_by_level import LevelRecorder, add_gradients
 
 __all__ = [
   'NestedDivergence',
@@ -48,71 +29,6 @@ __all__ = [
   'forward_kl',
   'reverse_kl',
 ]
-
-# The log ratio that stands for that of a particle proposed where the target is
-# zero. The reverse KL divergence is infinite there; with this it is finite, and
-# its gradient keeps proposals away.
-ZERO_DENSITY_LOG_RATIO = -20.0
-
-
-class LevelTerms(NamedTuple):
-  """The log densities of a level, as its divergence needs them.
-
-  Log densities have shape `[num_particles] + batch`.
-
-  Fields:
-    move: `Move` that was made.
-    log_target: `log gamma_k` at the proposed state.
-    log_target_fixed_state: The same, the state held fixed.
-    log_source: `log gamma_{k-1}` at the previous state.
-    log_weights: Log weights that the level received.
-    sample_gradients_fn: Python callable that returns the gradients of the log
-      incremental weights by the reparameterized samples.
-    has_normalized_reverse: Python `bool`: whether the reverse kernel is
-      normalized, so that its score has expectation zero.
-  """
-
-  move: Any
-  log_target: tf.Tensor
-  log_target_fixed_state: tf.Tensor
-  log_source: tf.Tensor
-  log_weights: tf.Tensor
-  sample_gradients_fn: Any
-  has_normalized_reverse: bool = True
-
-
-class LevelEstimate(NamedTuple):
-  """The divergence of a level.
-
-  Fields:
-    surrogate: Scalar float `Tensor` whose gradient is that of the divergence.
-      Its value means nothing; the objective differentiates it.
-    loss: float `Tensor` of shape `batch`.
-    log_incremental_weight: float `Tensor` of shape `batch`: the mean.
-    effective_sample_size: float `Tensor` of shape `batch`.
-    num_nan: Scalar int32 `Tensor`: gradients of the density that were not
-      finite, and were taken to be zero.
-  """
-
-  surrogate: tf.Tensor
-  loss: tf.Tensor
-  log_incremental_weight: tf.Tensor
-  effective_sample_size: tf.Tensor
-  num_nan: Any = 0
-
-
-def _derivatives(csiszar_function, log_ratio):
-  """The Csiszar function and its first two derivatives in `log u`.
-
-  The second one is `None` where it is zero, as for the reverse KL divergence.
-  """
-  with tf.GradientTape() as outer:
-    outer.watch(log_ratio)
-    with tf.GradientTape() as inner:
-      inner.watch(log_ratio)
-      g = csiszar_function(log_ratio)
-    g1 = inner.gradient(g, log_ratio)
-  return g, g1, outer.gradient(g1, log_ratio)
 
 
 def _check_csiszar_function(csiszar_function):
@@ -132,37 +48,34 @@ def _check_csiszar_function(csiszar_function):
     'a callable from log u to f(u), such as tfp.vi.kl_reverse',
   )
   points = np.linspace(-3.0, 3.0, 1_201)
+  # Evaluated at once, also where an objective is made while a graph is traced.
   with tf.init_scope():
     log_ratio = tf.constant(points, tf.float32)
-    value = checks.check_returned(
+    try:
+      values = csiszar_function(log_ratio)
+    except (TypeError, ValueError, tf.errors.InvalidArgumentError):
+      # A function that has parameters of its own may be of another dtype.
+      log_ratio = tf.constant(points, tf.float64)
+      values = csiszar_function(log_ratio)
+    values = checks.check_returned(
       'csiszar_function',
-      csiszar_function(log_ratio),
+      values,
       'a value for each log u',
       log_ratio.dtype,
       log_ratio.shape,
-    )
-    if bool(tf.reduce_any(tf.math.is_nan(value))):
-      raise ValueError(
-        '`csiszar_function` must return numbers for each log u; it returned '
-        f'NaN at {log_ratio[tf.math.is_nan(value)][0]}.'
-      )
-    _, g1, g2 = _derivatives(csiszar_function, log_ratio)
-  if g1 is None:
+    ).numpy()
+  if not np.isfinite(values).all():
     raise ValueError(
-      '`csiszar_function` must depend on log u; it has no derivative.'
+      '`csiszar_function` must return finite numbers; at log u = '
+      f'{points[~np.isfinite(values)][0]:.3f} it returned '
+      f'{values[~np.isfinite(values)][0]}.'
     )
-  if g2 is None:
-    return True
-  # Between neighbours a smooth derivative changes by its own derivative.
-  g1, g2 = g1.numpy(), g2.numpy()
-  expected = 0.5 * (g2[1:] + g2[:-1]) * np.diff(points)
-  jumps = np.abs(np.diff(g1) - expected)
-  return bool(np.max(jumps) < 0.02 * (1.0 + np.max(np.abs(g1))))
-
-
-def _no_nan(weights, values):
-  """Products of weights and values, zero wherever the weight is."""
-  return tf.math.multiply_no_nan(values, weights)
+  # A jump of the derivative is a second difference unlike its neighbours.
+  differences = np.diff(values.astype(np.float64))
+  second = np.diff(differences)
+  spikes = np.abs(second[2:-2] - 0.5 * (second[:-4] + second[4:]))
+  step = points[1] - points[0]
+  return bool(np.max(spikes) < 0.02 * (step + np.max(np.abs(differences))))
 
 
 class NestedDivergence(base.Objective):
@@ -333,7 +246,7 @@ class NestedDivergence(base.Objective):
     variables = self._find_variables(sampler, num_particles)
     with tf.GradientTape() as outer:
       run, tape = self._start(sampler, num_particles, seed)
-    recorder = _LevelRecorder(self, run, variables)
+    recorder = LevelRecorder(self, run, variables)
     log_weights = sampler.fold(run, recorder).log_weights
     loss = recorder.loss
     targets = tf.nest.flatten(run.densities.prepared)
@@ -348,7 +261,7 @@ class NestedDivergence(base.Objective):
     if targets:
       rest = outer.gradient(targets, variables, output_gradients=upstream)
       gradients = [
-        _add_gradients(a, b) for a, b in zip(gradients, rest, strict=True)
+        add_gradients(a, b) for a, b in zip(gradients, rest, strict=True)
       ]
     estimate = Estimate(
       loss=loss,
@@ -400,8 +313,8 @@ class NestedDivergence(base.Objective):
     terms = particles.terms
     fixed_terms = densities.evaluate_fixed(0, particles.state, terms)
     zero = tf.zeros_like(particles.log_weights)
-    return self.estimate_level(
-      LevelTerms(
+    return self._estimate_level(
+      level_lib.LevelTerms(
         move=run.initial_move,
         log_target=densities.log_prob(0, terms),
         log_target_fixed_state=densities.log_prob(0, fixed_terms),
@@ -442,7 +355,19 @@ class NestedDivergence(base.Objective):
       )
     return levels
 
-  def replay_level(self, run, segment, local_level, record) -> LevelEstimate:
+  def _estimate_level(self, terms, csiszar_function=None):
+    """The divergence of a level, by the settings of this objective."""
+    return level_lib.estimate_level(
+      terms,
+      csiszar_function or self._csiszar_function,
+      self._sides,
+      weighted=self._weighted,
+      baseline=self._baseline,
+    )
+
+  def replay_level(
+    self, run, segment, local_level, record
+  ) -> level_lib.LevelEstimate:
     """The divergence of a level, or of each of a range of levels.
 
     Args:
@@ -494,8 +419,8 @@ class NestedDivergence(base.Objective):
         )
         log_target = densities.log_prob(level, terms)
       log_weights = log_target + move.log_reverse - move.log_forward
-    estimate = self.estimate_level(
-      LevelTerms(
+    estimate = self._estimate_level(
+      level_lib.LevelTerms(
         move=move,
         log_target=log_target,
         log_target_fixed_state=densities.log_prob(
@@ -529,8 +454,8 @@ class NestedDivergence(base.Objective):
         tf.nest.map_structure(tf.stop_gradient, move.state)
       )
     zero = tf.zeros_like(log_weights)
-    estimate = self.estimate_level(
-      LevelTerms(
+    estimate = self._estimate_level(
+      level_lib.LevelTerms(
         move=move,
         log_target=log_target,
         log_target_fixed_state=log_target_fixed_state,
@@ -539,9 +464,9 @@ class NestedDivergence(base.Objective):
         sample_gradients_fn=functools.partial(
           tape.gradient, log_weights, move.samples
         ),
+        is_normalized=True,
       ),
-      csiszar_function=level.csiszar_function,
-      is_normalized=True,
+      level.csiszar_function,
     )
     return (
       estimate.surrogate,
@@ -549,263 +474,6 @@ class NestedDivergence(base.Objective):
       estimate.log_incremental_weight,
       log_weights,
     )
-
-  def estimate_level(
-    self, terms: LevelTerms, csiszar_function=None, is_normalized: bool = False
-  ) -> LevelEstimate:
-    """The divergence of a level, by the formulas of this module.
-
-    Args:
-      terms: `LevelTerms`.
-      csiszar_function: That of the level.
-        Default value: `None` (i.e., that of the objective).
-      is_normalized: Python `bool`: whether both sides of the level are
-        normalized, and particles come without weights.
-        Default value: `False`.
-
-    Returns:
-      level: `LevelEstimate`.
-    """
-    move = terms.move
-    log_incremental_weights = tf.stop_gradient(
-      terms.log_target + move.log_reverse - terms.log_source - move.log_forward
-    )
-    # W_{k-1}, which estimate expectations under pi-hat_k.
-    before = weighting.normalize_weights(
-      terms.log_weights if self._weighted else tf.zeros_like(terms.log_weights)
-    )
-    # A particle that comes without weight counts for nothing; one that loses
-    # all of its weight here has a large but finite divergence.
-    counts = before > 0.0
-    is_zero = tf.equal(log_incremental_weights, -float('inf'))
-    if is_normalized:
-      log_normalizer_ratio = tf.zeros_like(before[0])
-    else:
-      log_normalizer_ratio = weighting.weighted_log_mean_exp(
-        before, log_incremental_weights
-      )
-    log_normalizer_ratio = tf.where(
-      tf.equal(log_normalizer_ratio, -float('inf')),
-      tf.zeros_like(log_normalizer_ratio),
-      log_normalizer_ratio,
-    )
-    log_ratio = tf.where(
-      is_zero,
-      tf.constant(ZERO_DENSITY_LOG_RATIO, before.dtype),
-      log_incremental_weights - log_normalizer_ratio,
-    )
-    log_ratio = tf.where(counts, log_ratio, tf.zeros_like(log_ratio))
-    # W_k, which estimate expectations under pi-check_k.
-    after = before * tf.where(
-      is_zero, tf.zeros_like(log_ratio), tf.exp(log_ratio)
-    )
-    g, g1, g2 = _derivatives(
-      csiszar_function or self._csiszar_function, log_ratio
-    )
-    # Where the target is zero nothing can be differentiated by the state.
-    reverse_factor = _no_nan(before, tf.where(is_zero, tf.zeros_like(g1), g1))
-    forward_factor = _no_nan(before, g) - reverse_factor
-    total_reverse_factor = weighting.total(reverse_factor)
-    total_forward_factor = weighting.total(forward_factor)
-    total_after_squared = weighting.total(after**2)
-    if not self._baseline:
-      baseline = tf.zeros_like(total_forward_factor)
-    elif is_normalized:
-      baseline = mean_of_others(g - g1)
-    else:
-      baseline = total_forward_factor
-    score_factor = _no_nan(before, g - baseline)
-
-    surrogate = 0.0
-    if Side.FORWARD in self._sides:
-      path = (
-        terms.log_target
-        + move.log_reverse
-        - move.log_forward
-        + move.log_forward_fixed_sample
-      )
-      if Side.REVERSE not in self._sides:
-        path -= terms.log_target_fixed_state + move.log_reverse_fixed_states
-      surrogate += _no_nan(reverse_factor, path)
-      surrogate += score_factor * move.log_forward_score
-      surrogate += (
-        forward_factor - before * total_forward_factor
-      ) * terms.log_source
-      if move.samples:
-        # By its score, as there is no path back to where the target is positive.
-        surrogate += (
-          tf.where(is_zero, score_factor, tf.zeros_like(score_factor))
-          * move.log_forward_fixed_sample
-        )
-        if g2 is not None:
-          surrogate -= _pathwise_correction(
-            _no_nan(before, tf.where(is_zero, tf.zeros_like(g2), g2)),
-            move.samples,
-            terms.sample_gradients_fn(),
-          )
-    else:
-      surrogate += _no_nan(
-        reverse_factor,
-        terms.log_target_fixed_state + move.log_reverse_fixed_states,
-      )
-    if Side.REVERSE in self._sides and not is_normalized:
-      # The normalizer of pi_k changes with its parameters.
-      surrogate -= total_reverse_factor * after * terms.log_target_fixed_state
-      has_control_variate = (
-        self._baseline
-        and terms.has_normalized_reverse
-        # The factor of the reverse KL divergence is constant.
-        and g2 is not None
-        # A single particle would have no gradient at all.
-        and before.shape[0] > 1
-        and tf.is_tensor(move.log_reverse_fixed_states)
-      )
-      if has_control_variate:
-        coefficient = tf.math.divide_no_nan(
-          weighting.total(reverse_factor * after), total_after_squared
-        )
-        surrogate -= _no_nan(coefficient * after, move.log_reverse_fixed_states)
-    return LevelEstimate(
-      surrogate=tf.reduce_sum(surrogate),
-      loss=weighting.weighted_mean(before, g),
-      log_incremental_weight=weighting.weighted_mean(
-        before, log_incremental_weights
-      ),
-      effective_sample_size=tf.math.divide_no_nan(
-        weighting.total(after) ** 2, total_after_squared
-      ),
-    )
-
-
-class _LevelRecorder(runs.Recorder):
-  """Differentiates each level, and keeps the sums of the gradients.
-
-  Args:
-    objective: `NestedDivergence`.
-    run: `Run`.
-    variables: List of `tf.Variable`s.
-  """
-
-  draws_noise_ahead = False
-
-  def __init__(self, objective, run, variables):
-    self._objective = objective
-    self._run = run
-    self._variables = variables
-    # Tensors that depend on variables, but were computed before the levels.
-    self._sources = variables + tf.nest.flatten(run.densities.prepared)
-    self._is_trained = [False] * len(self._sources)
-    dtype = run.densities.float_dtype
-    batch_shape = run.sample_shape[1:]
-    num_levels = run.densities.num_densities - 1
-
-    def make_array():
-      return tf.TensorArray(dtype, num_levels, element_shape=batch_shape)
-
-    self._carry = (
-      [tf.zeros_like(x) for x in self._sources],
-      tf.zeros(batch_shape, dtype),
-      (make_array(), make_array()),
-      (tf.cast(run.is_nan, tf.int32), tf.constant(0)),
-    )
-
-  def start(self, segment, example_fn):
-    del segment, example_fn
-    return self._carry
-
-  def visit(self, segment, local_level, record, carry):
-    totals, loss, (increments, sizes), (is_nan, num_nan) = carry
-    densities = self._run.densities
-    # Copies, as the loop may have used tensors from outside of it before.
-    prepared = tf.nest.map_structure(tf.identity, densities.prepared)
-    leaves = tf.nest.flatten(prepared)
-    with tf.GradientTape() as tape:
-      tape.watch([x for x in leaves if x.dtype.is_floating])
-      level = self._objective.replay_level(
-        self._run._replace(densities=densities.with_prepared(prepared)),
-        segment,
-        local_level,
-        record._replace(is_nan=(), num_nan=()),
-      )
-    gradients = tape.gradient(level.surrogate, self._variables + leaves)
-    self._is_trained[:] = [
-      trained or gradient is not None
-      for trained, gradient in zip(self._is_trained, gradients, strict=True)
-    ]
-    index = segment.first_level + local_level - 1
-    return (
-      [_add_gradients(a, b) for a, b in zip(totals, gradients, strict=True)],
-      loss + level.loss,
-      (
-        increments.write(index, level.log_incremental_weight),
-        sizes.write(index, level.effective_sample_size),
-      ),
-      (
-        is_nan + tf.cast(record.is_nan, tf.int32),
-        num_nan + record.num_nan + level.num_nan,
-      ),
-    )
-
-  def finish(self, segment, carry):
-    del segment
-    self._carry = carry
-
-  @property
-  def gradients(self):
-    """Gradients of the variables; `None` for those that have none."""
-    return self._totals()[: len(self._variables)]
-
-  @property
-  def prepared_gradients(self):
-    """Gradients of the tensors that the densities had prepared."""
-    return [
-      tf.zeros_like(source) if total is None else total
-      for source, total in zip(
-        self._sources[len(self._variables) :],
-        self._totals()[len(self._variables) :],
-        strict=True,
-      )
-    ]
-
-  def _totals(self):
-    return [
-      total if trained else None
-      for total, trained in zip(self._carry[0], self._is_trained, strict=True)
-    ]
-
-  @property
-  def loss(self):
-    """Sum of the divergences, of shape `batch`."""
-    return self._carry[1]
-
-  @property
-  def log_incremental_weights(self):
-    """Of shape `[num_levels] + batch`."""
-    return self._carry[2][0].stack()
-
-  @property
-  def effective_sample_sizes(self):
-    """Of shape `[num_levels] + batch`."""
-    return self._carry[2][1].stack()
-
-  @property
-  def num_nan(self):
-    """Scalar int32 `Tensor`."""
-    is_nan, num_nan = self._carry[3]
-    return tf.reduce_sum(is_nan) + num_nan
-
-
-def _add_gradients(total, gradient):
-  """Adds a gradient, of some rows or of all of them, to another one."""
-  if gradient is None:
-    return total
-  if total is None:
-    return gradient
-  if isinstance(gradient, tf.IndexedSlices):
-    return tf.tensor_scatter_nd_add(
-      total, gradient.indices[:, tf.newaxis], gradient.values
-    )
-  return total + gradient
 
 
 def _replace_infinite(gradients):
@@ -821,37 +489,9 @@ def _replace_infinite(gradients):
   return gradients, num_infinite
 
 
-def mean_of_others(values):
-  """For each particle, the mean over the others; zero if there are none.
-
-  Args:
-    values: `Tensor` of shape `[num_particles] + batch`.
-
-  Returns:
-    means: `Tensor` of the same shape.
-  """
-  num_particles = values.shape[0]
-  if num_particles == 1:
-    return tf.zeros_like(values)
-  return (weighting.total(values) - values) / (num_particles - 1)
-
-
 def _swap_first_axes(x):
   """Levels first to particles first."""
   return tf.transpose(x, [1, 0, *range(2, x.shape.rank)])
-
-
-def _pathwise_correction(weights, samples, gradients):
-  """Sum of weights times fixed gradients times samples."""
-  total = tf.zeros_like(weights)
-  for sample, gradient in zip(
-    tf.nest.flatten(samples), tf.nest.flatten(gradients), strict=True
-  ):
-    if gradient is not None:
-      product = tf.stop_gradient(gradient) * sample
-      axes = list(range(weights.shape.rank, product.shape.rank))
-      total += _no_nan(weights, tf.reduce_sum(product, axis=axes))
-  return total
 
 
 def reverse_kl(**kwargs) -> NestedDivergence:
