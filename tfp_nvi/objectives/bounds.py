@@ -153,6 +153,13 @@ def _summarize_levels(run):
   )
 
 
+def _reverse_gradient(log_prob, times):
+  """Zero, with minus the gradient of a log density, so many times."""
+  if not tf.is_tensor(log_prob):
+    return 0.0
+  return times * (tf.stop_gradient(log_prob) - log_prob)
+
+
 def svi() -> SequenceBound:
   """Stochastic variational inference: the evidence lower bound of the sequence.
 
@@ -182,7 +189,9 @@ def svi() -> SequenceBound:
   return SequenceBound(
     'svi',
     loss_fn,
-    lambda move: move.log_forward - move.score + tf.stop_gradient(move.score),
+    lambda move: move.log_forward + _reverse_gradient(
+      move.log_forward_fixed_sample, times=1.0
+    ),
     reparameterize=True,
     resample=False,
   )
@@ -277,7 +286,9 @@ def rws() -> SequenceBound:
     'rws',
     _negative_log_normalizer,
     # The weight has minus this log density; its gradient is to have plus.
-    lambda move: 2.0 * tf.stop_gradient(move.log_forward) - move.log_forward,
+    lambda move: move.log_forward + _reverse_gradient(
+      move.log_forward, times=2.0
+    ),
     reparameterize=False,
     resample=False,
   )
