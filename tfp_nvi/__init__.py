@@ -36,6 +36,13 @@ from tfp_nvi.objectives import (
   svi,
   vsmc,
 )
+from tfp_nvi.resampling import (
+  always,
+  ess_below,
+  never,
+  resample,
+  resample_systematic,
+)
 from tfp_nvi.sampler import (
   NestedProposal,
   NestedSampler,
@@ -65,15 +72,10 @@ from tfp_nvi.transitions import (
 )
 from tfp_nvi.weighting import (
   WeightedParticles,
-  always,
   effective_sample_size,
-  ess_below,
   log_normalizer,
-  never,
   normalize_weights,
   rejection_control,
-  resample,
-  resample_systematic,
   weighted_log_mean_exp,
   weighted_mean,
 )
