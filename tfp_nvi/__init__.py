@@ -41,6 +41,13 @@ from tfp_nvi.proposals import (
   NestedProposal,
   Proposal,
 )
+from tfp_nvi.resampling import (
+  always,
+  ess_below,
+  never,
+  resample,
+  resample_systematic,
+)
 from tfp_nvi.runs import (
   Trace,
 )
@@ -71,15 +78,10 @@ from tfp_nvi.transitions import (
 )
 from tfp_nvi.weighting import (
   WeightedParticles,
-  always,
   effective_sample_size,
-  ess_below,
   log_normalizer,
-  never,
   normalize_weights,
   rejection_control,
-  resample,
-  resample_systematic,
   weighted_log_mean_exp,
   weighted_mean,
 )

@@ -62,12 +62,15 @@ class Particles(NamedTuple):
     log_weights: float `Tensor` of shape `[num_particles] + batch`.
     root: int32 `Tensor` of that shape: the index of each particle's ancestor
       among the particles of level 0; `()` where it is not kept.
+    log_pairs_lost: float `Tensor` of shape `batch`, as in `WeightedParticles`;
+      `()` where it is not kept.
   """
 
   state: Any
   terms: Any
   log_weights: tf.Tensor
   root: Any = ()
+  log_pairs_lost: Any = ()
 
 
 class LevelRecord(NamedTuple):
@@ -130,7 +133,8 @@ class Options(NamedTuple):
     keep_gradient: Python `bool`: whether the records of levels are to have the
       gradient of the log density by the state, so that it need not be evaluated
       again. The run itself is not differentiable then.
-    keep_root: Python `bool`: whether particles know their root.
+    keep_root: Python `bool`: whether particles know their root, for the errors
+      of estimates.
   """
 
   cut: bool = True

@@ -30,7 +30,7 @@ import tensorflow_probability as tfp
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import proposals, resampling, weighting
 from tfp_nvi import transitions as transitions_lib
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import axes, checks, randomness
 from tfp_nvi.runs import (
   FullRecorder,
   LevelRecord,
@@ -65,6 +65,13 @@ def _list_transitions(transitions):
     ) from e
   transitions_lib.check_transitions(transitions)
   return transitions
+
+
+def _as_weighted(particles):
+  """The weights of `Particles` and their roots, as `WeightedParticles`."""
+  return weighting.WeightedParticles(
+    particles.state, particles.log_weights, particles.root
+  )
 
 
 def _stop_gradient(structure):
@@ -161,7 +168,6 @@ class NestedSampler(proposals.ParticleSampler):
         f'densities; got {num_transitions}.'
       )
     checks.check_callable('resample_fn', resample_fn)
-    resampling.check_resample_fn(resample_fn)
     checks.check_callable('resample_criterion_fn', resample_criterion_fn)
     checks.check_callable(
       'rejection_log_threshold_fn', rejection_log_threshold_fn, optional=True
@@ -181,6 +187,7 @@ class NestedSampler(proposals.ParticleSampler):
         ),
       ]
     )
+    resampling.check_resample_fn(resample_fn, self.batch_shape)
     # The densities have checked themselves, but for what is new to them here.
     if not self.proposes_initial or self.batch_shape != densities.batch_shape:
       values = self._proposal.draw(
@@ -261,7 +268,15 @@ class NestedSampler(proposals.ParticleSampler):
       where=where,
     )
     checks.check_same_states('`resample_fn`', state, particles.state)
-    return Particles(state, terms, log_weights, root)
+    resampled = Particles(state, terms, log_weights, root)
+    if tf.is_tensor(root):
+      lost = weighting.log_pairs_lost(
+        *map(_as_weighted, (particles, resampled))
+      )
+      resampled = resampled._replace(
+        log_pairs_lost=particles.log_pairs_lost + lost
+      )
+    return resampled
 
   @staticmethod
   def _check_criterion(criterion, batch_shape):
@@ -375,7 +390,9 @@ class NestedSampler(proposals.ParticleSampler):
       previous=previous,
       record=move.record,
       log_incremental_weights=log_incremental_weights,
-      particles=Particles(move.state, terms, log_weights, previous.root),
+      particles=previous._replace(
+        state=move.state, terms=terms, log_weights=log_weights
+      ),
       is_nan=is_nan,
       num_nan=tf.convert_to_tensor(move.num_nan, tf.int32),
       log_prob_gradient=log_prob_gradient,
@@ -436,13 +453,18 @@ class NestedSampler(proposals.ParticleSampler):
       log_weights = (
         densities.log_prob(0, terms) + move.log_reverse - log_forward
       )
-    root = resampling.own_places(sample_shape) if options.keep_root else ()
+    particles = Particles(move.state, terms, log_weights)
+    if options.keep_root:
+      particles = particles._replace(
+        root=axes.particle_indices(sample_shape),
+        log_pairs_lost=tf.zeros(batch_shape, densities.float_dtype),
+      )
     return Run(
       densities,
       sample_shape,
       options,
       None if self.proposes_initial else move,
-      Particles(move.state, terms, log_weights, root),
+      particles,
       is_nan,
       self._plan(level_seed, noise_seeds),
     )
@@ -581,6 +603,7 @@ class NestedSampler(proposals.ParticleSampler):
       particles.log_weights,
       particles.root,
       counter.total(),
+      particles.log_pairs_lost,
     )
 
   def _trace(self, num_particles, seed):

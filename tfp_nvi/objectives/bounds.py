@@ -189,8 +189,9 @@ def svi() -> SequenceBound:
   return SequenceBound(
     'svi',
     loss_fn,
-    lambda move: move.log_forward + _reverse_gradient(
-      move.log_forward_fixed_sample, times=1.0
+    lambda move: (
+      move.log_forward
+      + _reverse_gradient(move.log_forward_fixed_sample, times=1.0)
     ),
     reparameterize=True,
     resample=False,
@@ -286,8 +287,8 @@ def rws() -> SequenceBound:
     'rws',
     _negative_log_normalizer,
     # The weight has minus this log density; its gradient is to have plus.
-    lambda move: move.log_forward + _reverse_gradient(
-      move.log_forward, times=2.0
+    lambda move: (
+      move.log_forward + _reverse_gradient(move.log_forward, times=2.0)
     ),
     reparameterize=False,
     resample=False,
