@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Normalized densities made of flows."""
 
+import typing
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.bijectors import planar
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import checks, randomness
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -18,9 +20,13 @@ __all__ = [
 
 def _check_base_distribution(base_distribution, event_size, dtype):
   """Raises an error if it is not one of vectors of this size and dtype."""
-  if not isinstance(base_distribution, tfd.Distribution) or tf.nest.is_nested(
-    base_distribution.dtype
-  ):
+  checks.check_instance(
+    'base_distribution',
+    base_distribution,
+    tfd.Distribution,
+    'a tfd.Distribution of vectors',
+  )
+  if tf.nest.is_nested(base_distribution.dtype):
     raise ValueError(
       '`base_distribution` must be a tfd.Distribution of vectors; got '
       f'{base_distribution!r}.'
@@ -38,13 +44,13 @@ def _check_base_distribution(base_distribution, event_size, dtype):
 
 
 def planar_flow_density(
-  event_size,
-  num_layers=8,
-  dtype=tf.float32,
-  seed=None,
-  name='planar_flow_density',
-  base_distribution=None,
-):
+  event_size: int,
+  num_layers: int = 8,
+  dtype: tf.DType = tf.float32,
+  seed: typing.Any = None,
+  name: str = 'planar_flow_density',
+  base_distribution: tfd.Distribution | None = None,
+) -> tfd.TransformedDistribution:
   """A trainable density on vectors that planar flows carry to a simpler one.
 
   With planar flows `T_1, ..., T_n` and an affine map `A`, the density of `z` is
@@ -78,8 +84,10 @@ def planar_flow_density(
       `trainable_variables`.
 
   Raises:
-    ValueError: If a count is not a positive Python `int`, or the base
-      distribution has another event shape or dtype.
+    TypeError: If a count is not a Python `int`, or `base_distribution` not a
+      distribution.
+    ValueError: If a count is not positive, or the base distribution has another
+      event shape or dtype.
 
   #### References
 
@@ -98,14 +106,8 @@ def planar_flow_density(
   assert len(density.trainable_variables) == 3 + 2
   ```
   """
-  for argument, value in (
-    ('event_size', event_size),
-    ('num_layers', num_layers),
-  ):
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-      raise ValueError(
-        f'`{argument}` must be a positive Python int; got {value!r}.'
-      )
+  event_size = checks.as_count('event_size', event_size)
+  num_layers = checks.as_count('num_layers', num_layers)
   if base_distribution is None:
     base_distribution = tfd.MultivariateNormalDiag(
       tf.zeros([event_size], dtype)

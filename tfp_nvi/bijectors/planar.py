@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planar flow: a bijector that moves points along one direction.
 
-What must hold:
+Contract:
 
 *   For all finite parameters the map is strictly increasing along `normal`, so
     the log determinant is finite and the inverse is unique.
@@ -12,10 +12,14 @@ What must hold:
 *   No value and no derivative is NaN where `normal` is zero.
 """
 
+import typing
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import dtype_util, tensor_util
+
+from tfp_nvi.internal import checks
 
 __all__ = [
   'PlanarFlow',
@@ -89,11 +93,11 @@ class PlanarFlow(tfb.AutoCompositeTensorBijector):
 
   def __init__(
     self,
-    direction,
-    normal,
-    bias,
-    validate_args=False,
-    name='planar_flow',
+    direction: typing.Any,
+    normal: typing.Any,
+    bias: typing.Any,
+    validate_args: bool = False,
+    name: str = 'planar_flow',
   ):
     """Instantiates the `PlanarFlow` bijector.
 
@@ -110,7 +114,8 @@ class PlanarFlow(tfb.AutoCompositeTensorBijector):
       name: Python `str`, the name of this object's operations.
 
     Raises:
-      TypeError: if the parameters have different or non-floating dtypes.
+      TypeError: if a parameter is not a `Tensor` or cannot be one, or the
+        parameters have different or non-floating dtypes.
       ValueError: if `direction` and `normal` are not vectors of one size, or
         the batch shapes do not broadcast.
     """
@@ -119,15 +124,9 @@ class PlanarFlow(tfb.AutoCompositeTensorBijector):
       dtype = _common_floating_dtype(
         direction=direction, normal=normal, bias=bias
       )
-      self._direction = tensor_util.convert_nonref_to_tensor(
-        direction, dtype=dtype, name='direction'
-      )
-      self._normal = tensor_util.convert_nonref_to_tensor(
-        normal, dtype=dtype, name='normal'
-      )
-      self._bias = tensor_util.convert_nonref_to_tensor(
-        bias, dtype=dtype, name='bias'
-      )
+      self._direction = _convert_nonref('direction', direction, dtype)
+      self._normal = _convert_nonref('normal', normal, dtype)
+      self._bias = _convert_nonref('bias', bias, dtype)
       super().__init__(
         forward_min_event_ndims=1,
         dtype=dtype,
@@ -243,11 +242,11 @@ class PlanarFlows(PlanarFlow):
 
   def __init__(
     self,
-    direction,
-    normal,
-    bias,
-    validate_args=False,
-    name='planar_flows',
+    direction: typing.Any,
+    normal: typing.Any,
+    bias: typing.Any,
+    validate_args: bool = False,
+    name: str = 'planar_flows',
   ):
     """Instantiates the `PlanarFlows` bijector.
 
@@ -262,7 +261,8 @@ class PlanarFlows(PlanarFlow):
       name: Python `str`, the name of this object's operations.
 
     Raises:
-      TypeError: if the parameters have different or non-floating dtypes.
+      TypeError: if a parameter is not a `Tensor` or cannot be one, or the
+        parameters have different or non-floating dtypes.
       ValueError: if the parameters are not of one number of flows, of one at
         least, or their other axes do not fit together.
     """
@@ -551,6 +551,13 @@ def _identity_minus_tanh(z, tanh):
   return tf.where(z < 0.25, small, z - tanh)
 
 
+def _convert_nonref(name, value, dtype):
+  """A `Tensor`, or what a parameter refers to, such as a `tf.Variable`."""
+  if tensor_util.is_ref(value):
+    return tensor_util.convert_nonref_to_tensor(value, dtype=dtype, name=name)
+  return checks.as_tensor(name, value, dtype)
+
+
 def _common_floating_dtype(**arguments):
   dtypes = {
     name: dtype_util.name(value.dtype)
@@ -576,7 +583,7 @@ def _as_tensors(name, value, direction, normal, bias):
   }
   dtype = _common_floating_dtype(**arguments)
   value, direction, normal, bias = (
-    tf.convert_to_tensor(argument, dtype, name=key)
+    checks.as_tensor(key, argument, dtype)
     for key, argument in arguments.items()
   )
   batch_shape = _check_parameter_shapes(

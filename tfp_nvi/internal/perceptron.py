@@ -2,17 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks with one set of weights for each level and batch member.
 
-What must hold: weights have shape `[num_levels] + batch + [inputs, outputs]`.
+Contract: weights have shape `[num_levels] + batch + [inputs, outputs]`.
 Applied at one level, to inputs of shape `[num_particles] + batch + [inputs]`,
 or at a range of levels, to inputs of shape
 `[num_particles, num_levels] + batch + [inputs]`, the result is the same.
 """
 
+import typing
+
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import randomness
-from tfp_nvi.internal.axes import at_level, particles_first, particles_last
+from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal.axes import (
+  at_level,
+  broadcasts_to,
+  particles_first,
+  particles_last,
+)
 
 __all__ = [
   'StackedPerceptron',
@@ -160,12 +167,12 @@ class StackedPerceptron(tf.Module):
 
   def __init__(
     self,
-    num_levels,
-    batch_shape,
-    num_units,
-    dtype=tf.float32,
-    seed=None,
-    name='stacked_perceptron',
+    num_levels: int,
+    batch_shape: typing.Any,
+    num_units: typing.Sequence[int],
+    dtype: tf.DType = tf.float32,
+    seed: typing.Any = None,
+    name: str = 'stacked_perceptron',
   ):
     """Initializes the weights.
 
@@ -183,9 +190,34 @@ class StackedPerceptron(tf.Module):
         Default value: `tf.float32`.
       seed: Python `int` or stateless seed.
       name: Python `str` name of this module.
+
+    Raises:
+      TypeError: If an argument is not of the kind asked for.
+      ValueError: If a count is not positive, there are no outputs, or the dtype
+        is not floating point.
     """
     super().__init__(name=name)
-    stack_shape = [num_levels] + tf.TensorShape(batch_shape).as_list()
+    num_levels = checks.as_count('num_levels', num_levels)
+    batch_shape = checks.as_batch_shape('batch_shape', batch_shape)
+    num_units = checks.as_counts('num_units', num_units)
+    if len(num_units) < 2:
+      raise ValueError(
+        '`num_units` must be the numbers of inputs, of the units of hidden '
+        f'layers, if any, and of outputs; got {num_units}.'
+      )
+    try:
+      dtype = tf.as_dtype(dtype)
+    except TypeError as e:
+      raise TypeError(
+        f'`dtype` must be a floating point dtype; got {dtype!r}.'
+      ) from e
+    if not dtype.is_floating:
+      raise ValueError(
+        f'`dtype` must be a floating point dtype; got {dtype.name}.'
+      )
+    self._dtype = dtype
+    self._num_inputs, self._num_levels = num_units[0], num_levels
+    stack_shape = [num_levels] + batch_shape.as_list()
     shapes = list(zip(num_units[:-1], num_units[1:], strict=True))
     seeds = randomness.split_seed(randomness.as_seed(seed), len(shapes))
     self._weights, self._biases = [], []
@@ -214,7 +246,27 @@ class StackedPerceptron(tf.Module):
 
     Returns:
       outputs: `Tensor` of that shape with `[outputs]` last.
+
+    Raises:
+      TypeError: If `inputs` is not a `Tensor` of the dtype of the weights.
+      ValueError: If it has another number of inputs, or of levels for a range,
+        or a batch shape with which that of the networks does not broadcast.
     """
+    inputs = checks.as_tensor('inputs', inputs, self._dtype)
+    stack = list(self._weights[0].shape[:-2])
+    own = [len(level), *stack[1:]] if isinstance(level, range) else stack[1:]
+    shape = inputs.shape
+    if (
+      shape.rank is None
+      or shape.rank < 2
+      or shape[-1] != self._num_inputs
+      or not broadcasts_to(own, shape[1:-1])
+    ):
+      raise ValueError(
+        '`inputs` must have shape [num_particles, ...] + batch + '
+        f'[{self._num_inputs}], with a batch to which {own} broadcasts; got '
+        f'shape {shape}.'
+      )
     return particles_first(self.particles_last(level, particles_last(inputs)))
 
   def particles_last(self, level, x):
