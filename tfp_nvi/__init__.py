@@ -14,11 +14,6 @@ from tfp_nvi.densities import (
 from tfp_nvi.flows import (
   planar_flow_density,
 )
-from tfp_nvi.heuristics import (
-  FeatureHeuristic,
-  Heuristic,
-  IndependentHeuristic,
-)
 from tfp_nvi.internal.perceptron import (
   StackedPerceptron,
 )
@@ -55,12 +50,13 @@ from tfp_nvi.sampler import (
   NestedSampler,
 )
 from tfp_nvi.state_space import (
+  FeatureHeuristic,
+  Heuristic,
+  IndependentHeuristic,
+  StateSpaceModel,
   StateSpacePosterior,
   StateSpaceSampler,
   StateSpaceState,
-)
-from tfp_nvi.state_space_model import (
-  StateSpaceModel,
 )
 from tfp_nvi.training import (
   History,

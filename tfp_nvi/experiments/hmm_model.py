@@ -29,7 +29,7 @@ import tensorflow_probability as tfp
 import tf_keras
 
 import tfp_nvi as nvi
-from tfp_nvi import heuristics
+from tfp_nvi.state_space import heuristics
 
 tfd = tfp.distributions
 

@@ -20,9 +20,9 @@ import tf_keras
 
 import tfp_nvi as nvi
 from tests import exact_gradients as eg
-from tfp_nvi import heuristics as heuristics_lib
-from tfp_nvi import state_space as state_space_lib
 from tfp_nvi.internal import randomness
+from tfp_nvi.state_space import densities as densities_lib
+from tfp_nvi.state_space import heuristics as heuristics_lib
 
 tfd = tfp.distributions
 
@@ -248,7 +248,7 @@ def test_mutations():
 
 def test_mutation_of_rows(monkeypatch):
   """Rows of a level too late."""
-  rows = state_space_lib._GivenDensities._rows
+  rows = densities_lib.GivenDensities._rows
 
   def late(self, prepared, level, root):
     if isinstance(level, range):
@@ -257,7 +257,7 @@ def test_mutation_of_rows(monkeypatch):
       level += 1
     return rows(self, prepared, level, root)
 
-  monkeypatch.setattr(state_space_lib._GivenDensities, '_rows', late)
+  monkeypatch.setattr(densities_lib.GivenDensities, '_rows', late)
   tables = Tables(True)
   exact = eg.exact(tfp.vi.kl_forward, tables.levels, tables.variables)
   estimator = eg.Estimator(

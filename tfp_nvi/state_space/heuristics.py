@@ -1,9 +1,10 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Heuristic factors: what is to come in a sequence, before it is reached.
+"""Heuristic factors: what the observations to come say of a particle.
 
-What must hold: a heuristic stands for the likelihood of the observations to
-come, `psi(x_{k+1:K} | eta)` or `psi(x_{k+1:K} | eta, z_k)`, and offers
+Contract: a heuristic approximates the likelihood of the observations to come,
+`psi(x_{k+1:K} | eta)` or `psi(x_{k+1:K} | eta, z_k)`, up to a constant. It is a
+subclass of `Heuristic` with
 
 ```none
 prepare(observations, is_observed, global_state)
@@ -11,16 +12,24 @@ prepare(observations, is_observed, global_state)
     + any, whose row `k` is what the factor of `x_{k+1:K}` needs; with one
     particle in place of all of them, where it does not depend on them
 log_factor(row, global_state, local_state)
-    log psi, of shape [num_particles] + batch; local_state is None for k = 0
+    log psi, of shape [num_particles] + batch; local_state is None for k = 0;
+    the row itself by default
 ```
 
 `prepare` is called once a run, for the particles of level 0, so that no level
 goes through the observations again; `log_factor` once for each particle and
-level. At the last level the factor is one, whatever a heuristic says.
+level. At the last level the factor is one, whatever the heuristic returns.
 """
+
+import abc
+from collections.abc import Callable
 
 import tensorflow as tf
 import tensorflow_probability as tfp
+
+from tfp_nvi.internal import checks
+from tfp_nvi.state_space import functions
+from tfp_nvi.state_space.model import steps_first
 
 tfd = tfp.distributions
 
@@ -28,11 +37,14 @@ __all__ = [
   'FeatureHeuristic',
   'Heuristic',
   'IndependentHeuristic',
+  'steps_first',
   'sum_of_rest',
 ]
 
 
-def sum_of_rest(values, is_observed=None):
+def sum_of_rest(
+  values: tf.Tensor, is_observed: tf.Tensor | None = None
+) -> tf.Tensor:
   """Sums over the observations to come.
 
   Args:
@@ -47,7 +59,7 @@ def sum_of_rest(values, is_observed=None):
 
   ```python
   import tensorflow as tf
-  from tfp_nvi import heuristics
+  from tfp_nvi.state_space import heuristics
 
   sums = heuristics.sum_of_rest(tf.constant([1.0, 2.0, 3.0]))
   assert sums.numpy().tolist() == [6.0, 5.0, 3.0]
@@ -58,28 +70,11 @@ def sum_of_rest(values, is_observed=None):
   return tf.cumsum(values, axis=0, reverse=True)
 
 
-def steps_first(x, batch_rank, axes=0):
-  """Moves the axis over steps, behind the batch axes, to the front.
+class Heuristic(tf.Module, abc.ABC):
+  """The base class of heuristic factors; see the module's contract.
 
-  Args:
-    x: `Tensor` of shape `batch + [num_steps] + event`.
-    batch_rank: Python `int`.
-    axes: Python `int`: how many axes of size one to insert after it.
-
-  Returns:
-    x: `Tensor` of shape `[num_steps] + [1] * axes + batch + event`.
-  """
-  rest = range(batch_rank + 1, x.shape.rank)
-  x = tf.transpose(x, [batch_rank, *range(batch_rank), *rest])
-  for _ in range(axes):
-    x = x[:, tf.newaxis]
-  return x
-
-
-class Heuristic(tf.Module):
-  """What heuristics have in common; see the module's contract.
-
-  A subclass has `prepare`, and if it looks at the local state, `log_factor`.
+  A subclass must define `prepare`, and may define `log_factor`, if the factor
+  depends on the local state.
 
   ```python
   import tensorflow as tf
@@ -92,8 +87,9 @@ class Heuristic(tf.Module):
   ```
   """
 
+  @abc.abstractmethod
   def prepare(self, observations, is_observed, global_state):
-    """All that the factors need, once the global state is known.
+    """Computes what the factors need, once the global state is known.
 
     Args:
       observations: Nested structure of `Tensor`s of shape
@@ -104,9 +100,9 @@ class Heuristic(tf.Module):
 
     Returns:
       rows: Nested structure of `Tensor`s of shape
-        `[num_steps, num_particles] + batch + any`.
+        `[num_steps, num_particles] + batch + any`; the second axis may have
+        size one instead.
     """
-    raise TypeError(f'{type(self).__name__} does not say how to prepare.')
 
   def log_factor(self, row, global_state, local_state):
     """The logarithm of the factor; here, the row itself.
@@ -143,28 +139,35 @@ class IndependentHeuristic(Heuristic):
   ```
   """
 
-  def __init__(self, distribution_fn, name='independent_heuristic'):
+  def __init__(
+    self, distribution_fn: Callable, name: str = 'independent_heuristic'
+  ):
     """Initializes the heuristic.
 
     Args:
       distribution_fn: Python callable from the global state to a
-        `tfd.Distribution` over one observation.
+        `tfd.Distribution` over one observation. It need not take an argument
+        if the model has no global state.
       name: Python `str` name of this module.
 
     Raises:
       TypeError: If `distribution_fn` is not callable.
+      ValueError: If it needs more than one argument.
     """
     super().__init__(name=name)
-    if not callable(distribution_fn):
-      raise TypeError(
-        '`distribution_fn` must be a callable from the global state to a '
-        f'tfd.Distribution; got {distribution_fn!r}.'
-      )
+    checks.check_callable(
+      'distribution_fn',
+      distribution_fn,
+      'a callable from the global state to a tfd.Distribution',
+    )
     self._distribution_fn = distribution_fn
+    self._call = functions.call_with_named(
+      'distribution_fn', distribution_fn, ('global_state',)
+    )
 
   def prepare(self, observations, is_observed, global_state):
     """Sums of log densities; see `Heuristic.prepare`."""
-    distribution = self._distribution_fn(global_state)
+    distribution = self._call(global_state)
     if not isinstance(distribution, tfd.Distribution):
       raise TypeError(
         '`distribution_fn` must return a tfd.Distribution; it returned '
@@ -184,7 +187,7 @@ class IndependentHeuristic(Heuristic):
 
 
 class FeatureHeuristic(Heuristic):
-  """A learned heuristic: features of the observations, weighed by the globals.
+  """A learned heuristic: features of the observations, weighted by the globals.
 
   ```none
   log psi(x_{k+1:K} | eta) = sum_{j > k} f(x_{j:K}) . w(eta)
@@ -204,14 +207,19 @@ class FeatureHeuristic(Heuristic):
   ```
   """
 
-  def __init__(self, feature_fn, weight_fn, name='feature_heuristic'):
+  def __init__(
+    self,
+    feature_fn: Callable,
+    weight_fn: Callable,
+    name: str = 'feature_heuristic',
+  ):
     """Initializes the heuristic.
 
     Args:
       feature_fn: Python callable from the observations, of shape
         `batch + [num_steps] + event`, to features of shape
-        `batch + [num_steps, num_features]`, those of a step of it and of steps
-        after it.
+        `batch + [num_steps, num_features]`. The features of a step may depend
+        on the observation of that step and on later ones.
       weight_fn: Python callable from the global state, of shape
         `[num_particles] + batch + event`, to weights of shape
         `[num_particles] + batch + [num_features]`.
@@ -221,14 +229,13 @@ class FeatureHeuristic(Heuristic):
       TypeError: If a function is not callable.
     """
     super().__init__(name=name)
-    for argument, fn in (('feature_fn', feature_fn), ('weight_fn', weight_fn)):
-      if not callable(fn):
-        raise TypeError(f'`{argument}` must be callable; got {fn!r}.')
+    checks.check_callable('feature_fn', feature_fn)
+    checks.check_callable('weight_fn', weight_fn)
     self._feature_fn = feature_fn
     self._weight_fn = weight_fn
 
   def prepare(self, observations, is_observed, global_state):
-    """Sums of weighed features; see `Heuristic.prepare`."""
+    """Sums of weighted features; see `Heuristic.prepare`."""
     features = tf.convert_to_tensor(self._feature_fn(observations))
     weights = tf.convert_to_tensor(self._weight_fn(global_state))
     if (

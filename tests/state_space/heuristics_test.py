@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_nvi as nvi
-from tfp_nvi import heuristics
+from tfp_nvi.state_space import heuristics
 
 tfd = tfp.distributions
 
@@ -121,10 +121,16 @@ def test_variables_are_found():
 class OfFunctions(nvi.Heuristic):
   """For what may be wrong."""
 
-  def __init__(self, prepare, log_factor=lambda row, *_: row):
+  def __init__(self, prepare_fn, log_factor_fn=lambda row, *_: row):
     super().__init__()
-    self.prepare = prepare
-    self.log_factor = log_factor
+    self._prepare_fn = prepare_fn
+    self._log_factor_fn = log_factor_fn
+
+  def prepare(self, observations, is_observed, global_state):
+    return self._prepare_fn(observations, is_observed, global_state)
+
+  def log_factor(self, row, global_state, local_state):
+    return self._log_factor_fn(row, global_state, local_state)
 
 
 def rows(x, _, loc):
@@ -147,7 +153,7 @@ def only_later(fn):
     (
       OfFunctions(rows, only_later(lambda row: row + np.nan)),
       ValueError,
-      r'NaN at step 1 of sequence \[0\]; .* `heuristic` must return',
+      r'NaN at step 1 of sequence \[0\]; `heuristic` must return',
     ),
     (
       OfFunctions(lambda *args: rows(*args) - np.inf),
@@ -182,24 +188,23 @@ def only_later(fn):
     (
       OfFunctions(rows, lambda row, *_: tf.stack([row, row], axis=-1)),
       ValueError,
-      r'`heuristic` must return log factors .* \[16, 2\]; .* \[16, 2, 2\]',
+      r'`heuristic` must return .* log factors.* \(16, 2\); .* \(16, 2, 2\)',
     ),
     (
       OfFunctions(rows, only_later(lambda row: row[..., tf.newaxis])),
       ValueError,
-      r'`heuristic` must return log factors .* \[4, 2\]; .* \[4, 2, 1\]',
+      r'`heuristic` must return .* log factors.* \(4, 2\); .* \(4, 2, 1\)',
     ),
     (
       OfFunctions(rows, lambda row, *_: tf.cast(row, tf.float64)),
       ValueError,
-      '`heuristic` must return log factors of dtype float32 .* float64',
+      '`heuristic` must return .* log factors, of dtype float32 .* float64',
     ),
     (
       OfFunctions(rows, lambda *_: None),
       TypeError,
       '`heuristic` must return a Tensor of log factors; it returned None',
     ),
-    (nvi.Heuristic(), TypeError, 'does not say how to prepare'),
     (
       nvi.IndependentHeuristic(lambda loc: loc),
       TypeError,
@@ -240,6 +245,15 @@ def test_bad_heuristics(heuristic, error, match):
   sampler = nvi.StateSpaceSampler(model, heuristic=heuristic)
   with pytest.raises(error, match=match):
     sampler.sample(tf.zeros([2, 3]), 4, seed=1, jit_compile=False)
+
+
+def test_prepare_must_be_there():
+  class Nothing(nvi.Heuristic):
+    pass
+
+  for of_class in (nvi.Heuristic, Nothing):
+    with pytest.raises(TypeError, match='abstract.* prepare'):
+      of_class()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ rejected in one of these comparisons with a probability of 6e-7, and there are
 less than 4,000 of them.
 """
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -23,8 +24,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_nvi as nvi
-from tfp_nvi import heuristics as heuristics_lib
-from tfp_nvi import state_space as state_space_lib
+from tfp_nvi.state_space import densities as densities_lib
+from tfp_nvi.state_space import heuristics as heuristics_lib
+from tfp_nvi.state_space import sampler as sampler_lib
 
 tfd = tfp.distributions
 
@@ -269,14 +271,12 @@ def skip_end(monkeypatch):
       row, state.global_state, state.local_state
     )
 
-  monkeypatch.setattr(
-    state_space_lib._GivenDensities, '_log_factor', log_factor
-  )
+  monkeypatch.setattr(densities_lib.GivenDensities, '_log_factor', log_factor)
 
 
 def forget_ancestors(monkeypatch):
   """Trajectories are read out as if each particle were its own ancestor."""
-  read_back = state_space_lib._read_back
+  read_back = sampler_lib._read_back
 
   def forget(local_states, ancestors, shape):
     index = tf.reshape(tf.range(shape[0]), [-1] + [1] * (shape.rank - 1))
@@ -284,20 +284,20 @@ def forget_ancestors(monkeypatch):
       local_states, tf.broadcast_to(index, ancestors.shape), shape
     )
 
-  monkeypatch.setattr(state_space_lib, '_read_back', forget)
+  monkeypatch.setattr(sampler_lib, '_read_back', forget)
 
 
 def go_on(monkeypatch):
   """Sequences that have ended are resampled with the others."""
   monkeypatch.setattr(
-    state_space_lib.StateSpaceDensities, 'is_active', lambda self, level: None
+    densities_lib.StateSpaceDensities, 'is_active', lambda self, level: None
   )
 
 
 def observe_all(monkeypatch):
   """What fills the steps that are not observed counts."""
   monkeypatch.setattr(
-    state_space_lib.StateSpaceDensities, 'is_observed', property(lambda _: None)
+    densities_lib.StateSpaceDensities, 'is_observed', property(lambda _: None)
   )
 
 
@@ -818,8 +818,7 @@ X = np.array([[0.1, 0.5, 0.8], [0.3, -0.4, -1.0]])
 
 
 def make_model(**changes):
-  model = linear_gaussian()
-  return nvi.StateSpaceModel(**{**model._asdict(), **changes})
+  return dataclasses.replace(linear_gaussian(), **changes)
 
 
 def make_categorical_model(transitions, **changes):
@@ -998,8 +997,11 @@ def test_rows_of_probabilities(row, match):
       dict(is_observed=[[True], [True, False]]),
       '`is_observed` must be a Tensor; got',
     ),
-    (dict(num_particles=0), '`num_particles` must be a positive .* got 0'),
-    (dict(num_particles=2.5), '`num_particles` must be a positive .* got 2.5'),
+    (dict(num_particles=0), '`num_particles` must be positive; got 0'),
+    (
+      dict(num_particles=2.5),
+      '`num_particles` must be a positive Python int; got 2.5',
+    ),
     (dict(seed='x'), '`seed` must be an int'),
     (
       dict(observations=[[0.1, np.inf, 0.8]]),
@@ -1011,7 +1013,8 @@ def test_rows_of_probabilities(row, match):
 def test_bad_sequences(arguments, match):
   sampler = nvi.StateSpaceSampler(linear_gaussian())
   arguments = {'observations': X, 'num_particles': 4, 'seed': 1, **arguments}
-  with pytest.raises(ValueError, match=match):
+  # Values of another kind are TypeErrors.
+  with pytest.raises((TypeError, ValueError), match=match):
     sampler.sample(**arguments, jit_compile=False)
 
 

@@ -1,0 +1,61 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""State-space models: densities whose state grows with the sequence.
+
+For a global state `eta`, local states `z_k` and observations `x_k` the
+intermediate densities are
+
+```none
+gamma_0(eta)          = p(eta) psi(x_{1:K} | eta)
+gamma_k(z_{1:k}, eta) = p(x_{1:k}, z_{1:k}, eta) psi(x_{k+1:K} | eta, z_k)
+```
+
+with a heuristic factor `psi`, which is one at `k = K`, and everywhere if there
+is none. A particle holds `eta`, `z_k` and the indices of its ancestors;
+`z_{1:k-1}` is not kept, as level `k` does not depend on it: the factor
+`p(x_{1:k-1}, z_{1:k-1}, eta)` is the same at both ends of a level and cancels,
+
+```none
+v_k = psi_k p(x_k | z_k, eta) p(z_k | z_{k-1}, eta) /
+      (psi_{k-1} q(z_k | x_k, z_{k-1}, eta))
+```
+
+In the terms of the sampler, `psi_k` is the density of level `k`, and the other
+factors are the transition's: its forward kernel has the density `q`, its
+reverse kernel the likelihood and the prior. The sequence is a batch member. A
+step that is not observed has no likelihood and is proposed from the prior.
+Where a sequence has ended, particles and their weights stay as they are.
+
+`model` has models and their simulation, `functions` calls a user's functions,
+`sequences` checks data; `densities`, `proposals` and `transition` are what the
+nested sampler runs; `heuristics` has the factors `psi`; `sampler` and
+`posterior` are what a user calls and gets.
+"""
+
+from tfp_nvi.state_space.densities import (
+  StateSpaceState,
+)
+from tfp_nvi.state_space.heuristics import (
+  FeatureHeuristic,
+  Heuristic,
+  IndependentHeuristic,
+)
+from tfp_nvi.state_space.model import (
+  StateSpaceModel,
+)
+from tfp_nvi.state_space.posterior import (
+  StateSpacePosterior,
+)
+from tfp_nvi.state_space.sampler import (
+  StateSpaceSampler,
+)
+
+__all__ = [
+  'FeatureHeuristic',
+  'Heuristic',
+  'IndependentHeuristic',
+  'StateSpaceModel',
+  'StateSpacePosterior',
+  'StateSpaceSampler',
+  'StateSpaceState',
+]

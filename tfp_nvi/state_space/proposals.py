@@ -1,0 +1,74 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Initial proposals of state-space samplers: the global state, or nothing."""
+
+import tensorflow as tf
+
+from tfp_nvi import densities as densities_lib
+from tfp_nvi import transitions as transitions_lib
+
+__all__ = [
+  'GlobalProposal',
+  'NoGlobalProposal',
+]
+
+
+class GlobalProposal(tf.Module):
+  """An initial proposal that is a distribution over the global state.
+
+  The distribution is made anew for each run, as it may depend on variables.
+  """
+
+  def __init__(self, distribution_fn, densities):
+    super().__init__(name='global_proposal')
+    self._distribution_fn = distribution_fn
+    self._prior = densities.model.prior
+    self.batch_shape = densities_lib.static_batch_shape(distribution_fn())
+
+  def draw(self, num_particles, batch_shape, seed):
+    """Draws global states."""
+    return densities_lib.draw(
+      self._distribution_fn(), num_particles, batch_shape, seed
+    )
+
+  def propose(
+    self, num_particles, batch_shape, seed, densities, reparameterize=True
+  ):
+    """Proposes states of level 0."""
+    distribution = self._distribution_fn()
+    shape = [num_particles] + batch_shape
+    draw = transitions_lib.as_draw(
+      distribution,
+      densities_lib.draw(distribution, num_particles, batch_shape, seed),
+      lambda z: tf.broadcast_to(distribution.log_prob(z), shape),
+      reparameterize,
+    )
+    log_prior = tf.broadcast_to(self._prior.log_prob(draw.state), shape)
+    return draw._replace(
+      state=densities.initial_state(draw.state, shape),
+      log_reverse=log_prior,
+      record=seed,
+    )
+
+
+class NoGlobalProposal(tf.Module):
+  """The initial proposal of a model without a global state."""
+
+  batch_shape = tf.TensorShape([])
+
+  def draw(self, num_particles, batch_shape, seed):
+    """Draws nothing."""
+    del num_particles, batch_shape, seed
+    return ()
+
+  def propose(
+    self, num_particles, batch_shape, seed, densities, reparameterize=True
+  ):
+    """Proposes states of level 0."""
+    del reparameterize
+    shape = [num_particles] + batch_shape
+    return transitions_lib.Move(
+      state=densities.initial_state((), shape),
+      log_forward=tf.zeros(shape, densities.float_dtype),
+      record=seed,
+    )

@@ -1,0 +1,557 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Samplers of the posterior of a state-space model."""
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_nvi import sampler as sampler_lib
+from tfp_nvi import weighting
+from tfp_nvi.internal import checks, randomness
+from tfp_nvi.state_space import functions, proposals
+from tfp_nvi.state_space import model as model_lib
+from tfp_nvi.state_space.densities import StateSpaceDensities, own_indices
+from tfp_nvi.state_space.heuristics import Heuristic
+from tfp_nvi.state_space.posterior import StateSpacePosterior
+from tfp_nvi.state_space.sequences import Sequences
+from tfp_nvi.state_space.transition import NAN_SOURCES, StepTransition
+
+__all__ = [
+  'StateSpaceSampler',
+]
+
+
+class _Run(NamedTuple):
+  """What a run of the filter gives.
+
+  Fields:
+    posterior: `StateSpacePosterior`.
+    nan_sources: int32 `Tensor` of shape `[num_steps + 1] + batch`: an index in
+      `NAN_SOURCES`.
+  """
+
+  posterior: StateSpacePosterior
+  nan_sources: Any
+
+
+class StateSpaceSampler(tf.Module):
+  """A sampler of the posterior of a state-space model, for any observations.
+
+  Called with sequences it returns the `NestedSampler` for them, so that it is
+  what `tfp_nvi.fit` takes together with `data`.
+
+  #### References
+
+  [1]: H. Zimmermann, H. Wu, B. Esmaeili, J.-W. van de Meent. Nested
+       variational inference. NeurIPS, 2021. https://arxiv.org/abs/2106.11302
+  [2]: C. A. Naesseth, F. Lindsten, T. B. Schon. Elements of sequential Monte
+       Carlo. Foundations and Trends in Machine Learning, 12(3), 2019.
+
+  ```python
+  import tensorflow as tf
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+
+  tfd = tfp.distributions
+
+  model = nvi.StateSpaceModel(
+    prior=tfd.Normal(0.0, 1.0),
+    initial_fn=lambda drift: tfd.Normal(drift, 1.0),
+    transition_fn=lambda z, drift: tfd.Normal(z + drift, 0.5),
+    observation_fn=lambda z, drift: tfd.Normal(z, 0.2),
+  )
+  sampler = nvi.StateSpaceSampler(model)
+  x = tf.constant([[0.1, 0.5, 0.8], [0.3, -0.4, -1.0]])
+  posterior = sampler.sample(x, num_particles=1_000, seed=1)
+  smoothed = posterior.expectation(lambda drift, z: z)
+  assert posterior.log_normalizer.shape == [2] and smoothed.shape == [2, 3]
+  ```
+  """
+
+  def __init__(
+    self,
+    model: model_lib.StateSpaceModel,
+    initial_proposal_fn: Callable | None = None,
+    proposal_fn: Callable | None = None,
+    heuristic: Heuristic | None = None,
+    resample_fn: Callable = weighting.resample_systematic,
+    resample_criterion_fn: Callable = weighting.always,
+    reparameterize: bool = False,
+    name: str = 'state_space_sampler',
+  ):
+    """Initializes the sampler.
+
+    Functions take the arguments that they name, as those of the model: those
+    below by their place, or the first of them only, and behind them `t`, the
+    index of the step, and `u`, the inputs.
+
+    Args:
+      model: `StateSpaceModel`.
+      initial_proposal_fn: Python callable from the observations, of shape
+        `batch + [num_steps] + event`, and from `None` or bools of shape
+        `batch + [num_steps]` that say which are observed, to a
+        `tfd.Distribution` over the global state of batch shape `batch`. The
+        others hold some value of the same sequence, here and in `heuristic`.
+        `u` are the inputs of all steps.
+        Default value: `None` (i.e., the prior).
+      proposal_fn: Python callable from the observation of a step, the local
+        state before (`None` at the first step), and the global state, to a
+        `tfd.Distribution` over the local state.
+        Default value: `None` (i.e., the model's transition).
+      heuristic: `Heuristic`.
+        Default value: `None` (i.e., a factor of one).
+      resample_fn: As of `NestedSampler`.
+      resample_criterion_fn: As of `NestedSampler`.
+      reparameterize: Python `bool`: whether gradients may pass through local
+        states that can be reparameterized. Nested objectives are then to be
+        used level by level, as `tfp_nvi.reverse_kl(level_by_level=True)`.
+        Default value: `False`.
+      name: Python `str` name of this module.
+
+    Raises:
+      TypeError: If an argument is not of the kind asked for.
+      ValueError: If `initial_proposal_fn` is given and the model has no prior,
+        or a function takes other arguments.
+    """
+    super().__init__(name=name)
+    checks.check_instance(
+      'model', model, model_lib.StateSpaceModel, 'a StateSpaceModel'
+    )
+    checks.check_callable(
+      'initial_proposal_fn', initial_proposal_fn, optional=True
+    )
+    checks.check_callable('proposal_fn', proposal_fn, optional=True)
+    checks.check_instance(
+      'heuristic', heuristic, Heuristic, 'a Heuristic', optional=True
+    )
+    if model.prior is None and initial_proposal_fn is not None:
+      raise ValueError(
+        '`initial_proposal_fn` must be None if the model has no prior, as '
+        f'there is no global state to propose; got {initial_proposal_fn!r}.'
+      )
+    self.model = model
+    self.heuristic = heuristic
+    self.initial_proposal_fn = initial_proposal_fn
+    self.proposal_fn = proposal_fn
+    extras = () if model.input_example is None else ('u',)
+    self._initial_proposal = self._proposal = None
+    if initial_proposal_fn is not None:
+      self._initial_proposal = functions.call_with_named(
+        'initial_proposal_fn', initial_proposal_fn, ('x', 'is_observed'), extras
+      )
+    if proposal_fn is not None:
+      self._proposal = functions.call_with_named(
+        'proposal_fn',
+        proposal_fn,
+        ('x', 'z', 'theta'),
+        ('t', *extras),
+        has_last=model.prior is not None,
+      )
+    self._resample_fn = resample_fn
+    self._resample_criterion_fn = resample_criterion_fn
+    self._reparameterize = reparameterize
+    self._compiled = {}
+    self._has_warned = False
+
+  def __call__(
+    self, observations, is_observed=None, lengths=None, inputs=None
+  ) -> sampler_lib.NestedSampler:
+    """The sampler for some sequences.
+
+    Functions see the sequences with the batch axes that they have here.
+
+    Args:
+      observations: Nested structure of `Tensor`s of shape
+        `batch + [num_steps] + event`.
+      is_observed: Optional bool `Tensor` of shape `batch + [num_steps]`: which
+        steps are observed.
+        Default value: `None` (i.e., all).
+      lengths: Optional int `Tensor` of shape `batch`: how many steps each
+        sequence has.
+        Default value: `None` (i.e., all `num_steps`).
+      inputs: Nested structure of `Tensor`s of shape
+        `batch + [num_steps] + event`, or that broadcast to it, if the model has
+        inputs.
+        Default value: `None`.
+
+    Returns:
+      sampler: `NestedSampler` over `StateSpaceState`s, of batch shape `batch`.
+
+    Raises:
+      TypeError: If an argument cannot be converted to a `Tensor`.
+      ValueError: If the arguments are not sequences of the model.
+    """
+    return self._make(
+      Sequences(self.model.example, observations, is_observed, lengths, inputs),
+      self._reparameterize,
+    )
+
+  def _make(self, sequences, reparameterize, counts_nan=False):
+    """The nested sampler for some sequences."""
+    densities = StateSpaceDensities(
+      self.model, sequences, self.heuristic, counts_nan
+    )
+    steps = [
+      StepTransition(densities, self._proposal, is_first, reparameterize)
+      for is_first in (True, False)[: min(sequences.num_steps, 2)]
+    ]
+    prior = self.model.prior
+    proposal = prior
+    if prior is None:
+      proposal = proposals.NoGlobalProposal()
+    elif self._initial_proposal is not None:
+
+      def distribution_fn():
+        distribution = self._initial_proposal(
+          densities.observations, densities.is_observed, u=densities.inputs
+        )
+        functions.check_distribution(
+          'initial_proposal_fn',
+          distribution,
+          densities.batch_shape,
+          (prior.dtype, prior.event_shape),
+        )
+        return distribution
+
+      proposal = proposals.GlobalProposal(distribution_fn, densities)
+    return sampler_lib.NestedSampler(
+      densities,
+      steps,
+      initial_proposal=proposal,
+      resample_fn=self._resample_fn,
+      resample_criterion_fn=self._resample_criterion_fn,
+    )
+
+  def sample(
+    self,
+    observations,
+    num_particles: int,
+    seed=None,
+    is_observed=None,
+    lengths=None,
+    trajectories: bool = True,
+    jit_compile: bool = True,
+    inputs=None,
+    strict: bool = False,
+  ) -> StateSpacePosterior:
+    """Draws properly weighted particles for the posterior of each sequence.
+
+    Compiles once for each number of particles and shape of the observations.
+
+    A single sequence, without batch axes, is passed to `initial_proposal_fn`,
+    `proposal_fn` and `heuristic` as a batch of one, so that functions which
+    were learned on batches serve. The result has no batch axes then.
+
+    A log density that is NaN counts as zero density: the particle loses its
+    weight. Such particles are counted by `num_nan` of the posterior, and warned
+    of once by each sampler.
+
+    Args:
+      observations: As of `__call__`.
+      num_particles: Python `int`.
+      seed: Python `int` or stateless seed.
+      is_observed: As of `__call__`.
+      lengths: As of `__call__`.
+      trajectories: Python `bool`: whether to read out the local states of all
+        steps, or none.
+        Default value: `True`.
+      jit_compile: Python `bool`: whether to compile with XLA.
+        Default value: `True`.
+      inputs: As of `__call__`.
+      strict: Python `bool`: whether a log density that is NaN is an error.
+        Default value: `False`.
+
+    Returns:
+      posterior: `StateSpacePosterior`.
+
+    Raises:
+      TypeError: If an argument is not of the kind asked for.
+      ValueError: If the arguments are not sequences of the model, or one has no
+        weight under any particle, or `strict` and a log density is NaN. Inside
+        of a `tf.function` values are not known, and nothing about them is
+        checked or warned of.
+    """
+    num_particles = checks.as_count('num_particles', num_particles)
+    seed = randomness.as_seed(seed)
+    sequences = Sequences(
+      self.model.example, observations, is_observed, lengths, inputs
+    )
+    is_single = sequences.batch_shape.rank == 0 and any(
+      x is not None
+      for x in (self.proposal_fn, self.initial_proposal_fn, self.heuristic)
+    )
+    if is_single:
+      sequences = sequences.as_batch()
+    # Checks, with the values that a compiled function does not know.
+    self._make(sequences, reparameterize=False)
+    parts = sequences.parts()
+    fn = functools.partial(self._sample, num_particles, trajectories)
+    if not tf.config.functions_run_eagerly():
+      fn = self._compile(
+        fn, (num_particles, trajectories, jit_compile), parts, jit_compile
+      )
+    run = fn(parts, seed)
+    if is_single:
+      run = _Run(_without_batch(run.posterior), run.nan_sources[:, 0])
+    if functions.has_values(run.posterior.log_weights):
+      _check_weights(run)
+      message = _describe_nan(run)
+      if message and strict:
+        raise ValueError(message)
+      if message and not self._has_warned:
+        self._has_warned = True
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+    return run.posterior
+
+  def _compile(self, fn, key, parts, jit_compile):
+    """The compiled function for parts of these shapes."""
+    specs = tf.nest.map_structure(
+      lambda x: x if x is None else tf.TensorSpec(x.shape, x.dtype), parts
+    )
+    key = str((key, specs))
+    if key not in self._compiled:
+      self._compiled[key] = tf.function(
+        fn, jit_compile=jit_compile, autograph=False
+      ).get_concrete_function(specs, tf.TensorSpec([2], tf.int32))
+    return self._compiled[key]
+
+  def _sample(self, num_particles, trajectories, parts, seed):
+    """Runs the filter once."""
+    sequences = Sequences(self.model.example, *parts)
+    sampler = self._make(sequences, reparameterize=False, counts_nan=True)
+    densities = sampler.densities
+    num_steps, dtype = densities.num_steps, densities.float_dtype
+    batch_shape = densities.batch_shape
+    shape = tf.TensorShape([num_particles]) + batch_shape
+
+    def make_array(dtype, shape):
+      return tf.TensorArray(dtype, num_steps, element_shape=shape)
+
+    arrays = dict(
+      log_normalizer=make_array(dtype, batch_shape),
+      effective_sample_size=make_array(dtype, batch_shape),
+      num_roots=make_array(tf.int32, batch_shape),
+      num_nan=make_array(tf.int32, batch_shape),
+      nan_source=make_array(tf.int32, batch_shape),
+    )
+    start = sampler.start(num_particles, seed, reparameterize=False)
+    start, nan_source = _start_without_nan(start, shape)
+    if trajectories:
+      state = start.particles.state
+      arrays['path'] = tf.nest.map_structure(
+        lambda x: make_array(x.dtype, x.shape),
+        (state.local_state, state.ancestor),
+      )
+
+    def summarize(particles, nan_source):
+      log_weights = particles.log_weights
+      is_nan = tf.cast(nan_source > 0, tf.int32)
+      return dict(
+        log_normalizer=weighting.log_normalizer(log_weights),
+        effective_sample_size=weighting.effective_sample_size(log_weights),
+        num_roots=_count_distinct(particles.state.root),
+        num_nan=tf.reduce_sum(is_nan, axis=0),
+        nan_source=tf.reduce_max(nan_source, axis=0),
+      )
+
+    def visit(transition, local_level, level, record, arrays):
+      del transition, local_level
+      nan_source = _merge_sources(record.record, record.particles.terms)
+      # Particles that have lost their weight before do not count again.
+      had_weight = record.previous.log_weights > -float('inf')
+      values = summarize(record.particles, tf.where(had_weight, nan_source, 0))
+      if trajectories:
+        state = record.particles.state
+        values['path'] = (state.local_state, state.ancestor)
+      return tf.nest.map_structure(
+        lambda array, x: array.write(level - 1, x), arrays, values
+      )
+
+    particles, arrays = sampler.fold(start, visit, arrays)
+    stacked = tf.nest.map_structure(lambda array: array.stack(), arrays)
+    path = stacked.pop('path', None)
+    series = tf.nest.map_structure(
+      lambda x, xs: tf.concat([x[tf.newaxis], xs], axis=0),
+      summarize(start.particles, nan_source),
+      stacked,
+    )
+    total = series['log_normalizer']
+    is_zero = tf.equal(total, -float('inf'))
+    increments = tf.concat(
+      [
+        total[:1],
+        tf.where(is_zero[1:], total[1:], total[1:] - total[:-1]),
+      ],
+      axis=0,
+    )
+    posterior = StateSpacePosterior(
+      global_state=particles.state.global_state,
+      trajectories=_read_back(*path, shape) if trajectories else (),
+      log_weights=particles.log_weights,
+      log_normalizer_increments=increments,
+      effective_sample_sizes=series['effective_sample_size'],
+      num_roots=series['num_roots'],
+      root=particles.state.root,
+      num_nan=series['num_nan'],
+    )
+    return _Run(posterior, series['nan_source'])
+
+
+def _merge_sources(source, terms):
+  """The causes of NaN, those of the heuristic included."""
+  if len(terms) < 2:
+    return source
+  return tf.maximum(source, tf.cast(terms[1], tf.int32))
+
+
+def _start_without_nan(start, shape):
+  """A start whose weights are zero where they are NaN, and the causes."""
+  is_nan = tf.math.is_nan
+  particles, move = start.particles, start.move
+  log_weights = particles.log_weights
+  zero = tf.constant(-float('inf'), log_weights.dtype)
+  # `NAN_SOURCES` has the causes of later levels; here, the prior is where the
+  # transition is.
+  source = tf.where(
+    is_nan(log_weights), tf.where(is_nan(move.log_forward), 4, 3), 0
+  )
+  source = _merge_sources(tf.broadcast_to(source, shape), particles.terms)
+  log_weights = tf.where(is_nan(log_weights), zero, log_weights)
+  return (
+    start._replace(particles=particles._replace(log_weights=log_weights)),
+    source,
+  )
+
+
+def _without_batch(posterior):
+  """The posterior of a single sequence, of that of a batch of one."""
+  return tf.nest.map_structure(lambda x: tf.squeeze(x, axis=1), posterior)
+
+
+def _count_distinct(root):
+  """How many different indices there are, for each batch member."""
+  num_particles = root.shape[0]
+  columns = tf.reshape(root, [num_particles, -1])
+  num_columns = columns.shape[1]
+  where = columns * num_columns + tf.range(num_columns)
+  is_present = tf.tensor_scatter_nd_update(
+    tf.zeros([num_particles * num_columns], tf.int32),
+    tf.reshape(where, [-1, 1]),
+    tf.ones([num_particles * num_columns], tf.int32),
+  )
+  counts = tf.reduce_sum(
+    tf.reshape(is_present, [num_particles, num_columns]), axis=0
+  )
+  return tf.reshape(counts, root.shape[1:])
+
+
+def _read_back(local_states, ancestors, shape):
+  """Local states along the ancestors of the last level's particles.
+
+  Args:
+    local_states: Nested structure of `Tensor`s of shape
+      `[num_steps, num_particles] + batch + event`.
+    ancestors: int32 `Tensor` of shape `[num_steps, num_particles] + batch`.
+    shape: `TensorShape`: `[num_particles] + batch`.
+
+  Returns:
+    trajectories: Nested structure of `Tensor`s of shape
+      `[num_particles] + batch + [num_steps] + event`.
+  """
+  num_steps = ancestors.shape[0]
+  index = own_indices(shape)
+  arrays = tf.nest.map_structure(
+    lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape[1:]),
+    local_states,
+  )
+
+  def body(i, index, arrays):
+    k = num_steps - 1 - i
+    arrays = tf.nest.map_structure(
+      lambda array, x: array.write(
+        k, weighting.gather_ancestors(tf.gather(x, k), index)
+      ),
+      arrays,
+      local_states,
+    )
+    index = weighting.gather_ancestors(tf.gather(ancestors, k), index)
+    return i + 1, index, arrays
+
+  _, _, arrays = tf.while_loop(
+    lambda i, *_: i < num_steps,
+    body,
+    (tf.constant(0), index, arrays),
+    parallel_iterations=1,
+    maximum_iterations=num_steps,
+  )
+  return tf.nest.map_structure(
+    lambda array: model_lib.steps_last(array.stack(), shape.rank), arrays
+  )
+
+
+def _name_of_source(source, level):
+  """The argument that returned a NaN log density."""
+  name = NAN_SOURCES[source]
+  if name == 'proposal':
+    return 'initial_proposal_fn' if level == 0 else 'proposal_fn'
+  if name == 'transition_fn' and level < 2:
+    return ('prior', 'initial_fn')[level]
+  return name
+
+
+def _place(level, index):
+  where = 'before the first step' if level == 0 else f'at step {level}'
+  return where + (f' of sequence {index}' if index else '')
+
+
+def _check_weights(run):
+  """Raises an error that names what has left no particle with weight."""
+  posterior = run.posterior
+  increments = posterior.log_normalizer_increments.numpy()
+  # XLA, also where a weight is infinite.
+  is_bad = np.isnan(increments) | np.isinf(increments)
+  if not is_bad.any():
+    return
+  level, *index = np.argwhere(is_bad)[0].tolist()
+  at = (level, *index)
+  where = _place(level, index)
+  source = int(run.nan_sources.numpy()[at])
+  if source == 0 and np.isneginf(increments[at]):
+    raise ValueError(
+      f'No particle has any weight {where}: `observations` must be possible '
+      'under the model, and `heuristic` must not be -inf where they are.'
+    )
+  if source == 0:
+    raise ValueError(
+      f'The log weights have become {increments[at]} {where}; the model, the '
+      'proposals and `heuristic` must return log densities that are numbers or '
+      '-inf.'
+    )
+  name = _name_of_source(source, level)
+  num_nan = int(posterior.num_nan.numpy()[at])
+  raise ValueError(
+    f'No particle has any weight, and {num_nan} of '
+    f'{posterior.log_weights.shape[0]} have become NaN {where}; `{name}` must '
+    'return log densities that are numbers or -inf, for the `observations` of '
+    'all steps.'
+  )
+
+
+def _describe_nan(run):
+  """A message that names the first NaN log densities; `None` if all are not."""
+  num_nan = run.posterior.num_nan.numpy()
+  if not num_nan.any():
+    return None
+  level, *index = np.argwhere(num_nan > 0)[0].tolist()
+  at = (level, *index)
+  name = _name_of_source(int(run.nan_sources.numpy()[at]), level)
+  return (
+    f'`{name}` gave log densities that are NaN, which count as zero density: '
+    f'for {num_nan[at]} of {run.posterior.log_weights.shape[0]} particles '
+    f'{_place(level, index)}, and for {num_nan.sum()} in all.'
+  )

@@ -1,0 +1,238 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The transition that adds a local state to the particles of a sequence."""
+
+import tensorflow as tf
+
+from tfp_nvi import transitions as transitions_lib
+from tfp_nvi.internal import axes, randomness
+from tfp_nvi.state_space import functions
+from tfp_nvi.state_space import model as model_lib
+from tfp_nvi.state_space.densities import (
+  StateSpaceDensities,
+  StateSpaceState,
+  own_indices,
+)
+
+__all__ = [
+  'NAN_SOURCES',
+  'StepTransition',
+]
+
+# Where a NaN weight came from, as the record of a move says; the larger one is
+# the cause of the smaller ones, as proposals make the states that the others
+# are evaluated at.
+NAN_SOURCES = (None, 'heuristic', 'observation_fn', 'transition_fn', 'proposal')
+
+
+def _select(condition, if_true, if_false):
+  """`tf.where` for values with event axes."""
+
+  def select(x, y):
+    rank = x.shape.rank - condition.shape.rank
+    return tf.where(tf.reshape(condition, condition.shape + [1] * rank), x, y)
+
+  return tf.nest.map_structure(select, if_true, if_false)
+
+
+class StepTransition(transitions_lib.Transition):
+  """Adds local states: the first one, or one after the other from the second.
+
+  The first step has a transition of its own, as no local state comes before.
+  """
+
+  def __init__(
+    self,
+    densities: StateSpaceDensities,
+    proposal,
+    is_first: bool,
+    reparameterize: bool,
+  ):
+    """Initializes the transition.
+
+    Args:
+      densities: `StateSpaceDensities`. If these count NaN, so does this: a
+        log density that is NaN makes the weight zero, and the record of a move
+        is the index in `NAN_SOURCES` of its cause, for each particle.
+      proposal: `None`, or callable from an observation, the local state before,
+        and the global state, which takes `t` and `u`.
+      is_first: Python `bool`.
+      reparameterize: Python `bool`: whether gradients may pass through states.
+    """
+    super().__init__(name='first_step' if is_first else 'later_steps')
+    self._densities = densities
+    self._proposal = proposal
+    self._is_first = is_first
+    self._reparameterize = reparameterize
+    self._first_step = 0 if is_first else 1
+    self.num_transitions = 1 if is_first else densities.num_steps - 1
+    self.is_rollable = not is_first
+    # Samples are made again from their seeds, which a batch does not have; and
+    # functions see one step `t` at a time.
+    names_step = densities.model.names_step or (
+      proposal is not None and proposal.names_step
+    )
+    self.is_level_batched = not (is_first or reparameterize or names_step)
+    self.records_noise = reparameterize
+
+  def record_like(self, noise, state):
+    """The seed if samples are to be differentiated, or else the samples."""
+    if self._densities.counts_nan:
+      return tf.zeros_like(state.root)
+    return noise if self._reparameterize else state.local_state
+
+  def _at_step(self, x, step):
+    """The part of a step, of `Tensor`s that all sequences have for each."""
+    rank = self._densities.batch_shape.rank
+    return tf.nest.map_structure(
+      lambda x: axes.at_level(model_lib.steps_first(x, rank), step), x
+    )
+
+  def _distributions(self, step, previous):
+    """The prior of a local state, its proposal, and the observation."""
+    densities, model = self._densities, self._densities.model
+    shape, theta = previous.root.shape, previous.global_state
+    observation = self._at_step(densities.observations, step)
+    named = self._named(step)
+    local = None if self._is_first else previous.local_state
+    if self._is_first:
+      prior = model.initial(theta, **named, shape=shape)
+    else:
+      prior = model.transition(local, theta, **named, shape=shape)
+    if self._proposal is None:
+      return prior, prior, observation
+    proposal = self._proposal(observation, local, theta, **named)
+    functions.check_distribution(
+      'proposal_fn', proposal, shape, densities.local_like
+    )
+    counts = [functions.num_categories(d) for d in (prior, proposal)]
+    if None not in counts and counts[0] != counts[1]:
+      raise ValueError(
+        f'`proposal_fn` must return a distribution over the {counts[0]} states '
+        f'of the model; it returned one over {counts[1]} states.'
+      )
+    return prior, proposal, observation
+
+  def _named(self, step):
+    """The index and the inputs of a step, for functions that name them."""
+    t = None if isinstance(step, range) else tf.convert_to_tensor(step)
+    return dict(t=t, u=self._at_step(self._densities.inputs, step))
+
+  def propose(
+    self, level, previous, noise, target_log_prob_fn, reparameterize=True
+  ):
+    """Proposes local states; see `Transition.propose`."""
+    del target_log_prob_fn
+    return self._move(
+      level, previous, noise, reparameterize, lambda draw: draw(noise)
+    )
+
+  def replay(
+    self, level, previous, record, target_log_prob_fn, reparameterize=True
+  ):
+    """Makes a move again; see `Transition.replay`."""
+    if self._reparameterize:
+      return self.propose(
+        level, previous, record, target_log_prob_fn, reparameterize
+      )
+    return self._move(level, previous, record, False, lambda _: record)
+
+  def _move(self, level, previous, noise, reparameterize, get_sample_fn):
+    densities = self._densities
+    shape = previous.root.shape
+    if isinstance(level, range):
+      step = range(
+        level.start + self._first_step, level.stop + self._first_step
+      )
+    else:
+      step = level + self._first_step
+    prior, proposal, observation = self._distributions(step, previous)
+    is_observed, is_active = None, None
+    if densities.is_observed is not None:
+      is_observed = tf.broadcast_to(
+        self._at_step(densities.is_observed, step), shape
+      )
+    if densities.lengths is not None:
+      steps = step
+      if isinstance(step, range):
+        rank = densities.batch_shape.rank
+        steps = tf.reshape(tf.range(step.start, step.stop), [-1] + [1] * rank)
+      is_active = tf.broadcast_to(steps < densities.lengths, shape)
+    # Where nothing is observed the proposal is the prior.
+    use_proposal = is_observed if proposal is not prior else None
+
+    def draw(seed):
+      proposal_seed, prior_seed = tf.unstack(randomness.split_seed(seed, 2))
+      z = model_lib.sample_of_shape(proposal, shape.as_list(), proposal_seed)
+      if use_proposal is not None:
+        other = model_lib.sample_of_shape(prior, shape.as_list(), prior_seed)
+        z = _select(use_proposal, z, other)
+      return z
+
+    def where_active(log_prob):
+      log_prob = tf.broadcast_to(log_prob, shape)
+      if is_active is None:
+        return log_prob
+      return tf.where(is_active, log_prob, tf.zeros_like(log_prob))
+
+    def log_forward_fn(z):
+      log_prob = proposal.log_prob(z)
+      if use_proposal is not None:
+        log_prob = tf.where(use_proposal, log_prob, prior.log_prob(z))
+      return where_active(log_prob)
+
+    move = transitions_lib.as_draw(
+      proposal,
+      get_sample_fn(draw),
+      log_forward_fn,
+      self._reparameterize and reparameterize,
+    )
+    z = move.state
+    likelihood = densities.model.observation(
+      z, previous.global_state, **self._named(step), shape=shape
+    ).log_prob(observation)
+    if is_observed is not None:
+      likelihood = tf.where(is_observed, likelihood, tf.zeros_like(likelihood))
+    log_prior = prior.log_prob(z)
+    log_reverse = where_active(log_prior + likelihood)
+    # Densities, and so their gradients, are of the draw, which has some; the
+    # state before may have none under the kernel.
+    local_state = z
+    if is_active is not None:
+      local_state = _select(is_active, z, previous.local_state)
+    state = StateSpaceState(
+      previous.global_state,
+      local_state,
+      own_indices(shape),
+      previous.index,
+      previous.root,
+    )
+    move = move._replace(
+      state=state,
+      log_reverse=log_reverse,
+      log_reverse_fixed_states=tf.stop_gradient(log_reverse),
+      record=noise if self._reparameterize else z,
+    )
+    if not densities.counts_nan:
+      return move
+    return self._without_nan(move, where_active(log_prior))
+
+  def _without_nan(self, move, log_prior):
+    """A move whose weight is zero where a log density is NaN."""
+    is_nan = tf.math.is_nan
+    proposal = 4 if self._proposal is not None else 3
+    source = tf.where(
+      is_nan(move.log_forward),
+      proposal,
+      tf.where(is_nan(log_prior), 3, 2),
+    )
+    # Also where both densities are infinite.
+    is_bad = is_nan(move.log_reverse - move.log_forward)
+    log_forward, log_reverse = move.log_forward, move.log_reverse
+    return move._replace(
+      log_forward=tf.where(is_bad, tf.zeros_like(log_forward), log_forward),
+      log_reverse=tf.where(
+        is_bad, tf.constant(-float('inf'), log_reverse.dtype), log_reverse
+      ),
+      record=tf.where(is_bad, source, 0),
+    )
