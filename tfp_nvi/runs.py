@@ -341,7 +341,8 @@ def replace_nan(terms, shape):
   """Terms with -inf for what is NaN or +inf.
 
   Args:
-    terms: Tuple of float `Tensor`s that broadcast to `shape`.
+    terms: Tuple of `Tensor`s, of which those of floating dtype broadcast to
+      `shape`.
     shape: `TensorShape`: `[num_particles] + batch`.
 
   Returns:
@@ -349,13 +350,16 @@ def replace_nan(terms, shape):
     is_nan: bool `Tensor` of the shape `shape`: whether there was one.
   """
   infinity = float('inf')
-  is_valid = [term < infinity for term in tf.nest.flatten(terms)]
-  terms = tf.nest.pack_sequence_as(
+  is_valid = [
+    term < infinity for term in tf.nest.flatten(terms) if term.dtype.is_floating
+  ]
+  terms = tf.nest.map_structure(
+    lambda term: (
+      tf.where(term < infinity, term, tf.constant(-infinity, term.dtype))
+      if term.dtype.is_floating
+      else term
+    ),
     terms,
-    [
-      tf.where(valid, term, tf.constant(-infinity, term.dtype))
-      for valid, term in zip(is_valid, tf.nest.flatten(terms), strict=True)
-    ],
   )
   is_nan = tf.logical_not(functools.reduce(tf.logical_and, is_valid))
   return terms, tf.broadcast_to(is_nan, shape)
