@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Normalized densities made of flows."""
+"""Normalized densities that are made of normalizing flows."""
 
 import typing
 
@@ -55,13 +55,14 @@ def planar_flow_density(
 
   With planar flows `T_1, ..., T_n` and an affine map `A`, the density of `z` is
   that of `T_n(... T_1(A z))` under the base distribution, times the
-  determinants of the maps. It is evaluated in closed form, so that fitting it
-  to samples by maximum likelihood needs no inverse; samples come from the
-  inverses of the flows, each by finding the root of a scalar equation.
+  determinants of the maps. It is evaluated in closed form, so that no inverse
+  is needed to fit it to samples by maximum likelihood. Sampling needs the
+  inverses of the flows, each of which is the root of a scalar equation.
 
-  The flows start as the identity, and the density as that of the base. A few
-  planar flows bend a density, but do not part it: where a density has gaps, its
-  base should have them, as a mixture does [2].
+  The flows start as the identity, so that the density starts as that of the
+  base distribution. A few planar flows can bend a density but cannot divide it.
+  For a density with gaps use a base distribution that has gaps, such as a
+  mixture [2].
 
   Args:
     event_size: Python `int`: the number of values of a vector.
@@ -69,14 +70,14 @@ def planar_flow_density(
       Default value: `8`.
     dtype: Floating point dtype.
       Default value: `tf.float32`.
-    seed: Python `int` or stateless seed for the hyperplanes that the flows
-      start with: random directions, at distances from the origin that are
-      normal.
+    seed: Python `int` or stateless seed for the initial hyperplanes of the
+      flows, which have random directions and normally distributed distances
+      from the origin.
     name: Python `str` name of the distribution.
     base_distribution: `tfd.Distribution` of event shape `[event_size]` and
-      dtype `dtype`, with a density everywhere, whose variables are trained too.
-      Its batch shape is that of the density, which can be reparameterized where
-      the base can.
+      dtype `dtype`, whose density is positive everywhere. Its variables are
+      trained too. The density has the batch shape of the base distribution, and
+      is reparameterized if the base distribution is.
       Default value: `None` (i.e., standard normal).
 
   Returns:
@@ -118,14 +119,14 @@ def planar_flow_density(
     randomness.normal([num_layers, event_size], normal_seed, dtype), axis=-1
   )
   biases = randomness.normal([num_layers], bias_seed, dtype)
-  # Where `direction` is this multiple of `normal`, the flow is the identity.
+  # If `direction` is this multiple of `normal`, the flow is the identity.
   one = tfp.math.softplus_inverse(tf.ones([], dtype))
   flows = planar.PlanarFlows(
     direction=tf.Variable(one * normals, name='direction'),
     normal=tf.Variable(normals, name='normal'),
     bias=tf.Variable(biases, name='bias'),
   )
-  # The affine map: a triangular one, with diagonal exp(0) to begin with.
+  # The affine map has a triangular matrix, whose diagonal is initially exp(0).
   size = event_size * (event_size + 1) // 2
   scale_tril = tfp.util.DeferredTensor(
     tf.Variable(tf.zeros([size], dtype), name='scale_tril'),
