@@ -102,6 +102,8 @@ class BijectorTransition(base.Transition):
   def _probe(self, densities):
     """Raises an error if the bijector is not one, where that can be seen."""
     bijector = self._bijector
+    if not bijector._is_injective:  # pylint: disable=protected-access
+      raise ValueError(f'`bijector` must be one-to-one; got {bijector!r}.')
     states = probes.probe_states(
       densities, batch_shape=self._probe_batch_shape(densities)
     )
@@ -122,24 +124,21 @@ class BijectorTransition(base.Transition):
     if not np.all(np.isfinite(log_det_jacobian)):
       raise ValueError(
         '`bijector` must be invertible, with a finite log determinant of its '
-        f'Jacobian; {bijector!r} has {_not_finite(log_det_jacobian)} at a '
-        'state.'
+        f'Jacobian; that of {bijector!r} is {_not_finite(log_det_jacobian)} at '
+        'a state.'
       )
-    is_onto = bijector._is_injective  # pylint: disable=protected-access
-    if is_onto:
-      try:
-        # A copy, as the inverse of what was computed before is remembered.
-        preimages = bijector.inverse(tf.nest.map_structure(tf.identity, states))
-      except NotImplementedError:
-        return
-      is_missed = ~np.isfinite(_sum_of_events(preimages, self._event_ndims))
-      is_onto = not np.any(is_missed) or not np.any(
-        is_missed & probes.is_positive(densities, states, 1)
-      )
-    if not is_onto:
+    try:
+      # A copy, as a bijector knows the inverse of what it has computed.
+      preimages = bijector.inverse(tf.nest.map_structure(tf.identity, states))
+    except NotImplementedError:
+      return
+    is_missed = ~np.isfinite(_sum_of_events(preimages, self._event_ndims))
+    if np.any(is_missed) and np.any(
+      is_missed & probes.is_positive(densities, states, 1)
+    ):
       raise ValueError(
-        '`bijector` must be one-to-one and lead to every state that has a '
-        f'positive density; {bijector!r} has no inverse at such a state.'
+        '`bijector` must lead to every state that has a positive density; '
+        f'{bijector!r} has no inverse at such a state.'
       )
 
   def _probe_batch_shape(self, densities):
@@ -167,10 +166,15 @@ class BijectorTransition(base.Transition):
     del level, noise, target_log_prob_fn, reparameterize
     state = self._bijector.forward(previous)
     checks.check_same_states('`bijector`', state, previous)
-    return base.deterministic_move(
-      state,
-      self._bijector.forward_log_det_jacobian(previous, self._event_ndims),
+    log_det_jacobian = self._bijector.forward_log_det_jacobian(
+      previous, self._event_ndims
     )
+    if self._event_ndims is not None:
+      # Where it is constant, a bijector returns it without the particles.
+      part = tf.nest.flatten(previous)[0]
+      rank = part.shape.rank - tf.nest.flatten(self._event_ndims)[0]
+      log_det_jacobian = tf.broadcast_to(log_det_jacobian, part.shape[:rank])
+    return base.deterministic_move(state, log_det_jacobian)
 
 
 class PlanarTransitions(base.Transition):
