@@ -507,8 +507,7 @@ class NestedSampler(tf.Module):
     self._rejection_log_threshold_fn = rejection_log_threshold_fn
 
     self._initial_proposal = initial_proposal
-    make_proposal = getattr(densities, 'make_proposal', None)
-    self.proposes_initial = initial_proposal is None and make_proposal is None
+    given_proposal = initial_proposal
     if initial_proposal is None:
       initial_proposal = densities.initial
       if not densities_lib.is_sampleable(initial_proposal):
@@ -516,10 +515,15 @@ class NestedSampler(tf.Module):
           '`initial_proposal` must be given if the first density is not a '
           f'tfd.Distribution; that is {initial_proposal!r}.'
         )
+    self.proposes_initial = False
     if isinstance(initial_proposal, tfd.Distribution):
-      initial_proposal = (make_proposal or DistributionProposal)(
-        initial_proposal
+      distribution = initial_proposal
+      initial_proposal = densities.make_proposal(distribution)
+      self.proposes_initial = given_proposal is None and (
+        initial_proposal is None
       )
+      if initial_proposal is None:
+        initial_proposal = DistributionProposal(distribution)
     elif not hasattr(initial_proposal, 'propose'):
       raise TypeError(
         '`initial_proposal` must be a tfd.Distribution or a NestedProposal; '
@@ -830,8 +834,7 @@ class NestedSampler(tf.Module):
     move = self._proposal.propose(
       num_particles, batch_shape, initial_seed, densities, reparameterize
     )
-    if hasattr(densities, 'given'):
-      densities = densities.given(move, cut)
+    densities = densities.given(move, cut)
     terms = tuple(
       tf.broadcast_to(t, sample_shape)
       for t in densities.evaluate(0, move.state)
