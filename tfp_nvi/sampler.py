@@ -215,6 +215,7 @@ class NestedSampler(proposals.ParticleSampler):
     if isinstance(initial_proposal, tfd.Distribution):
       made = densities.make_proposal(initial_proposal)
       if made is None:
+        densities.check_proposal('initial_proposal', initial_proposal)
         made = proposals.DistributionProposal(initial_proposal)
       else:
         self.proposes_initial = False

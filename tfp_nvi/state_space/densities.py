@@ -55,8 +55,10 @@ class StateSpaceDensities(densities_lib.Densities):
 
   is_rollable = True
   is_discrete = True  # Indices are, whatever the local states.
-  has_variables = True
-  prepared = ()
+  # Set for each model and its sequences.
+  batch_shape = None
+  float_dtype = None
+  num_densities = None
 
   def __init__(
     self,
@@ -121,10 +123,6 @@ class StateSpaceDensities(densities_lib.Densities):
   def lengths(self):
     """`None`, or int32 `Tensor` of shape `batch`."""
     return self._lengths
-
-  def forward(self, state):
-    """The state itself: states are over the space that the model is over."""
-    return state
 
   def is_active(self, level):
     """Whether sequences have a step at a level; `None` if all do."""
@@ -257,7 +255,12 @@ class GivenDensities(densities_lib.Densities):
 
   is_rollable = True
   is_discrete = True
-  has_variables = True
+  # Those of the densities that these are made from.
+  batch_shape = None
+  dtype = None
+  event_shape = None
+  float_dtype = None
+  num_densities = None
 
   def __init__(self, densities, move, cut):
     super().__init__(name='given_densities')
@@ -266,6 +269,8 @@ class GivenDensities(densities_lib.Densities):
     self.batch_shape = densities.batch_shape
     self.num_densities = densities.num_densities
     self.float_dtype = densities.float_dtype
+    self.dtype = densities.dtype
+    self.event_shape = densities.event_shape
     # Later levels take what comes in from level 0 to be constant.
     self._is_constant = cut and bool(move.samples)
     fixed = self._global_state
