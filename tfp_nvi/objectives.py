@@ -61,18 +61,18 @@ class Estimate(
   collections.namedtuple(
     'Estimate',
     [
-      'surrogate',
       'loss',
       'log_normalizer',
       'effective_sample_size',
       'log_incremental_weights',
+      'level_effective_sample_sizes',
+      'num_nan',
     ],
   )
 ):
   """What one evaluation of an objective gives.
 
   Fields:
-    surrogate: Scalar float `Tensor`, to be differentiated; summed over batch.
     loss: float `Tensor` of shape `batch`: estimate of the objective.
     log_normalizer: float `Tensor` of shape `batch`.
     effective_sample_size: float `Tensor` of shape `batch`.
@@ -80,9 +80,39 @@ class Estimate(
       mean of `log v` at each level after the first, by the weights that the
       level received. Less by the divergence of the level than the logarithm of
       the ratio of normalizers.
+    level_effective_sample_sizes: float `Tensor` of the same shape.
+    num_nan: Scalar int32 `Tensor`.
   """
 
   __slots__ = ()
+
+
+_Result = collections.namedtuple(
+  '_Result', ['surrogate', *Estimate._fields[:4]]
+)
+
+
+def _with_gradients(result_fn):
+  """Differentiates the surrogate of a result."""
+  with tf.GradientTape() as tape:
+    result = result_fn()
+  variables = tape.watched_variables()
+  pairs = [
+    (g, v)
+    for g, v in zip(
+      tape.gradient(result.surrogate, variables), variables, strict=True
+    )
+    if g is not None
+  ]
+  _, *values = result
+  increments = result.log_incremental_weights
+  return Estimate(
+    *values,
+    level_effective_sample_sizes=tf.broadcast_to(
+      result.effective_sample_size, tf.shape(increments)
+    ),
+    num_nan=tf.zeros([], tf.int32),
+  ), pairs
 
 
 class Side(enum.Flag):
@@ -229,6 +259,10 @@ class NestedDivergence:
     )
 
   def __call__(self, sampler, num_particles, seed):
+    """Estimates the objective; returns an `Estimate` and gradients."""
+    return _with_gradients(lambda: self._result(sampler, num_particles, seed))
+
+  def _result(self, sampler, num_particles, seed):
     """Estimates the objective.
 
     Args:
@@ -265,7 +299,7 @@ class NestedDivergence:
       parts.extend(self._segment(densities, segment))
     surrogates, losses, increments = zip(*parts, strict=True)
     log_weights = run.particles.log_weights
-    return Estimate(
+    return _Result(
       surrogate=tf.add_n(surrogates),
       loss=tf.add_n(losses),
       log_normalizer=weighting.log_normalizer(log_weights),
@@ -339,7 +373,7 @@ class NestedDivergence:
       surrogate += initial_surrogate
       loss += initial_loss
     log_weights = particles.log_weights
-    return Estimate(
+    return _Result(
       surrogate=surrogate,
       loss=loss,
       log_normalizer=weighting.log_normalizer(log_weights),
@@ -654,7 +688,7 @@ def _estimate_chain(chain, num_particles, seed, level_fn, is_partial=False):
   losses, log_normalizers, sizes, increments = map(
     tf.stack, zip(*summaries, strict=True)
   )
-  return Estimate(
+  return _Result(
     surrogate=_surrogate(pairs),
     loss=tf.reduce_sum(losses),
     log_normalizer=tf.reduce_sum(log_normalizers),
@@ -883,6 +917,10 @@ class SequenceBound:
     self._resample = resample
 
   def __call__(self, sampler, num_particles, seed):
+    """Estimates the objective; returns an `Estimate` and gradients."""
+    return _with_gradients(lambda: self._result(sampler, num_particles, seed))
+
+  def _result(self, sampler, num_particles, seed):
     """Estimates the objective.
 
     Args:
@@ -916,7 +954,7 @@ class SequenceBound:
     )
     log_weights = run.particles.log_weights
     loss, surrogate = self._loss_fn(log_weights)
-    return Estimate(
+    return _Result(
       surrogate=tf.reduce_sum(surrogate),
       loss=loss,
       log_normalizer=weighting.log_normalizer(log_weights),
