@@ -223,7 +223,11 @@ def _value(variable):
   """The value of a variable, in a dtype that files of NumPy know."""
   value = np.asarray(tf.convert_to_tensor(variable))
   # NumPy writes bfloat16 and its like as raw bytes, and does not read them.
-  return value if value.dtype.isbuiltin else value.view(f'u{value.itemsize}')
+  return value if _is_known(value.dtype) else value.view(f'u{value.itemsize}')
+
+
+def _is_known(dtype):
+  return dtype.isbuiltin == 1
 
 
 def _read(path):
@@ -254,7 +258,7 @@ def _assign(variables, content, folder, name):
         f'{i} {None if value is None else value.shape}, now {current.shape}.'
       )
     dtype = np.asarray(tf.convert_to_tensor(variable)).dtype
-    values.append(value if dtype.isbuiltin else value.view(dtype))
+    values.append(value if _is_known(dtype) else value.view(dtype))
   if f'variable/{len(values)}' in content:
     raise ValueError(
       f'`{name}` {folder!r} holds training with other arguments: more than '

@@ -109,18 +109,32 @@ class History(typing.NamedTuple):
     gradient by weights is then the score of a single draw. With fewer than 20
     steps or 8 particles nothing can be said, and the list is empty.
     """
-    num_steps = len(self.loss)
-    num_particles = self.num_particles
-    if num_steps < _MIN_JUDGED_STEPS or num_particles < _MIN_JUDGED_PARTICLES:
+    if (
+      len(self.loss) < _MIN_JUDGED_STEPS
+      or self.num_particles < _MIN_JUDGED_PARTICLES
+    ):
       return []
-    last = self.level_effective_sample_sizes[
-      -max(_MIN_JUDGED_STEPS, num_steps // 10) :
-    ]
-    # A size that is not a number is that of particles without any weight.
-    medians = np.median(np.nan_to_num(last, nan=0.0), axis=0)
-    limit = max(_COLLAPSED_SIZE, _COLLAPSED_SHARE * num_particles)
-    is_collapsed = np.any(medians <= limit, axis=tuple(range(1, medians.ndim)))
-    return (np.flatnonzero(is_collapsed) + 1).tolist()
+    limit = max(_COLLAPSED_SIZE, _COLLAPSED_SHARE * self.num_particles)
+    return (np.flatnonzero(median_sizes(self) <= limit) + 1).tolist()
+
+
+def median_sizes(history: History) -> np.ndarray:
+  """The smallest effective sample sizes in a batch, as medians over time.
+
+  Args:
+    history: `History`.
+
+  Returns:
+    sizes: Array of shape `[num_levels]`: the median over the last tenth of the
+      steps, and 20 at least.
+  """
+  num_last = max(_MIN_JUDGED_STEPS, len(history.loss) // 10)
+  # A size that is not a number is that of particles without any weight.
+  last = np.nan_to_num(
+    history.level_effective_sample_sizes[-num_last:], nan=0.0
+  )
+  medians = np.median(last, axis=0)
+  return medians.reshape([len(medians), -1]).min(axis=1)
 
 
 # What the compiled loop gives for each step.

@@ -16,8 +16,8 @@ __all__ = [
 # steps had to be skipped at random, that would be seen once in two million.
 _MAX_SKIPPED = 50
 
-# Frames between a warning and the caller of `fit`.
-_STACKLEVEL = 5
+# For the caller of `fit`, which calls the methods that warn.
+_STACKLEVEL = 3
 
 _ON_NAN = (
   'Look at the density for states at which it is undefined, such as the '
@@ -103,15 +103,14 @@ class Monitor:
     levels = history.collapsed_levels
     if not levels:
       return
-    sizes = history.level_effective_sample_sizes[-len(history.loss) // 10 :]
-    sizes = [float(np.nanmedian(sizes[:, level - 1])) for level in levels]
+    size = min(history_lib.median_sizes(history))
     warnings.warn(
       f'Training collapsed at {_name_levels(levels)}: of '
       f'{record.num_particles} particles, nearly all of the weight is on one '
-      f'(median effective sample size {min(sizes):.1f}), so that neither the '
+      f'(median effective sample size {size:.1f}), so that neither the '
       f'loss nor the samples can be trusted. {_ON_COLLAPSE}',
       history_lib.CollapseWarning,
-      stacklevel=_STACKLEVEL - 1,
+      stacklevel=_STACKLEVEL,
     )
 
   def _describe_nan(self, record, elements):

@@ -270,7 +270,14 @@ class CompiledSteps:
     Returns:
       values: As of `take`, for no steps.
     """
-    return self._call(seed, 0, 0, self._no_elements, True)
+    try:
+      return self._call(seed, 0, 0, self._no_elements, True)
+    except KeyError as e:
+      # That of Keras, once its state is for another set of variables.
+      raise ValueError(
+        '`optimizer` must be one that has not trained other variables; got a '
+        f'{type(self._optimizer).__name__} that has ({e}).'
+      ) from e
 
   def take(self, seed, first_step, stop_step, elements):
     """Takes steps, as many as a call takes, or fewer.

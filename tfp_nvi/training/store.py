@@ -14,8 +14,8 @@ __all__ = [
   'TrainingStore',
 ]
 
-# Frames between a warning and the caller of `fit`.
-_STACKLEVEL = 4
+# For the caller of `fit`, which calls the methods that warn.
+_STACKLEVEL = 3
 
 
 class NoStore:
@@ -111,7 +111,7 @@ class TrainingStore(NoStore):
     """
     state = self._steps.state
     before = [v.numpy() for v in state]
-    restored = self._checkpoints.restore(state, stacklevel=_STACKLEVEL)
+    restored = self._checkpoints.restore(state, _STACKLEVEL + 1)
     if restored is None:
       return None
     step, arrays = restored
