@@ -189,22 +189,19 @@ def fit(
   )
   store = store_lib.NoStore()
   if checkpoint_dir is not None:
+    settings = {
+      'num_particles': num_particles,
+      'objective': objective.description,
+      'optimizer': fingerprint.describe_optimizer(optimizer),
+      'clip_factor': clip_factor,
+      'data': str(element_spec),
+    }
     store = store_lib.TrainingStore(
-      checkpoint_dir,
-      checkpoint_seconds,
-      steps,
-      seed,
-      {
-        'num_particles': num_particles,
-        'objective': objective.description,
-        'optimizer': fingerprint.describe_optimizer(optimizer),
-        'clip_factor': clip_factor,
-        'data': str(element_spec),
-      },
+      checkpoint_dir, checkpoint_seconds, steps, seed, settings
     )
+  no_steps = steps.compile(seed)
   record = history_lib.Record(num_particles)
-  nothing = steps.compile(seed)
-  record.append(store.restore(num_steps) or nothing)
+  record.append(store.restore(num_steps) or no_steps)
   store.begin(record)
   record.compile_seconds = time.perf_counter() - start
 
@@ -216,22 +213,26 @@ def fit(
     reporting.Bar(num_steps, record.num_steps, progress) as bar,
   ):
     while record.num_steps < num_steps and not (is_stopped or interrupt.is_set):
-      start = time.perf_counter()
-      elements = next(calls)
-      piece = steps.take(seed, record.num_steps, num_steps, elements)
-      record.seconds += time.perf_counter() - start
-      record.append(piece)
+      elements = _take_call(steps, seed, calls, num_steps, record)
       monitor.check(record, elements)
       bar.update(record)
       summaries.write(record)
-      if callback_fn is not None:
-        is_stopped = _call_back(callback_fn, record, interrupt)
+      is_stopped = _call_back(callback_fn, record, interrupt)
       store.save(record)
     store.save(record, is_last=True)
   monitor.finish(record)
   if interrupt.is_set:
     _notify_of_interrupt(record)
   return record.history()
+
+
+def _take_call(steps, seed, calls, num_steps, record):
+  """Takes the steps of a call into the record; returns the data of it."""
+  start = time.perf_counter()
+  elements = next(calls)
+  record.append(steps.take(seed, record.num_steps, num_steps, elements))
+  record.seconds += time.perf_counter() - start
+  return elements
 
 
 def _check_sampler(sampler, data):
@@ -342,6 +343,8 @@ def _elements_of_calls(data, step, steps_per_call):
 
 def _call_back(callback_fn, record, interrupt):
   """Whether the callback asks for the end of training."""
+  if callback_fn is None:
+    return False
   try:
     answer = callback_fn(record.num_steps, record.pieces[-1])
   except KeyboardInterrupt:
