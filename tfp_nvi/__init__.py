@@ -8,6 +8,7 @@ from tfp_nvi.chains import (
   Level,
 )
 from tfp_nvi.densities import (
+  Densities,
   ExplicitDensities,
   GeometricPath,
 )
@@ -59,7 +60,10 @@ from tfp_nvi.state_space import (
   StateSpaceState,
 )
 from tfp_nvi.training import (
+  CollapseWarning,
   History,
+  TrainingError,
+  TrainingInterrupted,
   fit,
 )
 from tfp_nvi.transitions import (
@@ -85,7 +89,9 @@ from tfp_nvi.weighting import (
 __all__ = [
   'BijectorTransition',
   'Chain',
+  'CollapseWarning',
   'Composition',
+  'Densities',
   'Estimate',
   'ExplicitDensities',
   'FeatureHeuristic',
@@ -112,6 +118,8 @@ __all__ = [
   'StateSpaceSampler',
   'StateSpaceState',
   'Trace',
+  'TrainingError',
+  'TrainingInterrupted',
   'Transition',
   'WeightedParticles',
   'always',
