@@ -24,7 +24,7 @@ from absl import app, flags
 
 import tfp_nvi as nvi
 from benchmarks import reporting
-from tfp_nvi.experiments import deep_mixture
+from tfp_nvi.experiments.image_mixture import deep_mixture
 
 __all__ = [
   'LEVELS',

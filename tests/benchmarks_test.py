@@ -19,7 +19,7 @@ from benchmarks import (
   sampling,
   workers,
 )
-from tfp_nvi.experiments import deep_mixture
+from tfp_nvi.experiments.image_mixture import deep_mixture
 
 tfd = tfp.distributions
 

@@ -9,7 +9,7 @@ import struct
 import numpy as np
 import pytest
 
-from tfp_nvi.experiments import image_data
+from tfp_nvi.experiments.image_mixture import image_data
 
 FILES = {
   'train_images': 'train-images-idx3-ubyte',

@@ -62,7 +62,7 @@ class Settings(common.Settings):
   seed: int = common.setting(
     1,
     'Random seed. The results of a cell depend on it, and not on other cells.',
-    common.integer,
+    common.count(-math.inf),
   )
   output_dir: str = common.output_dir('results/annealing')
   target: str = common.setting(
@@ -251,12 +251,10 @@ def run(settings) -> common.Results:
     FloatingPointError: If a loss or a weight becomes NaN.
   """
   names = list(METHODS)
-  store = common.Store(
-    settings.output_dir,
-    {**settings.configuration, 'versions': common.versions()},
+  store = common.open_output(
+    settings,
     ['method', 'num_densities'],
     lambda name, k: (names.index(name), k),
-    settings.overwrite,
   )
   cells, left_out = _cells(settings)
   if left_out:

@@ -3,18 +3,13 @@
 """Tools that all experiments share.
 
 An experiment is a dataclass of settings (`settings`) and a function `run` that
-takes them. The settings also give the flags of its program (`program`). It
-consists of cells, each computed once, possibly several at a time (`cells`); an
+takes them; the settings also give the flags of its program (`program`). It
+consists of cells, each computed once, possibly several at a time (`cells`). An
 output folder (`store`) keeps each finished cell, so that a run that was stopped
-goes on when it is started again. `training` and `pictures` hold small helpers.
+goes on when it is started again; so do the stages of training (`training`).
 """
 
-from tfp_nvi.experiments.common.cells import run_cells, run_missing_cells
-from tfp_nvi.experiments.common.pictures import (
-  finish,
-  make_figure,
-  style_axes,
-)
+from tfp_nvi.experiments.common.cells import run_missing_cells
 from tfp_nvi.experiments.common.program import main
 from tfp_nvi.experiments.common.settings import (
   SettingError,
@@ -24,23 +19,18 @@ from tfp_nvi.experiments.common.settings import (
   count,
   count_or_default,
   counts,
-  define_flags,
-  integer,
-  non_negative,
   num_workers,
+  number,
   output_dir,
   overwrite,
-  positive,
   setting,
-  switch,
-  text,
   with_settings,
 )
 from tfp_nvi.experiments.common.store import (
   Results,
   Store,
-  replace_file,
-  versions,
+  finish,
+  open_output,
 )
 from tfp_nvi.experiments.common.training import (
   TrainingFolder,
@@ -60,24 +50,15 @@ __all__ = [
   'count_or_default',
   'counts',
   'decayed_learning_rate',
-  'define_flags',
   'finish',
-  'integer',
   'main',
-  'make_figure',
-  'non_negative',
   'num_workers',
+  'number',
+  'open_output',
   'output_dir',
   'overwrite',
-  'positive',
-  'replace_file',
-  'run_cells',
   'run_missing_cells',
   'setting',
-  'style_axes',
-  'switch',
-  'text',
   'thin',
-  'versions',
   'with_settings',
 ]

@@ -15,15 +15,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from tfp_nvi.experiments.common import store as store_lib
 
 __all__ = [
-  'run_cells',
   'run_missing_cells',
+  'use_one_thread',
 ]
 
 _PR_SET_PDEATHSIG = 1  # Of <sys/prctl.h>.
@@ -47,45 +47,40 @@ def _set_up_worker(parent):
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
   # On other systems; and if the parent ended before this line.
   threading.Thread(target=_exit_with, args=[parent], daemon=True).start()
-  # As many workers run as there are processors.
+  use_one_thread()
+
+
+def use_one_thread():
+  """Limits TensorFlow to one thread, before it has run anything.
+
+  As many workers run as there are processors. XLA rounds otherwise with several
+  threads, if arrays are large.
+  """
   tf.config.threading.set_intra_op_parallelism_threads(1)
   tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def run_cells(
-  run_cell_fn: Callable, cells: list, settings, num_workers: int
-) -> Iterator[tuple]:
-  """Runs cells, some of them at a time.
-
-  Args:
-    run_cell_fn: Python callable of the top level of a module, from the parts of
-      a cell's name, the settings, and `progress`, to a row and arrays.
-    cells: List of tuples.
-    settings: What each cell gets.
-    num_workers: Python `int`: how many cells to run at a time, each in a
-      process of its own, if more than one.
-
-  Yields:
-    Each cell with its row and arrays, as they are done.
-  """
-  if num_workers == 1 or len(cells) < 2:
+def _run_cells(run_cell_fn, cells, settings):
+  """Runs cells; yields the row and the arrays of each when it is done."""
+  num_workers = min(settings.num_workers, len(cells))
+  if num_workers <= 1:
     for cell in cells:
-      yield cell, run_cell_fn(*cell, settings, progress=True)
+      yield run_cell_fn(*cell, settings, progress=True)
     return
   executor = concurrent.futures.ProcessPoolExecutor(
-    min(num_workers, len(cells)),
+    num_workers,
     # A process that has run TensorFlow cannot be forked.
     mp_context=multiprocessing.get_context('spawn'),
     initializer=_set_up_worker,
     initargs=[os.getpid()],
   )
   try:
-    futures = {
-      executor.submit(run_cell_fn, *cell, settings, progress=False): cell
+    futures = [
+      executor.submit(run_cell_fn, *cell, settings, progress=False)
       for cell in cells
-    }
+    ]
     for future in concurrent.futures.as_completed(futures):
-      yield futures[future], future.result()
+      yield future.result()
   finally:
     executor.shutdown(wait=False, cancel_futures=True)
 
@@ -101,7 +96,8 @@ def run_missing_cells(
 
   Args:
     store: `Store`.
-    run_cell_fn: As in `run_cells`.
+    run_cell_fn: Python callable of the top level of a module, from the parts of
+      a cell's name, the settings, and `progress`, to a row and arrays.
     cells: List of tuples: the names of all cells that are asked for.
     settings: `Settings` with `num_workers` and `overwrite`.
     describe_fn: Python callable from a row to a line of text.
@@ -117,9 +113,7 @@ def run_missing_cells(
       print(f'Kept: {describe_fn(store.row(*cell))}')
   if missing:
     print(f'Training {len(missing)} of {len(cells)} cells.', flush=True)
-  for i, (_, (row, arrays)) in enumerate(
-    run_cells(run_cell_fn, missing, settings, settings.num_workers)
-  ):
+  for i, (row, arrays) in enumerate(_run_cells(run_cell_fn, missing, settings)):
     store.add(row, arrays)
     print(f'[{i + 1}/{len(missing)}] {describe_fn(row)}', flush=True)
   return missing

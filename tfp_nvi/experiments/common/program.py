@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
+from tfp_nvi.experiments.common import cells
 from tfp_nvi.experiments.common import settings as settings_lib
 
 __all__ = [
@@ -23,6 +24,7 @@ def main(
   settings_class: type[settings_lib.Settings],
   doc: str,
   errors: tuple = (),
+  one_thread: bool = False,
 ) -> None:
   """Runs an experiment with the values of flags, and ends the process.
 
@@ -33,7 +35,14 @@ def main(
     errors: Tuple of classes of exceptions whose message is shown without a
       traceback.
       Default value: `()`.
+    one_thread: Python `bool`: whether cells that run in this process have one
+      thread, as those of workers have, so that figures do not depend on the
+      number of workers to the last digit. Slower, so only for experiments that
+      need it.
+      Default value: `False`.
   """
+  if one_thread:
+    cells.use_one_thread()
   settings_lib.define_flags(settings_class)
   # What absl shows with --help and with a wrong flag.
   sys.modules['__main__'].__doc__ = doc

@@ -18,14 +18,18 @@ class Settings(common.Settings):
   )
 
 
-assert Settings(num_steps=5).configuration['num_steps'] == 5
+@common.with_settings(Settings)
+def run(settings):
+  return settings.num_steps
+
+
+assert run(num_steps=5) == 5
 ```
 """
 
 import dataclasses
 import functools
 import inspect
-import math
 import textwrap
 from collections.abc import Callable, Iterable
 
@@ -42,15 +46,11 @@ __all__ = [
   'count_or_default',
   'counts',
   'define_flags',
-  'integer',
-  'non_negative',
   'num_workers',
+  'number',
   'output_dir',
   'overwrite',
-  'positive',
   'setting',
-  'switch',
-  'text',
   'with_settings',
 ]
 
@@ -60,16 +60,15 @@ flags.disclaim_key_flags()
 
 
 class SettingError(ValueError):
-  """An argument, or the flag of the same name, is not as expected."""
+  """An argument, or the flag of the same name, is not as expected.
+
+  Args:
+    name: Python `str` name of the argument.
+    expected: Python `str`: what it must be, after "must be".
+    got: Python `str`: what came.
+  """
 
   def __init__(self, name: str, expected: str, got: str):
-    """Initializes the error.
-
-    Args:
-      name: Python `str` name of the argument.
-      expected: Python `str`: what it must be, after "must be".
-      got: Python `str`: what came.
-    """
     self.name = name
     self.problem = f'must be {expected}; got {got}.'
     super().__init__(f'`{name}` {self.problem}')
@@ -139,9 +138,12 @@ def setting(
     field: Field of a dataclass.
   """
   if check is None:
-    check = {bool: switch, int: count(), float: positive, str: text}[
-      type(default)
-    ]
+    check = {
+      bool: _switch,
+      int: count(),
+      float: number(),
+      str: checks.as_folder,
+    }[type(default)]
   return dataclasses.field(
     default=default,
     metadata={
@@ -154,29 +156,17 @@ def setting(
 
 
 def output_dir(default: str):
-  """The setting of the folder that an experiment writes to.
-
-  Args:
-    default: Python `str`.
-
-  Returns:
-    field: Field of a dataclass.
-  """
+  """Makes the field of the folder that an experiment writes to."""
   return setting(
     default,
     'Folder to write to; created if it does not exist. Finished cells that it '
     'holds are kept.',
-    text,
     changes_results=False,
   )
 
 
 def num_workers():
-  """The setting of how many cells run at a time.
-
-  Returns:
-    field: Field of a dataclass.
-  """
+  """Makes the field of how many cells run at a time."""
   return setting(
     1,
     'How many cells to run at a time, each in a process of its own if more '
@@ -188,11 +178,7 @@ def num_workers():
 
 
 def overwrite():
-  """The setting of whether results that exist are computed again.
-
-  Returns:
-    field: Field of a dataclass.
-  """
+  """Makes the field of whether finished cells are computed again."""
   return setting(
     False,
     'Whether to compute cells again that the output folder holds, and to '
@@ -201,44 +187,27 @@ def overwrite():
   )
 
 
-def count(minimum: int = 1) -> Callable:
-  """Makes the check of a Python int that is not too small."""
+def count(minimum: float = 1) -> Callable:
+  """Makes the check of a Python int; `-math.inf` takes any."""
   return lambda name, value: checks.as_count(name, value, minimum)
-
-
-def integer(name: str, value) -> int:
-  """Checks any Python int."""
-  return checks.as_count(name, value, -math.inf)
 
 
 def count_or_default(name: str, value) -> int:
   """Checks a positive Python int, or 0 where it stands for a default."""
   if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-    raise SettingError(
-      name, 'a positive integer, or 0 for the default', repr(value)
-    )
+    expected = 'a positive integer, or 0 for the default'
+    raise SettingError(name, expected, repr(value))
   return value
 
 
-def positive(name: str, value) -> float:
-  """Checks a positive number."""
-  return checks.as_float(name, value, minimum=0.0, is_open=True)
+def number(is_open: bool = True) -> Callable:
+  """Makes the check of a positive number, or one that is not negative."""
+  return lambda name, value: checks.as_float(name, value, 0.0, None, is_open)
 
 
-def non_negative(name: str, value) -> float:
-  """Checks a number that is not negative."""
-  return checks.as_float(name, value, minimum=0.0)
-
-
-def switch(name: str, value) -> bool:
-  """Checks a Python bool."""
+def _switch(name, value):
   checks.check_bool(name, value)
   return value
-
-
-def text(name: str, value) -> str:
-  """Checks a Python `str`, or a path."""
-  return checks.as_folder(name, value)
 
 
 def choice(options: Iterable[str]) -> Callable:
@@ -340,25 +309,6 @@ def with_settings(settings_class: type[Settings]) -> Callable:
   Returns:
     decorator: Decorator of a function of one argument, an instance. Signature
       and documentation list the settings.
-
-  ```python
-  import dataclasses
-  from tfp_nvi.experiments import common
-
-
-  @dataclasses.dataclass(frozen=True)
-  class Settings(common.Settings):
-    num_steps: int = common.setting(10, 'Number of training steps.')
-
-
-  @common.with_settings(Settings)
-  def run(settings):
-    return settings.num_steps
-
-
-  assert run() == 10
-  assert run(num_steps=20) == 20
-  ```
   """
 
   def decorate(run_fn):

@@ -9,7 +9,7 @@ import platform
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +22,9 @@ from tfp_nvi.experiments.common.settings import SettingError
 __all__ = [
   'Results',
   'Store',
+  'finish',
+  'open_output',
   'replace_file',
-  'versions',
 ]
 
 
@@ -39,12 +40,8 @@ class Results(NamedTuple):
   pictures: list
 
 
-def versions() -> dict:
-  """Versions of the packages that results depend on.
-
-  Returns:
-    versions: Python `dict`.
-  """
+def _versions():
+  """Versions of the packages that results depend on."""
   try:
     version = importlib.metadata.version('tfp-nvi')
   except importlib.metadata.PackageNotFoundError:
@@ -231,3 +228,48 @@ class Store:
     replace_file(
       self.path(self._file), lambda f: f.write(content.encode() + b'\n')
     )
+
+
+def open_output(settings, fields: list, order_fn: Callable) -> Store:
+  """Opens the output folder of an experiment.
+
+  Args:
+    settings: `Settings` with `output_dir` and `overwrite`.
+    fields: As in `Store`.
+    order_fn: As in `Store`.
+
+  Returns:
+    store: `Store`.
+  """
+  configuration = {**settings.configuration, 'versions': _versions()}
+  return Store(
+    settings.output_dir, configuration, fields, order_fn, settings.overwrite
+  )
+
+
+def finish(
+  store: Store,
+  rows: list,
+  figures: Mapping,
+) -> Results:
+  """Writes figures to the output folder, and prints what it holds.
+
+  Args:
+    store: `Store`.
+    rows: List of Python `dict`s: those asked for.
+    figures: Python `dict` from names of PNG files, without the ending, to
+      figures.
+
+  Returns:
+    results: `Results`.
+  """
+  pictures = []
+  for name, figure in figures.items():
+    pictures.append(store.path(f'{name}.png'))
+    replace_file(
+      pictures[-1], lambda f, figure=figure: figure.savefig(f, format='png')
+    )
+  print('\nWritten:')
+  for path in [store.path('metrics.json'), *pictures]:
+    print(f'  {path}')
+  return Results(rows, pictures)

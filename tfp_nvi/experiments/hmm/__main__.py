@@ -7,4 +7,5 @@ from tfp_nvi.experiments import common, hmm
 __all__ = []
 
 if __name__ == '__main__':
-  common.main(hmm.run, hmm.Settings, hmm.__doc__)
+  # Rounding may decide whether particles are resampled.
+  common.main(hmm.run, hmm.Settings, hmm.__doc__, one_thread=True)

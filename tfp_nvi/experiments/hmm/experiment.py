@@ -3,6 +3,7 @@
 """Trains, tests and reports the methods of the hidden Markov model."""
 
 import dataclasses
+import math
 import os
 import shutil
 import time
@@ -63,7 +64,7 @@ class Settings(common.Settings):
   num_reference_batches: int = common.setting(
     5, 'Samples of the reference, as a multiple of the number of particles.'
   )
-  seed: int = common.setting(1, 'Random seed.', common.integer)
+  seed: int = common.setting(1, 'Random seed.', common.count(-math.inf))
   output_dir: str = common.output_dir('results/hmm')
   num_workers: int = common.num_workers()
   overwrite: bool = common.overwrite()
@@ -362,12 +363,10 @@ def run(settings) -> common.Results:
     FloatingPointError: If a loss or a weight becomes NaN.
   """
   order = [*METHODS, 'reference']
-  store = common.Store(
-    settings.output_dir,
-    {**settings.configuration, 'versions': common.versions()},
+  store = common.open_output(
+    settings,
     ['method'],
     order.index,
-    settings.overwrite,
   )
   asked = order[:-1] if settings.method == ('all',) else settings.method
   if 'oracle' not in asked:

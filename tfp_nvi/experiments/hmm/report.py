@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table and the pictures of the experiment."""
 
+import matplotlib.figure
 import numpy as np
 
 from tfp_nvi import diagnostics
-from tfp_nvi.experiments import common
 from tfp_nvi.experiments.hmm.methods import METHODS
 
 __all__ = [
@@ -53,9 +53,20 @@ def format_table(rows, settings):
   return '\n'.join(lines)
 
 
+def _make_figure(width, height):
+  return matplotlib.figure.Figure(
+    figsize=(width, height), dpi=100, layout='constrained'
+  )
+
+
+def _style(axes):
+  axes.spines[['top', 'right']].set_visible(False)
+  axes.grid(alpha=0.25, linewidth=0.6)
+
+
 def _draw_sequence(arrays, label, x, z, eta):
   """A sequence, its inferred states, and the emissions over the true ones."""
-  figure = common.make_figure(11.0, 5.2)
+  figure = _make_figure(11.0, 5.2)
   left, right = figure.subplots(
     1, 2, sharey=True, gridspec_kw={'width_ratios': [4, 1]}
   )
@@ -109,7 +120,7 @@ def _draw_sequence(arrays, label, x, z, eta):
       linewidth=0.0,
     )
   for axes in (left, right):
-    common.style_axes(axes)
+    _style(axes)
   wrong = int(np.sum(inferred != z))
   left.set(
     xlabel='step',
@@ -131,7 +142,7 @@ def _draw_sequence(arrays, label, x, z, eta):
 
 def _draw_levels(arrays, settings):
   """Effective sample size and surviving ancestors along the sequence."""
-  figure = common.make_figure(11.0, 4.0)
+  figure = _make_figure(11.0, 4.0)
   left, right = figure.subplots(1, 2)
   num_particles = settings.num_particles
   for name, found in arrays.items():
@@ -143,7 +154,7 @@ def _draw_levels(arrays, settings):
     left.plot(steps, 100.0 * sizes / num_particles, label=method.label, **style)
     right.semilogy(steps, roots, **style)
   for axes in (left, right):
-    common.style_axes(axes)
+    _style(axes)
     axes.set_xlabel('step')
     axes.set_xlim(0, settings.sequence_length)
   left.set(
@@ -165,7 +176,7 @@ def _draw_levels(arrays, settings):
 def _draw_heuristic(arrays):
   """Heuristic factors of the whole sequence against the exact likelihood."""
   names = [name for name in arrays if 'heuristic' in arrays[name]]
-  figure = common.make_figure(max(3.4 * len(names), 4.0), 3.9)
+  figure = _make_figure(max(3.4 * len(names), 4.0), 3.9)
   for axes, name in zip(
     figure.subplots(1, len(names), squeeze=False)[0], names, strict=True
   ):
@@ -177,7 +188,7 @@ def _draw_heuristic(arrays):
     error = np.std((y - x)[x > -10.0]) if np.sum(x > -10.0) > 1 else np.nan
     axes.plot([-60, 0], [-60, 0], color='0.4', linewidth=0.9, linestyle='--')
     axes.scatter(x[near], y[near], s=12, color=METHODS[name].color, alpha=0.7)
-    common.style_axes(axes)
+    _style(axes)
     axes.set(xlabel='exact log likelihood', title=METHODS[name].label)
     axes.text(
       0.04,

@@ -55,13 +55,13 @@ same images give the same posterior.
 """
 
 from tfp_nvi.experiments.common import Results
+from tfp_nvi.experiments.image_mixture.batches import mini_batches
 from tfp_nvi.experiments.image_mixture.experiment import (
   ERRORS,
   OBJECTIVES,
   Settings,
   run,
 )
-from tfp_nvi.experiments.image_mixture.mini_batches import mini_batches
 
 __all__ = [
   'ERRORS',

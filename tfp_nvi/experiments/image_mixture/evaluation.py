@@ -6,7 +6,7 @@ import numpy as np
 import scipy.optimize
 import tensorflow as tf
 
-from tfp_nvi.experiments.image_mixture.mini_batches import mini_batches
+from tfp_nvi.experiments.image_mixture.batches import mini_batches
 from tfp_nvi.internal import randomness
 
 __all__ = [

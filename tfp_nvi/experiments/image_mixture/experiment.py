@@ -21,7 +21,7 @@ from tfp_nvi.experiments.image_mixture import (
   report,
   saved_model,
 )
-from tfp_nvi.experiments.image_mixture.mini_batches import mini_batches
+from tfp_nvi.experiments.image_mixture.batches import mini_batches
 from tfp_nvi.experiments.image_mixture.report import OBJECTIVES
 from tfp_nvi.internal import randomness
 
@@ -110,7 +110,7 @@ class Settings(common.Settings):
     'Weight of the density of latents beside that of images, in training by '
     'the nested objective, which has 1 as it is published. With a larger '
     'weight, clusters stay apart. 0 for 2 for digits and 10 for the others.',
-    common.non_negative,
+    common.number(is_open=False),
   )
   proportions_in_training: bool = common.setting(
     True,
@@ -424,11 +424,10 @@ def run(settings) -> common.Results:
       or checkpoints are of another configuration; before any compute.
     FloatingPointError: If a loss becomes NaN.
   """
-  store = common.Store(
-    settings.output_dir,
-    {**settings.configuration, 'versions': common.versions()},
+  store = common.open_output(
+    settings,
     ['dataset', 'objective', 'seed'],
-    overwrite=settings.overwrite,
+    lambda *cell: cell,
   )
   settings = settings.with_defaults()
   dataset = settings.dataset

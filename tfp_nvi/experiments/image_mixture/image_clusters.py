@@ -87,7 +87,7 @@ def orientation_histograms(images):
 
   ```python
   import numpy as np
-  from tfp_nvi.experiments import image_clusters
+  from tfp_nvi.experiments.image_mixture import image_clusters
 
   image = np.zeros([1, 8, 8], np.uint8)
   image[:, :, 3:5] = 100
@@ -168,7 +168,7 @@ def neighbor_coordinates(vectors, num_coordinates, num_neighbors, seed):
 
   ```python
   import numpy as np
-  from tfp_nvi.experiments import image_clusters
+  from tfp_nvi.experiments.image_mixture import image_clusters
 
   vectors = np.random.default_rng(1).normal(size=[60, 2])
   vectors[30:] += 10.0
@@ -344,7 +344,7 @@ def fit_balanced_mixtures(vectors, num_clusters, seed):
 
   ```python
   import numpy as np
-  from tfp_nvi.experiments import image_clusters
+  from tfp_nvi.experiments.image_mixture import image_clusters
 
   vectors = np.random.default_rng(1).normal(size=[60, 2])
   vectors[30:] += 10.0
@@ -395,7 +395,7 @@ def find_clusters(images, num_clusters, seed):
 
   ```python
   import numpy as np
-  from tfp_nvi.experiments import image_clusters
+  from tfp_nvi.experiments.image_mixture import image_clusters
 
   images = np.random.default_rng(1).integers(90, size=[60, 8, 8])
   images[:30, :4] += 150

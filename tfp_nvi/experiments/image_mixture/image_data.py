@@ -113,7 +113,7 @@ def read_idx(path):
 
   ```python
   import tempfile
-  from tfp_nvi.experiments import image_data
+  from tfp_nvi.experiments.image_mixture import image_data
 
   with tempfile.NamedTemporaryFile() as f:
     f.write(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
@@ -338,7 +338,7 @@ def load(dataset='digits', data_dir=None):
       expected. A `ValueError`.
 
   ```python
-  from tfp_nvi.experiments import image_data
+  from tfp_nvi.experiments.image_mixture import image_data
 
   data = image_data.load('digits')
   assert data.train_images.shape == (1297, 8, 8)

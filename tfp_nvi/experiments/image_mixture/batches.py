@@ -32,9 +32,9 @@ def mini_batches(
 
   ```python
   import numpy as np
-  from tfp_nvi.experiments import bgmm_vae
+  from tfp_nvi.experiments import image_mixture
 
-  data, proportions = bgmm_vae.mini_batches(
+  data, proportions = image_mixture.mini_batches(
     np.zeros([30, 8, 8], np.uint8), np.arange(30) % 3, 3, 5, 7, 1.0, seed=1
   )
   for images, _ in data:
