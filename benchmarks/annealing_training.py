@@ -23,13 +23,14 @@ Of each size, each loop has a process of its own. The three take turns: a
 repetition is as many steps as take about a second, and a row is the median over
 repetitions, after one to compile and one to warm up. Compilation is tracing and
 compiling, peak memory that of the process, its libraries included (`baseline`
-is what these take before there is a model).
+is their part, before there is a model).
 
 The output folder holds `training.json`, written after every size, and
-`training.png`. A run that was stopped goes on when it is started again. What is
-not measured, as a step would take too long or too much memory, has a row whose
-`absent` says why. Before anything is timed, both libraries train a sampler with
-eight densities and 36 particles, and must come near the true normalizer.
+`training.png`. A run that was stopped goes on when it is started again. A size
+that is not measured, because a step would take too long or too much memory, has
+a row whose `absent` says why. Before anything is timed, both libraries train a
+sampler with eight densities and 36 particles, and must come near the true
+normalizer.
 """
 
 import itertools
@@ -51,7 +52,7 @@ __all__ = [
   'plot',
 ]
 
-# What makes each loop, and which library it is of.
+# The library of each loop, and the class that runs it.
 LOOPS = {
   'fit': ('tfp_nvi', 'benchmarks.annealing_tfp_nvi:Trainer'),
   'shipped': ('coix', 'benchmarks.annealing_coix:Trainer'),
@@ -124,7 +125,7 @@ class _Store:
     return os.path.join(self._directory, name)
 
   def save(self):
-    """Writes what there is."""
+    """Writes all rows."""
     reporting.save(self.path('training'), self.content)
 
   def add(self, rows):
@@ -159,7 +160,7 @@ def _work(size):
 
 
 def estimate_seconds(size, loop, rows):
-  """Guesses how long a step takes, from what was measured last.
+  """Estimates how long a step takes, from the sizes measured so far.
 
   Args:
     size: Tuple of numbers of densities, particles and restarts.
@@ -308,7 +309,7 @@ def measure_size(
         ),
       )
     for i in range(repetitions):
-      # Nobody is always the one to come after the slowest.
+      # So that no loop always runs after the slowest one.
       for j in range(len(runners)):
         runner = runners[(i + j) % len(runners)]
         attempt(runner, runner.run)
@@ -393,7 +394,7 @@ def _format_microseconds(value):
 
 
 def format_table(rows):
-  """The table of rows, in Markdown, and what it comes to.
+  """Formats the table of rows, in Markdown, and its summary.
 
   Args:
     rows: List of rows.
@@ -582,8 +583,8 @@ def _define_flags():
   flags.DEFINE_float(
     'max_gigabytes',
     0.0,
-    'Memory each process may take; 0 for an equal part of 90% of what the '
-    'machine has, as the loops of a size have a process each, at a time.',
+    'Memory each process may take; 0 for an equal part of 90% of the memory of '
+    'the machine, because the loops of a size run at the same time.',
   )
   flags.DEFINE_integer(
     'check_steps',
@@ -592,10 +593,10 @@ def _define_flags():
     lower_bound=0,
   )
   flags.DEFINE_boolean(
-    'retry_absent', False, 'Whether to try again what an earlier run left out.'
+    'retry_absent', False, 'Whether to measure sizes again that were absent.'
   )
   flags.DEFINE_boolean(
-    'overwrite', False, 'Whether to discard what the folder has.'
+    'overwrite', False, 'Whether to discard earlier results in the folder.'
   )
 
 
@@ -628,7 +629,7 @@ def main(argv):
     if left_out:
       print(
         f'Not measured: {", ".join(left_out)}, as {", ".join(sorted(missing))} '
-        "cannot be found; pip install -e '.[bench]' installs what it takes."
+        "cannot be found; pip install -e '.[bench]' installs them."
       )
   store = _Store(flags.FLAGS.output_dir, configuration, flags.FLAGS.overwrite)
   max_gigabytes = (
@@ -655,7 +656,7 @@ def main(argv):
       flush=True,
     )
     if still:
-      # All of them again, as only what took turns can be compared.
+      # All of them again: only loops that took turns can be compared.
       rows = measure_size(
         size,
         loops,

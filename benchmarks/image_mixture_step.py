@@ -46,8 +46,8 @@ _LEVELS = flags.DEFINE_multi_enum(
   'levels',
   list(LEVELS),
   LEVELS,
-  'Levels that a step has, a flag for each; all by default. Fewer tell what '
-  'the others cost.',
+  'Levels that a step has, a flag for each; all by default. Fewer show the '
+  'cost of the others.',
 )
 
 _STEPS_PER_CALL = 50

@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Benchmarks measure what they say; how fast anything is, is not tested."""
+"""Benchmarks measure the right things; their durations are not tested."""
 
 import time
 

@@ -1,10 +1,9 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The annealing experiment does what it says with each method, flag and folder.
+"""The annealing experiment, with each method, flag and folder.
 
-Most tests take a few training steps, without XLA: they are about what is
-written down, not about how well it is learned. One trains a sampler for good,
-on a density that is easy.
+Most tests take a few training steps, without XLA: they are about files and
+flags, not about results. One trains a sampler fully, on an easy density.
 """
 
 import functools
@@ -45,7 +44,7 @@ SMALL = {
   'sample_budget': 8,
   'num_steps': 3,
   'num_flow_layers': 2,
-  # Workers would not see what tests replace.
+  # Workers would not see the functions that tests replace.
   'num_workers': 1,
 }
 
@@ -278,10 +277,10 @@ def test_goes_on_after_a_stop(monkeypatch, fake_cells, capsys, tmp_path):
     (row['method'], row['num_densities']) for row in read(tmp_path)['rows']
   ] == [('avo', 2), ('avo', 4), ('nvi', 2), ('nvi', 4)]
 
-  # What pictures need is gone: that cell is run again.
+  # A cell whose arrays are damaged is run again.
   (tmp_path / 'cells' / 'avo-4.npz').write_bytes(b'PK')
   assert [row['seconds'] for row in run().rows] == [1.0, 2.0, 5.0, 4.0]
-  # Only what is asked for is overwritten.
+  # Only the cells that are asked for are overwritten.
   annealing.run('svi', 2, output_dir=str(tmp_path), overwrite=True)
   annealing.run('avo', 2, output_dir=str(tmp_path), overwrite=True)
   assert [row['seconds'] for row in read(tmp_path)['rows']] == [

@@ -62,11 +62,7 @@ def test_wrong_settings_are_errors(setting, value, kind):
 def test_arguments_are_settings():
   @common.with_settings(Settings)
   def run(settings):
-    """Runs.
-
-    Returns:
-      settings: What came.
-    """
+    """Runs."""
     return settings
 
   assert run('a', num_steps=3) == Settings(('a',), 3)

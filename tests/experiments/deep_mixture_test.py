@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The deep mixture's densities are what they are said to be."""
+"""Densities, gradients and inference of the deep mixture."""
 
 import itertools
 

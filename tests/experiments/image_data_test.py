@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Images are read from wherever they are, and what is wrong is said."""
+"""Images are read from every place, and errors name the problem."""
 
 import gzip
 import os

@@ -1,9 +1,9 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The experiment on images does what it says with each flag and folder.
+"""The experiment on images, with each flag and folder.
 
-Most tests take a few training steps: they are about what is written down, not
-about how well it is learned. One trains on the small digits for good.
+Most tests take a few training steps: they are about files and flags, not about
+results. One trains a short version of the default on the small digits.
 """
 
 import functools
@@ -339,7 +339,7 @@ def test_objectives_side_by_side(fast, tmp_path):
   row = image_mixture.run(**changed, overwrite=True).rows[0]
   assert read(tmp_path)['rows'] == [row]
   assert row['bound'] != rows[0]['bound']
-  # What is to be evaluated is never discarded, nor written to.
+  # Checkpoints that are evaluated are neither discarded nor written to.
   files = {
     path: path.stat().st_mtime_ns
     for path in (tmp_path / 'checkpoints').rglob('*')

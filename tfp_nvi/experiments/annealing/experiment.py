@@ -241,14 +241,6 @@ def run(settings) -> common.Results:
   """Runs the experiment, and prints its table.
 
   With several workers, a script needs the usual guard of its main module.
-
-  Returns:
-    results: `tfp_nvi.experiments.common.Results`.
-
-  Raises:
-    ValueError: If an argument is not as expected, `output_dir` cannot be
-      written or holds results of another configuration; before any compute.
-    FloatingPointError: If a loss or a weight becomes NaN.
   """
   names = list(METHODS)
   store = common.open_output(

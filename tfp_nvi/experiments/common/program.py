@@ -44,7 +44,7 @@ def main(
   if one_thread:
     cells.use_one_thread()
   settings_lib.define_flags(settings_class)
-  # What absl shows with --help and with a wrong flag.
+  # Absl shows this text with --help and with a wrong flag.
   sys.modules['__main__'].__doc__ = doc
   names = [field.name for field in dataclasses.fields(settings_class)]
   app.run(lambda argv: _run(run_fn, names, errors, argv))

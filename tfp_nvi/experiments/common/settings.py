@@ -319,16 +319,28 @@ def with_settings(settings_class: type[Settings]) -> Callable:
     run.__signature__ = inspect.signature(settings_class).replace(
       return_annotation=inspect.signature(run_fn).return_annotation
     )
-    summary, _, rest = inspect.cleandoc(run_fn.__doc__ or '').partition('\n')
-    run.__doc__ = f'{summary}\n\n{_describe(settings_class)}\n{rest}'
+    summary = inspect.cleandoc(run_fn.__doc__ or '')
+    run.__doc__ = f'{summary}\n{_describe(settings_class)}'
     return run
 
   return decorate
 
 
+_RETURNS = """
+Returns:
+  results: `tfp_nvi.experiments.common.Results`.
+
+Raises:
+  ValueError: If an argument is not as expected, a folder cannot be written or
+    holds results of another configuration; before any compute.
+  TypeError: If an argument is of the wrong kind.
+  FloatingPointError: If a loss or a weight becomes NaN.
+"""
+
+
 def _describe(settings_class):
-  """The section of a docstring that describes the settings."""
-  lines = ['Args:']
+  """The sections of a docstring after its summary."""
+  lines = ['', 'Args:']
   for field in dataclasses.fields(settings_class):
     lines += textwrap.wrap(
       f'{field.name}: {field.metadata["help"]} Default value: '
@@ -337,4 +349,4 @@ def _describe(settings_class):
       initial_indent='  ',
       subsequent_indent='    ',
     )
-  return '\n'.join(lines)
+  return '\n'.join(lines) + '\n' + _RETURNS

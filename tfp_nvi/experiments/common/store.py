@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of results, which say what they are results of."""
+"""Folders of results, which also hold the settings of these results."""
 
 import importlib.metadata
 import json
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class Results(NamedTuple):
-  """What an experiment returns.
+  """The results of an experiment.
 
   Fields:
     rows: List of Python `dict`s, as in `metrics.json`: those asked for.

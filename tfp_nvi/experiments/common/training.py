@@ -101,7 +101,7 @@ class TrainingFolder(store_lib.Store):
       self.add({'stage': stage, 'seconds': time.perf_counter() - start})
 
     if self.latest_step(stage) < kwargs['num_steps']:
-      # Before there are checkpoints, write down what they belong to.
+      # Before the first checkpoint, so that none is without its settings.
       self.add(row)
     return nvi.fit(
       *args, **kwargs, checkpoint_dir=self.path(stage), callback_fn=on_call

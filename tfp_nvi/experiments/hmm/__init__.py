@@ -18,17 +18,17 @@ All methods have the same model, proposals and training data:
 ```none
 no_heuristic       psi = 1
 mixture_heuristic  the observations to come as draws from a mixture, by hand
-nvi_partial        psi(x_{k+1:K} | eta) learned; each level trains what it
-                   proposes from
-nvi_full           the same, and what it proposes to
+nvi_partial        psi(x_{k+1:K} | eta) learned; each level trains its forward
+                   side
+nvi_full           the same, each level trains both sides
 rws                psi = 1, proposals trained by the final weights
 nvi_state_aware    psi(x_{k+1:K} | eta, z_k) learned, as nvi_partial
 oracle             psi is the exact likelihood, by backward messages
 ```
 
 A method is tested on sequences that none was trained on. Its log normalizer is
-the mean over them; `gap` is the mean difference to the best estimate that there
-is, `reference`: importance sampling over `eta` alone with the exact likelihood,
+the mean over them; `gap` is the mean difference to the most precise estimate,
+`reference`: importance sampling over `eta` alone with the exact likelihood,
 and many samples of the proposal that the oracle has learned. Standard errors
 are over sequences. `distinct_eta_ancestors` counts the particles of level 0
 that the last level descends from.
@@ -41,8 +41,8 @@ sequence.png      a sequence, with inferred states and emissions
 levels.png        effective sample size and ancestors that survive, by step
 heuristic.png     heuristic factors of one sequence beside the exact likelihood
 training.png      effective sample size and log normalizer over training
-cells/*.npz       what the pictures are drawn from
-checkpoints/      of methods that are being trained
+cells/*.npz       the data of the pictures
+checkpoints/      training of each method
 ```
 
 A run that was stopped goes on when it is started again.

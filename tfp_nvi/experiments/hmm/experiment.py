@@ -82,7 +82,7 @@ class Settings(common.Settings):
 
 
 def _simulate(settings):
-  """Sequences to train on, those to test on, and what these come from."""
+  """Simulates training sequences, and test sequences with their states."""
   model = model_lib.make_model()
   train_seed, test_seed = tf.unstack(
     randomness.split_seed(randomness.as_seed(settings.seed), 2)
@@ -182,7 +182,7 @@ def _test(sampler, sequences, settings):
 
 
 def _picture_arrays(sampler, posterior, sequence, settings):
-  """What the pictures show of one test sequence."""
+  """The data of the pictures, mostly from one test sequence."""
   one = sampler.sample(
     sequence[tf.newaxis],
     settings.num_particles,
@@ -200,7 +200,7 @@ def _picture_arrays(sampler, posterior, sequence, settings):
     'effective_sample_sizes': posterior.effective_sample_sizes.numpy(),
     'num_roots_by_step': posterior.num_roots.numpy(),
   }
-  # Before training, so that all methods are drawn at the same emissions.
+  # Untrained, so that all methods are drawn at the same emissions.
   proposal = model_lib.InitialProposal()(sequence[tf.newaxis])
   with randomness.portable_sampling():
     eta = proposal.sample(
@@ -279,7 +279,7 @@ def _run_reference(oracle_arrays, settings):
   """Importance sampling over the emissions, with the exact likelihood.
 
   Args:
-    oracle_arrays: Python `dict` that has what the oracle has learned.
+    oracle_arrays: Python `dict` with the variables of the trained oracle.
     settings: `Settings`.
 
   Returns:
@@ -353,14 +353,6 @@ def run(settings) -> common.Results:
   """Runs the experiment, and prints its table.
 
   With several workers, a script needs the usual guard of its main module.
-
-  Returns:
-    results: `tfp_nvi.experiments.common.Results`.
-
-  Raises:
-    ValueError: If an argument is not as expected, `output_dir` cannot be
-      written or holds results of another configuration; before any compute.
-    FloatingPointError: If a loss or a weight becomes NaN.
   """
   order = [*METHODS, 'reference']
   store = common.open_output(

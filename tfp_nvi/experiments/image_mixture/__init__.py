@@ -25,21 +25,21 @@ The output folder holds
 
 ```none
 metrics.json        a row for each data set, objective and seed
-saved_models/       what was trained, to be used without this library
+saved_models/       trained models, to be used without this library
 batches-*.png       a test mini-batch, one generated from the inferred
                     proportions, and the proportions, by objective
-reconstructions-*.png  test images and what the model makes of them
+reconstructions-*.png  test images and their reconstructions
 clusters-*.png      samples of each cluster
-cells/*.npz         what the pictures are drawn from
+cells/*.npz         the data of the pictures
 ```
 
 Fields of a row: `total_variation` between E[lambda] and lambda*, mean over 100
-test mini-batches; `total_variation_of_one_pass`, where images do not learn from
-each other what the proportions are; `accuracy` and
+test mini-batches; `total_variation_of_one_pass`, from one pass, in which images
+do not share what they say of the proportions; `accuracy` and
 `normalized_mutual_information` of the most probable cluster of each test image;
 importance-weighted `bound` per image, from 100 draws of z; `seconds` of
 training. One matching of clusters to classes, the best one for the test set,
-serves for all. `--eval_only` measures again what was trained.
+serves for all. `--eval_only` evaluates the latest checkpoint again.
 
 A saved model, which `tf.saved_model.load` loads, has a method `infer`: from
 images of shape `[N, height, width]`, with intensities from 0 to 1, to a dict

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A deep generative mixture of images, and its amortized inference.
 
-The model of a mini-batch of N images, and what is learned with it:
+The model of a mini-batch of N images, and the distributions learned with it:
 
 ```none
 model        lambda ~ Dirichlet(concentration)
@@ -55,13 +55,13 @@ _ASSIGNED_WEIGHT = 3.0
 
 
 class Posterior(NamedTuple):
-  """What is inferred from a mini-batch of images.
+  """The posterior of a mini-batch of images.
 
   Fields:
     proportions: Shape `[num_clusters]`: `E[lambda]`.
     proportions_samples: Shape `[num_samples, num_clusters]`.
     cluster_probs: Shape `[N, num_clusters]`: of each image's cluster, given
-      what all say of proportions.
+      the proportions that all images suggest.
     latent_loc: Shape `[N, num_latents]`: the mean of `q(z | x)`.
     latent_scale: Shape `[N, num_latents]`: its standard deviation.
   """
@@ -168,8 +168,8 @@ class DeepMixture(tf.Module):
     self._log_scale = tf.Variable(
       tf.fill(shape, np.float32(np.log(0.7) / _CLUSTER_UNIT)), name='log_scale'
     )
-    # The clusters that `pi(z)` has of its own, as planar flows do not part what
-    # is one.
+    # `pi(z)` has clusters of its own, because planar flows do not split one
+    # mode into several.
     self._base_loc = tf.Variable(self._loc, name='base_loc')
     self._base_log_scale = tf.Variable(self._log_scale, name='base_log_scale')
     self.flow = nvi.planar_flow_density(
@@ -234,8 +234,8 @@ class DeepMixture(tf.Module):
     """`q(z | x)`, of batch shape `[N]`."""
     outputs = self.encoder(intensities[..., tf.newaxis])
     loc, scale = tf.split(outputs, 2, axis=-1)
-    # Fewer operations than of a `tfd.MultivariateNormalDiag`, which transposes
-    # what it draws and evaluates.
+    # Fewer operations than a `tfd.MultivariateNormalDiag`, which transposes its
+    # draws and arguments.
     return tfd.Independent(
       tfd.Normal(loc, tf.math.softplus(scale + 0.5) + _MIN_SCALE), 1
     )
@@ -308,8 +308,8 @@ class DeepMixture(tf.Module):
   def _proportions(self, counts):
     """`q(lambda | c)`, from how many images each cluster has.
 
-    The posterior of a Dirichlet prior is linear in the counts; what the network
-    adds to that is the same function for each cluster.
+    The posterior of a Dirichlet prior is linear in the counts; the network adds
+    the same function of its count for each cluster.
     """
     flat = tf.reshape(counts, [-1, 1])
     slope, offset = tf.split(
@@ -461,7 +461,7 @@ class DeepMixture(tf.Module):
       nvi.Level(
         encoder, log_joint, [self.encoder, self.decoder], name='images'
       ),
-      # So is the clusters' part, of what this level has.
+      # Likewise, the clusters' part of the bound is that of this level.
       nvi.Level(
         inferred,
         mixture,
@@ -524,8 +524,8 @@ class DeepMixture(tf.Module):
     """Infers the proportions, clusters and latents of a mini-batch.
 
     Clusters come from `q(c | z)` at first, which knows one image at a time.
-    What the others say of proportions comes in by Gibbs sampling [2] with the
-    conditionals that were learned: proportions from `q(lambda | c)`, and then
+    The other images enter by Gibbs sampling [2] with the learned
+    conditionals: proportions from `q(lambda | c)`, and then
     clusters from their density given both, `q(c | z) lambda_c / pi(c)` up to a
     constant.
 

@@ -51,7 +51,7 @@ def match(labels, clusters, num_classes, num_clusters):
 def total_variation(inferred, true, class_of_cluster):
   """Distances of proportions of clusters from those of classes.
 
-  What a cluster without a class has counts as misplaced.
+  The share of a cluster without a class counts as misplaced.
 
   Args:
     inferred: float array of shape `[num_batches, num_clusters]`.
@@ -82,7 +82,7 @@ def evaluate(mixture, data, settings):
     figures: Python `dict`: fields of a row.
     arrays: Python `dict` of NumPy arrays, to draw from.
   """
-  # Where it is absent, the import of `image_clusters` has said what to install.
+  # If it is not installed, importing `image_clusters` has raised an error.
   from sklearn import metrics
 
   num_classes = len(data.class_names)

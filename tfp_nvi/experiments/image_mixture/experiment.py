@@ -32,7 +32,7 @@ __all__ = [
   'run',
 ]
 
-# Errors whose message is all that a user of the program needs.
+# The program shows the message of these errors without a traceback.
 ERRORS = (image_data.DataError, ImportError)
 
 _STAGES = ('warm_up', 'assigned', 'training')
@@ -168,9 +168,9 @@ def _encode(mixture, images):
 
 
 def _set_clusters(mixture, loc, variance, clusters):
-  """Sets clusters to the means and deviations of the codes assigned to them."""
+  """Sets clusters to the means and deviations of their members' codes."""
   members = [clusters == k for k in range(mixture.num_clusters)]
-  # One without any is as wide as all codes.
+  # A cluster without members is as wide as all codes.
   members = [m if m.any() else np.ones_like(m) for m in members]
   mixture.set_clusters(
     np.stack([loc[m].mean(axis=0) for m in members]),
@@ -227,7 +227,7 @@ def _start(mixture, data, images, settings, folder):
     'num_steps': num_steps,
   }
   if not folder.has('clusters'):
-    # First, because this is what may not suit the images.
+    # First, because this step raises an error for images that do not suit it.
     start = time.perf_counter()
     clusters = image_clusters.find_clusters(
       images, mixture.num_clusters, settings.seed
@@ -316,7 +316,7 @@ def _open_folders(objective, settings):
 
   Returns:
     start: `TrainingFolder` of the networks that all objectives start from.
-    folder: `TrainingFolder` of what comes after.
+    folder: `TrainingFolder` of the training by the objective.
 
   Raises:
     SettingError: If a folder cannot be written, is of another configuration, or
@@ -334,8 +334,8 @@ def _open_folders(objective, settings):
       os.path.join(directory, name),
       configuration,
       'checkpoint_dir',
-      # Not what is to be evaluated, and not in a folder of the user's choice,
-      # which may hold other runs.
+      # Never a checkpoint that is to be evaluated, nor in a folder of the
+      # user's choice, which may hold other runs.
       overwrite=(
         settings.overwrite
         and not settings.eval_only
@@ -414,16 +414,7 @@ def _run_cell(dataset, objective, seed, settings, data, path):
 
 @common.with_settings(Settings)
 def run(settings) -> common.Results:
-  """Runs the experiment, and prints its table.
-
-  Returns:
-    results: `tfp_nvi.experiments.common.Results`.
-
-  Raises:
-    ValueError: If an argument is not as expected, a folder cannot be written,
-      or checkpoints are of another configuration; before any compute.
-    FloatingPointError: If a loss becomes NaN.
-  """
+  """Runs the experiment, and prints its table."""
   store = common.open_output(
     settings,
     ['dataset', 'objective', 'seed'],

@@ -27,8 +27,8 @@ __all__ = [
 # little else. With logits below this, it grows to about as much.
 MAX_LOGIT = 20.0
 
-# Below this size of a logit, differences of what is large would lose digits;
-# the next terms of the series are below the rounding of float32.
+# Below this absolute value of a logit, a series replaces differences of large
+# numbers, which would lose digits. Its next terms are below float32 rounding.
 _SMALL_LOGIT = 0.1
 
 
@@ -96,7 +96,7 @@ def differentiable(log_prob_and_gradient_fn, x):
 
   Args:
     log_prob_and_gradient_fn: Python callable from `x` to a log density of shape
-      `batch`, and its gradient. What else they depend on is held fixed.
+      `batch`, and its gradient. Their other inputs are held fixed.
     x: float `Tensor` of shape `batch + [size]`.
 
   Returns:
@@ -105,8 +105,8 @@ def differentiable(log_prob_and_gradient_fn, x):
 
   @tf.custom_gradient
   def log_prob_fn(x):
-    # Without recording: a tape of another tape would have a compiled function
-    # return all that its second derivatives take.
+    # Without recording: under nested tapes, a compiled function would also
+    # return all intermediate values that its second derivatives need.
     evaluate = tf.recompute_grad(log_prob_and_gradient_fn)
     log_prob, slope = map(tf.stop_gradient, evaluate(x))
 

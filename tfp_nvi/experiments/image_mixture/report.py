@@ -82,7 +82,7 @@ def _by_class(arrays, class_names):
 
 
 def _draw_batches(cells, class_names):
-  """A test mini-batch, those generated from what is inferred, and lambda."""
+  """Draws a test mini-batch, generated ones, and class proportions."""
   figure = _figure(3.2 * (1 + len(cells)), 6.2)
   axes = figure.subplots(
     2, 1 + len(cells), squeeze=False, height_ratios=[1.2, 1.0]
@@ -121,7 +121,7 @@ def _draw_batches(cells, class_names):
 
 
 def _draw_reconstructions(cells, class_names):
-  """Test images, above what each model makes of them."""
+  """Draws test images above their reconstructions."""
   del class_names
   num_rows, num_columns = 4, 16
   figure = _figure(7.0, 2.6 * len(cells))
@@ -141,7 +141,7 @@ def _draw_reconstructions(cells, class_names):
 
 
 def _draw_clusters(cells, class_names):
-  """Samples of each cluster, a row each, in the order of their classes."""
+  """Draws samples of each cluster, a row each, in the order of classes."""
   figure = _figure(4.8 * len(cells), 4.2)
   axes = figure.subplots(1, len(cells), squeeze=False)[0]
   for one, (objective, arrays) in zip(axes, cells.items(), strict=True):

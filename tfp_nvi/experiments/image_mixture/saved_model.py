@@ -15,7 +15,7 @@ __all__ = [
 
 
 class _Inference(tf.Module):
-  """What is saved: inference from images, with nothing else around it."""
+  """The module that is saved: inference from images, and nothing else."""
 
   def __init__(self, mixture, class_of_cluster):
     super().__init__(name='inference')
@@ -53,7 +53,13 @@ class _Inference(tf.Module):
 
 
 def save(mixture, class_of_cluster, path):
-  """Saves a model; where there is one already, it is there until the end."""
+  """Saves a model; a model that exists is replaced at the end.
+
+  Args:
+    mixture: `DeepMixture`.
+    class_of_cluster: int array of shape `[num_clusters]`.
+    path: Python `str`: the folder of the model.
+  """
   module = _Inference(mixture, class_of_cluster)
   os.makedirs(os.path.dirname(path), exist_ok=True)
   with tempfile.TemporaryDirectory(dir=os.path.dirname(path)) as folder:
