@@ -100,16 +100,7 @@ class Settings(common.Settings):
 
 
 def _evaluate(sampler, seed):
-  """Log normalizers and effective sample sizes of batches of samples.
-
-  Args:
-    sampler: `NestedSampler` of batch shape `[num_restarts]`.
-    seed: Stateless seed.
-
-  Returns:
-    log_normalizer: NumPy array of shape `[num_batches, num_restarts]`.
-    effective_sample_size: NumPy array of the same shape.
-  """
+  """Log normalizers and effective sample sizes, by batch and restart."""
   batch_shape = [_NUM_BATCHES] + sampler.batch_shape.as_list()
 
   # With XLA, this would take far longer to compile than it takes to run.
@@ -134,18 +125,7 @@ def _mean_and_deviation(values):
 
 
 def _run_cell(method, num_densities, settings, progress):
-  """Trains and evaluates one cell.
-
-  Args:
-    method: Python `str`.
-    num_densities: Python `int`.
-    settings: `Settings`.
-    progress: Python `bool`: whether to show a progress bar.
-
-  Returns:
-    row: Python `dict`, as in `metrics.json`.
-    arrays: Python `dict` of NumPy arrays, to draw from.
-  """
+  """Trains and evaluates one cell; returns its row and arrays."""
   start = time.perf_counter()
   target = TARGETS[settings.target](tf.as_dtype(settings.dtype))
   cell = 1_000 * list(METHODS).index(method) + num_densities

@@ -105,18 +105,12 @@ class Store:
       configuration: Python `dict`, of values that JSON can hold.
       fields: List of Python `str`s: the fields of a row that name its cell.
       order_fn: Python callable from the values of these to a sorting key.
-        Default value: The values themselves.
       overwrite: Python `bool`: whether results of another configuration are
         discarded, instead of being an error.
-        Default value: `False`.
-      argument: Python `str`: the name of the argument that `directory` is, for
-        errors.
-        Default value: `'output_dir'`.
+      argument: Python `str`: the argument that `directory` is, for errors.
       file: Python `str`: the name of the JSON file.
-        Default value: `'metrics.json'`.
       writes: Python `bool`: whether anything will be added. If not, the folder
         is left as it is.
-        Default value: `True`.
 
     Raises:
       SettingError: If the folder cannot be written, or holds results of another

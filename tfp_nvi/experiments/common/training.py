@@ -38,21 +38,7 @@ class TrainingFolder(store_lib.Store):
     overwrite: bool = False,
     writes: bool = True,
   ):
-    """Opens the folder.
-
-    Args:
-      directory: Python `str`.
-      configuration: Python `dict`, of values that JSON can hold.
-      argument: As in `Store`.
-      overwrite: Python `bool`: whether training of another configuration is
-        removed, instead of being an error.
-        Default value: `False`.
-      writes: As in `Store`.
-
-    Raises:
-      SettingError: If the folder cannot be written, or holds training of
-        another configuration.
-    """
+    """Opens the folder; as in `Store`, but `overwrite` removes checkpoints."""
 
     def open_folder():
       super(TrainingFolder, self).__init__(

@@ -98,20 +98,7 @@ def _simulate(settings):
 
 
 def _train(method, sampler, sequences, settings, checkpoint_dir, progress):
-  """Trains a sampler.
-
-  Args:
-    method: Python `str`: one of `METHODS`.
-    sampler: `StateSpaceSampler`.
-    sequences: float `Tensor` of shape `[num_sequences, num_steps]`.
-    settings: `Settings`.
-    checkpoint_dir: Python `str`.
-    progress: Python `bool`: whether to show a progress bar.
-
-  Returns:
-    history: `tfp_nvi.History`.
-    seconds: Python `float`: the duration, over all runs that training took.
-  """
+  """Trains a sampler; returns its history, and the seconds of all runs."""
   folder = common.TrainingFolder(checkpoint_dir, settings.configuration)
   data = tf.data.Dataset.from_tensor_slices(sequences)
   data = data.shuffle(settings.num_training_sequences, seed=settings.seed)
@@ -231,12 +218,7 @@ def _shown(eta, z):
 
 
 def _run_cell(method, settings, progress):
-  """Trains and tests a method.
-
-  Returns:
-    row: Python `dict`.
-    arrays: Python `dict` of arrays.
-  """
+  """Trains and tests a method; returns its row and arrays."""
   train, eta, z, test = _simulate(settings)
   sampler = make_sampler(method)
   history, training_seconds = _train(
@@ -278,13 +260,8 @@ def _standard_error(values):
 def _run_reference(oracle_arrays, settings):
   """Importance sampling over the emissions, with the exact likelihood.
 
-  Args:
-    oracle_arrays: Python `dict` with the variables of the trained oracle.
-    settings: `Settings`.
-
-  Returns:
-    row: Python `dict`.
-    arrays: Python `dict` of arrays.
+  Takes the arrays of the oracle, whose proposal it has; returns a row and
+  arrays.
   """
   _, _, _, test = _simulate(settings)
   sampler = make_sampler('oracle')

@@ -183,14 +183,8 @@ def _set_clusters(mixture, loc, variance, clusters):
 def _fit(mixture, stage, levels_fn, data, settings, folder, **kwargs):
   """Takes the remaining steps of a stage.
 
-  Args:
-    mixture: `DeepMixture`.
-    stage: Python `str`: one of `_STAGES`.
-    levels_fn: Python callable from images and their indices to levels.
-    data: `tf.data.Dataset` of mini-batches of images and their indices.
-    settings: `Settings`.
-    folder: `TrainingFolder`.
-    **kwargs: Arguments of `tfp_nvi.fit`.
+  `levels_fn` maps images and their indices, which are the elements of `data`,
+  to levels; `kwargs` are arguments of `tfp_nvi.fit`.
   """
   folder.fit(
     stage,
@@ -211,13 +205,6 @@ def _start(mixture, data, images, settings, folder):
 
   First encoder and decoder by themselves, then all networks, with the clusters
   that neighboring images make.
-
-  Args:
-    mixture: `DeepMixture`.
-    data: As in `_fit`.
-    images: uint8 array of all images for training.
-    settings: As in `_fit`.
-    folder: `TrainingFolder`.
   """
   rate = settings.learning_rate
   num_steps = settings.num_warm_up_steps
@@ -267,15 +254,7 @@ def _start(mixture, data, images, settings, folder):
 
 
 def _train(mixture, data, objective, settings, folder):
-  """Trains a mixture by an objective.
-
-  Args:
-    mixture: `DeepMixture`.
-    data: As in `_fit`.
-    objective: Python `str`: one of `OBJECTIVES`.
-    settings: As in `_fit`.
-    folder: `TrainingFolder`.
-  """
+  """Trains a mixture by an objective."""
 
   def levels(batch, indices):
     del indices
@@ -308,20 +287,7 @@ def _num_steps(objective, settings):
 
 
 def _open_folders(objective, settings):
-  """Opens the folders of a training.
-
-  Args:
-    objective: Python `str`: one of `OBJECTIVES`.
-    settings: `Settings`.
-
-  Returns:
-    start: `TrainingFolder` of the networks that all objectives start from.
-    folder: `TrainingFolder` of the training by the objective.
-
-  Raises:
-    SettingError: If a folder cannot be written, is of another configuration, or
-      has no checkpoint to be evaluated.
-  """
+  """Opens the folders of the common start, and of what an objective adds."""
   dataset, seed = settings.dataset, settings.seed
   directory = settings.checkpoint_dir or os.path.join(
     settings.output_dir, 'checkpoints'
@@ -357,20 +323,7 @@ def _open_folders(objective, settings):
 
 
 def _run_cell(dataset, objective, seed, settings, data, path):
-  """Trains, evaluates and saves a mixture.
-
-  Args:
-    dataset: Python `str`.
-    objective: Python `str`: one of `OBJECTIVES`.
-    seed: Python `int`.
-    settings: `Settings`.
-    data: `ImageData`.
-    path: Python `str`: where to save the model.
-
-  Returns:
-    row: Python `dict`.
-    arrays: Python `dict` of arrays.
-  """
+  """Trains, evaluates and saves a mixture; returns its row and arrays."""
   start, folder = _open_folders(objective, settings)
   verb = 'Evaluating' if settings.eval_only else 'Training'
   print(f'{verb} {dataset}-{objective}-{seed}.')
