@@ -7,6 +7,7 @@ import glob
 import inspect
 import os
 import pathlib
+import pickle
 import signal
 import subprocess
 import sys
@@ -57,6 +58,9 @@ def test_wrong_settings_are_errors(setting, value, kind):
     Settings(**{setting: value})
   assert isinstance(info.value, common.SettingError)
   assert info.value.name == setting
+  # As it comes from a worker.
+  again = pickle.loads(pickle.dumps(info.value))
+  assert str(again) == str(info.value) and again.name == setting
 
 
 def test_arguments_are_settings():

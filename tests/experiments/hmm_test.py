@@ -275,15 +275,15 @@ def test_run_keeps_what_is_done(small_run, capsys, monkeypatch):
 
 def test_a_stopped_training_goes_on(tmp_path, monkeypatch):
   # The second half of training takes the data and seeds that are left.
-  settings = hmm.Settings(**SMALL, learning_rate=3e-3)
-  train, *_ = experiment._simulate(settings)
+  def train_it(folder):
+    settings = hmm.Settings(
+      **SMALL, learning_rate=3e-3, output_dir=str(tmp_path / folder)
+    )
+    train, *_ = experiment._simulate(settings)
+    sampler = hmm.make_sampler('nvi_partial')
+    return experiment._train('nvi_partial', sampler, train, settings, False)[0]
 
-  def train_it(sampler, directory):
-    return experiment._train(
-      'nvi_partial', sampler, train, settings, str(directory), False
-    )[0]
-
-  expected = train_it(hmm.make_sampler('nvi_partial'), tmp_path / 'whole')
+  expected = train_it('whole')
   seen = []
   fit = nvi.fit
 
@@ -306,9 +306,12 @@ def test_a_stopped_training_goes_on(tmp_path, monkeypatch):
 
   monkeypatch.setattr(nvi, 'fit', stops)
   with pytest.raises(KeyboardInterrupt):
-    train_it(hmm.make_sampler('nvi_partial'), tmp_path / 'stopped')
+    train_it('stopped')
   monkeypatch.setattr(nvi, 'fit', fit)
-  history = train_it(hmm.make_sampler('nvi_partial'), tmp_path / 'stopped')
+  # Not with other settings, though no method is finished.
+  with pytest.raises(ValueError, match='learning_rate 0.003, now 0.004'):
+    hmm.run(**SMALL, learning_rate=4e-3, output_dir=str(tmp_path / 'stopped'))
+  history = train_it('stopped')
   assert seen == [2, 4]
   np.testing.assert_allclose(history.loss, expected.loss, rtol=1e-4)
 

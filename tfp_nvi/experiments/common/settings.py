@@ -71,7 +71,11 @@ class SettingError(ValueError):
   def __init__(self, name: str, expected: str, got: str):
     self.name = name
     self.problem = f'must be {expected}; got {got}.'
-    super().__init__(f'`{name}` {self.problem}')
+    # All arguments, so that workers can pass it on.
+    super().__init__(name, expected, got)
+
+  def __str__(self):
+    return f'`{self.name}` {self.problem}'
 
 
 class _SettingTypeError(SettingError, TypeError):

@@ -97,9 +97,15 @@ def _simulate(settings):
   return train, eta, z, test
 
 
-def _train(method, sampler, sequences, settings, checkpoint_dir, progress):
+def _open_folder(method, settings):
+  """Opens the folder with the training of a method."""
+  directory = os.path.join(settings.output_dir, 'checkpoints', method)
+  return common.TrainingFolder(directory, settings.configuration)
+
+
+def _train(method, sampler, sequences, settings, progress):
   """Trains a sampler; returns its history, and the seconds of all runs."""
-  folder = common.TrainingFolder(checkpoint_dir, settings.configuration)
+  folder = _open_folder(method, settings)
   data = tf.data.Dataset.from_tensor_slices(sequences)
   data = data.shuffle(settings.num_training_sequences, seed=settings.seed)
   rate = tf_keras.optimizers.schedules.CosineDecay(
@@ -221,14 +227,7 @@ def _run_cell(method, settings, progress):
   """Trains and tests a method; returns its row and arrays."""
   train, eta, z, test = _simulate(settings)
   sampler = make_sampler(method)
-  history, training_seconds = _train(
-    method,
-    sampler,
-    train,
-    settings,
-    os.path.join(settings.output_dir, 'checkpoints', method),
-    progress,
-  )
+  history, training_seconds = _train(method, sampler, train, settings, progress)
   values, posterior, seconds = _test(sampler, test, settings)
   arrays = _picture_arrays(sampler, posterior, test[_shown(eta, z)], settings)
   arrays.update(
@@ -343,6 +342,10 @@ def run(settings) -> common.Results:
   methods = [name for name in METHODS if name in asked or name == 'oracle']
   if settings.overwrite:
     shutil.rmtree(store.path('checkpoints'), ignore_errors=True)
+  for name in methods:
+    if settings.overwrite or not store.has(name):
+      # Before any compute, training with other settings is an error.
+      _open_folder(name, settings)
   missing = common.run_missing_cells(
     store,
     _run_cell,

@@ -16,6 +16,9 @@ between      pi(c), categorical; pi(z), planar flows of another mixture
 Contract: images go in as bytes or as intensities from 0 to 1, of shape
 `[N, height, width]`, and no label ever does.
 
+This file is long because model, levels and inference are methods of one class,
+whose networks they share.
+
 #### References
 
 [1]: H. Zimmermann, H. Wu, B. Esmaeili, J.-W. van de Meent. Nested variational
