@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The deep mixture's densities are what they are said to be."""
+"""Densities, gradients and inference of the deep mixture."""
 
 import itertools
 
@@ -12,7 +12,7 @@ import tensorflow_probability as tfp
 import tf_keras
 
 import tfp_nvi as nvi
-from tfp_nvi.experiments import deep_mixture
+from tfp_nvi.experiments.image_mixture import deep_mixture, likelihood
 
 tfd = tfp.distributions
 
@@ -55,7 +55,7 @@ def test_image_log_prob():
   for scale in (0.01, 0.1, 1.0, 10.0, 100.0):
     gradients = []
     for fn in (
-      lambda outputs: deep_mixture._image_log_prob(outputs, x),
+      lambda outputs: likelihood.image_log_prob(outputs, x),
       expected,
     ):
       with tf.GradientTape() as tape:

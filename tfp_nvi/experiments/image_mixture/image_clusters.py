@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clusters of images, found without labels, for a mixture to start from.
 
-What must hold: clusters are found from images alone. Their sizes are pulled
+Contract: clusters are found from images alone. Their sizes are pulled
 towards equal ones, as a model has them whose prior takes no cluster for more
 frequent than another, so that none takes several groups while another takes
 part of one. They are not equal: a group apart from others keeps its size.
@@ -12,9 +12,9 @@ nor a shift by a pixel counts much. A random walk from an image to one of its
 neighbors, and on, seldom leaves a kind of images: the functions that it leaves
 the most as they are, eigenvectors of the graph of neighbors, are coordinates in
 which kinds of images lie apart [2]. There mixtures of Gaussians find clusters,
-whose sizes are pulled by what is added to their logits, as in Sinkhorn's
-algorithm [3]. One mixture may take two kinds for one; what many of them agree
-about is clustered once more [4].
+whose sizes are pulled by offsets of their logits, as in Sinkhorn's algorithm
+[3]. One mixture may take two kinds for one; the agreement of many mixtures is
+clustered once more [4].
 
 #### References
 
@@ -87,7 +87,7 @@ def orientation_histograms(images):
 
   ```python
   import numpy as np
-  from tfp_nvi.experiments import image_clusters
+  from tfp_nvi.experiments.image_mixture import image_clusters
 
   image = np.zeros([1, 8, 8], np.uint8)
   image[:, :, 3:5] = 100
@@ -168,7 +168,7 @@ def neighbor_coordinates(vectors, num_coordinates, num_neighbors, seed):
 
   ```python
   import numpy as np
-  from tfp_nvi.experiments import image_clusters
+  from tfp_nvi.experiments.image_mixture import image_clusters
 
   vectors = np.random.default_rng(1).normal(size=[60, 2])
   vectors[30:] += 10.0
@@ -256,7 +256,7 @@ def _log_densities(vectors, loc, covariance):
 
 
 def _pull_sizes(log_densities, offsets, num_steps):
-  """What to add to log densities for clusters of equal sizes.
+  """Offsets of log densities that make clusters of equal sizes.
 
   Args:
     log_densities: float array of shape `[num_vectors, num_clusters]`.
@@ -279,7 +279,7 @@ def _pull_sizes(log_densities, offsets, num_steps):
 
 
 def _log_likelihood(log_densities, offsets):
-  """Mean log likelihood given equal sizes: what pulling sizes minimizes."""
+  """Mean log likelihood given equal sizes, which pulling sizes minimizes."""
   return np.mean(
     scipy.special.logsumexp(log_densities + offsets, axis=1)
   ) - np.mean(offsets)
@@ -299,8 +299,7 @@ def _fit_once(vectors, num_clusters, seed):
       sizes, up to a constant.
     loc: float array of shape `[num_clusters, size]`.
     covariance: float array of shape `[size, size]`.
-    offsets: float array of shape `[num_clusters]`: what is added to log
-      densities.
+    offsets: float array of shape `[num_clusters]`, to add to log densities.
   """
   count, size = vectors.shape
   start = cluster.KMeans(num_clusters, n_init=1, random_state=seed)
@@ -344,7 +343,7 @@ def fit_balanced_mixtures(vectors, num_clusters, seed):
 
   ```python
   import numpy as np
-  from tfp_nvi.experiments import image_clusters
+  from tfp_nvi.experiments.image_mixture import image_clusters
 
   vectors = np.random.default_rng(1).normal(size=[60, 2])
   vectors[30:] += 10.0
@@ -395,7 +394,7 @@ def find_clusters(images, num_clusters, seed):
 
   ```python
   import numpy as np
-  from tfp_nvi.experiments import image_clusters
+  from tfp_nvi.experiments.image_mixture import image_clusters
 
   images = np.random.default_rng(1).integers(90, size=[60, 8, 8])
   images[:30, :4] += 150

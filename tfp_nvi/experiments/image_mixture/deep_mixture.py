@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A deep generative mixture of images, and its amortized inference.
 
-The model of a mini-batch of N images, and what is learned with it:
+The model of a mini-batch of N images, and the distributions learned with it:
 
 ```none
 model        lambda ~ Dirichlet(concentration)
@@ -13,47 +13,39 @@ inference    q(z_n | x_n), q(c_n | z_n), q(lambda | c_1 ... c_N)
 between      pi(c), categorical; pi(z), planar flows of another mixture
 ```
 
-What must hold: images go in as bytes or as intensities from 0 to 1, of shape
+Contract: images go in as bytes or as intensities from 0 to 1, of shape
 `[N, height, width]`, and no label ever does.
+
+This file is long because model, levels and inference are methods of one class,
+whose networks they share.
 
 #### References
 
 [1]: H. Zimmermann, H. Wu, B. Esmaeili, J.-W. van de Meent. Nested variational
      inference. NeurIPS, 2021. https://arxiv.org/abs/2106.11302
-[2]: G. Loaiza-Ganem, J. P. Cunningham. The continuous Bernoulli: fixing a
-     pervasive error in variational autoencoders. NeurIPS, 2019.
-     https://arxiv.org/abs/1907.06845
-[3]: W. Shi et al. Real-time single image and video super-resolution using an
-     efficient sub-pixel convolutional neural network. CVPR, 2016.
-     https://arxiv.org/abs/1609.05158
-[4]: S. Geman, D. Geman. Stochastic relaxation, Gibbs distributions, and the
+[2]: S. Geman, D. Geman. Stochastic relaxation, Gibbs distributions, and the
      Bayesian restoration of images. IEEE Transactions on Pattern Analysis and
      Machine Intelligence 6(6), 1984.
 """
 
-import collections
 import math
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
-import tf_keras
 
 import tfp_nvi as nvi
+from tfp_nvi.experiments.image_mixture import likelihood, networks
 from tfp_nvi.internal import randomness
 
 tfd = tfp.distributions
-layers = tf_keras.layers
 
 __all__ = [
   'DeepMixture',
   'Posterior',
 ]
 
-# The density of a continuous Bernoulli distribution grows without limit where a
-# pixel is exactly black or white, as most are: left alone, training is about
-# little else. With logits below this, it grows to about as much.
-_MAX_LOGIT = 20.0
 # Adam moves all parameters at about the same pace; clusters are far apart.
 _CLUSTER_UNIT = 5.0
 # Simulated mini-batches in a training step of q(lambda | c).
@@ -65,179 +57,23 @@ _NUM_SWEEPS = 10
 _ASSIGNED_WEIGHT = 3.0
 
 
-class Posterior(
-  collections.namedtuple(
-    'Posterior',
-    [
-      'proportions',
-      'proportions_samples',
-      'cluster_probs',
-      'latent_loc',
-      'latent_scale',
-    ],
-  )
-):
-  """What is inferred from a mini-batch of images.
+class Posterior(NamedTuple):
+  """The posterior of a mini-batch of images.
 
   Fields:
     proportions: Shape `[num_clusters]`: `E[lambda]`.
     proportions_samples: Shape `[num_samples, num_clusters]`.
     cluster_probs: Shape `[N, num_clusters]`: of each image's cluster, given
-      what all say of proportions.
+      the proportions that all images suggest.
     latent_loc: Shape `[N, num_latents]`: the mean of `q(z | x)`.
     latent_scale: Shape `[N, num_latents]`: its standard deviation.
   """
 
-  __slots__ = ()
-
-
-# Below this size of a logit, differences of what is large would lose digits;
-# the next terms of the series are below the rounding of float32.
-_SMALL_LOGIT = 0.1
-
-
-def _intensities(images):
-  """Bytes as floats from 0 to 1; floats as they are."""
-  images = tf.convert_to_tensor(images)
-  if images.dtype == tf.uint8:
-    return tf.cast(images, tf.float32) / 255.0
-  if not images.dtype.is_floating:
-    raise TypeError(
-      '`images` must be of dtype uint8, from 0 to 255, or floating-point, from '
-      f'0 to 1; got {images.dtype.name}.'
-    )
-  return tf.cast(images, tf.float32)
-
-
-@tf.function(jit_compile=True, autograph=False)
-def _image_log_prob_and_gradient(outputs, pixels):
-  """Log density of images under continuous Bernoulli distributions [2].
-
-  With few passes over the pixels: `tfd.ContinuousBernoulli` and its gradient
-  took half as long as all networks together.
-
-  ```none
-  log p(x) = x l + log C(l),   log C(l) = log(|l| / (1 - e)) - max(l, 0)
-  d log p(x) / d l = x - mean,  mean = 1 / (1 - e) - 1 / |l|       (l > 0)
-  l = 20 tanh(output / 20),     e = exp(-|l|)
-  ```
-
-  Args:
-    outputs: float `Tensor` of shape `batch + [num_pixels]`.
-    pixels: uint8 or float `Tensor` that broadcasts to it.
-
-  Returns:
-    log_prob: float `Tensor` of shape `batch`.
-    gradient: float `Tensor` of the shape of `outputs`.
-  """
-  intensities = _intensities(pixels)
-  tanh = tf.math.tanh(outputs / _MAX_LOGIT)
-  logits = _MAX_LOGIT * tanh
-  size = tf.abs(logits)
-  is_small = size < _SMALL_LOGIT
-  safe = tf.where(is_small, tf.ones_like(size), size)
-  # 1 - exp(-|l|), exact enough where |l| is not small.
-  complement = 1.0 - tf.exp(-safe)
-  square = size * size
-  log_ratio = tf.where(
-    is_small, size / 2.0 - square / 24.0, tf.math.log(safe / complement)
-  )
-  # The mean at |l|; that at -|l| is one minus this.
-  mean = tf.where(
-    is_small,
-    0.5 + size * (1.0 / 12.0 - square / 720.0),
-    1.0 / complement - 1.0 / safe,
-  )
-  mean = tf.where(logits < 0.0, 1.0 - mean, mean)
-  log_prob = intensities * logits + log_ratio - tf.nn.relu(logits)
-  # A sum inside the loop over pixels would not let it take eight at a time.
-  total = tf.linalg.matvec(log_prob, tf.ones([log_prob.shape[-1]]))
-  return total, (intensities - mean) * (1.0 - tanh * tanh)
-
-
-def _differentiable(log_prob_and_gradient_fn, x):
-  """A log density, differentiable in its values alone, by a given gradient.
-
-  Args:
-    log_prob_and_gradient_fn: Python callable from `x` to a log density of shape
-      `batch`, and its gradient. What else they depend on is held fixed.
-    x: float `Tensor` of shape `batch + [size]`.
-
-  Returns:
-    log_prob: float `Tensor` of shape `batch`.
-  """
-
-  @tf.custom_gradient
-  def log_prob_fn(x):
-    # Without recording: a tape of another tape would have a compiled function
-    # return all that its second derivatives take.
-    evaluate = tf.recompute_grad(log_prob_and_gradient_fn)
-    log_prob, slope = map(tf.stop_gradient, evaluate(x))
-
-    def backward(upstream, variables=()):
-      gradient = upstream[..., tf.newaxis] * slope
-      return (gradient, [None for _ in variables]) if variables else gradient
-
-    return log_prob, backward
-
-  return log_prob_fn(x)
-
-
-def _image_log_prob(outputs, pixels):
-  """Log density of images; the gradient is computed in the same pass.
-
-  Args:
-    outputs: float `Tensor` of shape `batch + [num_pixels]`, of any size.
-    pixels: uint8 or float `Tensor` that broadcasts to it, not differentiated.
-
-  Returns:
-    log_prob: float `Tensor` of shape `batch`.
-  """
-  return _differentiable(
-    lambda x: _image_log_prob_and_gradient(x, pixels), outputs
-  )
-
-
-def _take_apart(images, stride):
-  """Pixels in the order of the decoder, one square piece after the other [3].
-
-  Args:
-    images: uint8 or float `Tensor` of shape `batch + [height, width]`, the
-      last two known.
-    stride: Python `int`: the side of a piece.
-
-  Returns:
-    pixels: `Tensor` of shape `batch + [height * width]` and the same dtype.
-  """
-  height, width = images.shape[-2:]
-  shape = tf.concat([tf.shape(images)[:-2], [height * width]], axis=0)
-  rows = tf.reshape(images, [-1, stride, width // stride, stride])
-  # By a transposition, which is faster than `tf.nn.space_to_depth`; of four
-  # bytes at a time, where a row of a piece has as many.
-  if images.dtype == tf.uint8 and stride == 4:
-    words = tf.transpose(tf.bitcast(rows, tf.int32), [0, 2, 1])
-    pixels = tf.bitcast(words, tf.uint8)
-  else:
-    pixels = tf.transpose(rows, [0, 2, 1, 3])
-  return tf.reshape(pixels, shape)
-
-
-def _perceptron(inputs, units, seeds, name):
-  """Dense layers, ReLU between them."""
-  stack = [layers.Input([inputs])]
-  for i, size in enumerate(units):
-    stack.append(
-      layers.Dense(
-        size,
-        activation='relu' if i < len(units) - 1 else None,
-        kernel_initializer=_initializer(seeds),
-      )
-    )
-  return tf_keras.Sequential(stack, name=name)
-
-
-def _initializer(seeds):
-  return tf_keras.initializers.GlorotUniform(seed=next(seeds))
+  proportions: tf.Tensor
+  proportions_samples: tf.Tensor
+  cluster_probs: tf.Tensor
+  latent_loc: tf.Tensor
+  latent_scale: tf.Tensor
 
 
 class DeepMixture(tf.Module):
@@ -246,7 +82,7 @@ class DeepMixture(tf.Module):
   ```python
   import tensorflow as tf
   import tfp_nvi as nvi
-  from tfp_nvi.experiments import deep_mixture
+  from tfp_nvi.experiments.image_mixture import deep_mixture
 
   mixture = deep_mixture.DeepMixture([8, 8], num_clusters=3, seed=1)
   images = tf.random.uniform([20, 8, 8])
@@ -314,60 +150,19 @@ class DeepMixture(tf.Module):
       % 2**31
     )
     height, width = (size // stride for size in self.image_shape)
-    self.encoder = tf_keras.Sequential(
-      [
-        layers.Input([*self.image_shape, 1]),
-        layers.Conv2D(
-          *(32, stride, stride),
-          activation='relu',
-          kernel_initializer=_initializer(seeds),
-        ),
-        layers.Conv2D(
-          *(64, 3, 2),
-          padding='same',
-          activation='relu',
-          kernel_initializer=_initializer(seeds),
-        ),
-        layers.Flatten(),
-        layers.Dense(
-          128, activation='relu', kernel_initializer=_initializer(seeds)
-        ),
-        layers.Dense(2 * num_latents, kernel_initializer=_initializer(seeds)),
-      ],
-      name='encoder',
+    # In this order, as all of them take their seeds from one sequence.
+    self.encoder = networks.make_encoder(
+      self.image_shape, stride, num_latents, seeds
     )
-    self.decoder = tf_keras.Sequential(
-      [
-        layers.Input([num_latents]),
-        layers.Dense(
-          128, activation='relu', kernel_initializer=_initializer(seeds)
-        ),
-        layers.Dense(
-          32 * height * width,
-          activation='relu',
-          kernel_initializer=_initializer(seeds),
-        ),
-        layers.Reshape([height, width, 32]),
-        layers.Conv2D(
-          *(32, 3),
-          padding='same',
-          activation='relu',
-          kernel_initializer=_initializer(seeds),
-        ),
-        layers.Conv2D(
-          *(stride**2, 3),
-          padding='same',
-          kernel_initializer=_initializer(seeds),
-        ),
-      ],
-      name='decoder',
+    self.decoder = networks.make_decoder(
+      num_latents, height, width, stride, seeds
     )
     self._stride = stride
-    self.classifier = _perceptron(
+    self.classifier = networks.make_perceptron(
       num_latents, [128, num_clusters], seeds, 'classifier'
     )
     # Of one cluster at a time: the same for each.
-    self.counter = _perceptron(1, [32, 2], seeds, 'counter')
+    self.counter = networks.make_perceptron(1, [32, 2], seeds, 'counter')
     self.cluster_logits = tf.Variable(tf.zeros([num_clusters]), name='logits')
     shape = [num_clusters, num_latents]
     self._loc = tf.Variable(
@@ -376,8 +171,8 @@ class DeepMixture(tf.Module):
     self._log_scale = tf.Variable(
       tf.fill(shape, np.float32(np.log(0.7) / _CLUSTER_UNIT)), name='log_scale'
     )
-    # The clusters that `pi(z)` has of its own, as planar flows do not part what
-    # is one.
+    # `pi(z)` has clusters of its own, because planar flows do not split one
+    # mode into several.
     self._base_loc = tf.Variable(self._loc, name='base_loc')
     self._base_log_scale = tf.Variable(self._log_scale, name='base_log_scale')
     self.flow = nvi.planar_flow_density(
@@ -436,14 +231,14 @@ class DeepMixture(tf.Module):
     Raises:
       TypeError: If images are of another dtype.
     """
-    return _intensities(images)
+    return likelihood.intensities(images)
 
   def encode(self, intensities):
     """`q(z | x)`, of batch shape `[N]`."""
     outputs = self.encoder(intensities[..., tf.newaxis])
     loc, scale = tf.split(outputs, 2, axis=-1)
-    # Fewer operations than of a `tfd.MultivariateNormalDiag`, which transposes
-    # what it draws and evaluates.
+    # Fewer operations than a `tfd.MultivariateNormalDiag`, which transposes its
+    # draws and arguments.
     return tfd.Independent(
       tfd.Normal(loc, tf.math.softplus(scale + 0.5) + _MIN_SCALE), 1
     )
@@ -458,7 +253,9 @@ class DeepMixture(tf.Module):
 
   def image_means(self, z):
     """Mean images, of shape `batch + [height, width]`."""
-    logits = _MAX_LOGIT * tf.math.tanh(self.decode(z) / _MAX_LOGIT)
+    logits = likelihood.MAX_LOGIT * tf.math.tanh(
+      self.decode(z) / likelihood.MAX_LOGIT
+    )
     return tfd.ContinuousBernoulli(logits).mean()
 
   def image_log_prob(self, images, z):
@@ -486,9 +283,9 @@ class DeepMixture(tf.Module):
     )
     outputs = self.decoder(tf.reshape(z, [-1, self.num_latents]))
     shape = tf.concat([tf.shape(z)[:-1], [math.prod(self.image_shape)]], axis=0)
-    return _image_log_prob(
+    return likelihood.image_log_prob(
       tf.reshape(outputs, shape),
-      _take_apart(images, self._stride),
+      likelihood.take_apart(images, self._stride),
     )
 
   def _latents(self, c):
@@ -499,7 +296,7 @@ class DeepMixture(tf.Module):
 
   def _flow_log_prob(self, z):
     """`log pi(z)`, as a function of `z` alone, with its slope in one pass."""
-    return _differentiable(self._flow_log_prob_and_slope, z)
+    return likelihood.differentiable(self._flow_log_prob_and_slope, z)
 
   def _clusters(self, z):
     """`q(c | z)`."""
@@ -514,8 +311,8 @@ class DeepMixture(tf.Module):
   def _proportions(self, counts):
     """`q(lambda | c)`, from how many images each cluster has.
 
-    The posterior of a Dirichlet prior is linear in the counts; what the network
-    adds to that is the same function for each cluster.
+    The posterior of a Dirichlet prior is linear in the counts; the network adds
+    the same function of its count for each cluster.
     """
     flat = tf.reshape(counts, [-1, 1])
     slope, offset = tf.split(
@@ -667,7 +464,7 @@ class DeepMixture(tf.Module):
       nvi.Level(
         encoder, log_joint, [self.encoder, self.decoder], name='images'
       ),
-      # So is the clusters' part, of what this level has.
+      # Likewise, the clusters' part of the bound is that of this level.
       nvi.Level(
         inferred,
         mixture,
@@ -730,8 +527,8 @@ class DeepMixture(tf.Module):
     """Infers the proportions, clusters and latents of a mini-batch.
 
     Clusters come from `q(c | z)` at first, which knows one image at a time.
-    What the others say of proportions comes in by Gibbs sampling [4] with the
-    conditionals that were learned: proportions from `q(lambda | c)`, and then
+    The other images enter by Gibbs sampling [2] with the learned
+    conditionals: proportions from `q(lambda | c)`, and then
     clusters from their density given both, `q(c | z) lambda_c / pi(c)` up to a
     constant.
 

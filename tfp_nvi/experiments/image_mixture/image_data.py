@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled images, from wherever they can be had.
 
-What must hold: what is returned has been checked. Images are bytes, in training
-and test sets of the same size of image, with one label each.
+Contract: data that are returned have been checked. Images are bytes, of one
+size in the training and test sets, with one label each.
 """
 
 import collections
@@ -60,7 +60,7 @@ _NUM_DIGITS_FOR_TEST = 500
 
 
 class DataError(ValueError):
-  """Data that cannot be had, or are not what they should be."""
+  """Data are not available, or not as expected."""
 
 
 class ImageData(
@@ -104,7 +104,7 @@ def read_idx(path):
     values: uint8 array.
 
   Raises:
-    DataError: If the file is not what it should be. A `ValueError`.
+    DataError: If the file is not as expected. A `ValueError`.
 
   #### References
 
@@ -113,7 +113,7 @@ def read_idx(path):
 
   ```python
   import tempfile
-  from tfp_nvi.experiments import image_data
+  from tfp_nvi.experiments.image_mixture import image_data
 
   with tempfile.NamedTemporaryFile() as f:
     f.write(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
@@ -234,7 +234,7 @@ def _checked(arrays, dataset, source):
 
 
 def _from_keras_cache(dataset):
-  """Reads what `tf_keras.datasets` has downloaded; `None` if it has not."""
+  """Reads an earlier download of `tf_keras.datasets`; `None` without one."""
   cache = os.path.join(
     os.environ.get('KERAS_HOME', os.path.expanduser('~/.keras')), 'datasets'
   )
@@ -326,8 +326,8 @@ def load(dataset='digits', data_dir=None):
     data_dir: Python `str`: a folder with IDX files under their usual names,
       compressed by gzip or not, or with a folder of the data set's name that
       has them. Nothing else is tried then.
-      Default value: `None` (i.e., what the environment variable
-      `TFP_NVI_DATA_DIR` names, if it is set).
+      Default value: `None` (i.e., the folder in the environment variable
+      `TFP_NVI_DATA_DIR`, if it is set).
 
   Returns:
     data: `ImageData`.
@@ -338,7 +338,7 @@ def load(dataset='digits', data_dir=None):
       expected. A `ValueError`.
 
   ```python
-  from tfp_nvi.experiments import image_data
+  from tfp_nvi.experiments.image_mixture import image_data
 
   data = image_data.load('digits')
   assert data.train_images.shape == (1297, 8, 8)
@@ -363,7 +363,7 @@ def load(dataset='digits', data_dir=None):
   ):
     try:
       return fn(dataset)
-    # What goes wrong in a download is of many classes.
+    # A download may raise errors of many classes.
     except Exception as e:
       problems.append(f'{name}: {(str(e) or repr(e)).splitlines()[0]}')
   raise DataError(

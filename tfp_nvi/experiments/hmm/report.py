@@ -1,21 +1,17 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of the hidden Markov model experiment.
-
-What must hold: nothing here computes what it draws. Each picture is a
-`matplotlib.figure.Figure` of its own, written as a PNG.
-"""
-
-import os
+"""The table and the pictures of the experiment."""
 
 import matplotlib.figure
 import numpy as np
 
 from tfp_nvi import diagnostics
-from tfp_nvi.experiments import programs
+from tfp_nvi.experiments.hmm.methods import METHODS
 
 __all__ = [
+  'describe',
   'draw',
+  'format_table',
 ]
 
 _STATE_COLORS = ('#0072b2', '#009e73', '#e69f00', '#cc79a7')
@@ -23,7 +19,41 @@ _STATE_COLORS = ('#0072b2', '#009e73', '#e69f00', '#cc79a7')
 _PREFERRED = ('nvi_state_aware', 'nvi_partial', 'oracle')
 
 
-def _figure(width, height):
+def describe(row):
+  """Describes a finished method in a line."""
+  return (
+    f'{METHODS[row["method"]].label}: log Z-hat {row["log_normalizer"]:.2f}, '
+    f'ESS {row["ess"]:.0f}, {row["distinct_eta_ancestors"]:.0f} ancestors, '
+    f'trained in {row["training_seconds"]:.0f} s, tested in '
+    f'{row["seconds"]:.0f} s'
+  )
+
+
+def format_table(rows, settings):
+  """Formats the table of rows, the reference among them."""
+  lines = [
+    '',
+    f'{settings.num_test_sequences} sequences of '
+    f'{settings.sequence_length} steps, {settings.num_particles} '
+    'particles; gap to the reference, ESS and ancestors of eta:',
+    '',
+    f'{"":<18} {"log Z-hat":>10} {"gap":>8} {"+-":>6} {"ESS":>7} '
+    f'{"ancestors":>10} {"seconds":>8}',
+  ]
+  for row in rows:
+    name = row['method']
+    label = METHODS[name].label if name in METHODS else name
+    ancestors = row['distinct_eta_ancestors']
+    ancestors = '-' if ancestors is None else f'{ancestors:.1f}'
+    lines.append(
+      f'{label:<18} {row["log_normalizer"]:>10.2f} '
+      f'{row["gap"]:>8.2f} {row["gap_standard_error"]:>6.2f} '
+      f'{row["ess"]:>7.1f} {ancestors:>10} {row["seconds"]:>8.1f}'
+    )
+  return '\n'.join(lines)
+
+
+def _make_figure(width, height):
   return matplotlib.figure.Figure(
     figsize=(width, height), dpi=100, layout='constrained'
   )
@@ -36,7 +66,7 @@ def _style(axes):
 
 def _draw_sequence(arrays, label, x, z, eta):
   """A sequence, its inferred states, and the emissions over the true ones."""
-  figure = _figure(11.0, 5.2)
+  figure = _make_figure(11.0, 5.2)
   left, right = figure.subplots(
     1, 2, sharey=True, gridspec_kw={'width_ratios': [4, 1]}
   )
@@ -110,22 +140,23 @@ def _draw_sequence(arrays, label, x, z, eta):
   return figure
 
 
-def _draw_levels(arrays, labels, colors, settings):
+def _draw_levels(arrays, settings):
   """Effective sample size and surviving ancestors along the sequence."""
-  figure = _figure(11.0, 4.0)
+  figure = _make_figure(11.0, 4.0)
   left, right = figure.subplots(1, 2)
-  num_particles = settings['num_particles']
-  for name, label in labels.items():
-    sizes = np.mean(arrays[name]['effective_sample_sizes'], axis=1)
-    roots = np.mean(arrays[name]['num_roots_by_step'], axis=1)
+  num_particles = settings.num_particles
+  for name, found in arrays.items():
+    method = METHODS[name]
+    sizes = np.mean(found['effective_sample_sizes'], axis=1)
+    roots = np.mean(found['num_roots_by_step'], axis=1)
     steps = np.arange(len(sizes))
-    style = {'color': colors[name], 'linewidth': 1.4}
-    left.plot(steps, 100.0 * sizes / num_particles, label=label, **style)
+    style = {'color': method.color, 'linewidth': 1.4}
+    left.plot(steps, 100.0 * sizes / num_particles, label=method.label, **style)
     right.semilogy(steps, roots, **style)
   for axes in (left, right):
     _style(axes)
     axes.set_xlabel('step')
-    axes.set_xlim(0, settings['sequence_length'])
+    axes.set_xlim(0, settings.sequence_length)
   left.set(
     ylabel=f'ESS  [% of {num_particles} particles]',
     title='effective sample size',
@@ -142,10 +173,10 @@ def _draw_levels(arrays, labels, colors, settings):
   return figure
 
 
-def _draw_heuristic(arrays, labels, colors):
+def _draw_heuristic(arrays):
   """Heuristic factors of the whole sequence against the exact likelihood."""
-  names = [name for name in labels if 'heuristic' in arrays[name]]
-  figure = _figure(max(3.4 * len(names), 4.0), 3.9)
+  names = [name for name in arrays if 'heuristic' in arrays[name]]
+  figure = _make_figure(max(3.4 * len(names), 4.0), 3.9)
   for axes, name in zip(
     figure.subplots(1, len(names), squeeze=False)[0], names, strict=True
   ):
@@ -156,9 +187,9 @@ def _draw_heuristic(arrays, labels, colors):
     near = x > -60.0
     error = np.std((y - x)[x > -10.0]) if np.sum(x > -10.0) > 1 else np.nan
     axes.plot([-60, 0], [-60, 0], color='0.4', linewidth=0.9, linestyle='--')
-    axes.scatter(x[near], y[near], s=12, color=colors[name], alpha=0.7)
+    axes.scatter(x[near], y[near], s=12, color=METHODS[name].color, alpha=0.7)
     _style(axes)
-    axes.set(xlabel='exact log likelihood', title=labels[name])
+    axes.set(xlabel='exact log likelihood', title=METHODS[name].label)
     axes.text(
       0.04,
       0.93,
@@ -176,41 +207,33 @@ def _draw_heuristic(arrays, labels, colors):
   return figure
 
 
-def draw(arrays, labels, colors, x, z, eta, settings, directory):
-  """Draws and writes all pictures.
+def draw(arrays, x, z, eta, settings):
+  """Draws all pictures.
 
   Args:
     arrays: Python `dict` from methods to their arrays.
-    labels: Python `dict` from methods to labels.
-    colors: Python `dict` from methods to colors.
     x: The sequence that is drawn, of shape `[num_steps]`.
     z: Its true states.
     eta: Its true emissions.
-    settings: Python `dict` of the settings of the experiment.
-    directory: Python `str`: the folder to write to.
+    settings: `Settings`.
 
   Returns:
-    paths: List of Python `str`s.
+    figures: Python `dict` from names to Matplotlib figures.
   """
   shown = next((n for n in _PREFERRED if n in arrays), next(iter(arrays)))
+  labels = {name: METHODS[name].label for name in arrays}
+  num_values = len(next(iter(arrays.values()))['training_ess'])
   figures = {
     'sequence': _draw_sequence(arrays[shown], labels[shown], x, z, eta),
-    'levels': _draw_levels(arrays, labels, colors, settings),
+    'levels': _draw_levels(arrays, settings),
     'training': diagnostics.plot_training(
       {labels[n]: arrays[n]['training_ess'] for n in labels},
       {labels[n]: arrays[n]['training_log_normalizer'] for n in labels},
-      num_particles=settings['num_training_particles'],
-      steps_per_value=settings['num_steps']
-      / len(next(iter(arrays.values()))['training_ess']),
-      styles={labels[n]: {'color': colors[n]} for n in labels},
+      num_particles=settings.num_training_particles,
+      steps_per_value=settings.num_steps / num_values,
+      styles={labels[n]: {'color': METHODS[n].color} for n in labels},
     ),
   }
   if any('heuristic' in arrays[name] for name in labels):
-    figures['heuristic'] = _draw_heuristic(arrays, labels, colors)
-  paths = []
-  for name, figure in figures.items():
-    paths.append(os.path.join(directory, f'{name}.png'))
-    programs.replace_file(
-      paths[-1], lambda f, figure=figure: figure.savefig(f, format='png')
-    )
-  return paths
+    figures['heuristic'] = _draw_heuristic(arrays)
+  return figures

@@ -1,13 +1,12 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The experiment on images does what it says with each flag and folder.
+"""The experiment on images, with each flag and folder.
 
-Most tests take a few training steps: they are about what is written down, not
-about how well it is learned. One trains on the small digits for good.
+Most tests take a few training steps: they are about files and flags, not about
+results. One trains a short version of the default on the small digits.
 """
 
 import functools
-import json
 import os
 import subprocess
 import sys
@@ -16,7 +15,10 @@ import numpy as np
 import pytest
 
 import tfp_nvi as nvi
-from tfp_nvi.experiments import bgmm_vae
+from tests.experiments import programs
+from tests.experiments.programs import read
+from tfp_nvi.experiments import image_mixture
+from tfp_nvi.experiments.image_mixture import evaluation, experiment
 
 ROW_TYPES = {
   'dataset': str,
@@ -50,36 +52,32 @@ def fast(monkeypatch):
     lambda *args, **kw: level(*args, **{**kw, 'jit_compile': False}),
   )
   monkeypatch.setattr(
-    bgmm_vae.deep_mixture,
+    experiment.deep_mixture,
     'DeepMixture',
-    functools.partial(bgmm_vae.deep_mixture.DeepMixture, num_flow_layers=1),
+    functools.partial(experiment.deep_mixture.DeepMixture, num_flow_layers=1),
   )
-  monkeypatch.setattr(bgmm_vae, '_STEPS_PER_CALL', 2)
-  monkeypatch.setattr(bgmm_vae, '_NUM_TEST_BATCHES', 2)
-  monkeypatch.setattr(bgmm_vae, '_NUM_BOUND_IMAGES', 50)
+  monkeypatch.setattr(experiment, '_STEPS_PER_CALL', 2)
+  monkeypatch.setattr(evaluation, '_NUM_TEST_BATCHES', 2)
+  monkeypatch.setattr(evaluation, '_NUM_BOUND_IMAGES', 50)
   monkeypatch.setattr(
-    bgmm_vae.image_clusters,
+    experiment.image_clusters,
     'find_clusters',
     lambda images, num_clusters, seed: np.arange(len(images)) % num_clusters,
   )
-  monkeypatch.setattr(bgmm_vae, '_NUM_PARTICLES', {'nvi': 1, 'rws': 2})
+  monkeypatch.setattr(experiment, '_NUM_PARTICLES', {'nvi': 1, 'rws': 2})
 
 
 @pytest.fixture(scope='session')
 def trained(tmp_path_factory):
   """A folder with the results of a short version of the default."""
   folder = tmp_path_factory.mktemp('trained')
-  results = bgmm_vae.run(
+  results = image_mixture.run(
     objective='nvi',
     num_steps=300,
     num_warm_up_steps=200,
     output_dir=str(folder),
   )
   return folder, results.rows[0]
-
-
-def read(folder):
-  return json.loads((folder / 'metrics.json').read_text('utf-8'))
 
 
 class TestMiniBatches:
@@ -97,7 +95,7 @@ class TestMiniBatches:
       'seed': 1,
       **kwargs,
     }
-    return bgmm_vae.mini_batches(self.images, labels, **arguments)
+    return image_mixture.mini_batches(self.images, labels, **arguments)
 
   def test_proportions(self):
     data, proportions = self.make(self.labels)
@@ -123,7 +121,7 @@ class TestMiniBatches:
     np.testing.assert_allclose(shares, [200, 120, 80], atol=7)
 
   def test_absent_class(self):
-    data, proportions = bgmm_vae.mini_batches(
+    data, proportions = image_mixture.mini_batches(
       self.images[:80], self.labels[:80], 3, 10, 5, 1.0, seed=1
     )
     np.testing.assert_array_equal(proportions[:, 2], 0.0)
@@ -144,9 +142,9 @@ def test_match():
   labels = np.array([0, 0, 0, 1, 1, 2])
   # Cluster 2 has class 0, cluster 0 has 1, cluster 1 has 2.
   clusters = np.array([2, 2, 0, 0, 0, 1])
-  assert bgmm_vae._match(labels, clusters, 3, 3).tolist() == [1, 2, 0]
+  assert evaluation.match(labels, clusters, 3, 3).tolist() == [1, 2, 0]
   # One cluster is left over.
-  assert bgmm_vae._match(labels, clusters, 3, 4).tolist() == [1, 2, 0, -1]
+  assert evaluation.match(labels, clusters, 3, 4).tolist() == [1, 2, 0, -1]
 
 
 def test_total_variation():
@@ -159,7 +157,7 @@ def test_total_variation():
     ([1, 2, -1], 0.5),
   ):
     np.testing.assert_allclose(
-      bgmm_vae._total_variation(inferred, true, np.array(matching)),
+      evaluation.total_variation(inferred, true, np.array(matching)),
       [expected],
     )
 
@@ -181,10 +179,10 @@ def test_short_version_of_the_default(trained):
   assert row['total_variation'] < 0.3
   # Proportions from one pass are drawn towards equal ones.
   assert row['total_variation'] < row['total_variation_of_one_pass']
-  for name in ('batches', 'reconstructions', 'clusters'):
-    content = (folder / f'{name}-digits-1.png').read_bytes()
-    assert content.startswith(b'\x89PNG')
-    assert 5_000 < len(content) < 400_000
+  programs.check_pictures(
+    folder / f'{name}-digits-1.png'
+    for name in ('batches', 'reconstructions', 'clusters')
+  )
   left = [p.name for p in folder.rglob('*') if p.suffix == '.part']
   assert not left
 
@@ -257,14 +255,14 @@ def test_evaluates_alone(trained, tmp_path):
     'output_dir': str(tmp_path),
     'eval_only': True,
   }
-  again = bgmm_vae.run(**arguments).rows[0]
+  again = image_mixture.run(**arguments).rows[0]
   assert again == row
   # Nothing was trained, and a folder without checkpoints is none to evaluate.
   with pytest.raises(ValueError, match='`checkpoint_dir` must .* checkpoint'):
-    bgmm_vae.run(**{**arguments, 'checkpoint_dir': str(tmp_path / 'new')})
+    image_mixture.run(**{**arguments, 'checkpoint_dir': str(tmp_path / 'new')})
   assert not [path for path in (tmp_path / 'new').rglob('*') if path.is_file()]
   with pytest.raises(ValueError, match='`checkpoint_dir` .* num_steps 300, no'):
-    bgmm_vae.run(
+    image_mixture.run(
       **{
         **arguments,
         'num_steps': 301,
@@ -276,14 +274,14 @@ def test_evaluates_alone(trained, tmp_path):
 def test_resumes(fast, monkeypatch, tmp_path):
   def run(folder):
     # Each stage has a call after the one that it is stopped at.
-    return bgmm_vae.run(
+    return image_mixture.run(
       objective='nvi',
       output_dir=str(tmp_path / folder),
       **{**SMALL, 'num_warm_up_steps': 4},
     ).rows[0]
 
   whole = run('whole')
-  original = bgmm_vae.nvi.fit
+  original = nvi.fit
   stops = []
 
   def stopped(*args, checkpoint_dir, callback_fn, **kwargs):
@@ -303,7 +301,7 @@ def test_resumes(fast, monkeypatch, tmp_path):
       **kwargs,
     )
 
-  monkeypatch.setattr(bgmm_vae.nvi, 'fit', stopped)
+  monkeypatch.setattr(nvi, 'fit', stopped)
   for _ in range(3):
     with pytest.raises(KeyboardInterrupt):
       run('stopped')
@@ -317,10 +315,10 @@ def test_resumes(fast, monkeypatch, tmp_path):
 
 
 def test_objectives_side_by_side(fast, tmp_path):
-  results = bgmm_vae.run(output_dir=str(tmp_path), **SMALL)
+  results = image_mixture.run(output_dir=str(tmp_path), **SMALL)
   assert [row['objective'] for row in results.rows] == ['nvi', 'rws']
   assert read(tmp_path)['rows'] == results.rows
-  other = bgmm_vae.run(
+  other = image_mixture.run(
     objective='nvi',
     seed=2,
     output_dir=str(tmp_path),
@@ -337,11 +335,11 @@ def test_objectives_side_by_side(fast, tmp_path):
     'num_warm_up_steps': SMALL['num_warm_up_steps'] + 1,
   }
   with pytest.raises(ValueError, match='unless --overwrite is given'):
-    bgmm_vae.run(**changed)
-  row = bgmm_vae.run(**changed, overwrite=True).rows[0]
+    image_mixture.run(**changed)
+  row = image_mixture.run(**changed, overwrite=True).rows[0]
   assert read(tmp_path)['rows'] == [row]
   assert row['bound'] != rows[0]['bound']
-  # What is to be evaluated is never discarded, nor written to.
+  # Checkpoints that are evaluated are neither discarded nor written to.
   files = {
     path: path.stat().st_mtime_ns
     for path in (tmp_path / 'checkpoints').rglob('*')
@@ -349,42 +347,16 @@ def test_objectives_side_by_side(fast, tmp_path):
   }
   other = {**changed, 'num_steps': SMALL['num_steps'] + 1}
   with pytest.raises(ValueError, match='`checkpoint_dir` must be'):
-    bgmm_vae.run(**other, overwrite=True, eval_only=True)
-  assert bgmm_vae.run(**changed, eval_only=True).rows == [row]
+    image_mixture.run(**other, overwrite=True, eval_only=True)
+  assert image_mixture.run(**changed, eval_only=True).rows == [row]
   for path, time in files.items():
     assert path.stat().st_mtime_ns == time, path
 
 
-def test_checkpoints_of_other_settings(tmp_path):
-  def make(num_steps, **kwargs):
-    checkpoints = bgmm_vae._Checkpoints(
-      str(tmp_path), {'num_steps': num_steps}, **kwargs
-    )
-    checkpoints.prepare()
-    return checkpoints
-
-  # Where nothing was computed, there is nothing to be of other settings.
-  make(1)
-  make(2).clusters = np.zeros(3)
-  with pytest.raises(ValueError, match='has num_steps 2, now 1'):
-    make(1)
-  np.testing.assert_array_equal(make(2).clusters, np.zeros(3))
-  assert make(1, overwrite=True).clusters is None
-  assert make(1).clusters is None
-
-
-def test_learning_rate():
-  # As it is for three quarters of the steps; then half a cosine, down to zero.
-  rate = bgmm_vae._learning_rate(0.1, 400)
-  for step, expected in ((0, 0.1), (150, 0.1), (300, 0.1), (350, 0.05)):
-    np.testing.assert_allclose(rate(step), expected, rtol=1e-5)
-  np.testing.assert_allclose(rate(400), 0.0, atol=1e-8)
-
-
 def test_steps_of_objectives():
-  settings = {'num_steps': 1_000}
-  assert bgmm_vae._num_steps('nvi', settings) == 1_000
-  assert bgmm_vae._num_steps('rws', settings) == 400
+  settings = image_mixture.Settings(num_steps=1_000)
+  assert experiment._num_steps('nvi', settings) == 1_000
+  assert experiment._num_steps('rws', settings) == 400
 
 
 @pytest.mark.parametrize(
@@ -393,48 +365,30 @@ def test_steps_of_objectives():
     ('dataset', 'cifar', "one of digits, mnist, fashion_mnist; got 'cifar'"),
     ('objective', 'nvi,vi', "a comma list of nvi, rws; got 'vi'"),
     ('objective', '', "a comma list of nvi, rws; got ''"),
-    ('batch_size', 0, 'a positive integer; got 0'),
-    ('num_clusters', 2.5, 'a positive integer; got 2.5'),
+    ('batch_size', 0, 'positive; got 0'),
+    ('num_clusters', 2.5, 'a Python int; got 2.5'),
     ('num_clusters', 1, 'at least 2; got 1'),
-    ('num_latents', -1, 'a positive integer; got -1'),
-    ('num_steps', -1, 'a positive integer; got -1'),
-    ('num_warm_up_steps', True, 'a positive integer; got True'),
-    ('num_test_images', 0, 'a positive integer; got 0'),
+    ('num_latents', -1, 'positive; got -1'),
+    ('num_steps', -1, 'a positive integer, or 0 .*; got -1'),
+    ('num_warm_up_steps', True, 'a positive integer, .*; got True'),
+    ('num_test_images', 0, 'positive; got 0'),
     ('seed', -1, 'a non-negative integer .*; got -1'),
     ('seed', 2**32, r'integer below 2\*\*32; got 4294967296'),
-    ('learning_rate', 0.0, 'a positive number; got 0.0'),
-    ('concentration', float('nan'), 'a positive number; got nan'),
+    ('learning_rate', 0.0, 'positive and finite; got 0.0'),
+    ('concentration', float('nan'), 'positive and finite; got nan'),
   ],
 )
 def test_refuses_settings(setting, value, problem, tmp_path):
-  folder = tmp_path / 'new'
-  with pytest.raises(ValueError, match=f'^`{setting}` must be .*{problem}'):
-    bgmm_vae.run(**{'output_dir': str(folder), setting: value})
-  assert not folder.exists()
+  programs.check_refuses(
+    image_mixture.run, setting, value, problem, tmp_path / 'new'
+  )
 
 
 def test_refuses_folders(tmp_path):
-  (tmp_path / 'file').write_text('')
-  for folder in (tmp_path / 'file', '', None):
-    with pytest.raises(ValueError, match='^`output_dir` must be a folder that'):
-      bgmm_vae.run(output_dir=folder and str(folder))
+  programs.check_refuses_folders(image_mixture.run, tmp_path)
   with pytest.raises(ValueError, match='^`checkpoint_dir` must be a folder'):
-    bgmm_vae.run(
+    image_mixture.run(
       output_dir=str(tmp_path), checkpoint_dir=str(tmp_path / 'file')
-    )
-  (tmp_path / 'metrics.json').write_text('{"rows": [')
-  with pytest.raises(ValueError, match='^`output_dir` .* cannot be read'):
-    bgmm_vae.run(output_dir=str(tmp_path))
-
-
-def test_refuses_settings_it_cannot_read(tmp_path):
-  folder = tmp_path / 'digits-nvi-1'
-  folder.mkdir()
-  np.save(folder / 'clusters.npy', np.zeros(3))
-  (folder / 'settings.json').write_text('[')
-  with pytest.raises(ValueError, match='settings.json cannot be read'):
-    bgmm_vae.run(
-      objective='nvi', output_dir=str(tmp_path), checkpoint_dir=str(tmp_path)
     )
 
 
@@ -446,19 +400,9 @@ def test_refuses_settings_it_cannot_read(tmp_path):
   ],
 )
 def test_program_names_the_flag(arguments, problem, tmp_path):
-  result = subprocess.run(
-    [
-      *(sys.executable, '-m', 'tfp_nvi.experiments.bgmm_vae'),
-      *(argument.format(tmp_path) for argument in arguments),
-      f'--output_dir={tmp_path / "results"}',
-    ],
-    capture_output=True,
-    text=True,
-    timeout=300,
-  )
-  assert result.returncode == 1
-  assert problem in result.stderr
-  assert 'Traceback' not in result.stderr
+  arguments = [argument.format(tmp_path) for argument in arguments]
+  arguments.append(f'--output_dir={tmp_path / "results"}')
+  programs.check_names_flag('bgmm_vae', arguments, problem)
 
 
 def test_set_clusters():
@@ -473,7 +417,7 @@ def test_set_clusters():
   mixture = Mixture()
   loc = np.array([[0.0], [2.0], [5.0], [5.0]])
   variance = np.array([[1.0], [3.0], [4.0], [4.0]])
-  bgmm_vae._set_clusters(mixture, loc, variance, np.array([0, 0, 2, 2]))
+  experiment._set_clusters(mixture, loc, variance, np.array([0, 0, 2, 2]))
   np.testing.assert_allclose(mixture.loc, [[1.0], [3.0], [5.0]])
   np.testing.assert_allclose(
     mixture.scale**2, [[1.0 + 2.0], [4.5 + 3.0], [0.0 + 4.0]]

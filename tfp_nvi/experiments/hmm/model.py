@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A hidden Markov model with unknown emissions, and what is learned for it.
+"""A hidden Markov model with unknown emissions, its proposals and heuristics.
 
 ```none
 precision_m ~ Gamma(4, 4),  mean_m ~ Normal(3 m - 4.5, sqrt(2 / precision_m))
@@ -12,8 +12,8 @@ for states `m = 0, ..., 3`: neighbouring states are about three deviations
 apart, and overlap in some instances. The prior's locations differ, so that the
 labels of the states mean something.
 
-All networks see a state by what it says of an observation, and are the same for
-every state.
+The inputs of a network for a state are its densities of observations; all
+states share the weights.
 
 #### References
 
@@ -87,7 +87,7 @@ def _normal_gamma(concentration, rate, location, num_pseudo):
 
 
 def _of_state(z, values):
-  """What belongs to the state of each particle."""
+  """Selects the values of the state of each particle."""
   return tf.reduce_sum(tf.one_hot(z, NUM_STATES) * values, axis=-1)
 
 
@@ -327,7 +327,7 @@ class LearnedHeuristic(nvi.Heuristic):
       self._state_linear = tf.Variable(0.0, name='state_linear')
 
   def _of_next(self, relative, taps):
-    """Weighted sums of what the observations to come say of each state."""
+    """Weighted sums of the evidence of the observations to come, by state."""
     padded = tf.pad(
       relative, [[0, _WINDOW]] + [[0, 0]] * (relative.shape.rank - 1)
     )
@@ -337,7 +337,7 @@ class LearnedHeuristic(nvi.Heuristic):
     )
 
   def prepare(self, observations, is_observed, global_state):
-    """The sums of the rest, and what a state adds to them."""
+    """The sums over the rest of the sequence, and the terms of each state."""
     x, eta = observations, global_state
     log_emissions = _prepare_emissions(x, eta)
     if is_observed is not None:
@@ -374,7 +374,7 @@ class LearnedHeuristic(nvi.Heuristic):
     return rest, of_state
 
   def log_factor(self, row, global_state, local_state):
-    """The factor of the rest, by itself or with what the state adds."""
+    """The factor of the rest, by itself or with the term of the state."""
     del global_state
     if not self._is_state_aware:
       return row
