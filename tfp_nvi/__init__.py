@@ -76,6 +76,7 @@ from tfp_nvi.transitions import (
   PlanarTransitions,
   Transition,
 )
+from tfp_nvi.version import __version__
 from tfp_nvi.weighting import (
   WeightedParticles,
   effective_sample_size,
@@ -87,6 +88,7 @@ from tfp_nvi.weighting import (
 )
 
 __all__ = [
+  '__version__',
   'BijectorTransition',
   'Chain',
   'CollapseWarning',

@@ -197,7 +197,7 @@ class NestedSampler(proposals.ParticleSampler):
       )
       if values is not None:
         densities.check(values, 'initial_proposal', self.batch_shape)
-    self._compiled = {}
+    self._compiled: dict = {}
     self._has_warned = False
 
   def _set_proposal(self, initial_proposal):
@@ -419,7 +419,7 @@ class NestedSampler(proposals.ParticleSampler):
     Returns:
       run: `Run` to be passed on to `fold` or `finish`.
     """
-    options = Options(**options)
+    settings = Options(**options)
     if batch_shape is None:
       batch_shape = self.batch_shape.as_list()
     sample_shape = [num_particles] + batch_shape
@@ -432,15 +432,15 @@ class NestedSampler(proposals.ParticleSampler):
       batch_shape,
       initial_seed,
       densities,
-      options.reparameterize,
+      settings.reparameterize,
     )
-    densities = densities.given(move, options.cut)
+    densities = densities.given(move, settings.cut)
     terms = tf.nest.map_structure(
       lambda t: tf.broadcast_to(t, sample_shape),
       densities.evaluate(0, move.state),
     )
     terms, is_nan = replace_nan(terms, sample_shape)
-    if self.proposes_initial and options.cut:
+    if self.proposes_initial and settings.cut:
       # One, but for draws at which their own density could not be computed.
       log_weights = tf.where(
         tf.equal(densities.log_prob(0, terms), -float('inf')),
@@ -449,13 +449,13 @@ class NestedSampler(proposals.ParticleSampler):
       )
     else:
       log_forward = move.log_forward
-      if options.log_forward_fn is not None:
-        log_forward = options.log_forward_fn(move)
+      if settings.log_forward_fn is not None:
+        log_forward = settings.log_forward_fn(move)
       log_weights = (
         densities.log_prob(0, terms) + move.log_reverse - log_forward
       )
     particles = Particles(move.state, terms, log_weights)
-    if options.keep_root:
+    if settings.keep_root:
       particles = particles._replace(
         root=axes.particle_indices(sample_shape),
         log_pairs_lost=tf.zeros(batch_shape, densities.float_dtype),
@@ -463,7 +463,7 @@ class NestedSampler(proposals.ParticleSampler):
     return Run(
       densities,
       sample_shape,
-      options,
+      settings,
       None if self.proposes_initial else move,
       particles,
       is_nan,

@@ -170,7 +170,7 @@ class NestedDivergence(base.Objective):
     self._weighted = weighted
     self._level_by_level = level_by_level
     self._evaluate_once = evaluate_once
-    self._variables = weakref.WeakKeyDictionary()
+    self._variables: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
   @property
   def description(self) -> str:
