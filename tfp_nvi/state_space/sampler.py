@@ -340,7 +340,9 @@ class StateSpaceSampler(tf.Module):
       nan_source=make_array(tf.int32, batch_shape),
     )
     start = sampler.start(num_particles, seed, reparameterize=False)
-    start, nan_source = _start_without_nan(start, shape)
+    start, nan_source = _start_without_nan(
+      start, shape, self.initial_proposal_fn is not None
+    )
     if trajectories:
       state = start.particles.state
       arrays['path'] = tf.nest.map_structure(
@@ -409,7 +411,7 @@ def _merge_sources(source, terms):
   return tf.maximum(source, tf.cast(terms[1], tf.int32))
 
 
-def _start_without_nan(start, shape):
+def _start_without_nan(start, shape, has_proposal):
   """A start whose weights are zero where they are NaN, and the causes."""
   is_nan = tf.math.is_nan
   particles, move = start.particles, start.move
@@ -418,7 +420,9 @@ def _start_without_nan(start, shape):
   # `NAN_SOURCES` has the causes of later levels; here, the prior is where the
   # transition is.
   source = tf.where(
-    is_nan(log_weights), tf.where(is_nan(move.log_forward), 4, 3), 0
+    is_nan(log_weights),
+    tf.where(is_nan(move.log_forward), 4 if has_proposal else 3, 3),
+    0,
   )
   source = _merge_sources(tf.broadcast_to(source, shape), particles.terms)
   log_weights = tf.where(is_nan(log_weights), zero, log_weights)
