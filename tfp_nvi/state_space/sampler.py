@@ -330,7 +330,9 @@ class StateSpaceSampler(tf.Module):
     shape = tf.TensorShape([num_particles]) + batch_shape
 
     run = sampler.start(num_particles, seed, reparameterize=False)
-    run, nan_source = _start_without_nan(run, shape)
+    run, nan_source = _start_without_nan(
+      run, shape, self.initial_proposal_fn is not None
+    )
     recorder = _FilterRecorder(run, num_steps, trajectories)
     particles = sampler.fold(run, recorder)
     stacked = recorder.stack()
@@ -433,7 +435,7 @@ def _merge_sources(source, terms):
   return tf.maximum(source, tf.cast(terms[1], tf.int32))
 
 
-def _start_without_nan(run, shape):
+def _start_without_nan(run, shape, has_proposal):
   """A run whose first weights are zero where they are NaN, and the causes."""
   is_nan = tf.math.is_nan
   particles, move = run.initial, run.initial_move
@@ -442,7 +444,9 @@ def _start_without_nan(run, shape):
   # `NAN_SOURCES` has the causes of later levels; here, the prior is where the
   # transition is.
   source = tf.where(
-    is_nan(log_weights), tf.where(is_nan(move.log_forward), 4, 3), 0
+    is_nan(log_weights),
+    tf.where(is_nan(move.log_forward), 4 if has_proposal else 3, 3),
+    0,
   )
   source = _merge_sources(tf.broadcast_to(source, shape), particles.terms)
   log_weights = tf.where(is_nan(log_weights), zero, log_weights)

@@ -7,7 +7,6 @@ import shutil
 import time
 
 import numpy as np
-import tensorflow as tf
 import tf_keras
 
 import tfp_nvi as nvi
@@ -65,8 +64,10 @@ class TrainingFolder(store_lib.Store):
 
   def latest_step(self, stage: str) -> int:
     """The number of steps of the latest checkpoint; 0 if there is none."""
-    path = tf.train.latest_checkpoint(self.path(stage))
-    return 0 if path is None else int(path.rpartition('-')[2])
+    if not os.path.isdir(self.path(stage)):
+      return 0
+    steps = nvi.training.Checkpoints(self.path(stage), {}).steps
+    return max(steps, default=0)
 
   def fit(self, stage: str, *args, **kwargs) -> nvi.History:
     """Trains from the latest checkpoint on.
