@@ -1511,16 +1511,16 @@ def vector_kernel(x):
 
 
 @pytest.mark.parametrize(
-  'forward_fn, reverse_fn, field',
+  'forward_fn, reverse_fn, name',
   [
-    (lambda y: tfd.Normal(y, 1.0), vector_kernel, 'log_forward'),
-    (vector_kernel, lambda z: tfd.Normal(z, 1.0), 'log_reverse'),
+    (lambda y: tfd.Normal(y, 1.0), vector_kernel, 'forward_fn'),
+    (vector_kernel, lambda z: tfd.Normal(z, 1.0), 'reverse_fn'),
   ],
 )
-def test_kernels_over_something_else(forward_fn, reverse_fn, field):
+def test_kernels_over_something_else(forward_fn, reverse_fn, name):
   """A kernel for each axis, in the place of one over vectors."""
   with pytest.raises(
-    ValueError, match=rf'transition to level 1 .*{field} has shape \[4, 2\]'
+    ValueError, match=rf'`{name}` must return .* has shape \(4, 2\)'
   ):
     nvi.NestedSampler(
       vector_path(), [nvi.KernelPair(forward_fn, reverse_fn)] * 2
