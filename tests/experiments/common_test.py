@@ -191,7 +191,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
   try:
     # Both write the settings of their training before its first step.
     pattern = str(tmp_path / 'checkpoints' / '*' / 'settings.json')
-    deadline = time.monotonic() + 300.0
+    deadline = time.monotonic() + 600.0
     while len(glob.glob(pattern)) < 2 and time.monotonic() < deadline:
       assert process.poll() is None
       time.sleep(0.5)
