@@ -135,7 +135,7 @@ def test_gaussian_transitions(batch_shape):
   path = make_path()
   transitions = randomize(
     nvi.GaussianTransitions(
-      path, [5], batch_shape=batch_shape, seed=1, scale=5.0
+      path, [5], batch_shape=batch_shape, seed=1, scale=2.0
     )
   )
   assert transitions.num_transitions == 3
@@ -218,7 +218,7 @@ def test_replay_of_many_levels(make, batch_shape):
 
 def test_gaussian_transitions_start_as_random_walks():
   """Output layers are zero: mean z, scale softplus(0)."""
-  transitions = nvi.GaussianTransitions(make_path(), seed=1, scale=5.0)
+  transitions = nvi.GaussianTransitions(make_path(), seed=1, scale=2.0)
   y = states()
   move = propose(transitions, 0, y)
   z = move.state.numpy()
@@ -333,18 +333,18 @@ def test_gaussian_transitions_are_free_of_scale(unit, num_densities):
 
   np.testing.assert_allclose(log_weights(unit), log_weights(1.0), rtol=1e-6)
   # Not so if the scale is given and does not change.
-  assert not np.allclose(log_weights(unit, 5.0), log_weights(1.0, 5.0))
+  assert not np.allclose(log_weights(unit, 2.0), log_weights(1.0, 2.0))
 
 
 def test_gaussian_log_densities_with_units():
-  """Steps are a fifth of the first density's scale, times softplus(0)."""
+  """Steps are half of the first density's scale, times softplus(0)."""
   path = nvi.GeometricPath(
     diagonal([3.0, -1.0], [20.0, 0.5]), diagonal([0.0, 0.0], [1.0, 1.0]), 2
   )
   transitions = nvi.GaussianTransitions(path, seed=1)
   # The standard error of half the distance of these quantiles of 1,024 normal
   # draws is 3.4%, that of their median 3.9% of the deviation.
-  np.testing.assert_allclose(5.0 * transitions._unit, [20.0, 0.5], rtol=0.17)
+  np.testing.assert_allclose(2.0 * transitions._unit, [20.0, 0.5], rtol=0.17)
   assert np.all(
     np.abs(transitions._origin - [3.0, -1.0]) < 0.2 * np.array([20.0, 0.5])
   )
@@ -366,10 +366,10 @@ def test_scale_where_the_first_density_has_none():
   unit = nvi.GaussianTransitions(path, seed=1)._unit
   # The quantiles at one normal deviation are at 1.837 times the scale, with a
   # standard error of 6%.
-  np.testing.assert_allclose(5.0 * unit, [18.37], rtol=0.3)
+  np.testing.assert_allclose(2.0 * unit, [18.37], rtol=0.3)
   explicit = nvi.ExplicitDensities([cauchy.log_prob, cauchy])
   unit = nvi.GaussianTransitions(explicit, seed=1)._unit
-  np.testing.assert_allclose(5.0 * unit, [1.0])
+  np.testing.assert_allclose(2.0 * unit, [1.0])
 
 
 @pytest.mark.parametrize('scale', [0.0, -1.0, np.inf, [1.0, 2.0, 3.0], 'a'])

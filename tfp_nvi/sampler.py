@@ -311,7 +311,7 @@ class NestedSampler(proposals.ParticleSampler):
     for field in ('log_forward', 'log_reverse'):
       value = getattr(move, field)
       # The default of a move is the number 0.
-      if tf.is_tensor(value) and value.shape.rank and value.shape != shape:
+      if tf.is_tensor(value) and value.shape != shape:
         raise ValueError(
           f'{what} must return a log density for each particle, of shape '
           f'{shape.as_list()}; its {field} has shape {value.shape.as_list()}. '
@@ -389,7 +389,7 @@ class NestedSampler(proposals.ParticleSampler):
       )
     return LevelRecord(
       previous=previous,
-      record=move.record,
+      record=noise if segment.transition.records_noise else move.record,
       log_incremental_weights=log_incremental_weights,
       particles=previous._replace(
         state=move.state, terms=terms, log_weights=log_weights

@@ -17,9 +17,9 @@ __all__ = [
   'GaussianTransitions',
 ]
 
-# Networks and steps are scaled for states of this deviation. It is that of the
-# annealing experiment, whose figures need steps this small to begin with.
-_SCALE_OF_REFERENCE = 5.0
+# Networks and steps are scaled for states of this deviation: the first steps,
+# softplus(0) = 0.69 of these units, are a third of the first density's scale.
+_SCALE_OF_REFERENCE = 2.0
 # Sums of no more terms than this are written out.
 _MAX_TERMS = 8
 
@@ -106,8 +106,8 @@ class GaussianTransitions(base.Transition):
   structures are concatenated to vectors for the networks.
 
   The origin `m` and the unit `u` of each coordinate come from the first
-  density, a fifth of whose scale is the unit. Training is then the same in
-  whatever units a model is written. `scale=5.` is the parameterization of [1].
+  density, half of whose scale is the unit. Training is then the same in
+  whatever units a model is written. `scale=2.` is the parameterization of [1].
 
   #### References
 

@@ -136,7 +136,12 @@ def make_sampler(
     )
   else:
     transitions = nvi.GaussianTransitions(
-      path, hidden_units=_HIDDEN_UNITS, batch_shape=batch_shape, seed=seed
+      path,
+      hidden_units=_HIDDEN_UNITS,
+      batch_shape=batch_shape,
+      seed=seed,
+      # The parameterization of the paper, in the units of the states.
+      scale=2.0,
     )
   sampler = nvi.NestedSampler(
     path,
