@@ -52,7 +52,7 @@ def normalizer_score(sampler_class):
       log_weights
     ),
   )
-  log_weights = sampler.run(2, SEED, [200_000]).particles.log_weights
+  log_weights = sampler.run(2, SEED, [2_000_000]).particles.log_weights
   # E[exp(x / 2)] for a standard normal x.
   estimates = np.mean(np.exp(log_weights), axis=0, dtype=np.float64)
   error = np.std(estimates, ddof=1) / np.sqrt(len(estimates))

@@ -186,7 +186,9 @@ class Path:
     (self.schedule,) = (
       v for v in self.path.trainable_variables if v is not self.loc
     )
-    self.transitions = nvi.GaussianTransitions(self.path, hidden_units=[])
+    self.transitions = nvi.GaussianTransitions(
+      self.path, hidden_units=[], scale=2.0
+    )
     self.networks = []
     for network, weights, biases in (
       (

@@ -150,12 +150,7 @@ class NestedSampler(proposals.ParticleSampler):
         are, the batch shapes do not agree, or there is no initial proposal.
     """
     super().__init__(name=name)
-    checks.check_instance(
-      'densities',
-      densities,
-      densities_lib.Densities,
-      'a sequence of densities, such as a GeometricPath or ExplicitDensities',
-    )
+    densities_lib.check_densities(densities)
     self.densities = densities
     self.transitions = _list_transitions(transitions)
     for transition in self.transitions:

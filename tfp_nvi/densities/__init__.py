@@ -8,8 +8,6 @@ between two densities; `explicit` a list of densities that the user writes down;
 bijectors; `draws` what a user may pass as a density, and draws of it.
 """
 
-import functools
-
 from tfp_nvi.densities.base import (
   Densities,
   attach_gradient,
@@ -33,20 +31,10 @@ from tfp_nvi.densities.space import (
   check_values,
   support_kinds,
 )
-from tfp_nvi.internal import checks
-from tfp_nvi.internal.axes import at_level
-
-# Names from before this was a folder, for modules that still use them.
-attach_slope = attach_gradient
-evaluate_with_slope = evaluate_with_gradient
-as_batch_shape = functools.partial(checks.as_batch_shape, 'batch_shape')
 
 __all__ = [
   'NUM_PROBES',
-  'as_batch_shape',
-  'at_level',
   'attach_gradient',
-  'attach_slope',
   'check_densities',
   'check_support',
   'check_values',
@@ -54,7 +42,6 @@ __all__ = [
   'draw',
   'draw_of_shape',
   'evaluate_with_gradient',
-  'evaluate_with_slope',
   'ExplicitDensities',
   'floating_parts',
   'GeometricPath',

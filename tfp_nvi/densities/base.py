@@ -275,16 +275,12 @@ def check_densities(densities) -> None:
   Raises:
     TypeError: If it is not.
   """
-  # A class that implements the contract without the base class will do.
-  if not all(
-    hasattr(densities, name) for name in ('num_densities', 'evaluate')
-  ):
-    checks.check_instance(
-      'densities',
-      densities,
-      Densities,
-      'a sequence of densities, such as a GeometricPath or ExplicitDensities',
-    )
+  checks.check_instance(
+    'densities',
+    densities,
+    Densities,
+    'a sequence of densities, such as a GeometricPath or ExplicitDensities',
+  )
 
 
 def floating_parts(state) -> list:

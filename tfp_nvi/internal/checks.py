@@ -36,13 +36,13 @@ def _is_int(value):
   return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-def as_count(name: str, value, minimum: int = 1) -> int:
+def as_count(name: str, value, minimum: float = 1) -> int:
   """Checks that an argument is a Python int, and is not too small.
 
   Args:
     name: Python `str` name of the argument.
     value: What came.
-    minimum: Python `int`.
+    minimum: Python `int`, or `-math.inf` for any.
       Default value: `1`.
 
   Returns:

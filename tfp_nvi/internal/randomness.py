@@ -532,7 +532,7 @@ def _patches():
 # lock is held only to come and go, not while a thread is inside.
 _lock = threading.Lock()
 _num_inside = 0
-_originals = []
+_originals: list = []
 
 
 def _enter():

@@ -229,6 +229,8 @@ def estimate_level(
     surrogate -= total_reverse_factor * after * terms.log_target_fixed_state
     has_control_variate = (
       baseline
+      # Without weights the particles do not stand for pi-check.
+      and weighted
       and terms.has_normalized_reverse
       # A single particle would have no gradient at all.
       and before.shape[0] > 1

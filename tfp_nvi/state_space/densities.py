@@ -58,7 +58,7 @@ class StateSpaceDensities(densities_lib.Densities):
   # Set for each model and its sequences.
   batch_shape = None
   float_dtype = None
-  num_densities = None
+  num_densities = 0
 
   def __init__(
     self,
@@ -260,7 +260,7 @@ class GivenDensities(densities_lib.Densities):
   dtype = None
   event_shape = None
   float_dtype = None
-  num_densities = None
+  num_densities = 0
 
   def __init__(self, densities, move, cut):
     super().__init__(name='given_densities')

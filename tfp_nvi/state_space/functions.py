@@ -135,7 +135,8 @@ def call_with_named(
     return _NamedCall(fn, None, len(values), ())
   kinds = inspect.Parameter
   num_real = len(values) if has_last else len(values) - 1
-  positional, named = [], []
+  positional: list = []
+  named: list = []
   for parameter in parameters:
     if parameter.kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD):
       continue

@@ -160,7 +160,7 @@ class StateSpaceModel:
   @property
   def names_step(self) -> bool:
     """Whether a function depends on the index of the step."""
-    return any(call.names_step for call in self._calls.values())
+    return any(call.names_step for call in vars(self)['_calls'].values())
 
   def initial(self, global_state, t, u, shape: tf.TensorShape):
     """The distribution of the first local state, checked."""

@@ -155,7 +155,7 @@ class StateSpaceSampler(tf.Module):
     self._resample_fn = resample_fn
     self._resample_criterion_fn = resample_criterion_fn
     self._reparameterize = reparameterize
-    self._compiled = {}
+    self._compiled: dict = {}
     self._has_warned = False
 
   def __call__(

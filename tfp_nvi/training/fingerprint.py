@@ -69,7 +69,7 @@ def describe(sampler) -> dict:
   assert fingerprint.describe(sampler)['densities'] == 'GeometricPath'
   ```
   """
-  description = {'class': type(sampler).__qualname__}
+  description: dict = {'class': type(sampler).__qualname__}
   for name, value in getattr(sampler, '__dict__', {}).items():
     if isinstance(value, (list, tuple)) and any(
       isinstance(x, tf.Module) for x in value

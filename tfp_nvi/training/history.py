@@ -205,7 +205,7 @@ class Record:
     Args:
       num_particles: Python `int`.
     """
-    self.pieces = []
+    self.pieces: list[dict] = []
     self.num_particles = num_particles
     self.num_steps = 0
     self.compile_seconds = 0.0

@@ -77,10 +77,10 @@ class Monitor:
     if piece['num_nan'].any() and not (self._has_warned or self._strict):
       self._has_warned = True
       warnings.warn(
-        'Training goes on: '
-        + self._describe_nan(record, elements)
-        + ' It counts as zero density; `num_nan` of the history has how many '
-        'there were in each step.',
+        f'{self._describe_nan(record, elements)} Training goes on: it counts '
+        'as zero density, and `num_nan` of the history has how many there were '
+        'in each step.',
+        RuntimeWarning,
         stacklevel=_STACKLEVEL,
       )
     is_skipped = piece['is_skipped']
@@ -120,8 +120,8 @@ class Monitor:
     step = record.num_steps - len(piece['loss']) + index
     found = self._steps.describe_nan(self._seed, step, elements, index)
     if found is None:
-      found = f'a log density was NaN. {_ON_NAN}'
-    return f'at step {step}, {found}'
+      found = f'A log density was NaN. {_ON_NAN}'
+    return f'Step {step}: {found}'
 
   def _describe_stop(self, record, elements):
     """Says why the last steps were skipped, and what to do."""

@@ -38,6 +38,7 @@ class NoStore:
       piece: `None`.
     """
     del num_steps
+    return None
 
   def begin(self, record) -> None:
     """Does nothing.
@@ -84,7 +85,7 @@ class TrainingStore(NoStore):
     self._seconds = seconds
     self._steps = steps
     self._seed = seed
-    self._saved_step = None
+    self._saved_step: int | None = None
     self._saved_at = time.perf_counter()
     self._checkpoints = checkpoints_lib.Checkpoints(
       folder,

@@ -116,17 +116,17 @@ def make_sampler(
   assert sampler.batch_shape == [2]
   ```
   """
-  method = METHODS[method]
+  properties = METHODS[method]
   batch_shape = [num_restarts]
   zeros = tf.zeros([2], target.dtype)
   path = nvi.GeometricPath(
     initial=tfd.MultivariateNormalDiag(zeros, zeros + INITIAL_SCALE),
     target=target.unnormalized_log_prob,
     num_densities=num_densities,
-    learnable=method.learns_path,
+    learnable=properties.learns_path,
     batch_shape=batch_shape,
   )
-  if method.is_flow:
+  if properties.is_flow:
     transitions = nvi.PlanarTransitions(
       path,
       num_layers=num_flow_layers,
@@ -146,6 +146,6 @@ def make_sampler(
   sampler = nvi.NestedSampler(
     path,
     transitions,
-    resample_criterion_fn=nvi.always if method.resamples else nvi.never,
+    resample_criterion_fn=nvi.always if properties.resamples else nvi.never,
   )
-  return sampler, method.objective_fn()
+  return sampler, properties.objective_fn()

@@ -291,7 +291,7 @@ def define_flags(settings_class: type[Settings]) -> None:
   Args:
     settings_class: Subclass of `Settings`.
   """
-  define = {
+  define: dict[type, Callable] = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
