@@ -188,7 +188,7 @@ def test_target_without_density_is_an_error():
 
 def test_nan_log_densities_are_counted_and_warned_of_once():
   stub = Stub(num_nan=lambda step, x: tf.where(step % 10 == 3, 2, 0))
-  with pytest.warns(UserWarning, match='at step 3, a log density') as caught:
+  with pytest.warns(RuntimeWarning, match='Step 3: A log density') as caught:
     history = stub.fit(40)
   assert len(caught) == 1
   assert caught[0].filename == Stub.fit.__code__.co_filename
@@ -210,7 +210,7 @@ def test_nan_log_densities_are_named_by_the_sampler():
       10, Sampler(list), **kwargs
     )
 
-  with pytest.warns(UserWarning, match='the part y was NaN at p = 1'):
+  with pytest.warns(RuntimeWarning, match='the part y was NaN at p = 1'):
     fit()
   # The seed is that of the step.
   seed = randomness.fold_in(randomness.as_seed(1), 3).numpy().tolist()
