@@ -58,9 +58,10 @@ test: lint  ## Lint, check the format, and run all tests.
 	  esac; \
 	done; exit $$status
 
-lint: $(STAMP)  ## Lint and check the format, changing nothing.
+lint: $(STAMP)  ## Lint, check the format and the types, changing nothing.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 
 format: $(STAMP)  ## Format the code and fix what the linter can fix.
 	$(BIN)/ruff check --fix

@@ -162,7 +162,7 @@ class Trainer(workers.Trainer):
     self._num_calls = 0
 
   def _compile(self, step_fn):
-    """What `coix.util.train` compiles its step with, here only once."""
+    """Compiles a step as `coix.util.train` does, but only once."""
     if self._jit_step_fn is None:
       self._step_fn = step_fn
       if self._num_restarts > 1:

@@ -23,13 +23,14 @@ Of each size, each loop has a process of its own. The three take turns: a
 repetition is as many steps as take about a second, and a row is the median over
 repetitions, after one to compile and one to warm up. Compilation is tracing and
 compiling, peak memory that of the process, its libraries included (`baseline`
-is what these take before there is a model).
+is their part, before there is a model).
 
 The output folder holds `training.json`, written after every size, and
-`training.png`. A run that was stopped goes on when it is started again. What is
-not measured, as a step would take too long or too much memory, has a row whose
-`absent` says why. Before anything is timed, both libraries train a sampler with
-eight densities and 36 particles, and must come near the true normalizer.
+`training.png`. A run that was stopped goes on when it is started again. A size
+that is not measured, because a step would take too long or too much memory, has
+a row whose `absent` says why. Before anything is timed, both libraries train a
+sampler with eight densities and 36 particles, and must come near the true
+normalizer.
 """
 
 import itertools
@@ -37,26 +38,18 @@ import json
 import os
 import statistics
 
-import matplotlib.figure
 import numpy as np
 from absl import app, flags
 
+from benchmarks import annealing_report as report
 from benchmarks import reporting, workers
+from benchmarks.annealing_report import LABELS, LOOPS, size_of
 
 __all__ = [
-  'LOOPS',
-  'format_table',
   'main',
   'measure_size',
-  'plot',
 ]
 
-# What makes each loop, and which library it is of.
-LOOPS = {
-  'fit': ('tfp_nvi', 'benchmarks.annealing_tfp_nvi:Trainer'),
-  'shipped': ('coix', 'benchmarks.annealing_coix:Trainer'),
-  'scan': ('coix', 'benchmarks.annealing_coix:Trainer'),
-}
 _PACKAGES = (
   'tensorflow',
   'tensorflow-probability',
@@ -68,17 +61,6 @@ _PACKAGES = (
   'optax',
   'numpy',
 )
-_LABELS = {
-  'fit': 'tfp_nvi, fit',
-  'shipped': 'coix, as shipped',
-  'scan': 'coix, in lax.scan',
-}
-_STYLES = {
-  'fit': {'color': '#d55e00', 'marker': 'o'},
-  'shipped': {'color': '#56b4e9', 'marker': 's'},
-  'scan': {'color': '#0072b2', 'marker': '^'},
-}
-
 _CHECK_SIZE = (8, 36, 1)
 _CHECK_TOLERANCE = 0.1
 _LOG_NORMALIZER = np.log(8.0)
@@ -124,7 +106,7 @@ class _Store:
     return os.path.join(self._directory, name)
 
   def save(self):
-    """Writes what there is."""
+    """Writes all rows."""
     reporting.save(self.path('training'), self.content)
 
   def add(self, rows):
@@ -132,7 +114,10 @@ class _Store:
     new = {_key(row) for row in rows}
     self.content['rows'] = sorted(
       [row for row in self.rows if _key(row) not in new] + rows,
-      key=lambda row: (_size(row), list(LOOPS).index(row['loop'])),
+      key=lambda row: (
+        size_of(row),
+        list(LOOPS).index(row['loop']),
+      ),
     )
     self.save()
 
@@ -144,12 +129,8 @@ class _Store:
     )
 
 
-def _size(row):
-  return row['num_densities'], row['num_particles'], row['num_restarts']
-
-
 def _key(row):
-  return *_size(row), row['loop']
+  return *size_of(row), row['loop']
 
 
 def _work(size):
@@ -159,7 +140,7 @@ def _work(size):
 
 
 def estimate_seconds(size, loop, rows):
-  """Guesses how long a step takes, from what was measured last.
+  """Estimates how long a step takes, from the sizes measured so far.
 
   Args:
     size: Tuple of numbers of densities, particles and restarts.
@@ -183,9 +164,9 @@ def estimate_seconds(size, loop, rows):
     # The nearest size in work, of which a guess is off by as much.
     nearest = min(
       measured,
-      key=lambda row: abs(np.log(_work(_size(row)) / _work(size))),
+      key=lambda row: abs(np.log(_work(size_of(row)) / _work(size))),
     )
-    factor = nearest['microseconds_per_step'] / (1e6 * guess(_size(nearest)))
+    factor = nearest['microseconds_per_step'] / (1e6 * guess(size_of(nearest)))
   return factor * guess(size)
 
 
@@ -273,7 +254,7 @@ def measure_size(
 
   Args:
     size: Tuple of numbers of densities, particles and restarts.
-    loops: List of names of `LOOPS`.
+    loops: List of names of `annealing_LOOPS`.
     rows: List of rows that are there, for estimates.
     repetitions: Python `int`.
     max_seconds: Python `float`: loops are left out if a step would take longer.
@@ -308,7 +289,7 @@ def measure_size(
         ),
       )
     for i in range(repetitions):
-      # Nobody is always the one to come after the slowest.
+      # So that no loop always runs after the slowest one.
       for j in range(len(runners)):
         runner = runners[(i + j) % len(runners)]
         attempt(runner, runner.run)
@@ -325,7 +306,7 @@ def _check(num_steps, loops, max_gigabytes):
 
   Args:
     num_steps: Python `int`.
-    loops: List of names of `LOOPS`; of coix's, the first will do.
+    loops: List of names of `annealing_LOOPS`; of coix's, the first will do.
     max_gigabytes: Python `float`.
 
   Returns:
@@ -368,190 +349,6 @@ def _check(num_steps, loops, max_gigabytes):
   return result
 
 
-def _by_size(rows):
-  """Rows by size, and there by loop."""
-  result = {}
-  for row in rows:
-    result.setdefault(_size(row), {})[row['loop']] = row
-  return result
-
-
-def _value(row, field):
-  return None if row is None else row[field]
-
-
-def _ratio(a, b):
-  return None if a is None or b is None else a / b
-
-
-def _geometric_mean(values):
-  return float(np.exp(np.mean(np.log(values))))
-
-
-def _format_microseconds(value):
-  return '-' if value is None else f'{value:,.0f}'
-
-
-def format_table(rows):
-  """The table of rows, in Markdown, and what it comes to.
-
-  Args:
-    rows: List of rows.
-
-  Returns:
-    text: Python `str`.
-  """
-  lines = [
-    '| K | particles | restarts | tfp_nvi, us a step | coix, shipped | '
-    'coix, scan | ours / shipped | ours / scan | compile, s | peak, MB |',
-    '|' + ' ---: |' * 10,
-  ]
-  ratios = {'shipped': {}, 'scan': {}}
-  by_size = _by_size(rows)
-  for size, by_loop in sorted(by_size.items()):
-    found = [by_loop.get(loop) for loop in LOOPS]
-    microseconds = [_value(row, 'microseconds_per_step') for row in found]
-    cells = [f'{x:,}' for x in size]
-    cells += [_format_microseconds(x) for x in microseconds]
-    for i, loop in enumerate(('shipped', 'scan'), 1):
-      ratio = _ratio(microseconds[0], microseconds[i])
-      cells.append('-' if ratio is None else f'{ratio:.2f}')
-      if ratio is not None:
-        ratios[loop][size] = ratio
-    for field, digits in (('compile_seconds', 1), ('peak_megabytes', 0)):
-      values = [_value(row, field) for row in found]
-      cells.append(
-        ' / '.join('-' if x is None else f'{x:,.{digits}f}' for x in values)
-      )
-    lines.append('| ' + ' | '.join(cells) + ' |')
-  lines.append('')
-  for loop, of_sizes in ratios.items():
-    if of_sizes:
-      worst = max(of_sizes, key=of_sizes.get)
-      lines.append(
-        f'ours / {loop}: geometric mean '
-        f'{_geometric_mean(list(of_sizes.values())):.2f} over '
-        f'{len(of_sizes)} sizes, at most {of_sizes[worst]:.2f} '
-        f'(K = {worst[0]}, {worst[1]:,} particles, {worst[2]} restart(s))'
-      )
-  for loop in LOOPS:
-
-    def value(size, field, loop=loop):
-      return _value(by_size.get(size, {}).get(loop), field)
-
-    restarts = _ratio(
-      value((8, 36, 10), 'microseconds_per_step'),
-      value((8, 36, 1), 'microseconds_per_step'),
-    )
-    if restarts is not None:
-      lines.append(
-        f'{_LABELS[loop]} (K = 8, 36 particles): 10 restarts take '
-        f'{restarts:.2f} times as long as 1'
-      )
-  return '\n'.join(lines)
-
-
-def plot(rows, title=''):
-  """Draws microseconds a step over densities, a panel for each batch.
-
-  Args:
-    rows: List of rows.
-    title: Python `str`.
-
-  Returns:
-    figure: Matplotlib figure.
-  """
-  by_size = _by_size(rows)
-  restarts = sorted({size[2] for size in by_size})
-  particles = sorted({size[1] for size in by_size})
-  densities = sorted({size[0] for size in by_size})
-  with reporting.style():
-    figure = matplotlib.figure.Figure(
-      figsize=(1.0 + 3.3 * len(particles), 1.0 + 2.8 * len(restarts)),
-      dpi=150,
-      layout='constrained',
-    )
-    axes = figure.subplots(
-      len(restarts), len(particles), sharex=True, sharey=True, squeeze=False
-    )
-    for (i, num_restarts), (j, num_particles) in itertools.product(
-      enumerate(restarts), enumerate(particles)
-    ):
-      ax = axes[i, j]
-      for loop, label in _LABELS.items():
-        points = {
-          k: _value(
-            by_size.get((k, num_particles, num_restarts), {}).get(loop),
-            'microseconds_per_step',
-          )
-          for k in densities
-        }
-        points = {k: v for k, v in points.items() if v is not None}
-        ax.plot(
-          list(points), list(points.values()), label=label, **_STYLES[loop]
-        )
-        if loop == 'fit':
-          ours = points
-        elif loop == 'scan':
-          for k in ours.keys() & points.keys():
-            ax.annotate(
-              f'{ours[k] / points[k]:.2f}',
-              (k, min(ours[k], points[k])),
-              textcoords='offset points',
-              xytext=(0, -14),
-              ha='center',
-              fontsize=8,
-              color='0.3',
-            )
-      ax.set_xscale('log', base=2)
-      ax.set_yscale('log')
-      ax.set_xticks(densities, [str(k) for k in densities])
-      ax.margins(x=0.12, y=0.14)
-      ax.grid(color='0.92')
-      ax.set_title(
-        f'{num_particles:,} particles, {num_restarts} '
-        + ('restart' if num_restarts == 1 else 'restarts'),
-        fontsize=10,
-      )
-      if j == 0:
-        ax.set_ylabel('microseconds a step')
-      if i == len(restarts) - 1:
-        ax.set_xlabel('densities')
-    figure.legend(
-      *axes[0, 0].get_legend_handles_labels(),
-      loc='outside lower center',
-      ncols=len(_LABELS),
-      frameon=False,
-      fontsize=9,
-    )
-    figure.suptitle(
-      'Training step' + title + '; numbers: tfp_nvi / coix in lax.scan',
-      fontsize=10,
-    )
-  return figure
-
-
-def _describe(rows):
-  """The line that is shown for a size."""
-  ours = next((r for r in rows if r['loop'] == 'fit'), None)
-  parts = []
-  for row in rows:
-    if 'absent' in row:
-      parts.append(f'{_LABELS[row["loop"]]}: ABSENT, {row["absent"]}')
-      continue
-    ratio = ''
-    if row is not ours and ours and 'absent' not in ours:
-      value = ours['microseconds_per_step'] / row['microseconds_per_step']
-      ratio = f', ours / it {value:.2f}'
-    spread = max(row['repetitions']) / min(row['repetitions']) - 1.0
-    parts.append(
-      f'{_LABELS[row["loop"]]}: {row["microseconds_per_step"]:,.0f} us a step '
-      f'(spread {100 * spread:.0f}%){ratio}; compiled in '
-      f'{row["compile_seconds"]:.1f} s; {row["peak_megabytes"]:,} MB'
-    )
-  return '\n'.join('  ' + part for part in parts)
-
-
 def _define_flags():
   flags.DEFINE_string(
     'output_dir',
@@ -582,8 +379,8 @@ def _define_flags():
   flags.DEFINE_float(
     'max_gigabytes',
     0.0,
-    'Memory each process may take; 0 for an equal part of 90% of what the '
-    'machine has, as the loops of a size have a process each, at a time.',
+    'Memory each process may take; 0 for an equal part of 90% of the memory of '
+    'the machine, because the loops of a size run at the same time.',
   )
   flags.DEFINE_integer(
     'check_steps',
@@ -592,10 +389,10 @@ def _define_flags():
     lower_bound=0,
   )
   flags.DEFINE_boolean(
-    'retry_absent', False, 'Whether to try again what an earlier run left out.'
+    'retry_absent', False, 'Whether to measure sizes again that were absent.'
   )
   flags.DEFINE_boolean(
-    'overwrite', False, 'Whether to discard what the folder has.'
+    'overwrite', False, 'Whether to discard earlier results in the folder.'
   )
 
 
@@ -628,7 +425,7 @@ def main(argv):
     if left_out:
       print(
         f'Not measured: {", ".join(left_out)}, as {", ".join(sorted(missing))} '
-        "cannot be found; pip install -e '.[bench]' installs what it takes."
+        "cannot be found; pip install -e '.[bench]' installs them."
       )
   store = _Store(flags.FLAGS.output_dir, configuration, flags.FLAGS.overwrite)
   max_gigabytes = (
@@ -655,7 +452,7 @@ def main(argv):
       flush=True,
     )
     if still:
-      # All of them again, as only what took turns can be compared.
+      # All of them again: only loops that took turns can be compared.
       rows = measure_size(
         size,
         loops,
@@ -666,22 +463,22 @@ def main(argv):
         max_gigabytes,
       )
       store.add(rows)
-      print(_describe(rows), flush=True)
+      print(report.describe(rows), flush=True)
   of_machine = configuration['machine']
-  rows = [row for row in store.rows if _size(row) in sizes]
+  rows = [row for row in store.rows if size_of(row) in sizes]
   print(f'\n{of_machine["processor"]}, {of_machine["cores"]} cores\n')
-  print(format_table(rows))
+  print(report.format_table(rows))
   absent = [row for row in rows if 'absent' in row]
   for row in absent:
-    size = _size(row)
+    size = size_of(row)
     print(
-      f'absent: {_LABELS[row["loop"]]}, K = {size[0]}, {size[1]:,} particles, '
+      f'absent: {LABELS[row["loop"]]}, K = {size[0]}, {size[1]:,} particles, '
       f'{size[2]} restart(s): {row["absent"]}'
     )
   if len(absent) == len(rows):
     print('Nothing to draw.')
     return
-  figure = plot(rows, f' on {of_machine["cores"]} cores')
+  figure = report.plot(rows, f' on {of_machine["cores"]} cores')
   reporting.replace_file(
     store.path('training.png'), lambda f: figure.savefig(f, format='png')
   )

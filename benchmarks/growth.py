@@ -10,7 +10,7 @@ Trains NVIR\* of the annealing experiment by both schedules, each measurement in
 a process of its own, and prints how much longer K = 128 takes to trace and
 compile than K = 8 (36 particles, medians over processes that take turns), and
 how much more memory K = 256 takes than K = 8 with many particles: peaks as they
-are, and less what the process had before `fit`, which is the libraries.
+are, and without the memory of the process before `fit`, that of the libraries.
 """
 
 import os

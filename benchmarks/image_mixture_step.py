@@ -24,7 +24,7 @@ from absl import app, flags
 
 import tfp_nvi as nvi
 from benchmarks import reporting
-from tfp_nvi.experiments import deep_mixture
+from tfp_nvi.experiments.image_mixture import deep_mixture
 
 __all__ = [
   'LEVELS',
@@ -46,8 +46,8 @@ _LEVELS = flags.DEFINE_multi_enum(
   'levels',
   list(LEVELS),
   LEVELS,
-  'Levels that a step has, a flag for each; all by default. Fewer tell what '
-  'the others cost.',
+  'Levels that a step has, a flag for each; all by default. Fewer show the '
+  'cost of the others.',
 )
 
 _STEPS_PER_CALL = 50

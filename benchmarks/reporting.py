@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What benchmarks say about themselves, and how they write it down."""
+"""Helpers of benchmarks: descriptions of the machine, files, and flags."""
 
 import importlib.metadata
 import json
@@ -97,7 +97,7 @@ def save(path, content, figure=None):
 
   Args:
     path: Python `str`, without the ending.
-    content: What JSON can hold.
+    content: Value that JSON can hold.
     figure: Matplotlib figure, or `None`.
   """
   text = json.dumps(content, indent=2, allow_nan=False) + '\n'

@@ -34,8 +34,8 @@ it passes through: `log_marginal_likelihood` of TensorFlow Probability 0.25
 raises the likelihood of the last stage to a power that was not yet clipped to
 one. Its error is printed too.
 
-Training is not part of these figures. What it took is printed beside them, with
-the number of effective samples from which on it is paid for.
+Training is not part of these figures. Its cost is printed beside them, with the
+number of effective samples from which on it pays off.
 """
 
 import collections
@@ -80,7 +80,7 @@ _STYLES = {
   'is': {'color': '#999999', 'marker': '^'},
 }
 _PACKAGES = ('tensorflow', 'tensorflow-probability', 'tf-keras', 'numpy')
-# What HMC is tuned to; the default is for random walks.
+# The acceptance rate to tune HMC to; the default is for random walks.
 _HMC_ACCEPTANCE = 0.651
 
 
@@ -89,7 +89,7 @@ class Estimate(
     'Estimate', ['log_normalizer', 'mean', 'log_normalizer_as_returned']
   )
 ):
-  """What a method estimates, as `Tensor`s.
+  """Estimates of a method, as `Tensor`s.
 
   Fields:
     log_normalizer: Scalar.
@@ -326,7 +326,7 @@ def format_table(rows):
 
 
 def _describe_payoff(rows, training):
-  """Says from where on training is paid for, against each other method."""
+  """Describes from where on training pays off, against each other method."""
   lines = []
   largest = max(row['num_particles'] for row in rows)
   at_largest = {
@@ -353,7 +353,7 @@ def _describe_payoff(rows, training):
 
 
 def plot(rows, title=''):
-  """Draws errors and effective sample sizes over what they cost.
+  """Draws errors and effective sample sizes over their cost.
 
   Args:
     rows: List of rows.

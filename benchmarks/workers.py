@@ -38,7 +38,7 @@ __all__ = [
 
 
 class Trainer(abc.ABC):
-  """What a library's training is measured by, in a worker."""
+  """Base class of a library's training, to be measured in a worker."""
 
   @abc.abstractmethod
   def prepare(self, num_steps, repetitions):
@@ -72,16 +72,16 @@ class Trainer(abc.ABC):
 
 
 class WorkerError(RuntimeError):
-  """A worker has failed, or is no more."""
+  """A worker has failed, or has ended."""
 
 
 class Worker:
   """An object in a process of its own.
 
-  What it prints goes to a file, which errors are explained from.
+  Its output goes to a file, whose last line is part of errors.
 
   Args:
-    factory: Python `str`, `'module:name'`: what makes the object.
+    factory: Python `str`, `'module:name'`: the callable that makes the object.
     arguments: Python `dict` of keyword arguments, as JSON has them.
     max_gigabytes: Python `float`: how much memory the process may allocate
       before it fails; `None` for no limit.
@@ -169,13 +169,13 @@ def _peak_megabytes():
       fields = dict(line.split(':', 1) for line in f)
     return int(fields['VmHWM'].split()[0]) / 1024.0
   except (OSError, KeyError):
-    # On Linux this would begin with what the parent had. On macOS, in bytes.
+    # On Linux this would include the peak of the parent. On macOS, in bytes.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == 'darwin' else 1024.0)
 
 
 def _serve(calls, results, factory, arguments):
-  """Answers calls until there are no more.
+  """Answers calls until the input ends.
 
   Args:
     calls: Iterable of lines.
@@ -188,14 +188,14 @@ def _serve(calls, results, factory, arguments):
     method, args = json.loads(line)
     try:
       if instance is None:
-        # With the first call, so that its error has somebody to go to.
+        # With the first call, which can report an error.
         module, name = factory.split(':')
         instance = getattr(importlib.import_module(module), name)(**arguments)
       if method == 'peak_megabytes':
         answer = _peak_megabytes(), None
       else:
         answer = getattr(instance, method)(*args), None
-    except Exception as e:  # Whatever it is, it is for the caller.
+    except Exception as e:  # The caller raises it.
       traceback.print_exc()
       answer = None, f'{type(e).__name__}: {str(e)[:300]}'
     results.write(json.dumps(answer) + '\n')
@@ -216,7 +216,7 @@ def main():
   if max_gigabytes is not None:
     limit = int(max_gigabytes * 1e9)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-  # What libraries print must not come between the results.
+  # Output of libraries must not come between the results.
   results = os.fdopen(os.dup(1), 'w')
   os.dup2(2, 1)
   _serve(sys.stdin, results, factory, arguments)

@@ -2,12 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every example in the documentation runs, and the public API is documented.
 
-What must hold, of every module of tfp_nvi:
+Contract, for every module of tfp_nvi:
 
 - it has a docstring, and an `__all__` whose names exist;
 - each function and class in `__all__` has a docstring that begins with one line
   ending in a period;
-- each Python code fence in a docstring, and in README.md, runs by itself.
+- each Python code fence in a docstring, in README.md, and in docs/*.md runs by
+  itself.
+
+Links between these Markdown files lead to files and headings that exist.
 """
 
 import importlib
@@ -110,6 +113,40 @@ def summary_problem(doc: str | None) -> str | None:
   return None
 
 
+def pages(root: pathlib.Path) -> list[tuple[str, str]]:
+  """Returns (path, text) of README.md and of each Markdown file in docs."""
+  paths = [root / 'README.md', *sorted((root / 'docs').glob('*.md'))]
+  return [
+    (path.relative_to(root).as_posix(), path.read_text('utf-8'))
+    for path in paths
+  ]
+
+
+def anchors(text: str) -> set[str]:
+  """The anchors that GitHub gives to the headings of a Markdown text."""
+  without_code = re.sub(r'^```.*?^```', '', text, flags=re.DOTALL | re.M)
+  headings = re.findall(r'^#+ +(.*?) *$', without_code, re.M)
+  return {
+    re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
+    for heading in headings
+  }
+
+
+def broken_links(path: pathlib.Path, text: str) -> list[str]:
+  """The links of a Markdown file to files or headings that do not exist."""
+  broken = []
+  for link in re.findall(r'\]\(\s*([^)\s]+)\s*\)', text):
+    if re.match(r'[a-z]+:', link):
+      continue
+    name, _, anchor = link.partition('#')
+    target = path.parent / name if name else path
+    if not target.exists():
+      broken.append(link)
+    elif anchor and anchor not in anchors(target.read_text('utf-8')):
+      broken.append(link)
+  return broken
+
+
 def run_example(code: str, folder: pathlib.Path) -> None:
   """Runs code as a program of its own, from a file that tracebacks quote."""
   path = folder / 'example.py'
@@ -122,7 +159,7 @@ EXAMPLES = [
   pytest.param(code, id=f'{name}-{i}')
   for name, text in [
     *docstrings(MODULES),
-    ('README', (ROOT / 'README.md').read_text('utf-8')),
+    *pages(ROOT),
   ]
   for i, code in enumerate(fences(text))
 ]
@@ -133,6 +170,13 @@ def test_example(code, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv('MPLBACKEND', 'Agg')
   run_example(code, tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('name', 'text'), pages(ROOT), ids=lambda x: x if len(x) < 80 else ''
+)
+def test_links_exist(name, text):
+  assert broken_links(ROOT / name, text) == []
 
 
 @pytest.mark.parametrize('module', MODULES, ids=lambda module: module.__name__)
@@ -168,6 +212,25 @@ x = 2
   ```
   """
   assert fences(text) == ['if True:\n  x = 1\n', 'x = 2\n']
+
+
+def test_pages_are_found(tmp_path):
+  (tmp_path / 'docs').mkdir()
+  for name in ('README.md', 'docs/b.md', 'docs/a.md', 'docs/c.txt'):
+    (tmp_path / name).write_text(name)
+  names = ['README.md', 'docs/a.md', 'docs/b.md']
+  assert pages(tmp_path) == [(name, name) for name in names]
+
+
+def test_broken_links_are_found(tmp_path):
+  (tmp_path / 'other.md').write_text('# A title, `code`\n```\n# no\n```\n')
+  text = (
+    '[a](other.md) [b](\nother.md#a-title-code) [c](https://example.org)\n'
+    '[d](#here)\n## Here\n[e](missing.md) [f](other.md#no) [g](#there)\n'
+  )
+  path = tmp_path / 'page.md'
+  path.write_text(text)
+  assert broken_links(path, text) == ['missing.md', 'other.md#no', '#there']
 
 
 def test_fence_must_end():

@@ -93,6 +93,21 @@ def concatenate(gradients):
   )
 
 
+def gradients_by(pairs, variables):
+  """The gradients that an objective returned, zero where there is none.
+
+  Args:
+    pairs: Pairs of a gradient and its variable.
+    variables: List of variables.
+
+  Returns:
+    gradients: A `Tensor` for each of `variables`.
+  """
+  found = {variable.ref(): gradient for gradient, variable in pairs}
+  assert len(found) == len(pairs)
+  return [found.get(v.ref(), tf.zeros_like(v)) for v in variables]
+
+
 def labels(variables):
   """A name for each element of `concatenate`."""
   return [
@@ -194,11 +209,8 @@ class Estimator:
     def estimate(seed):
       rows = []
       for objective, n in zip(objectives, num_particles, strict=True):
-        with tf.GradientTape() as tape:
-          estimate = objective(sampler, n, seed)
-        gradients = tape.gradient(
-          estimate.surrogate, variables, unconnected_gradients='zero'
-        )
+        estimate, pairs = objective(sampler, n, seed)
+        gradients = gradients_by(pairs, variables)
         loss = tf.reduce_sum(estimate.loss)
         rows.append(concatenate([*gradients, loss]) / num_members)
       return tf.stack(rows)
@@ -293,13 +305,14 @@ class Mutant(nvi.NestedDivergence):
     """Initializes the objective.
 
     Args:
-      mutation: Python callable from what goes into a level's estimate, a dict,
-        to what is to go there instead.
+      mutation: Python callable from the fields of `LevelTerms`, a dict, to
+        other ones.
       *args: Arguments of the right objective.
       **kwargs: Likewise.
     """
     super().__init__(*args, **kwargs)
     self._mutation = mutation
 
-  def _level(self, **kwargs):
-    return super()._level(**self._mutation(kwargs))
+  def _estimate_level(self, terms, *args, **kwargs):
+    terms = type(terms)(**self._mutation(terms._asdict()))
+    return super()._estimate_level(terms, *args, **kwargs)

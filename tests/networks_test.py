@@ -168,3 +168,41 @@ def test_seeds():
     [np.ravel(v) for v in first.variables if 'layer_2' not in v.name]
   )
   assert len(np.unique(values)) == len(values)
+
+
+@pytest.mark.parametrize(
+  'changes, error, match',
+  [
+    (dict(num_levels=0), ValueError, '`num_levels` must be positive'),
+    (dict(num_levels=1.5), TypeError, '`num_levels` must be a positive'),
+    (dict(batch_shape=[-1]), ValueError, '`batch_shape` must be a list'),
+    (dict(num_units=5), TypeError, '`num_units` must be a list'),
+    (dict(num_units=[2]), ValueError, '`num_units` must be the numbers'),
+    (dict(num_units=[2, 0, 1]), ValueError, r'`num_units\[1\]` must be pos'),
+    (dict(dtype=tf.int32), ValueError, '`dtype` must be a floating'),
+    (dict(dtype='a'), TypeError, '`dtype` must be a floating'),
+  ],
+  ids=str,
+)
+def test_bad_networks(changes, error, match):
+  arguments = dict(num_levels=2, batch_shape=[], num_units=[2, 5, 3], seed=1)
+  with pytest.raises(error, match=match):
+    nvi.StackedPerceptron(**{**arguments, **changes})
+
+
+@pytest.mark.parametrize(
+  'level, inputs, error',
+  [
+    (0, tf.ones([6, 3, 5]), ValueError),
+    (0, tf.ones([2]), ValueError),
+    (0, tf.ones([6, 4, 2]), ValueError),
+    (range(2), tf.ones([6, 3, 2]), ValueError),
+    (0, tf.ones([6, 3, 2], tf.float64), TypeError),
+    (0, 'a', TypeError),
+    (0, None, TypeError),
+  ],
+)
+def test_bad_inputs(level, inputs, error):
+  network = nvi.StackedPerceptron(2, [3], [2, 5, 3], seed=1)
+  with pytest.raises(error, match='`inputs` must'):
+    network(level, inputs)

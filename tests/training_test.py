@@ -4,6 +4,8 @@
 
 import glob
 import os
+import signal
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ import tensorflow_probability as tfp
 import tf_keras
 
 import tfp_nvi as nvi
+from tests.training_stub import Stub
+from tfp_nvi import training
 
 tfd = tfp.distributions
 
@@ -87,7 +91,7 @@ def test_numbers_do_not_depend_on_steps_per_call(reference, steps_per_call):
 
 
 def test_resumed_training_gives_the_same_numbers(reference, tmp_path):
-  directory = str(tmp_path / 'checkpoints')
+  directory = tmp_path / 'checkpoints'
   _fit(_sampler(), 30, steps_per_call=20, checkpoint_dir=directory)
   sampler = _sampler()
   history = _fit(sampler, 50, steps_per_call=20, checkpoint_dir=directory)
@@ -144,10 +148,6 @@ def test_checkpoint_of_another_objective_is_an_error(tmp_path):
   for objective in (nvi.forward_kl(), nvi.svi()):
     with pytest.raises(ValueError, match='`checkpoint_dir`.*other arguments'):
       nvi.fit(_sampler(), objective, checkpoint_dir=directory, **arguments)
-  for path in tmp_path.glob('history-*'):
-    path.unlink()
-  with pytest.raises(ValueError, match='`checkpoint_dir`.*history'):
-    nvi.fit(_sampler(), nvi.reverse_kl(), checkpoint_dir=directory, **arguments)
 
 
 def test_checkpoint_of_another_optimizer_is_an_error(tmp_path):
@@ -171,7 +171,24 @@ def test_checkpoint_of_another_optimizer_is_an_error(tmp_path):
     ('objective', nvi.reverse_kl, TypeError),
     ('objective', 'reverse_kl', TypeError),
     ('optimizer', 'adam', TypeError),
+    ('optimizer', tf_keras.optimizers.Adam, TypeError),
     ('callback_fn', 3, TypeError),
+    ('variables', tf.Variable(0.0), TypeError),
+    ('variables', [1.0], TypeError),
+    ('variables', [], ValueError),
+    ('variables', [tf.Variable(0.0)], ValueError),
+    ('seed', 'one', ValueError),
+    ('seed', [1, 2, 3], ValueError),
+    ('clip_factor', 0.0, ValueError),
+    ('clip_factor', float('nan'), ValueError),
+    ('clip_factor', 'a', TypeError),
+    ('checkpoint_seconds', 'a', TypeError),
+    ('checkpoint_seconds', float('nan'), ValueError),
+    ('checkpoint_dir', 3, TypeError),
+    ('tensorboard_dir', 3, TypeError),
+    ('jit_compile', 'yes', TypeError),
+    ('progress', None, TypeError),
+    ('strict', 1, TypeError),
   ],
 )
 def test_bad_arguments_of_fit(name, value, error):
@@ -181,8 +198,9 @@ def test_bad_arguments_of_fit(name, value, error):
     num_particles=4,
     num_steps=2,
     progress=False,
+    seed=1,
   )
-  with pytest.raises(error, match=f'`{name}` must'):
+  with pytest.raises(error, match=rf'`{name}(\[0\])?` (must|are not)'):
     nvi.fit(**{**arguments, name: value})
 
 
@@ -286,8 +304,8 @@ def test_nan_stops_training_and_names_step_and_level():
       return super().apply_gradients(grads_and_vars, **kwargs)
 
   # The sixth evaluation is of log(0.05 - 0.05) or less: -inf times zero.
-  with pytest.raises(FloatingPointError, match=r'NaN at step [56], level 1'):
-    _fit(sampler, 20, optimizer=Moves(0.0), steps_per_call=20)
+  with pytest.raises(FloatingPointError, match=r' at step [56], level 1'):
+    _fit(sampler, 60, optimizer=Moves(0.0), steps_per_call=20)
 
 
 @pytest.mark.parametrize(
@@ -296,7 +314,9 @@ def test_nan_stops_training_and_names_step_and_level():
 @pytest.mark.parametrize('value', [0, -1, 1.5, True])
 def test_counts_must_be_positive(name, value):
   arguments = {'num_particles': 2, 'num_steps': 2, 'steps_per_call': 2}
-  with pytest.raises(ValueError, match=f'`{name}` must be a positive'):
+  with pytest.raises(
+    (TypeError, ValueError), match=f'`{name}` must be (a )?positive'
+  ):
     nvi.fit(_sampler(), nvi.reverse_kl(), **{**arguments, name: value})
 
 
@@ -314,8 +334,86 @@ def test_callback_sees_every_step_once():
   )
 
 
+def test_callback_that_returns_true_ends_training(tmp_path):
+  def fit(num_steps, **kwargs):
+    stub = Stub()
+    history = stub.fit(
+      num_steps,
+      steps_per_call=2,
+      optimizer=tf_keras.optimizers.Adam(0.1),
+      **kwargs,
+    )
+    return history, stub.x.numpy()
+
+  history, x = fit(
+    10, callback_fn=lambda step, values: step == 4, checkpoint_dir=tmp_path
+  )
+  assert len(history.loss) == 4
+  assert fit(4)[1] == x
+  # It is saved, and goes on from there.
+  history, x = fit(10, checkpoint_dir=tmp_path)
+  expected, y = fit(10)
+  np.testing.assert_array_equal(history.loss, expected.loss)
+  assert x == y
+
+
+def _interrupt(step, values):
+  del values
+  if step == 4:
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_interrupt_ends_a_program_with_history_and_checkpoint(tmp_path):
+  stub = Stub()
+  with pytest.raises(
+    training.TrainingInterrupted, match='after 4 steps'
+  ) as caught:
+    stub.fit(
+      10, steps_per_call=2, callback_fn=_interrupt, checkpoint_dir=tmp_path
+    )
+  assert isinstance(caught.value, KeyboardInterrupt)
+  assert len(caught.value.history.loss) == 4
+  assert training.Checkpoints(tmp_path, {}).steps == [0, 4]
+  # The handler of signals is the one there was.
+  assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_interrupt_in_a_notebook_returns_the_history(monkeypatch):
+  monkeypatch.setattr(sys, 'ps1', 'In : ', raising=False)
+  with pytest.warns(UserWarning, match='interrupted after 4 steps'):
+    history = Stub().fit(10, steps_per_call=2, callback_fn=_interrupt)
+  assert len(history.loss) == 4
+
+
+def test_interrupt_of_a_callback_is_one_of_training(tmp_path):
+  def interrupt(step, values):
+    raise KeyboardInterrupt
+
+  with pytest.raises(training.TrainingInterrupted) as caught:
+    Stub().fit(10, steps_per_call=3, callback_fn=interrupt)
+  assert len(caught.value.history.loss) == 3
+
+
+def test_second_interrupt_is_immediate():
+  def interrupt(step, values):
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
+    pytest.fail('Not interrupted.')
+
+  with pytest.raises(KeyboardInterrupt):
+    Stub().fit(10, callback_fn=interrupt)
+  assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_optimizer_of_other_variables_is_an_error():
+  optimizer = tf_keras.optimizers.Adam(0.1)
+  Stub().fit(2, optimizer=optimizer)
+  with pytest.raises(ValueError, match='`optimizer` must .* not trained'):
+    Stub().fit(2, optimizer=optimizer)
+
+
 def test_tensorboard_summaries_are_written(tmp_path):
-  _fit(_sampler(), 4, steps_per_call=2, tensorboard_dir=str(tmp_path))
+  _fit(_sampler(), 4, steps_per_call=2, tensorboard_dir=tmp_path)
   [path] = glob.glob(os.path.join(tmp_path, '*tfevents*'))
   tags, steps = set(), set()
   for event in tf.compat.v1.train.summary_iterator(path):
@@ -415,13 +513,15 @@ def test_elements_are_those_of_the_data_in_turn():
 
     def __call__(self, sampler, num_particles, seed):
       del num_particles, seed
-      return nvi.Estimate(
-        surrogate=offset * tf.reduce_sum(sampler),
+      estimate = nvi.Estimate(
         loss=sampler,
         log_normalizer=sampler,
         effective_sample_size=sampler,
         log_incremental_weights=sampler[tf.newaxis],
+        level_effective_sample_sizes=sampler[tf.newaxis],
+        num_nan=tf.zeros([], tf.int32),
       )
+      return estimate, [(tf.reduce_sum(sampler), offset)]
 
   data = tf.data.Dataset.from_tensor_slices(np.arange(10, dtype=np.float32))
   history = nvi.fit(
@@ -459,5 +559,9 @@ def test_bad_data():
     _fit(_sampler(), 2, data=_locations())
   with pytest.raises(ValueError, match='`data`.*shapes are known'):
     _fit(make_sampler, 2, data=_locations().unbatch().batch(3))
-  with pytest.raises(ValueError, match='`data` must have elements'):
-    _fit(make_sampler, 2, data=_locations().take(0))
+  for empty in (
+    _locations().take(0),
+    _locations().filter(lambda x: False),
+  ):
+    with pytest.raises(ValueError, match='`data` must have elements'):
+      _fit(make_sampler, 2, data=empty, jit_compile=False)

@@ -134,7 +134,9 @@ def test_flattening_of_one_part(shape):
 def test_gaussian_transitions(batch_shape):
   path = make_path()
   transitions = randomize(
-    nvi.GaussianTransitions(path, [5], batch_shape=batch_shape, seed=1)
+    nvi.GaussianTransitions(
+      path, [5], batch_shape=batch_shape, seed=1, scale=5.0
+    )
   )
   assert transitions.num_transitions == 3
   assert transitions.batch_shape == batch_shape
@@ -216,7 +218,7 @@ def test_replay_of_many_levels(make, batch_shape):
 
 def test_gaussian_transitions_start_as_random_walks():
   """Output layers are zero: mean z, scale softplus(0)."""
-  transitions = nvi.GaussianTransitions(make_path(), seed=1)
+  transitions = nvi.GaussianTransitions(make_path(), seed=1, scale=5.0)
   y = states()
   move = propose(transitions, 0, y)
   z = move.state.numpy()
@@ -310,6 +312,70 @@ def test_gradients_of_a_gaussian_move():
   ):
     np.testing.assert_allclose(a, c)
     np.testing.assert_allclose(b, c)
+
+
+@pytest.mark.parametrize('unit', [32.0, 30.0, 1e3])
+@pytest.mark.parametrize('num_densities', [2, 4])
+def test_gaussian_transitions_are_free_of_scale(unit, num_densities):
+  """A model in other units has the same log weights."""
+
+  def log_weights(unit, scale=None):
+    path = nvi.GeometricPath(
+      diagonal([3.0 * unit, 0.0], [2.0 * unit, 0.1 * unit]),
+      diagonal([unit, 0.0], [unit, unit]),
+      num_densities,
+    )
+    transitions = randomize(
+      nvi.GaussianTransitions(path, [5], seed=1, scale=scale)
+    )
+    sampler = nvi.NestedSampler(path, transitions)
+    return sampler.sample(20, seed=1, jit_compile=False).log_weights
+
+  np.testing.assert_allclose(log_weights(unit), log_weights(1.0), rtol=1e-6)
+  # Not so if the scale is given and does not change.
+  assert not np.allclose(log_weights(unit, 5.0), log_weights(1.0, 5.0))
+
+
+def test_gaussian_log_densities_with_units():
+  """Steps are a fifth of the first density's scale, times softplus(0)."""
+  path = nvi.GeometricPath(
+    diagonal([3.0, -1.0], [20.0, 0.5]), diagonal([0.0, 0.0], [1.0, 1.0]), 2
+  )
+  transitions = nvi.GaussianTransitions(path, seed=1)
+  # The standard error of half the distance of these quantiles of 1,024 normal
+  # draws is 3.4%, that of their median 3.9% of the deviation.
+  np.testing.assert_allclose(5.0 * transitions._unit, [20.0, 0.5], rtol=0.17)
+  assert np.all(
+    np.abs(transitions._origin - [3.0, -1.0]) < 0.2 * np.array([20.0, 0.5])
+  )
+  y = states()
+  move = propose(transitions, 0, y)
+  step = np.log(2.0) * transitions._unit
+  z = move.state.numpy()
+  np.testing.assert_allclose(move.log_forward, normal_log_prob(z, y, step))
+  np.testing.assert_allclose(move.log_reverse, normal_log_prob(y, z, step))
+  np.testing.assert_allclose(
+    z, y + step * transitions.draw_noise([NUM_PARTICLES], SEED)[0]
+  )
+
+
+def test_scale_where_the_first_density_has_none():
+  """Heavy tails have quantiles; a callable or a constant has no scale."""
+  cauchy = tfd.Cauchy(double(0.0), double(10.0))
+  path = nvi.GeometricPath(cauchy, cauchy, 2)
+  unit = nvi.GaussianTransitions(path, seed=1)._unit
+  # The quantiles at one normal deviation are at 1.837 times the scale, with a
+  # standard error of 6%.
+  np.testing.assert_allclose(5.0 * unit, [18.37], rtol=0.3)
+  explicit = nvi.ExplicitDensities([cauchy.log_prob, cauchy])
+  unit = nvi.GaussianTransitions(explicit, seed=1)._unit
+  np.testing.assert_allclose(5.0 * unit, [1.0])
+
+
+@pytest.mark.parametrize('scale', [0.0, -1.0, np.inf, [1.0, 2.0, 3.0], 'a'])
+def test_bad_scale(scale):
+  with pytest.raises((TypeError, ValueError), match='`scale` must be'):
+    nvi.GaussianTransitions(make_path(), seed=1, scale=scale)
 
 
 # Pairs of kernels.
@@ -653,6 +719,70 @@ def test_mcmc_transition_from_outside_of_the_support(make_kernel_fn):
   np.testing.assert_allclose(log_weight, target(y))
 
 
+@pytest.mark.parametrize('make_kernel_fn', [hamiltonian, random_walk])
+@pytest.mark.parametrize('is_compiled', [False, True])
+def test_mcmc_transition_where_the_density_is_nan(make_kernel_fn, is_compiled):
+  """NaN is zero density: it is not moved to, and is counted."""
+  size = 4_000
+  y = tf.abs(randomness.normal([size, 1], SEED, tf.float64))
+
+  def target(nan):
+    return lambda x: tf.where(x[..., 0] > 0.0, log_target(x), nan)
+
+  transition = nvi.MCMCTransition(make_kernel_fn)
+  noise = transition.draw_noise([size], SEED)[0]
+
+  def move_to(nan):
+    def fn():
+      return transition.propose(0, y, noise, target(nan))
+
+    return tf.function(fn, jit_compile=True)() if is_compiled else fn()
+
+  move = move_to(np.nan)
+  assert np.all(move.state > 0.0)
+  assert np.all(np.isfinite(move.log_reverse))
+  # A half-normal state is invariant.
+  assert scipy.stats.kstest(move.state[:, 0], 'halfnorm').pvalue > ALARM
+  # The same draws as where the density is zero, in which no NaN is counted.
+  expected = move_to(-np.inf)
+  np.testing.assert_allclose(move.state, expected.state)
+  assert expected.num_nan == 0
+  stayed = np.sum(np.all(move.state == y, axis=-1))
+  assert 0 < move.num_nan <= stayed
+  assert move.num_nan.dtype == tf.int32 and move.num_nan.shape == []
+
+
+def test_count_of_nan_proposals():
+  """From zero, half of all walks go where the density is NaN."""
+  size = 10_000
+  y = tf.fill([size, 1], double(1e-9))
+  transition = nvi.MCMCTransition(random_walk)
+  move = propose(
+    transition,
+    0,
+    y,
+    lambda x: tf.where(x[..., 0] > 0.0, 0.0 * x[..., 0], np.nan),
+  )
+  z = (int(move.num_nan) - size / 2) / np.sqrt(size / 4)
+  assert 2.0 * scipy.stats.norm.sf(abs(z)) > ALARM
+  # All other proposals are accepted, as the density is flat.
+  assert move.num_nan == np.sum(move.state == y)
+
+
+def test_mcmc_transition_from_where_the_density_is_nan():
+  """The weight becomes zero, also where the state moves on."""
+  y = double([[0.1], [1.0]])
+
+  def target(x):
+    return tf.where(tf.abs(x[..., 0]) > 0.2, log_target(x), np.nan)
+
+  transition = nvi.MCMCTransition(random_walk, num_steps=20)
+  move = propose(transition, 0, y, target)
+  assert np.all(np.abs(move.state) > 0.2)
+  assert move.log_reverse[0] == -np.inf and np.isfinite(move.log_reverse[1])
+  assert move.num_nan >= 1
+
+
 # Compositions.
 
 
@@ -689,6 +819,93 @@ def test_composition():
     )
   assert len(move.samples) == 1
   assert_moves_equal(move, composition.replay(0, y, move.record, log_target))
+
+
+class Recorder(nvi.Transition):
+  """A transition whose moves have other values in every field."""
+
+  def __init__(self, value):
+    super().__init__()
+    self.value = value
+
+  def propose(self, level, previous, noise, target_log_prob_fn, reparameterize):
+    del level, noise, target_log_prob_fn
+    fields = nvi.Move._fields
+    values = {
+      name: self.value * 10.0**i * tf.ones([NUM_PARTICLES], tf.float64)
+      for i, name in enumerate(fields)
+      if name.startswith('log_')
+    }
+    return nvi.Move(
+      **values,
+      state=previous + self.value,
+      samples=(self.value,),
+      record=('record', self.value, reparameterize),
+      num_nan=int(self.value),
+    )
+
+
+@pytest.mark.parametrize('reparameterize', [False, True])
+@pytest.mark.parametrize('records_noise', [False, True])
+def test_fields_of_a_composition(reparameterize, records_noise):
+  """Each field is the sum, or the sequence, of that field of the parts."""
+  parts = [Recorder(1.0), Recorder(3.0)]
+  for part in parts:
+    part.records_noise = records_noise
+  composition = nvi.Composition(parts)
+  y = states()
+  move = composition.propose(0, y, ('a', 'b'), None, reparameterize)
+  np.testing.assert_allclose(move.state, y + 4.0)
+  for i, name in enumerate(nvi.Move._fields):
+    if name.startswith('log_'):
+      np.testing.assert_allclose(getattr(move, name), 4.0 * 10.0**i)
+  assert move.samples == (1.0, 3.0)
+  assert move.num_nan == 4
+  assert move.record == (
+    ('a', 'b')
+    if records_noise
+    else (('record', 1.0, reparameterize), ('record', 3.0, reparameterize))
+  )
+
+
+@pytest.mark.parametrize(
+  'make',
+  [
+    lambda path: nvi.KernelPair(normal_around, normal_around),
+    lambda path: nvi.BijectorTransition(tfb.Shift(1.0)),
+    lambda path: nvi.GaussianTransitions(path, seed=1),
+    lambda path: nvi.PlanarTransitions(path, 2, seed=1),
+    lambda path: nvi.MCMCTransition(lambda f, i: None, num_transitions=3),
+    lambda path: nvi.Composition(
+      [
+        nvi.GaussianTransitions(path, seed=1),
+        nvi.GaussianTransitions(path, seed=1),
+        nvi.MCMCTransition(lambda f, i: None, num_transitions=3),
+      ]
+    ),
+  ],
+  ids=['pair', 'bijector', 'gaussian', 'planar', 'mcmc', 'composition'],
+)
+def test_noise_of_a_level_is_that_of_all_levels(make):
+  """A run level by level draws what a run of all levels draws."""
+  transition = make(make_path())
+  noise = transition.draw_noise([NUM_PARTICLES, 2], SEED)
+  for level in range(transition.num_transitions):
+    alone = transition.draw_level_noise([NUM_PARTICLES, 2], SEED, level)
+    tf.nest.map_structure(
+      np.testing.assert_array_equal, alone, level_of_noise(noise, level)
+    )
+
+
+@pytest.mark.parametrize('method', ['draw_noise', 'draw_level_noise'])
+def test_noise_differs_between_parts(method):
+  path = make_path()
+  composition = nvi.Composition(
+    [nvi.GaussianTransitions(path, seed=1) for _ in range(3)]
+  )
+  level = [1] if method == 'draw_level_noise' else []
+  a, b, c = getattr(composition, method)([NUM_PARTICLES], SEED, *level)
+  assert np.all(a != b) and np.all(a != c) and np.all(b != c)
 
 
 def test_parts_of_a_composition_have_noise_of_their_own():
@@ -809,9 +1026,11 @@ def normal_around(x):
     (
       lambda: nvi.PlanarTransitions(make_path(), scale='a'),
       TypeError,
-      "`scale` must be a positive Python float; got 'a'",
+      "`scale` must be a Python float; got 'a'",
     ),
     (lambda: nvi.Composition([]), ValueError, '`transitions` must not be emp'),
+    (lambda: nvi.Composition(None), TypeError, '`transitions` must be a list'),
+    (lambda: nvi.Composition(3), TypeError, '`transitions` must be a list'),
     (
       lambda: nvi.Composition([hamiltonian]),
       TypeError,
@@ -972,6 +1191,52 @@ def test_kernel_that_is_none():
   transition = nvi.MCMCTransition(lambda target_log_prob_fn: None)
   with pytest.raises(TypeError, match='`make_kernel_fn` must return'):
     propose(transition, 0, states())
+
+
+class Walk(nvi.Transition):
+  """All that a user needs to write."""
+
+  def __init__(self):
+    super().__init__()
+    self.step = tf.Variable(double(0.0))
+    self.scale = tfp.util.TransformedVariable(double(1.0), tfb.Exp())
+
+  def propose(
+    self, level, previous, noise, target_log_prob_fn, reparameterize=True
+  ):
+    return transitions_lib.kernel_move(
+      tfd.Normal(previous + self.step, self.scale),
+      lambda z: tfd.Normal(z - self.step, self.scale),
+      previous,
+      noise,
+      reparameterize,
+    )
+
+
+def test_a_transition_of_one_method():
+  """Runs eagerly and compiled, with the same draws, and is trained.
+
+  The step that leads from one density to the other is 2. Training takes 300
+  steps of about 1e-3 towards it.
+  """
+  path = nvi.GeometricPath(
+    tfd.Normal(double(0.0), double(1.0)),
+    tfd.Normal(double(2.0), double(1.0)),
+    2,
+  )
+  walk = Walk()
+  sampler = nvi.NestedSampler(path, walk)
+  a, b = (sampler.sample(50, seed=1, jit_compile=c) for c in (False, True))
+  np.testing.assert_allclose(a.particles, b.particles)
+  np.testing.assert_allclose(a.log_weights, b.log_weights)
+  before = np.mean(a.log_weights)
+  nvi.fit(sampler, nvi.reverse_kl(), 64, 300, seed=1, progress=False)
+  assert 0.2 < walk.step < 2.0
+  after = sampler.sample(2_000, seed=1)
+  assert np.mean(after.log_weights) > before
+  error = np.std(np.exp(after.log_weights)) / np.sqrt(2_000)
+  z = (np.exp(after.log_normalizer) - 1.0) / error
+  assert 2.0 * scipy.stats.norm.sf(abs(z)) > ALARM
 
 
 def test_a_transition_must_say_how_to_propose():

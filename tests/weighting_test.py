@@ -183,7 +183,9 @@ def test_weighted_particles_answer():
     'y': tf.reshape(tf.range(24, dtype=tf.float32), [4, 3, 2]),
   }
   weighted = nvi.WeightedParticles(particles, log(WEIGHTS))
-  assert isinstance(weighted, tfp.experimental.mcmc.WeightedParticles)
+  # TFP's functions of particles read these fields.
+  fields = tfp.experimental.mcmc.WeightedParticles._fields
+  assert weighted._fields[: len(fields)] == fields
   np.testing.assert_allclose(
     weighted.weights, nvi.normalize_weights(log(WEIGHTS))
   )

@@ -8,6 +8,7 @@ from tfp_nvi.chains import (
   Level,
 )
 from tfp_nvi.densities import (
+  Densities,
   ExplicitDensities,
   GeometricPath,
 )
@@ -20,6 +21,7 @@ from tfp_nvi.internal.perceptron import (
 from tfp_nvi.objectives import (
   Estimate,
   NestedDivergence,
+  Objective,
   SequenceBound,
   Side,
   avo,
@@ -31,10 +33,22 @@ from tfp_nvi.objectives import (
   svi,
   vsmc,
 )
-from tfp_nvi.sampler import (
+from tfp_nvi.proposals import (
   NestedProposal,
-  NestedSampler,
+  Proposal,
+)
+from tfp_nvi.resampling import (
+  always,
+  ess_below,
+  never,
+  resample,
+  resample_systematic,
+)
+from tfp_nvi.runs import (
   Trace,
+)
+from tfp_nvi.sampler import (
+  NestedSampler,
 )
 from tfp_nvi.state_space import (
   FeatureHeuristic,
@@ -46,7 +60,10 @@ from tfp_nvi.state_space import (
   StateSpaceState,
 )
 from tfp_nvi.training import (
+  CollapseWarning,
   History,
+  TrainingError,
+  TrainingInterrupted,
   fit,
 )
 from tfp_nvi.transitions import (
@@ -59,25 +76,24 @@ from tfp_nvi.transitions import (
   PlanarTransitions,
   Transition,
 )
+from tfp_nvi.version import __version__
 from tfp_nvi.weighting import (
   WeightedParticles,
-  always,
   effective_sample_size,
-  ess_below,
   log_normalizer,
-  never,
   normalize_weights,
   rejection_control,
-  resample,
-  resample_systematic,
   weighted_log_mean_exp,
   weighted_mean,
 )
 
 __all__ = [
+  '__version__',
   'BijectorTransition',
   'Chain',
+  'CollapseWarning',
   'Composition',
+  'Densities',
   'Estimate',
   'ExplicitDensities',
   'FeatureHeuristic',
@@ -93,7 +109,9 @@ __all__ = [
   'NestedDivergence',
   'NestedProposal',
   'NestedSampler',
+  'Objective',
   'PlanarTransitions',
+  'Proposal',
   'SequenceBound',
   'Side',
   'StackedPerceptron',
@@ -102,6 +120,8 @@ __all__ = [
   'StateSpaceSampler',
   'StateSpaceState',
   'Trace',
+  'TrainingError',
+  'TrainingInterrupted',
   'Transition',
   'WeightedParticles',
   'always',

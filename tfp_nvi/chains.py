@@ -3,12 +3,13 @@
 """Chains of levels whose densities are tractable.
 
 A sampler carries particles from level to level, because its intermediate
-densities can be evaluated but not drawn from. Where they can be drawn from,
-each level of a nested objective stands by itself: it draws from one of its two
-sides, without weights, and compares it with the other one.
+densities can be evaluated but not drawn from. If they can be drawn from, the
+levels of a nested objective are independent of one another: each draws values
+from one of its two sides, without weights, and compares the log densities of
+both sides at these values.
 
-What must hold: both sides of a level are densities over the same values, and
-both are normalized, or differ from that by a constant that no parameter moves.
+Contract: both sides of a level are densities of the same values, and both are
+normalized, up to a constant factor that does not depend on parameters.
 """
 
 import collections.abc
@@ -45,14 +46,19 @@ def _list_variables(trainables):
 
 
 class Level:
-  """A level of a chain: two densities over the same values.
+  """A level of a chain: two densities of the same values.
 
-  It stands for `D_f(target || proposal) = E_proposal[f(target / proposal)]`,
-  where values come from `proposal`. So the reverse KL divergence,
-  `f(u) = -log(u)`, is `KL(proposal || target)`: minimized in the parameters of
-  the target, it is their maximum likelihood fit to what the proposal draws. A
-  divergence that is written as an expectation over the other side is that of
-  the dual function, `tfp.vi.dual_csiszar_function`.
+  The divergence of a level is
+
+  ```none
+  D_f(target || proposal) = E_proposal[f(target / proposal)],
+  ```
+
+  estimated with values drawn from `proposal`. The reverse KL divergence, with
+  `f(u) = -log(u)`, is therefore `KL(proposal || target)`; to minimize it over
+  the parameters of the target is to fit them by maximum likelihood to draws
+  from the proposal. To exchange the two sides of a divergence, use its dual
+  function, `tfp.vi.dual_csiszar_function`.
 
   ```python
   import tensorflow as tf
@@ -61,7 +67,7 @@ class Level:
 
   tfd = tfp.distributions
 
-  # A mixture, and what is to be its posterior, over the same names.
+  # A mixture, and an approximation of its posterior, with the same names.
   loc = tf.Variable([0.0, 0.0])
   model = tfd.JointDistributionNamed(
     dict(
@@ -93,18 +99,19 @@ class Level:
     Args:
       proposal: `tfd.Distribution` or `JointDistribution`: the side that values
         are drawn from. Its batch members, such as the images of a mini-batch,
-        are independent levels; what is minimized is the sum over them.
+        are independent, and the sum of their divergences is minimized.
       target: The other side: a `tfd.Distribution`, a `JointDistribution`, or a
-        callable, from values as `proposal` draws them to a log density of shape
+        callable from values drawn from `proposal` to a log density of shape
         `[num_particles] + batch`.
-      trainables: List of `tf.Variable`s, `tf.Module`s and layers: what this
-        level trains. It has no gradient for anything else.
+      trainables: List of `tf.Variable`s, `tf.Module`s and layers that this
+        level trains. It has no gradient for other variables.
       csiszar_function: Python callable from `log u` to `f(u)`.
         Default value: `None` (i.e., that of the objective).
       jit_compile: Python `bool`: whether XLA compiles this level and its
-        gradient by themselves, in training that is not compiled as a whole,
-        as where convolutions are faster outside of XLA. What the level trains
-        must then be used in its two sides, not before.
+        gradient separately. This is useful if training as a whole is not
+        compiled, for example because convolutions are faster without XLA. The
+        two sides of the level must then use the variables that it trains
+        directly, and not tensors that were computed from them before.
         Default value: `False`.
       name: Python `str`, for errors.
 
@@ -138,30 +145,29 @@ class Level:
     self.name = name
 
   def gradients(self, tape, surrogate, is_partial=False):
-    """Differentiates in what the level trains.
+    """Differentiates by the variables that the level trains.
 
     Args:
       tape: `tf.GradientTape`.
       surrogate: Scalar `Tensor`.
-      is_partial: Python `bool`: whether there may be elements of `trainables`
-        without a gradient, as of objectives that train one side.
+      is_partial: Python `bool`: whether elements of `trainables` may have no
+        gradient, as for objectives that train one side.
         Default value: `False`.
 
     Returns:
-      pairs: List of pairs of a variable and its gradient, a `Tensor`, for those
-        that there is one for.
+      pairs: List of pairs of a gradient, a `Tensor`, and its variable, for the
+        variables that have a gradient.
 
     Raises:
-      ValueError: If there is none for anything that an element of `trainables`
-        has.
+      ValueError: If no variable of an element of `trainables` has a gradient.
     """
     gradients = tape.gradient(surrogate, self.variables)
     pairs = [
-      (variable, tf.convert_to_tensor(gradient))
+      (tf.convert_to_tensor(gradient), variable)
       for variable, gradient in zip(self.variables, gradients, strict=True)
       if gradient is not None
     ]
-    found = {variable.ref() for variable, _ in pairs}
+    found = {variable.ref() for _, variable in pairs}
     for i, group in enumerate(self._groups):
       if not is_partial and not found.intersection(v.ref() for v in group):
         raise ValueError(
@@ -189,7 +195,8 @@ class Level:
     )
     if not self.jit_compile:
       return values
-    # Or XLA draws a value again for each component of a mixture.
+    # Materialize; XLA would otherwise redraw a value for each component of a
+    # mixture.
     return tf.nest.map_structure(
       lambda x: fusion.compute_once(x) if x.dtype.is_floating else x, values
     )
@@ -198,14 +205,15 @@ class Level:
     """Evaluates both sides.
 
     Args:
-      values: What `draw` returned.
+      values: Values that `draw` returned.
       reparameterize: Python `bool`: whether values are to be differentiable
         where they can be.
 
     Returns:
       move: `Move` to the values, with no reverse kernel.
-      log_target: float `Tensor` of shape `[num_particles] + batch`: the target
-        at the values, differentiable in all it depends on.
+      log_target: float `Tensor` of shape `[num_particles] + batch`: the log
+        density of the target at the values, differentiable in everything that
+        it depends on.
 
     Raises:
       ValueError: If the two sides give log densities of different shapes.
@@ -226,9 +234,10 @@ class Level:
 class Chain:
   """Levels over tractable densities, for a nested objective.
 
-  Each level has a divergence, estimated from what its own proposal draws, and
-  parameters that it alone moves, or moves together with others that name them.
-  Objectives and `tfp_nvi.fit` take a chain where they take a sampler.
+  Each level has a divergence, which is estimated with values drawn from its own
+  proposal, and a list of the parameters that it trains. The gradients of a
+  parameter that several levels train are added. Objectives and `tfp_nvi.fit`
+  take a chain where they take a sampler.
 
   #### References
 
@@ -271,14 +280,15 @@ class Chain:
     """Initializes the chain.
 
     Args:
-      levels: List of `Level`s; or a Python callable without arguments that
-        returns one, and makes in it all that depends on variables and is not
-        made anew in `log_prob` or `sample`: what several levels share, such as
-        the output of a network, is then computed once.
+      levels: List of `Level`s, or a Python callable without arguments that
+        returns such a list. Tensors that depend on variables must be computed
+        inside of the callable, unless a distribution computes them in its own
+        `log_prob` and `sample`. The output of a network that several levels
+        share is then computed once.
 
     Raises:
       TypeError: If `levels` is neither.
-      ValueError: If there are none.
+      ValueError: If there are no levels.
     """
     if callable(levels):
       self._levels_fn = levels
@@ -287,14 +297,14 @@ class Chain:
       self._levels_fn = lambda: levels
 
   def levels(self):
-    """The levels, made anew if they were given as a callable.
+    """The levels; if they were given as a callable, it is called.
 
     Returns:
       levels: List of `Level`s.
 
     Raises:
       TypeError: If the callable did not return a list of `Level`s.
-      ValueError: If there are none.
+      ValueError: If there are no levels.
     """
     levels = self._levels_fn()
     _check_levels(levels)

@@ -1,14 +1,14 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What to look at, in numbers and pictures.
+"""Diagnostics of samplers and their training, as numbers and pictures.
 
-Numbers: how far the densities of a sequence are from one another, and whether
-each mode of a target gets its share. Pictures: particles level by level,
-learned against fixed schedules, and how training went.
+Numbers: the divergences between successive densities, and the share of the
+weight that each mode of a target has. Pictures: particles level by level,
+schedules beside divergences, and the course of training.
 
-What must hold: nothing here changes a sampler. Each picture is a
-`matplotlib.figure.Figure` of its own, without the state of `pyplot` and without
-a display; `figure.savefig(path)` writes it.
+Contract: no function changes a sampler. Each picture is a new
+`matplotlib.figure.Figure`, which uses neither the state of `pyplot` nor a
+display; `figure.savefig(path)` writes it.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ __all__ = [
   'successive_kl',
 ]
 
-# Okabe and Ito's palette, which people see alike whatever their color vision.
+# Okabe and Ito's palette, whose colors differ for every kind of color vision.
 _COLORS = (
   '#d55e00',
   '#0072b2',
@@ -44,17 +44,16 @@ def successive_kl(densities, limits, num_points=301):
   KL(pi_k || pi_{k+1}) = integral pi_k(z) log(pi_k(z) / pi_{k+1}(z)) dz
   ```
 
-  for `k = 0, ..., K - 2`: how much each density loses to the one before it.
-  Integrals are sums over the points of a square grid, normalizers included;
-  sums are in float64, in the log domain. For smooth densities the error falls
-  exponentially with the number of points to a standard deviation: two points
-  are plenty.
+  for `k = 0, ..., K - 2`. Integrals, those of the normalizers included, are
+  sums over the points of a square grid, computed in float64 and in the log
+  domain. For smooth densities the error decreases exponentially with the
+  number of points per standard deviation, of which two are enough.
 
   Args:
     densities: Sequence of intermediate densities, such as a `GeometricPath`,
       whose states are one or two numbers.
-    limits: Pair of Python `float`s, the same for each dimension: where the grid
-      begins and ends, in the real space that states live in.
+    limits: Pair of Python `float`s: the first and the last coordinate of the
+      grid, in each dimension of the real space of the states.
     num_points: Python `int`, at least 2: points of the grid in each dimension.
       Default value: `301`.
 
@@ -131,8 +130,8 @@ def _check_grid(level, log_prob, probs, is_edge, num_values):
       f'`limits` must hold the mass of each density; density {level} is zero '
       'on all of the grid.'
     )
-  # For points no further apart than 1.5 standard deviations of a Gaussian, for
-  # which the relative error of the integral is 3e-4, this is above 2.3 for each
+  # A grid whose points are 1.5 standard deviations of a Gaussian apart has a
+  # relative error of 3e-4, and an effective number of points above 2.3 in each
   # dimension.
   num_effective = weighting.effective_sample_size(log_prob).numpy().min()
   if num_effective < 2.0**num_values:
@@ -140,8 +139,8 @@ def _check_grid(level, log_prob, probs, is_edge, num_values):
       '`num_points` must make a grid that is finer than each density; density '
       f'{level} is concentrated on {num_effective:.1f} points.'
     )
-  # The density at the edge relative to its mean: 0.04 for a Gaussian that is
-  # cut off at 2.8 standard deviations.
+  # The density at the edge relative to its mean over the grid; this is 0.04 for
+  # a Gaussian that is cut off at 2.8 standard deviations.
   at_edge = np.mean(probs.numpy()[is_edge], axis=0) * is_edge.size
   if np.max(at_edge) > 0.1:
     raise ValueError(
@@ -155,13 +154,14 @@ def mode_shares(particles, target):
 
   Args:
     particles: `WeightedParticles` of shape `[num_particles] + batch + [2]`.
-    target: What has `mode_index`, from points to the index of their mode, and
-      `mode_probabilities`, such as a `tfp_nvi.targets.MultimodalTarget`.
+    target: `tfp_nvi.targets.MultimodalTarget`, or another object with a method
+      `mode_index`, from points to the index of their mode, and an attribute
+      `mode_probabilities`.
 
   Returns:
     shares: float `Tensor` of shape `batch + [num_modes]`, to be compared with
-      `target.mode_probabilities`. Sums to one, or is zero where all weights
-      are.
+      `target.mode_probabilities`. They sum to one, or are all zero if all
+      weights are zero.
 
   ```python
   import tensorflow as tf
@@ -185,8 +185,8 @@ def mode_shares(particles, target):
 
 
 def _make_figure(width, height, layout='constrained'):
-  """An empty figure of a size in inches."""
-  # Importing matplotlib takes longer than all of tfp_nvi without it.
+  """Makes an empty figure, whose size is in inches."""
+  # Imported late: matplotlib takes longer to import than the rest of tfp_nvi.
   from matplotlib.figure import Figure
 
   return Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, layout=layout)
@@ -199,7 +199,7 @@ def _style_axes(axes):
 
 
 def _line_styles(labels, styles):
-  """Properties of each label's lines, those not given by order."""
+  """Line properties for each label: defaults by order, then those given."""
   found = {}
   for i, label in enumerate(labels):
     found[label] = {
@@ -221,11 +221,11 @@ def _check_labelled(name, value):
 def plot_samples(
   traces, limits, target_log_prob_fn=None, num_bins=None, title=None
 ):
-  """Particles level by level: a row a sampler, a column a level.
+  """Particles level by level: a row for each sampler, a column for each level.
 
-  Each panel is a histogram of the weighted particles as they leave the level,
-  brightest where they are densest, with the effective sample size as a share of
-  the particles.
+  Each panel is a histogram of the weighted particles after the level, with
+  bright colors for high density, and the effective sample size as a percentage
+  of the particles.
 
   Args:
     traces: Python `dict` from labels to the `Trace`s of samplers over the
@@ -244,7 +244,7 @@ def plot_samples(
     figure: `matplotlib.figure.Figure`.
 
   Raises:
-    ValueError: If `traces` is no dict or empty, or has states that are not
+    ValueError: If `traces` is not a dict or is empty, or its states are not
       points of the plane.
 
   ```python
@@ -273,7 +273,7 @@ def plot_samples(
   num_panels = num_columns + (target_log_prob_fn is not None)
   if num_bins is None:
     num_bins = 80 if len(rows) < 4 else 55
-  # In inches, such that a bin is exactly two dots wide: files stay small.
+  # In inches. A bin is then exactly two dots wide, which keeps files small.
   panel = 2 * num_bins / _DOTS_PER_INCH
   gap, left, top = 0.04, 0.32, 0.26
   if title:
@@ -296,12 +296,12 @@ def plot_samples(
   )
   edges = np.linspace(*limits, num_bins + 1)
 
-  # Few colors, as contours of the density, and again for small files.
+  # Few colors look like contours of the density, and keep files small.
   cmap = matplotlib.colormaps['magma'].resampled(24)
 
   def show(axes, density):
     axes.imshow(
-      # A power of the density lets low ground be seen beside peaks.
+      # A power below one makes low densities visible beside peaks.
       (density / max(np.max(density), np.finfo(np.float64).tiny)).T ** 0.7,
       origin='lower',
       extent=(*limits, *limits),
@@ -346,7 +346,7 @@ def plot_samples(
 
 
 def _smooth(histogram):
-  """Blurs a histogram by about a bin, so that shapes stand out from noise."""
+  """Blurs a histogram by about one bin, to suppress noise."""
   kernel = np.array([1.0, 4.0, 6.0, 4.0, 1.0]) / 16.0
   for axis in range(histogram.ndim):
     histogram = np.apply_along_axis(
@@ -377,7 +377,7 @@ def _weighted_levels(particles, log_weights):
       f'{log_weights.shape}.'
     )
   num_levels, num_particles = log_weights.shape[:2]
-  # Particles first, for functions that reduce over them.
+  # The functions below reduce over the first axis.
   log_weights = np.moveaxis(log_weights, 1, 0).reshape(
     [num_particles, num_levels, -1]
   )
@@ -391,9 +391,9 @@ def _weighted_levels(particles, log_weights):
 
 
 def plot_schedules(schedules, divergences, styles=None, title=None):
-  """Annealing schedules, and how far apart they put successive densities.
+  """Annealing schedules, and the divergences between successive densities.
 
-  Thin lines are batch members, such as restarts; thick ones are their means.
+  Thin lines are batch members, such as restarts, and thick lines their means.
 
   Args:
     schedules: Python `dict` from labels to values of beta, of shape
@@ -495,7 +495,7 @@ def plot_training(
   """Effective sample size and log normalizer over training, with their spread.
 
   Lines are means over blocks of steps and over batch members, such as restarts;
-  bands are a standard deviation over batch members to either side.
+  bands extend one standard deviation over batch members to either side.
 
   Args:
     effective_sample_sizes: Python `dict` from labels to values of shape
@@ -505,8 +505,8 @@ def plot_training(
     num_particles: Python `int` number of particles in training.
     true_log_normalizer: Python `float` to draw a line at.
       Default value: `None` (i.e., no line).
-    steps_per_value: Python `int` number of training steps that a value stands
-      for, where values are means already.
+    steps_per_value: Python `int` number of training steps of each value, if
+      values are means over several steps.
       Default value: `1`.
     num_blocks: Python `int` number of blocks that training is divided into.
       Default value: `50`.
@@ -583,7 +583,8 @@ def plot_training(
     right.axhline(
       true_log_normalizer, color='0.25', linestyle=':', label='true'
     )
-  # The first steps are often far below what the rest is to be told apart by.
+  # The first steps are often far below the others. Limits that included them
+  # would hide the differences between methods.
   low, high = np.min(settled), np.max(settled)
   margin = max(0.3 * (high - low), 0.02)
   right.set(
@@ -602,7 +603,7 @@ def plot_training(
 
 
 def _block_means(values, num_blocks):
-  """Middle steps of blocks, and their means: `[num_blocks, batch members]`."""
+  """Middle steps of blocks, and means of shape `[num_blocks, batch_size]`."""
   values = values.reshape([len(values), -1])
   bounds = np.linspace(0, len(values), min(num_blocks, len(values)) + 1)
   bounds = bounds.astype(int)

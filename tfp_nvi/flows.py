@@ -1,12 +1,14 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Normalized densities made of flows."""
+"""Normalized densities that are made of normalizing flows."""
+
+import typing
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.bijectors import planar
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import checks, randomness
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -18,9 +20,13 @@ __all__ = [
 
 def _check_base_distribution(base_distribution, event_size, dtype):
   """Raises an error if it is not one of vectors of this size and dtype."""
-  if not isinstance(base_distribution, tfd.Distribution) or tf.nest.is_nested(
-    base_distribution.dtype
-  ):
+  checks.check_instance(
+    'base_distribution',
+    base_distribution,
+    tfd.Distribution,
+    'a tfd.Distribution of vectors',
+  )
+  if tf.nest.is_nested(base_distribution.dtype):
     raise ValueError(
       '`base_distribution` must be a tfd.Distribution of vectors; got '
       f'{base_distribution!r}.'
@@ -38,24 +44,25 @@ def _check_base_distribution(base_distribution, event_size, dtype):
 
 
 def planar_flow_density(
-  event_size,
-  num_layers=8,
-  dtype=tf.float32,
-  seed=None,
-  name='planar_flow_density',
-  base_distribution=None,
-):
+  event_size: int,
+  num_layers: int = 8,
+  dtype: tf.DType = tf.float32,
+  seed: typing.Any = None,
+  name: str = 'planar_flow_density',
+  base_distribution: tfd.Distribution | None = None,
+) -> tfd.TransformedDistribution:
   """A trainable density on vectors that planar flows carry to a simpler one.
 
   With planar flows `T_1, ..., T_n` and an affine map `A`, the density of `z` is
   that of `T_n(... T_1(A z))` under the base distribution, times the
-  determinants of the maps. It is evaluated in closed form, so that fitting it
-  to samples by maximum likelihood needs no inverse; samples come from the
-  inverses of the flows, each by finding the root of a scalar equation.
+  determinants of the maps. It is evaluated in closed form, so that no inverse
+  is needed to fit it to samples by maximum likelihood. Sampling needs the
+  inverses of the flows, each of which is the root of a scalar equation.
 
-  The flows start as the identity, and the density as that of the base. A few
-  planar flows bend a density, but do not part it: where a density has gaps, its
-  base should have them, as a mixture does [2].
+  The flows start as the identity, so that the density starts as that of the
+  base distribution. A few planar flows can bend a density but cannot divide it.
+  For a density with gaps use a base distribution that has gaps, such as a
+  mixture [2].
 
   Args:
     event_size: Python `int`: the number of values of a vector.
@@ -63,14 +70,14 @@ def planar_flow_density(
       Default value: `8`.
     dtype: Floating point dtype.
       Default value: `tf.float32`.
-    seed: Python `int` or stateless seed for the hyperplanes that the flows
-      start with: random directions, at distances from the origin that are
-      normal.
+    seed: Python `int` or stateless seed for the initial hyperplanes of the
+      flows, which have random directions and normally distributed distances
+      from the origin.
     name: Python `str` name of the distribution.
     base_distribution: `tfd.Distribution` of event shape `[event_size]` and
-      dtype `dtype`, with a density everywhere, whose variables are trained too.
-      Its batch shape is that of the density, which can be reparameterized where
-      the base can.
+      dtype `dtype`, whose density is positive everywhere. Its variables are
+      trained too. The density has the batch shape of the base distribution, and
+      is reparameterized if the base distribution is.
       Default value: `None` (i.e., standard normal).
 
   Returns:
@@ -78,8 +85,10 @@ def planar_flow_density(
       `trainable_variables`.
 
   Raises:
-    ValueError: If a count is not a positive Python `int`, or the base
-      distribution has another event shape or dtype.
+    TypeError: If a count is not a Python `int`, or `base_distribution` not a
+      distribution.
+    ValueError: If a count is not positive, or the base distribution has another
+      event shape or dtype.
 
   #### References
 
@@ -98,14 +107,8 @@ def planar_flow_density(
   assert len(density.trainable_variables) == 3 + 2
   ```
   """
-  for argument, value in (
-    ('event_size', event_size),
-    ('num_layers', num_layers),
-  ):
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-      raise ValueError(
-        f'`{argument}` must be a positive Python int; got {value!r}.'
-      )
+  event_size = checks.as_count('event_size', event_size)
+  num_layers = checks.as_count('num_layers', num_layers)
   if base_distribution is None:
     base_distribution = tfd.MultivariateNormalDiag(
       tf.zeros([event_size], dtype)
@@ -116,14 +119,14 @@ def planar_flow_density(
     randomness.normal([num_layers, event_size], normal_seed, dtype), axis=-1
   )
   biases = randomness.normal([num_layers], bias_seed, dtype)
-  # Where `direction` is this multiple of `normal`, the flow is the identity.
+  # If `direction` is this multiple of `normal`, the flow is the identity.
   one = tfp.math.softplus_inverse(tf.ones([], dtype))
   flows = planar.PlanarFlows(
     direction=tf.Variable(one * normals, name='direction'),
     normal=tf.Variable(normals, name='normal'),
     bias=tf.Variable(biases, name='bias'),
   )
-  # The affine map: a triangular one, with diagonal exp(0) to begin with.
+  # The affine map has a triangular matrix, whose diagonal is initially exp(0).
   size = event_size * (event_size + 1) // 2
   scale_tril = tfp.util.DeferredTensor(
     tf.Variable(tf.zeros([size], dtype), name='scale_tril'),

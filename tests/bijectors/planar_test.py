@@ -751,3 +751,15 @@ def test_bad_arguments_of_stacked_flows(method, shape, batch, message):
   flows = planar.PlanarFlows(*draw_parameters([*batch, 4], 3, tf.float32))
   with pytest.raises(ValueError, match=message):
     getattr(flows, method)(tf.ones(shape))
+
+
+@pytest.mark.parametrize('flow', [planar.PlanarFlow, planar.PlanarFlows])
+@pytest.mark.parametrize('name', ['direction', 'normal', 'bias'])
+@pytest.mark.parametrize('value', [None, 'a'], ids=repr)
+def test_parameters_that_are_not_tensors(flow, name, value):
+  shape = [2] if flow is planar.PlanarFlow else [3, 2]
+  arguments = dict(
+    direction=np.ones(shape), normal=np.ones(shape), bias=np.ones(shape[:-1])
+  )
+  with pytest.raises(TypeError, match=f'`{name}` must be a .*Tensor'):
+    flow(**{**arguments, name: value})

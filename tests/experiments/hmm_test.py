@@ -4,7 +4,6 @@
 
 import functools
 import itertools
-import json
 
 import numpy as np
 import pytest
@@ -13,7 +12,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_nvi as nvi
-from tfp_nvi.experiments import hmm, hmm_model, programs
+from tests.experiments import programs
+from tfp_nvi.experiments import hmm
+from tfp_nvi.experiments.hmm import experiment
+from tfp_nvi.experiments.hmm import model as hmm_model
 from tfp_nvi.internal import randomness
 
 tfd = tfp.distributions
@@ -238,8 +240,7 @@ def small_run(tmp_path_factory):
 @pytest.mark.xdist_group('small_run')
 def test_run_writes_what_it_says(small_run):
   _, results, directory = small_run
-  content = json.loads((directory / 'metrics.json').read_text())
-  assert content['rows'] == results.rows
+  assert programs.read(directory)['rows'] == results.rows
   names = [row['method'] for row in results.rows]
   assert names == ['nvi_partial', 'rws', 'oracle', 'reference']
   for row in results.rows[:-1]:
@@ -249,9 +250,10 @@ def test_run_writes_what_it_says(small_run):
     assert row['gap'] == pytest.approx(
       row['log_normalizer'] - results.rows[-1]['log_normalizer'], abs=1e-4
     )
-  for name in ('sequence', 'levels', 'heuristic', 'training'):
-    data = (directory / f'{name}.png').read_bytes()
-    assert data.startswith(b'\x89PNG') and len(data) > 10_000
+  programs.check_pictures(
+    directory / f'{name}.png'
+    for name in ('sequence', 'levels', 'heuristic', 'training')
+  )
   with np.load(directory / 'cells' / 'rws.npz') as arrays:
     assert arrays['log_normalizers'].shape == (15,)
 
@@ -263,44 +265,53 @@ def test_run_keeps_what_is_done(small_run, capsys, monkeypatch):
   def never(*args, **kwargs):
     raise AssertionError('nothing was left to do')
 
-  monkeypatch.setattr(hmm, '_run_cell', never)
-  monkeypatch.setattr(hmm, '_run_reference', never)
+  monkeypatch.setattr(experiment, '_run_cell', never)
+  monkeypatch.setattr(experiment, '_run_reference', never)
   assert run().rows == results.rows
-  assert capsys.readouterr().out.count(': kept; ') == 3
-  with pytest.raises(programs.SettingError, match='another configuration'):
+  assert capsys.readouterr().out.count('Kept: ') == 3
+  with pytest.raises(ValueError, match='which has seed 1, now 2'):
     run(seed=2)
 
 
 def test_a_stopped_training_goes_on(tmp_path, monkeypatch):
   # The second half of training takes the data and seeds that are left.
-  settings = {**SMALL, 'seed': 1, 'learning_rate': 3e-3}
-  train, *_ = hmm._simulate(settings)
+  def train_it(folder):
+    settings = hmm.Settings(
+      **SMALL, learning_rate=3e-3, output_dir=str(tmp_path / folder)
+    )
+    train, *_ = experiment._simulate(settings)
+    sampler = hmm.make_sampler('nvi_partial')
+    return experiment._train('nvi_partial', sampler, train, settings, False)[0]
 
-  def train_it(sampler, directory):
-    return hmm._train('nvi_partial', sampler, train, settings, directory, False)
-
-  expected = train_it(hmm.make_sampler('nvi_partial'), None)
+  expected = train_it('whole')
   seen = []
   fit = nvi.fit
 
   def stops(*args, **kwargs):
     def callback(step, values):
-      del values
+      kwargs['callback_fn'](step, values)
       seen.append(step)
       if step == 4:
         raise KeyboardInterrupt
 
     return fit(
       *args,
-      **{**kwargs, 'steps_per_call': 2, 'checkpoint_seconds': 0.0},
-      callback_fn=callback,
+      **{
+        **kwargs,
+        'steps_per_call': 2,
+        'checkpoint_seconds': 0.0,
+        'callback_fn': callback,
+      },
     )
 
   monkeypatch.setattr(nvi, 'fit', stops)
   with pytest.raises(KeyboardInterrupt):
-    train_it(hmm.make_sampler('nvi_partial'), str(tmp_path))
+    train_it('stopped')
   monkeypatch.setattr(nvi, 'fit', fit)
-  history = train_it(hmm.make_sampler('nvi_partial'), str(tmp_path))
+  # Not with other settings, though no method is finished.
+  with pytest.raises(ValueError, match='learning_rate 0.003, now 0.004'):
+    hmm.run(**SMALL, learning_rate=4e-3, output_dir=str(tmp_path / 'stopped'))
+  history = train_it('stopped')
   assert seen == [2, 4]
   np.testing.assert_allclose(history.loss, expected.loss, rtol=1e-4)
 
@@ -318,10 +329,8 @@ def test_a_stopped_training_goes_on(tmp_path, monkeypatch):
   ],
 )
 def test_bad_settings(name, value, tmp_path):
-  arguments = {'output_dir': str(tmp_path), **SMALL, name: value}
-  with pytest.raises(programs.SettingError, match=f'`{name}` must be'):
-    hmm.run(**arguments)
-  assert not list(tmp_path.glob('cells/*'))
+  run = functools.partial(hmm.run, **{**SMALL, name: value})
+  programs.check_refuses(run, name, value, '', tmp_path / 'new')
 
 
 def test_the_sequence_that_is_drawn_shows_all_states():
@@ -330,4 +339,4 @@ def test_the_sequence_that_is_drawn_shows_all_states():
   z = np.tile(np.arange(20) % 4, [3, 1])
   z[0] = np.arange(20) % 3
   eta = hmm_model.make_model().prior.sample([3], seed=1)._replace(mean=mean)
-  assert hmm._shown(eta, tf.constant(z)) == 2
+  assert experiment._shown(eta, tf.constant(z)) == 2

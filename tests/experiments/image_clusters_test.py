@@ -10,7 +10,7 @@ from scipy import special, stats
 from sklearn import cluster, metrics, neighbors
 from sklearn.exceptions import ConvergenceWarning
 
-from tfp_nvi.experiments import image_clusters, image_data
+from tfp_nvi.experiments.image_mixture import image_clusters, image_data
 
 
 def histograms(image):

@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Images are read from wherever they are, and what is wrong is said."""
+"""Images are read from every place, and errors name the problem."""
 
 import gzip
 import os
@@ -9,7 +9,7 @@ import struct
 import numpy as np
 import pytest
 
-from tfp_nvi.experiments import image_data
+from tfp_nvi.experiments.image_mixture import image_data
 
 FILES = {
   'train_images': 'train-images-idx3-ubyte',

@@ -212,7 +212,7 @@ def stop_source(arguments):
 def negate_target(arguments):
   return {
     **arguments,
-    'log_target_of_fixed': eg.negate(arguments['log_target_of_fixed']),
+    'log_target_fixed_state': eg.negate(arguments['log_target_fixed_state']),
   }
 
 
@@ -279,12 +279,11 @@ def differentiate(sampler, objective, variables, num_particles=12, seed=3):
 
   @tf.function(autograph=False)
   def compute():
-    with tf.GradientTape() as tape:
-      estimate = objective(sampler, num_particles, randomness.as_seed(seed))
-    gradients = tape.gradient(
-      estimate.surrogate, variables, unconnected_gradients='zero'
+    estimate, pairs = objective(
+      sampler, num_particles, randomness.as_seed(seed)
     )
-    return gradients, estimate._replace(surrogate=tf.zeros([]))
+    gradients = eg.gradients_by(pairs, variables)
+    return gradients, estimate
 
   return tf.nest.map_structure(lambda x: x.numpy(), compute())
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Bijectors that TensorFlow Probability lacks."""
+"""Bijectors that are missing from TensorFlow Probability."""
 
 from tfp_nvi.bijectors.planar import (
   PlanarFlow,

@@ -2,20 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planar flow: a bijector that moves points along one direction.
 
-What must hold:
+Contract:
 
 *   For all finite parameters the map is strictly increasing along `normal`, so
-    the log determinant is finite and the inverse is unique.
+    that the log determinant is finite and the inverse is unique.
 *   `planar_inverse` returns the root to working precision with a fixed number
     of steps, and its derivatives of every order are those of the implicit
     function theorem: no derivative passes through the iterations.
 *   No value and no derivative is NaN where `normal` is zero.
 """
 
+import typing
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import dtype_util, tensor_util
+
+from tfp_nvi.internal import checks
 
 __all__ = [
   'PlanarFlow',
@@ -52,9 +56,9 @@ class PlanarFlow(tfb.AutoCompositeTensorBijector):
   *   `u_hat` grows as `1 / ||normal||` when `normal` goes to zero. At `normal =
       0`, where `u_hat` has no limit, `u_hat = u`: a shift by `u tanh(b)`.
 
-  The inverse solves a monotone scalar equation with a fixed number of steps (no
-  loop in the graph, so it compiles with XLA) and is differentiable to any order
-  in `y` and in the parameters.
+  The inverse solves a monotone scalar equation with a fixed number of steps,
+  without a loop in the graph, so that XLA compiles it. It is differentiable to
+  any order in `y` and in the parameters.
 
   #### Examples
 
@@ -89,11 +93,11 @@ class PlanarFlow(tfb.AutoCompositeTensorBijector):
 
   def __init__(
     self,
-    direction,
-    normal,
-    bias,
-    validate_args=False,
-    name='planar_flow',
+    direction: typing.Any,
+    normal: typing.Any,
+    bias: typing.Any,
+    validate_args: bool = False,
+    name: str = 'planar_flow',
   ):
     """Instantiates the `PlanarFlow` bijector.
 
@@ -104,13 +108,14 @@ class PlanarFlow(tfb.AutoCompositeTensorBijector):
         vector `w` of the hyperplane.
       bias: `Tensor` of the same dtype and shape `batch`, the offset `b` of the
         hyperplane. The three batch shapes must broadcast with each other.
-      validate_args: Python `bool`, whether to check in the graph what cannot be
-        checked here: that the parameters are finite and that sizes unknown
-        until run time agree.
+      validate_args: Python `bool`, whether to check at run time that the
+        parameters are finite, and that sizes which are not known statically
+        agree.
       name: Python `str`, the name of this object's operations.
 
     Raises:
-      TypeError: if the parameters have different or non-floating dtypes.
+      TypeError: if a parameter is not a `Tensor` or cannot be one, or the
+        parameters have different or non-floating dtypes.
       ValueError: if `direction` and `normal` are not vectors of one size, or
         the batch shapes do not broadcast.
     """
@@ -119,15 +124,9 @@ class PlanarFlow(tfb.AutoCompositeTensorBijector):
       dtype = _common_floating_dtype(
         direction=direction, normal=normal, bias=bias
       )
-      self._direction = tensor_util.convert_nonref_to_tensor(
-        direction, dtype=dtype, name='direction'
-      )
-      self._normal = tensor_util.convert_nonref_to_tensor(
-        normal, dtype=dtype, name='normal'
-      )
-      self._bias = tensor_util.convert_nonref_to_tensor(
-        bias, dtype=dtype, name='bias'
-      )
+      self._direction = _convert_nonref('direction', direction, dtype)
+      self._normal = _convert_nonref('normal', normal, dtype)
+      self._bias = _convert_nonref('bias', bias, dtype)
       super().__init__(
         forward_min_event_ndims=1,
         dtype=dtype,
@@ -206,11 +205,12 @@ class PlanarFlow(tfb.AutoCompositeTensorBijector):
 
 
 class PlanarFlows(PlanarFlow):
-  """Planar flows one after the other, whose parameters are stacked.
+  """A sequence of planar flows whose parameters are stacked.
 
-  The same map as a `tfb.Chain` of `PlanarFlow`s, with three parameters in place
-  of three for each flow: what depends on parameters alone is computed for all
-  flows at once, and an optimizer has fewer variables to update.
+  The map is the same as that of a `tfb.Chain` of `PlanarFlow`s, but there are
+  three parameters in total instead of three for each flow. Computations that
+  depend on parameters alone are done for all flows at once, and an optimizer
+  has fewer variables to update.
 
   ```python
   import tensorflow as tf
@@ -243,11 +243,11 @@ class PlanarFlows(PlanarFlow):
 
   def __init__(
     self,
-    direction,
-    normal,
-    bias,
-    validate_args=False,
-    name='planar_flows',
+    direction: typing.Any,
+    normal: typing.Any,
+    bias: typing.Any,
+    validate_args: bool = False,
+    name: str = 'planar_flows',
   ):
     """Instantiates the `PlanarFlows` bijector.
 
@@ -262,7 +262,8 @@ class PlanarFlows(PlanarFlow):
       name: Python `str`, the name of this object's operations.
 
     Raises:
-      TypeError: if the parameters have different or non-floating dtypes.
+      TypeError: if a parameter is not a `Tensor` or cannot be one, or the
+        parameters have different or non-floating dtypes.
       ValueError: if the parameters are not of one number of flows, of one at
         least, or their other axes do not fit together.
     """
@@ -299,7 +300,7 @@ class PlanarFlows(PlanarFlow):
     return y
 
   def _flows(self, name, value):
-    """The argument, checked, and invertible parameters of each flow."""
+    """Returns the argument as a `Tensor`, and parameters of each flow."""
     direction, normal, bias = map(
       tf.convert_to_tensor, (self.direction, self.normal, self.bias)
     )
@@ -344,8 +345,8 @@ class PlanarFlows(PlanarFlow):
 def planar_forward(x, direction, normal, bias):
   """Applies a planar flow and returns the log determinant with it.
 
-  The function behind `PlanarFlow`, for callers that need both results and no
-  bijector; see there for the formula.
+  This function implements `PlanarFlow`, whose docstring has the formula. It is
+  for callers that need both results and no bijector.
 
   Args:
     x: Floating-point `Tensor` of shape `sample + batch + [d]`.
@@ -418,16 +419,16 @@ def planar_inverse(y, direction, normal, bias):
 
 
 def _move(x, direction, gain, normal, bias):
-  """The flow and its log determinant, with an invertible direction."""
+  """Applies the flow; `direction` must be the invertible `u_hat`."""
   tanh, sech_squared = _tanh_and_sech_squared(_dot(normal, x) + bias)
   y = x + direction * tanh[..., tf.newaxis]
   return y, tf.math.log(_determinant(tanh, sech_squared, gain))
 
 
 def _move_back(y, direction, gain, normal, bias):
-  """The inverse and its log determinant, with an invertible direction."""
+  """Applies the inverse; `direction` must be the invertible `u_hat`."""
   offset = _dot(normal, y) + bias
-  # One shape for both, so that the custom gradient needs no reduction.
+  # Both have one shape, so that the custom gradient needs no reduction.
   gain = gain + tf.zeros_like(offset)
   offset = offset + tf.zeros_like(gain)
   root = _solve(tf.stop_gradient(offset), tf.stop_gradient(gain))
@@ -439,7 +440,7 @@ def _move_back(y, direction, gain, normal, bias):
 
 
 def _dot(a, b):
-  # A product and a sum fuse; a batched matmul of single rows does not.
+  # XLA fuses a product and a sum, but not a batched matmul of single rows.
   return tf.reduce_sum(a * b, axis=-1)
 
 
@@ -454,8 +455,8 @@ def _invertible_direction(direction, normal):
   tiny = float(np.finfo(direction.dtype.as_numpy_dtype).tiny)
   product = _dot(normal, direction)
   normal_squared = _dot(normal, normal)
-  # Where the square and its derivatives underflow, `u_hat = u`, which is
-  # invertible by itself as long as the product is above -1.
+  # If the square and its derivatives underflow, `u_hat = u`, which is
+  # invertible as long as the product is above -1.
   is_flat = (normal_squared < tiny**0.5) & (product > -0.5)
   scale = tf.math.rsqrt(
     tf.where(is_flat, tf.ones_like(product), tf.maximum(normal_squared, tiny))
@@ -482,8 +483,8 @@ def _tanh_and_sech_squared(z):
   sech_squared = 4.0 * decay / tf.square(1.0 + decay)
 
   def grad(grad_tanh, grad_sech_squared):
-    # Called again instead of captured, so that higher derivatives follow this
-    # rule too and never that of abs(z); compilers merge the two calls.
+    # Called again instead of captured, so that higher derivatives use this rule
+    # as well, and not that of abs(z). Compilers merge the two calls.
     tanh, sech_squared = _tanh_and_sech_squared(z)
     return sech_squared * (grad_tanh - 2.0 * tanh * grad_sech_squared)
 
@@ -495,7 +496,7 @@ def _with_implicit_gradient(root, offset, gain):
   """Returns `root`, with derivatives in `offset` and `gain`."""
 
   def grad(grad_root):
-    # Called again instead of captured, so that derivatives of any order exist.
+    # Called again instead of captured, so that it is differentiable as well.
     tanh, sech_squared = _tanh_and_sech_squared(
       _with_implicit_gradient(root, offset, gain)
     )
@@ -529,7 +530,7 @@ def _solve(offset, gain):
   for _ in range(_NUM_HALLEY_STEPS):
     tanh, sech_squared = _tanh_and_sech_squared(z)
     slope = _determinant(tanh, sech_squared, gain)
-    # Each form adds positive terms only, so that the residual is accurate.
+    # Both forms add positive terms only, so that the residual is accurate.
     value = tf.where(
       gain < 1.0,
       gain * z + deficit * _identity_minus_tanh(z, tanh),
@@ -549,6 +550,13 @@ def _identity_minus_tanh(z, tanh):
   small = z * q * (3465.0 + q * (189.0 + q))
   small /= 10395.0 + q * (4725.0 + q * (210.0 + q))
   return tf.where(z < 0.25, small, z - tanh)
+
+
+def _convert_nonref(name, value, dtype):
+  """A `Tensor`, or what a parameter refers to, such as a `tf.Variable`."""
+  if tensor_util.is_ref(value):
+    return tensor_util.convert_nonref_to_tensor(value, dtype=dtype, name=name)
+  return checks.as_tensor(name, value, dtype)
 
 
 def _common_floating_dtype(**arguments):
@@ -576,7 +584,7 @@ def _as_tensors(name, value, direction, normal, bias):
   }
   dtype = _common_floating_dtype(**arguments)
   value, direction, normal, bias = (
-    tf.convert_to_tensor(argument, dtype, name=key)
+    checks.as_tensor(key, argument, dtype)
     for key, argument in arguments.items()
   )
   batch_shape = _check_parameter_shapes(

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Experiments: each a program to run, and a function that a notebook can call.
 
-What must hold: nothing else in tfp_nvi imports from here, and importing an
+Contract: nothing else in tfp_nvi imports from here, and importing an
 experiment defines no flags, so that any number of them can be imported.
 
 ```shell

@@ -7,6 +7,7 @@ import tensorflow as tf
 __all__ = [
   'at_level',
   'broadcasts_to',
+  'particle_indices',
   'particles_first',
   'particles_last',
 ]
@@ -71,6 +72,30 @@ def broadcasts_to(shape, other):
     return tf.broadcast_static_shape(shape, other) == other
   except ValueError:
     return False
+
+
+def particle_indices(shape):
+  """The index of each particle among those of its batch member.
+
+  Args:
+    shape: `[num_particles] + batch`, known.
+
+  Returns:
+    indices: int32 `Tensor` of this shape.
+
+  ```python
+  from tfp_nvi.internal import axes
+
+  assert axes.particle_indices([3, 2]).numpy().tolist() == [
+    [0, 0],
+    [1, 1],
+    [2, 2],
+  ]
+  ```
+  """
+  shape = tf.TensorShape(shape)
+  indices = tf.reshape(tf.range(shape[0]), [-1] + [1] * (shape.rank - 1))
+  return tf.broadcast_to(indices, shape)
 
 
 def particles_last(x):

@@ -1,11 +1,11 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What TensorFlow Probability 0.25 lacks to run on NumPy 2.4.
+"""A repair of TensorFlow Probability 0.25 for NumPy 2.4.
 
-NumPy 2.4 has removed the name `newshape` of an argument of `np.reshape`, by
-which `tfb.Pad` calls it. Without that bijector there is no
-`tfb.SoftmaxCentered`, and no real space for a distribution over a simplex,
-alone or within a joint distribution.
+NumPy 2.4 removed the argument name `newshape` of `np.reshape`, which `tfb.Pad`
+still uses. Without `tfb.Pad` there is no `tfb.SoftmaxCentered`, and so no
+event-space bijector for a distribution over a simplex, alone or as a part of a
+joint distribution.
 """
 
 import inspect
@@ -24,9 +24,9 @@ def _reshape(a, shape=None, *, newshape=None):
 
 
 def let_pad_reshape():
-  """Gives the module of `tfb.Pad` an `np.reshape` that knows `newshape`.
+  """Gives the module of `tfb.Pad` an `np.reshape` that accepts `newshape`.
 
-  Changes nothing else, and nothing at all where NumPy still knows that name.
+  Nothing else is changed, and nothing at all if NumPy accepts that name.
 
   ```python
   import tensorflow_probability as tfp

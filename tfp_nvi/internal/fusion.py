@@ -1,15 +1,16 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What keeps XLA from computing a value many times over, or out of order.
+"""Functions that make XLA compute a value once, in a loop of its own.
 
-On a CPU, XLA computes a value inside the loops of what uses it, if it takes it
-to be cheap: once for each use, in the order of the axes there. A random number
-of a batch member is then drawn again for each of its particles, and densities
-that could be computed for eight particles at once are not, as the loop around
-them runs over the batch first. It leaves alone what has a division in it and is
-used more than once, and what a matrix product takes or gives.
+On a CPU, XLA fuses a value that it considers cheap into the loops that use it.
+The value is then computed once for each use, in the order of axes of that loop.
+A random number of a batch member, for example, is drawn again for each of its
+particles, and log densities are not vectorized over particles, because the loop
+around them runs over the batch first. XLA does not fuse a value that contains a
+division and is used more than once, nor the operands and results of matrix
+products. The functions below make use of these exceptions.
 
-Worth it for more than one batch member: each costs a small kernel of its own.
+Each costs a small kernel, which pays off for more than one batch member.
 """
 
 import tensorflow as tf
@@ -22,13 +23,13 @@ __all__ = [
 
 @tf.custom_gradient
 def compute_once(x):
-  """The same values, which XLA is to compute by themselves.
+  """Returns the same values, which XLA materializes.
 
   Args:
     x: float `Tensor` that is used more than once.
 
   Returns:
-    x: The same.
+    x: `Tensor` with the same values and gradient.
 
   ```python
   import tensorflow as tf
@@ -37,14 +38,14 @@ def compute_once(x):
   assert fusion.compute_once(tf.constant(2.0)) == 2.0
   ```
   """
-  # XLA does not know that the divisor is one, as it is not where there is NaN.
+  # XLA cannot remove the division, as the divisor is not one where x is NaN.
   one = tf.where(tf.equal(x, x), tf.ones_like(x), x)
   return x / one, lambda dy: dy
 
 
 @tf.custom_gradient
 def sum_by_product(x):
-  """Sum over the axis before the last one, as a product of matrices.
+  """Sums over the axis before the last one, by a matrix product.
 
   Args:
     x: float `Tensor` of shape `batch + [size, num_particles]`.

@@ -1,46 +1,54 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Networks with one set of weights for each level and batch member.
+"""Networks with separate weights for each level and batch member.
 
-What must hold: weights have shape `[num_levels] + batch + [inputs, outputs]`.
-Applied at one level, to inputs of shape `[num_particles] + batch + [inputs]`,
-or at a range of levels, to inputs of shape
-`[num_particles, num_levels] + batch + [inputs]`, the result is the same.
+Contract: weights have shape `[num_levels] + batch + [inputs, outputs]`. The
+networks of one level take inputs of shape `[num_particles] + batch + [inputs]`,
+and those of a range of levels `[num_particles, num_levels] + batch + [inputs]`.
+Both ways give the same outputs.
 """
+
+import typing
 
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import randomness
-from tfp_nvi.internal.axes import at_level, particles_first, particles_last
+from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal.axes import (
+  at_level,
+  broadcasts_to,
+  particles_first,
+  particles_last,
+)
 
 __all__ = [
   'StackedPerceptron',
 ]
 
-# Matrices with no more rows or columns than this are narrow.
+# A matrix is narrow if it has at most this number of rows or columns.
 _NARROW = 8
-# The length of the first layer's weights for each unit, and how far its biases
-# reach, to begin with.
+# Initial values of the first layer: the length of the weight vector of each
+# unit, and the largest size of its bias.
 _LENGTH, _REACH = 0.65, 1.0
 
 
 def _transpose_narrow(x):
-  """A transposed copy of matrices with few columns.
+  """Returns a transposed copy of matrices with few columns.
 
-  XLA turns `tf.transpose` beside a matrix product into a product with other
-  strides, which for small matrices takes up to three times as long.
+  XLA merges `tf.transpose` with an adjacent matrix product into a product with
+  other strides, which takes up to three times as long for small matrices.
   """
   return tf.stack(tf.unstack(x, axis=-1), axis=-2)
 
 
 @tf.custom_gradient
 def _affine(weights, bias, x):
-  """The affine maps of a batch of small matrices, particles last.
+  """Applies the affine maps of a batch of small matrices, particles last.
 
-  Written for many small products: a product over few inputs is a sum that
-  fuses with what follows; a product with few rows or columns has them where
-  the matrix library is fast; gradients for weights and biases are one product.
+  This is optimized for many small products. A product over few inputs is
+  written as a sum, which XLA fuses with the following operations. If a product
+  has few rows or columns, operands are arranged such that the matrix library is
+  fast. The gradients of weights and biases come from a single product.
 
   Args:
     weights: float `Tensor` of shape `stack + [inputs, outputs]`.
@@ -77,10 +85,11 @@ def _affine(weights, bias, x):
 
 
 def _spread_points(stack_shape, num_points, num_coordinates, seed, dtype):
-  """Points of the unit cube that are spread evenly, shifted at random.
+  """Returns points that are spread evenly over the unit cube.
 
-  A lattice, the first coordinate evenly spaced and the others by powers of the
-  generalized golden ratio, with one random shift for each element of the stack.
+  The points are a lattice. Steps of the first coordinate are equal parts of the
+  unit interval, and steps of the others are powers of the inverse of the
+  generalized golden ratio. Each element of the stack has its own random shift.
 
   Args:
     stack_shape: List of Python `int`s.
@@ -105,7 +114,7 @@ def _spread_points(stack_shape, num_points, num_coordinates, seed, dtype):
 
 
 def _spread_units(stack_shape, inputs, outputs, seed, dtype):
-  """Weights and biases of units whose kinks are spread over the inputs.
+  """Initializes units such that their kinks are spread over the inputs.
 
   Args:
     stack_shape: List of Python `int`s.
@@ -115,14 +124,15 @@ def _spread_units(stack_shape, inputs, outputs, seed, dtype):
     dtype: Floating point dtype.
 
   Returns:
-    weights: `Tensor` of shape `stack_shape + [inputs, outputs]`, of vectors of
-      length `_LENGTH`.
-    biases: `Tensor` of shape `stack_shape + [outputs]`, on `+-_REACH`.
+    weights: `Tensor` of shape `stack_shape + [inputs, outputs]`. The weight
+      vector of each unit has length `_LENGTH`.
+    biases: `Tensor` of shape `stack_shape + [outputs]`, with values between
+      `-_REACH` and `_REACH`.
   """
   num_pairs = (inputs + 1) // 2
   points = _spread_points(stack_shape, outputs, 2 * num_pairs + 1, seed, dtype)
   angle = 2.0 * np.pi * points[..., :num_pairs, :]
-  # Pairs of independent normal values, by their angle and radius.
+  # Pairs of normal values by the Box-Muller transform, for random directions.
   floor = np.finfo(tf.as_dtype(dtype).as_numpy_dtype).tiny
   radius = tf.sqrt(
     -2.0 * tf.math.log(tf.maximum(points[..., num_pairs:-1, :], floor))
@@ -135,7 +145,7 @@ def _spread_units(stack_shape, inputs, outputs, seed, dtype):
 
 
 def _uniform_units(stack_shape, inputs, outputs, seed, dtype):
-  """Weights and biases that are uniform on `+-1 / sqrt(inputs)`."""
+  """Weights and biases, uniform between `-+1 / sqrt(inputs)`."""
   values = randomness.uniform(
     [*stack_shape, inputs + 1, outputs], seed, dtype=dtype
   )
@@ -160,32 +170,59 @@ class StackedPerceptron(tf.Module):
 
   def __init__(
     self,
-    num_levels,
-    batch_shape,
-    num_units,
-    dtype=tf.float32,
-    seed=None,
-    name='stacked_perceptron',
+    num_levels: int,
+    batch_shape: typing.Any,
+    num_units: typing.Sequence[int],
+    dtype: tf.DType = tf.float32,
+    seed: typing.Any = None,
+    name: str = 'stacked_perceptron',
   ):
     """Initializes the weights.
 
-    The units of the first layer start with kinks that are spread evenly over
-    directions and distances from the origin, if there are few inputs: random
-    ones leave gaps, and what lies in a gap, such as a mode, may be lost in
-    training. Other hidden layers start uniform on `+-1 / sqrt(inputs)`, weights
-    and biases; the last layer starts at zero.
+    If there are few inputs, the kinks of the units of the first layer are
+    spread evenly over directions and distances from the origin. Random kinks
+    would leave gaps, and training may lose a mode that lies in a gap. The
+    weights and biases of other hidden layers are uniform between
+    `-1 / sqrt(inputs)` and `1 / sqrt(inputs)`. Those of the last layer are
+    zero.
 
     Args:
       num_levels: Python `int`.
       batch_shape: Shape of the batch of networks at each level.
-      num_units: Python `int`s: inputs, hidden units of each layer, outputs.
+      num_units: List of Python `int`s: the number of inputs, of hidden units
+        of each layer, and of outputs.
       dtype: Floating point dtype.
         Default value: `tf.float32`.
       seed: Python `int` or stateless seed.
       name: Python `str` name of this module.
+
+    Raises:
+      TypeError: If an argument is not of the kind asked for.
+      ValueError: If a count is not positive, there are no outputs, or the dtype
+        is not floating point.
     """
     super().__init__(name=name)
-    stack_shape = [num_levels] + tf.TensorShape(batch_shape).as_list()
+    num_levels = checks.as_count('num_levels', num_levels)
+    batch_shape = checks.as_batch_shape('batch_shape', batch_shape)
+    num_units = checks.as_counts('num_units', num_units)
+    if len(num_units) < 2:
+      raise ValueError(
+        '`num_units` must be the numbers of inputs, of the units of hidden '
+        f'layers, if any, and of outputs; got {num_units}.'
+      )
+    try:
+      dtype = tf.as_dtype(dtype)
+    except TypeError as e:
+      raise TypeError(
+        f'`dtype` must be a floating point dtype; got {dtype!r}.'
+      ) from e
+    if not dtype.is_floating:
+      raise ValueError(
+        f'`dtype` must be a floating point dtype; got {dtype.name}.'
+      )
+    self._dtype = dtype
+    self._num_inputs, self._num_levels = num_units[0], num_levels
+    stack_shape = [num_levels] + batch_shape.as_list()
     shapes = list(zip(num_units[:-1], num_units[1:], strict=True))
     seeds = randomness.split_seed(randomness.as_seed(seed), len(shapes))
     self._weights, self._biases = [], []
@@ -214,11 +251,31 @@ class StackedPerceptron(tf.Module):
 
     Returns:
       outputs: `Tensor` of that shape with `[outputs]` last.
+
+    Raises:
+      TypeError: If `inputs` is not a `Tensor` of the dtype of the weights.
+      ValueError: If it has another number of inputs, or of levels for a range,
+        or a batch shape with which that of the networks does not broadcast.
     """
+    inputs = checks.as_tensor('inputs', inputs, self._dtype)
+    stack = list(self._weights[0].shape[:-2])
+    own = [len(level), *stack[1:]] if isinstance(level, range) else stack[1:]
+    shape = inputs.shape
+    if (
+      shape.rank is None
+      or shape.rank < 2
+      or shape[-1] != self._num_inputs
+      or not broadcasts_to(own, shape[1:-1])
+    ):
+      raise ValueError(
+        '`inputs` must have shape [num_particles, ...] + batch + '
+        f'[{self._num_inputs}], with a batch to which {own} broadcasts; got '
+        f'shape {shape}.'
+      )
     return particles_first(self.particles_last(level, particles_last(inputs)))
 
   def particles_last(self, level, x):
-    """Applies the networks to particles that are on the last axis.
+    """Applies the networks to inputs with the particles on the last axis.
 
     Args:
       level: As in `__call__`.

@@ -20,11 +20,17 @@ kernels of TensorFlow Probability draw from it too.
 """
 
 import contextlib
+import functools
 import threading
 import types
 
 import numpy as np
 import tensorflow as tf
+from tensorflow_probability.python.distributions import (
+  binomial as binomial_lib,
+)
+from tensorflow_probability.python.distributions import gamma as gamma_lib
+from tensorflow_probability.python.distributions import poisson as poisson_lib
 from tensorflow_probability.python.internal import samplers
 
 from tfp_nvi.internal import fusion
@@ -134,9 +140,17 @@ def _drop_bits(words, count):
 
 
 def _midpoints(shape, seed, dtype):
-  """Values `(2 k + 1) / 2^n - 1`, uniform on (-1, 1) and never at its ends."""
+  """Values `(2 k + 1) / 2^n - 1`, uniform on (-1, 1) and never at its ends.
+
+  They are of float32 for half precision.
+  """
   shape = _known_shape(shape)
   dtype = tf.as_dtype(dtype)
+  if dtype not in (tf.float16, tf.bfloat16, tf.float32, tf.float64):
+    raise TypeError(
+      '`dtype` must be float16, bfloat16, float32 or float64; got '
+      f'{dtype.name}.'
+    )
   if dtype == tf.float64:
     pairs = (
       tf.concat([[2], shape], axis=0) if tf.is_tensor(shape) else [2, *shape]
@@ -147,12 +161,13 @@ def _midpoints(shape, seed, dtype):
     )
     return (high * 2.0**26 + low + 0.5) * 2.0**-51 - 1.0
   words = tf.bitcast(_drop_bits(_words(shape, seed), 9), tf.int32)
-  values = (tf.cast(words, tf.float32) + 0.5) * 2.0**-22 - 1.0
-  return tf.cast(values, dtype)
+  return (tf.cast(words, tf.float32) + 0.5) * 2.0**-22 - 1.0
 
 
 def _known_shape(shape):
   """A shape as a list of Python ints, or a `Tensor` where it is not static."""
+  if isinstance(shape, (list, tuple)) and any(map(tf.is_tensor, shape)):
+    shape = tf.stack([tf.cast(size, tf.int32) for size in shape])
   static = tf.get_static_value(shape) if tf.is_tensor(shape) else shape
   return shape if static is None else tf.TensorShape(static).as_list()
 
@@ -168,7 +183,8 @@ def as_seed(seed):
     seed: int32 `Tensor` of shape `[2]`.
 
   Raises:
-    ValueError: If `seed` is neither.
+    TypeError: If `seed` is no integers.
+    ValueError: If it has another shape.
 
   ```python
   from tfp_nvi.internal import randomness
@@ -182,13 +198,17 @@ def as_seed(seed):
   elif isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
     words = [(int(seed) >> 32) & 0xFFFFFFFF, int(seed) & 0xFFFFFFFF]
     seed = np.array(words, np.uint32).view(np.int32)
-  seed = tf.convert_to_tensor(seed)
-  if seed.shape != [2] or not seed.dtype.is_integer:
-    raise ValueError(
-      '`seed` must be an int, an integer Tensor of shape [2], or None; got '
-      f'shape {seed.shape} and dtype {seed.dtype.name}.'
-    )
-  return tf.cast(seed, tf.int32)
+  expected = '`seed` must be an int, an integer Tensor of shape [2], or None'
+  try:
+    tensor = tf.convert_to_tensor(seed)
+  except (TypeError, ValueError) as e:
+    raise TypeError(f'{expected}; got {seed!r}.') from e
+  came = f'got shape {tensor.shape} and dtype {tensor.dtype.name}.'
+  if not tensor.dtype.is_integer:
+    raise TypeError(f'{expected}; {came}')
+  if tensor.shape != [2]:
+    raise ValueError(f'{expected}; {came}')
+  return tf.cast(tensor, tf.int32)
 
 
 def split_seed(seed, n):
@@ -263,7 +283,7 @@ def normal(shape, seed, dtype=tf.float32):
   """
   x = _midpoints(shape, seed, dtype)
   erfinv = _erfinv if x.dtype == tf.float32 else tf.math.erfinv
-  return np.sqrt(2.0) * erfinv(x)
+  return tf.cast(np.sqrt(2.0) * erfinv(x), dtype)
 
 
 def _erfinv(x):
@@ -300,7 +320,15 @@ def uniform(shape, seed, dtype=tf.float32):
   values = randomness.uniform([3], randomness.as_seed(1))
   ```
   """
-  return 0.5 * (_midpoints(shape, seed, dtype) + 1.0)
+  dtype = tf.as_dtype(dtype)
+  values = 0.5 * (_midpoints(shape, seed, dtype) + 1.0)
+  if dtype.size > 2:
+    return values
+  # Rounding would include the ends: one, and in float16 zero, where numbers as
+  # small as the smallest draw are not normal.
+  least = np.finfo(np.float16).tiny if dtype == tf.float16 else 0.0
+  largest = 1.0 - (2.0**-11 if dtype == tf.float16 else 2.0**-8)
+  return tf.cast(tf.clip_by_value(values, float(least), largest), dtype)
 
 
 def _stateless_uniform(
@@ -312,9 +340,14 @@ def _stateless_uniform(
     minval = tf.cast(minval, dtype)
     maxval = tf.cast(1 if maxval is None else maxval, dtype)
     return minval + (maxval - minval) * uniform(shape, seed, dtype)
-  if dtype == tf.int32 and minval is None and maxval is None:
-    return tf.bitcast(_words(_known_shape(shape), seed, _SEEDS), tf.int32)
-  return tf.random.stateless_uniform(shape, seed, minval, maxval, dtype, name)
+  if minval is None and maxval is None:
+    if dtype == tf.int32:
+      return tf.bitcast(_words(_known_shape(shape), seed, _SEEDS), tf.int32)
+    return tf.random.stateless_uniform(shape, seed, None, None, dtype, name)
+  # By an uniform value of 52 bits: exact to a relative 2^-52 of the range.
+  minval, maxval = tf.cast(minval, tf.float64), tf.cast(maxval, tf.float64)
+  values = tf.floor((maxval - minval) * uniform(shape, seed, tf.float64))
+  return tf.cast(minval + tf.minimum(values, maxval - minval - 1.0), dtype)
 
 
 def _stateless_normal(
@@ -360,30 +393,167 @@ def _stateless_categorical(
   return tf.argmin(times * scales[:, tf.newaxis], axis=-1, output_type=dtype)
 
 
+def _stateless_gamma(
+  shape, seed, alpha, beta=None, dtype=tf.float32, name=None
+):
+  """Stands in for `tf.random.stateless_gamma`."""
+  del name
+  alpha = tf.convert_to_tensor(alpha, dtype)
+  beta = None if beta is None else tf.convert_to_tensor(beta, dtype)
+  return gamma_lib._random_gamma_gradient(
+    shape, alpha, beta, None, seed, False
+  )[0]
+
+
+def _stateless_poisson(shape, seed, lam, dtype=tf.int32, name=None):
+  """Stands in for `tf.random.stateless_poisson`."""
+  del name
+  lam = tf.convert_to_tensor(lam)
+  sample_shape = shape[: len(shape) - lam.shape.rank]
+  return poisson_lib._random_poisson_noncpu(
+    sample_shape, rates=lam, output_dtype=dtype, seed=seed
+  )
+
+
+def _random_gamma(shape, concentration, rate, log_rate, seed, log_space):
+  """Stands in for TFP's sampler of gamma distributions.
+
+  That one is a `tf.function`: it is traced once, and draws ever after what it
+  drew in the context of its first trace, of `portable_sampling` or not. Its
+  gradients are defined by what calls it.
+  """
+  samples = gamma_lib._random_gamma_rejection(
+    shape,
+    concentration,
+    rate,
+    log_rate,
+    seed,
+    log_space,
+    # TFP draws logarithms, in float32 perhaps, under XLA alone.
+    internal_dtype=tf.float64,
+  )
+  return samples, tf.constant(_UNKNOWN_RUNTIME)
+
+
+def _random_poisson(
+  shape,
+  rates=None,
+  log_rates=None,
+  output_dtype=tf.float32,
+  seed=None,
+  name=None,
+):
+  """Stands in for TFP's sampler of Poisson distributions; see above."""
+  samples = poisson_lib._random_poisson_noncpu(
+    shape, rates, log_rates, output_dtype, samplers.sanitize_seed(seed), name
+  )
+  return samples, tf.constant(_UNKNOWN_RUNTIME)
+
+
+def _random_binomial(
+  shape, counts, probs, output_dtype=tf.float32, seed=None, name=None
+):
+  """Stands in for TFP's sampler of binomial distributions; see above."""
+  samples = binomial_lib._random_binomial_noncpu(
+    shape, counts, probs, output_dtype, samplers.sanitize_seed(seed), name
+  )
+  return samples, tf.constant(_UNKNOWN_RUNTIME)
+
+
+# What TFP's samplers return beside the samples, as their tests want it.
+_UNKNOWN_RUNTIME = 0.0
+
+# How deep each thread is inside of `portable_sampling`.
+_thread = threading.local()
+
+
+def _is_inside():
+  return getattr(_thread, 'depth', 0) > 0
+
+
+def _for_threads_inside(portable, original):
+  """A function for those who are inside of the context, another for others."""
+
+  @functools.wraps(original)
+  def dispatch(*args, **kwargs):
+    return (portable if _is_inside() else original)(*args, **kwargs)
+
+  return dispatch
+
+
 class _Overlay(types.SimpleNamespace):
-  """Attributes given here, and those of `base` for the rest."""
+  """Functions for threads inside of the context, and `base` for the rest."""
 
   def __init__(self, base, **attributes):
-    super().__init__(**attributes)
+    super().__init__(
+      **{
+        name: (
+          value
+          if isinstance(value, _Overlay)
+          else _for_threads_inside(value, getattr(base, name))
+        )
+        for name, value in attributes.items()
+      }
+    )
     self._base = base
 
   def __getattr__(self, name):
     return getattr(self._base, name)
 
 
-_lock = threading.RLock()
-_portable_tensorflow = _Overlay(
-  samplers.tf,
-  random=_Overlay(
-    samplers.tf.random,
-    experimental=_Overlay(
-      samplers.tf.random.experimental, stateless_fold_in=fold_in
+def _patches():
+  """What to replace: module, attribute, and stand-in."""
+  tensorflow = samplers.tf
+  overlay = _Overlay(
+    tensorflow,
+    random=_Overlay(
+      tensorflow.random,
+      experimental=_Overlay(
+        tensorflow.random.experimental, stateless_fold_in=fold_in
+      ),
+      stateless_categorical=_stateless_categorical,
+      stateless_gamma=_stateless_gamma,
+      stateless_normal=_stateless_normal,
+      stateless_poisson=_stateless_poisson,
+      stateless_uniform=_stateless_uniform,
     ),
-    stateless_categorical=_stateless_categorical,
-    stateless_normal=_stateless_normal,
-    stateless_uniform=_stateless_uniform,
-  ),
-)
+  )
+  yield samplers, 'tf', overlay
+  for module, name, portable in (
+    (gamma_lib, '_random_gamma_no_gradient', _random_gamma),
+    (poisson_lib, 'random_poisson', _random_poisson),
+    (binomial_lib, '_random_binomial', _random_binomial),
+  ):
+    original = getattr(module, name)
+    yield module, name, _for_threads_inside(portable, original)
+
+
+# The modules of TFP are patched while any thread is inside of the context. The
+# lock is held only to come and go, not while a thread is inside.
+_lock = threading.Lock()
+_num_inside = 0
+_originals = []
+
+
+def _enter():
+  global _num_inside
+  with _lock:
+    if _num_inside == 0:
+      for module, name, stand_in in list(_patches()):
+        _originals.append((module, name, getattr(module, name)))
+        setattr(module, name, stand_in)
+    _num_inside += 1
+  _thread.depth = getattr(_thread, 'depth', 0) + 1
+
+
+def _leave():
+  global _num_inside
+  _thread.depth -= 1
+  with _lock:
+    _num_inside -= 1
+    if _num_inside == 0:
+      while _originals:
+        setattr(*_originals.pop())
 
 
 @contextlib.contextmanager
@@ -392,7 +562,16 @@ def portable_sampling():
 
   TFP draws through one internal module, `samplers`. Inside this context that
   module draws from the functions of this file, as it cannot be told to do so
-  from outside. Gamma and Poisson draws stay as they are.
+  from outside. TFP's samplers of gamma, Poisson and binomial distributions are
+  `tf.function`s, whose first trace would decide what they draw, inside of the
+  context or outside; here they run untraced, by the rejection samplers that TFP
+  uses under XLA. So draws depend on the seed, not on what was run before, and
+  plain TFP draws as it does without this library. Other threads, unless they
+  are inside of the context themselves, go on drawing as before.
+
+  A `tf.function` of the user's that draws has the draws of its first trace. And
+  what does not draw through `samplers` stays as it is: of TFP's distributions,
+  `TruncatedNormal`.
 
   Yields:
     Nothing.
@@ -414,10 +593,8 @@ def portable_sampling():
   )
   ```
   """
-  with _lock:
-    previous = samplers.tf
-    samplers.tf = _portable_tensorflow
-    try:
-      yield
-    finally:
-      samplers.tf = previous
+  _enter()
+  try:
+    yield
+  finally:
+    _leave()

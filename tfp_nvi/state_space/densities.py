@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfp_nvi import densities as densities_lib
-from tfp_nvi import weighting
-from tfp_nvi.internal import checks
+from tfp_nvi import resampling
+from tfp_nvi.internal import axes, checks
 from tfp_nvi.state_space import functions, proposals
 from tfp_nvi.state_space.model import StateSpaceModel
 from tfp_nvi.state_space.sequences import Sequences
@@ -46,14 +46,7 @@ class StateSpaceState(NamedTuple):
   root: tf.Tensor
 
 
-def own_indices(shape: tf.TensorShape) -> tf.Tensor:
-  """Each particle's own index, of a shape `[num_particles] + batch`."""
-  return tf.broadcast_to(
-    tf.reshape(tf.range(shape[0]), [-1] + [1] * (len(shape) - 1)), shape
-  )
-
-
-class StateSpaceDensities(tf.Module):
+class StateSpaceDensities(densities_lib.Densities):
   """The densities of a state-space model for some sequences.
 
   They are evaluated at states by what `given` returns, which knows the global
@@ -62,8 +55,10 @@ class StateSpaceDensities(tf.Module):
 
   is_rollable = True
   is_discrete = True  # Indices are, whatever the local states.
-  has_variables = True
-  prepared = ()
+  # Set for each model and its sequences.
+  batch_shape = None
+  float_dtype = None
+  num_densities = None
 
   def __init__(
     self,
@@ -129,10 +124,6 @@ class StateSpaceDensities(tf.Module):
     """`None`, or int32 `Tensor` of shape `batch`."""
     return self._lengths
 
-  def forward(self, state):
-    """The state itself: states are over the space that the model is over."""
-    return state
-
   def is_active(self, level):
     """Whether sequences have a step at a level; `None` if all do."""
     return None if self.lengths is None else level <= self.lengths
@@ -145,7 +136,7 @@ class StateSpaceDensities(tf.Module):
         f'{self.batch_shape.as_list()}, and cannot be a NestedProposal; got '
         f'{list(sample_shape[1:])}.'
       )
-    index = own_indices(sample_shape)
+    index = axes.particle_indices(sample_shape)
     local_state = tf.nest.map_structure(
       lambda dtype, shape: tf.zeros(sample_shape + list(shape), dtype),
       *self.local_like,
@@ -259,12 +250,17 @@ class StateSpaceDensities(tf.Module):
       )
 
 
-class GivenDensities(tf.Module):
+class GivenDensities(densities_lib.Densities):
   """Densities that know the global states of level 0, and `psi` of those."""
 
   is_rollable = True
   is_discrete = True
-  has_variables = True
+  # Those of the densities that these are made from.
+  batch_shape = None
+  dtype = None
+  event_shape = None
+  float_dtype = None
+  num_densities = None
 
   def __init__(self, densities, move, cut):
     super().__init__(name='given_densities')
@@ -273,6 +269,8 @@ class GivenDensities(tf.Module):
     self.batch_shape = densities.batch_shape
     self.num_densities = densities.num_densities
     self.float_dtype = densities.float_dtype
+    self.dtype = densities.dtype
+    self.event_shape = densities.event_shape
     # Later levels take what comes in from level 0 to be constant.
     self._is_constant = cut and bool(move.samples)
     fixed = self._global_state
@@ -311,7 +309,7 @@ class GivenDensities(tf.Module):
         x = x[min(level, last)]
       else:
         x = tf.gather(x, tf.minimum(level, last))
-      return x if x.shape[0] == 1 else weighting.gather_ancestors(x, root)
+      return x if x.shape[0] == 1 else resampling.gather_ancestors(x, root)
 
     return tf.nest.map_structure(select, rows)
 

@@ -5,6 +5,7 @@
 import tensorflow as tf
 
 from tfp_nvi import densities as densities_lib
+from tfp_nvi import proposals
 from tfp_nvi import transitions as transitions_lib
 
 __all__ = [
@@ -13,7 +14,7 @@ __all__ = [
 ]
 
 
-class GlobalProposal(tf.Module):
+class GlobalProposal(proposals.Proposal):
   """An initial proposal that is a distribution over the global state.
 
   The distribution is made anew for each run, as it may depend on variables.
@@ -51,7 +52,7 @@ class GlobalProposal(tf.Module):
     )
 
 
-class NoGlobalProposal(tf.Module):
+class NoGlobalProposal(proposals.Proposal):
   """The initial proposal of a model without a global state."""
 
   batch_shape = tf.TensorShape([])

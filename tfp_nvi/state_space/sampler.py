@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfp_nvi import resampling, runs, weighting
 from tfp_nvi import sampler as sampler_lib
-from tfp_nvi import weighting
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import axes, checks, randomness
 from tfp_nvi.state_space import functions, proposals
 from tfp_nvi.state_space import model as model_lib
-from tfp_nvi.state_space.densities import StateSpaceDensities, own_indices
+from tfp_nvi.state_space.densities import StateSpaceDensities
 from tfp_nvi.state_space.heuristics import Heuristic
 from tfp_nvi.state_space.posterior import StateSpacePosterior
 from tfp_nvi.state_space.sequences import Sequences
@@ -79,8 +79,8 @@ class StateSpaceSampler(tf.Module):
     initial_proposal_fn: Callable | None = None,
     proposal_fn: Callable | None = None,
     heuristic: Heuristic | None = None,
-    resample_fn: Callable = weighting.resample_systematic,
-    resample_criterion_fn: Callable = weighting.always,
+    resample_fn: Callable = resampling.resample_systematic,
+    resample_criterion_fn: Callable = resampling.always,
     reparameterize: bool = False,
     name: str = 'state_space_sampler',
   ):
@@ -325,61 +325,21 @@ class StateSpaceSampler(tf.Module):
     sequences = Sequences(self.model.example, *parts)
     sampler = self._make(sequences, reparameterize=False, counts_nan=True)
     densities = sampler.densities
-    num_steps, dtype = densities.num_steps, densities.float_dtype
+    num_steps = densities.num_steps
     batch_shape = densities.batch_shape
     shape = tf.TensorShape([num_particles]) + batch_shape
 
-    def make_array(dtype, shape):
-      return tf.TensorArray(dtype, num_steps, element_shape=shape)
-
-    arrays = dict(
-      log_normalizer=make_array(dtype, batch_shape),
-      effective_sample_size=make_array(dtype, batch_shape),
-      num_roots=make_array(tf.int32, batch_shape),
-      num_nan=make_array(tf.int32, batch_shape),
-      nan_source=make_array(tf.int32, batch_shape),
+    run = sampler.start(num_particles, seed, reparameterize=False)
+    run, nan_source = _start_without_nan(
+      run, shape, self.initial_proposal_fn is not None
     )
-    start = sampler.start(num_particles, seed, reparameterize=False)
-    start, nan_source = _start_without_nan(
-      start, shape, self.initial_proposal_fn is not None
-    )
-    if trajectories:
-      state = start.particles.state
-      arrays['path'] = tf.nest.map_structure(
-        lambda x: make_array(x.dtype, x.shape),
-        (state.local_state, state.ancestor),
-      )
-
-    def summarize(particles, nan_source):
-      log_weights = particles.log_weights
-      is_nan = tf.cast(nan_source > 0, tf.int32)
-      return dict(
-        log_normalizer=weighting.log_normalizer(log_weights),
-        effective_sample_size=weighting.effective_sample_size(log_weights),
-        num_roots=_count_distinct(particles.state.root),
-        num_nan=tf.reduce_sum(is_nan, axis=0),
-        nan_source=tf.reduce_max(nan_source, axis=0),
-      )
-
-    def visit(transition, local_level, level, record, arrays):
-      del transition, local_level
-      nan_source = _merge_sources(record.record, record.particles.terms)
-      # Particles that have lost their weight before do not count again.
-      had_weight = record.previous.log_weights > -float('inf')
-      values = summarize(record.particles, tf.where(had_weight, nan_source, 0))
-      if trajectories:
-        state = record.particles.state
-        values['path'] = (state.local_state, state.ancestor)
-      return tf.nest.map_structure(
-        lambda array, x: array.write(level - 1, x), arrays, values
-      )
-
-    particles, arrays = sampler.fold(start, visit, arrays)
-    stacked = tf.nest.map_structure(lambda array: array.stack(), arrays)
+    recorder = _FilterRecorder(run, num_steps, trajectories)
+    particles = sampler.fold(run, recorder)
+    stacked = recorder.stack()
     path = stacked.pop('path', None)
     series = tf.nest.map_structure(
       lambda x, xs: tf.concat([x[tf.newaxis], xs], axis=0),
-      summarize(start.particles, nan_source),
+      _summarize(run.initial, nan_source),
       stacked,
     )
     total = series['log_normalizer']
@@ -404,6 +364,70 @@ class StateSpaceSampler(tf.Module):
     return _Run(posterior, series['nan_source'])
 
 
+def _summarize(particles, nan_source):
+  """The summary of a level that the posterior has for each step."""
+  log_weights = particles.log_weights
+  is_nan = tf.cast(nan_source > 0, tf.int32)
+  return dict(
+    log_normalizer=weighting.log_normalizer(log_weights),
+    effective_sample_size=weighting.effective_sample_size(log_weights),
+    num_roots=_count_distinct(particles.state.root),
+    num_nan=tf.reduce_sum(is_nan, axis=0),
+    nan_source=tf.reduce_max(nan_source, axis=0),
+  )
+
+
+class _FilterRecorder(runs.Recorder):
+  """Keeps a summary of each step, and the local states if they are wanted.
+
+  Args:
+    run: `Run`.
+    num_steps: Python `int`.
+    trajectories: Python `bool`: whether to keep local states and ancestors.
+  """
+
+  draws_noise_ahead = False
+
+  def __init__(self, run, num_steps, trajectories):
+    self._trajectories = trajectories
+    state = run.initial.state
+    example = _summarize(run.initial, tf.zeros_like(state.root))
+    if trajectories:
+      example['path'] = (state.local_state, state.ancestor)
+    self._carry = tf.nest.map_structure(
+      lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape),
+      example,
+    )
+
+  def start(self, segment, example_fn):
+    """Begins a segment; see `Recorder.start`."""
+    del segment, example_fn
+    return self._carry
+
+  def visit(self, segment, local_level, record, carry):
+    """Records a level; see `Recorder.visit`."""
+    nan_source = _merge_sources(record.record, record.particles.terms)
+    # Particles that have lost their weight before do not count again.
+    had_weight = record.previous.log_weights > -float('inf')
+    values = _summarize(record.particles, tf.where(had_weight, nan_source, 0))
+    if self._trajectories:
+      state = record.particles.state
+      values['path'] = (state.local_state, state.ancestor)
+    step = segment.first_level + local_level - 1
+    return tf.nest.map_structure(
+      lambda array, x: array.write(step, x), carry, values
+    )
+
+  def finish(self, segment, carry):
+    """Ends a segment; see `Recorder.finish`."""
+    del segment
+    self._carry = carry
+
+  def stack(self):
+    """The values of all steps, with a first axis over steps."""
+    return tf.nest.map_structure(lambda array: array.stack(), self._carry)
+
+
 def _merge_sources(source, terms):
   """The causes of NaN, those of the heuristic included."""
   if len(terms) < 2:
@@ -411,10 +435,10 @@ def _merge_sources(source, terms):
   return tf.maximum(source, tf.cast(terms[1], tf.int32))
 
 
-def _start_without_nan(start, shape, has_proposal):
-  """A start whose weights are zero where they are NaN, and the causes."""
+def _start_without_nan(run, shape, has_proposal):
+  """A run whose first weights are zero where they are NaN, and the causes."""
   is_nan = tf.math.is_nan
-  particles, move = start.particles, start.move
+  particles, move = run.initial, run.initial_move
   log_weights = particles.log_weights
   zero = tf.constant(-float('inf'), log_weights.dtype)
   # `NAN_SOURCES` has the causes of later levels; here, the prior is where the
@@ -427,7 +451,7 @@ def _start_without_nan(start, shape, has_proposal):
   source = _merge_sources(tf.broadcast_to(source, shape), particles.terms)
   log_weights = tf.where(is_nan(log_weights), zero, log_weights)
   return (
-    start._replace(particles=particles._replace(log_weights=log_weights)),
+    run._replace(initial=particles._replace(log_weights=log_weights)),
     source,
   )
 
@@ -468,7 +492,7 @@ def _read_back(local_states, ancestors, shape):
       `[num_particles] + batch + [num_steps] + event`.
   """
   num_steps = ancestors.shape[0]
-  index = own_indices(shape)
+  index = axes.particle_indices(shape)
   arrays = tf.nest.map_structure(
     lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape[1:]),
     local_states,
@@ -478,12 +502,12 @@ def _read_back(local_states, ancestors, shape):
     k = num_steps - 1 - i
     arrays = tf.nest.map_structure(
       lambda array, x: array.write(
-        k, weighting.gather_ancestors(tf.gather(x, k), index)
+        k, resampling.gather_ancestors(tf.gather(x, k), index)
       ),
       arrays,
       local_states,
     )
-    index = weighting.gather_ancestors(tf.gather(ancestors, k), index)
+    index = resampling.gather_ancestors(tf.gather(ancestors, k), index)
     return i + 1, index, arrays
 
   _, _, arrays = tf.while_loop(

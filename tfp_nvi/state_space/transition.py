@@ -11,7 +11,6 @@ from tfp_nvi.state_space import model as model_lib
 from tfp_nvi.state_space.densities import (
   StateSpaceDensities,
   StateSpaceState,
-  own_indices,
 )
 
 __all__ = [
@@ -40,6 +39,9 @@ class StepTransition(transitions_lib.Transition):
 
   The first step has a transition of its own, as no local state comes before.
   """
+
+  # The reverse kernel has the likelihood and the prior of the step.
+  has_normalized_reverse = False
 
   def __init__(
     self,
@@ -203,7 +205,7 @@ class StepTransition(transitions_lib.Transition):
     state = StateSpaceState(
       previous.global_state,
       local_state,
-      own_indices(shape),
+      axes.particle_indices(shape),
       previous.index,
       previous.root,
     )

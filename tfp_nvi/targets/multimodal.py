@@ -2,17 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multimodal densities on the plane whose normalizers are known.
 
-What holds for every target here:
+Contract, for every target:
 
 - `unnormalized_log_prob` is `log gamma`, and `log_normalizer` is the logarithm
-  of the integral of `gamma`, exact to float64 rounding.
-- `gamma` is a sum of components, one a mode. `mode_probabilities[m]` is the
-  integral of component `m` divided by that of `gamma`.
-- `log gamma` and its gradient are finite to at least `1e17` from the origin.
-  Further out squares overflow and `log gamma` is `-inf`, to `1e36` never NaN.
-- `sample` draws from `gamma / Z` itself, not from an approximation to it.
-- The mass is within reach of `N(0, 5^2 I)`, so that one initial density serves
-  all of them.
+  of the integral of `gamma`, exact up to rounding in float64.
+- `gamma` is a sum of components, one for each mode. `mode_probabilities[m]` is
+  the integral of component `m` divided by that of `gamma`.
+- `log gamma` and its gradient are finite up to a distance of at least `1e17`
+  from the origin. Beyond it squares overflow and `log gamma` is `-inf`; up to
+  `1e36` it is never NaN.
+- `sample` draws exactly from `gamma / Z`.
+- The modes are where `N(0, 5^2 I)` has mass, which can therefore serve as the
+  initial density for all targets.
 """
 
 import functools
@@ -34,8 +35,8 @@ __all__ = [
 class MultimodalTarget:
   """An unnormalized density on the plane with known normalizer and modes.
 
-  There is no `log_prob`: a sampler is to see the unnormalized density alone,
-  so that its estimate of the normalizer can be held against `log_normalizer`.
+  There is no `log_prob`, so that a sampler only sees the unnormalized density
+  and its estimate of the normalizer can be compared with `log_normalizer`.
 
   ```python
   import tensorflow as tf
@@ -107,7 +108,7 @@ class MultimodalTarget:
     if self.mode_probabilities.shape != self.mode_locations.shape[:1]:
       raise ValueError(
         f'`mode_probabilities` has shape {self.mode_probabilities.shape}; '
-        f'expected {self.mode_locations.shape[:1]}, one a mode.'
+        f'expected {self.mode_locations.shape[:1]}, one for each mode.'
       )
     self._unnormalized_log_prob_fn = unnormalized_log_prob_fn
     self._sample_fn = sample_fn
@@ -233,12 +234,13 @@ def grid_of_gaussians(dtype=tf.float32):
   """Twenty-five Gaussians on a grid, of unequal weight, width and direction.
 
   A grid of 5 by 5 narrow Gaussians is a common test of whether a sampler or a
-  generative model drops modes ([1], [2]). Here they differ, so that it shows as
-  well whether the modes get their share of the mass. Mode `m = 5 i + j`, with
-  `i, j = 0..4`, has
+  generative model drops modes ([1], [2]). Here the Gaussians differ, so that
+  the test also shows whether each mode has its share of the mass. Mode
+  `m = 5 i + j`, with `i, j = 0..4`, has
 
   - location `(4 i - 8, 4 j - 8)`,
-  - unnormalized weight `1 + (7 m mod 25)`, each of 1 to 25 once: `Z = 325`,
+  - unnormalized weight `1 + (7 m mod 25)`, which takes each value from 1 to 25
+    once, so that `Z = 325`,
   - standard deviation `0.25 + 0.05 i` along its major axis and `1 - 0.15 j`
     times that along its minor axis,
   - a major axis at angle `pi m / 25` to the first coordinate axis.
@@ -286,9 +288,9 @@ def grid_of_gaussians(dtype=tf.float32):
   weights = 1.0 + (7 * mode) % 25
   locations = np.stack([4.0 * row - 8.0, 4.0 * column - 8.0], axis=-1)
   scales = axes * np.stack([major, minor], axis=-1)[:, np.newaxis, :]
-  # Whitens the difference to a mode, the factor 1/2 of the exponent included.
-  # Squares of differences lose no digits near a mode, as the expanded quadratic
-  # form would in float32.
+  # Maps the difference to a mode to white noise, with the factor 1/2 of the
+  # exponent included. Squares of differences keep all digits near a mode, which
+  # an expanded quadratic form in float32 would lose.
   whitening = (np.linalg.inv(scales) / math.sqrt(2.0)).astype(numpy_dtype)
   location0, location1 = locations.T.astype(numpy_dtype)
   log_constants = np.log(weights / (2.0 * np.pi * major * minor)).astype(
@@ -320,7 +322,7 @@ def grid_of_gaussians(dtype=tf.float32):
 
 
 def concentric_rings(dtype=tf.float32):
-  """Five concentric rings: modes that are curves, around a common center.
+  """Five concentric rings: modes that are circles with a common center.
 
   With `r = |x|`, `a_m = 2 (m + 1)` for `m = 0..4` and `s^2 = 0.08`,
 
@@ -328,18 +330,19 @@ def concentric_rings(dtype=tf.float32):
   gamma(x) = sum_m exp(-(r - a_m)^2 / (2 s^2)).
   ```
 
-  This is `ring5` of [1] at twice its size, with the sum over the rings in the
-  place of their maximum, which makes it differentiable between the rings. A
-  ring integrates in polar coordinates to
+  This is `ring5` of [1] at twice its size, with a sum over the rings in place
+  of their maximum, which makes it differentiable between the rings. The
+  integral of a ring, in polar coordinates, is
 
   ```none
   Z_m = 2 pi (s^2 exp(-a_m^2 / (2 s^2)) + a_m s sqrt(2 pi) Phi(a_m / s)),
   ```
 
-  `Phi` the standard normal cumulative distribution function: its mass is (to
-  `1e-12`) proportional to its radius. `mode_locations[m]` is `(a_m, 0)`, one
-  point of the ring, and `mode_index` goes by the distance to the rings, not to
-  these points. The gradient at the origin, where `r` has none, is zero.
+  where `Phi` is the standard normal cumulative distribution function. The mass
+  of a ring is therefore proportional to its radius, up to a relative error of
+  `1e-12`. `mode_locations[m]` is `(a_m, 0)`, one point of the ring, while
+  `mode_index` returns the index of the nearest ring. At the origin, where `r`
+  is not differentiable, the gradient is defined to be zero.
 
   ```python
   import tfp_nvi as nvi
@@ -385,8 +388,8 @@ def concentric_rings(dtype=tf.float32):
 
   def distance_to_rings(x):
     square = x[..., 0] ** 2 + x[..., 1] ** 2
-    # The gradient of sqrt is infinite at zero, and a `where` after it alone
-    # leaves 0 * inf.
+    # The gradient of sqrt is infinite at zero. A single `where` after sqrt
+    # would multiply it by zero, which gives NaN.
     is_zero = tf.equal(square, 0.0)
     root = tf.sqrt(tf.where(is_zero, tf.ones_like(square), square))
     radius = tf.where(is_zero, tf.zeros_like(root), root)
@@ -407,9 +410,10 @@ def concentric_rings(dtype=tf.float32):
     )
     ring = _sample_index(probabilities, sample_shape, ring_seed, dtype)
     center = tf.gather(ring_radii, ring)
-    # The density r exp(-(r - a)^2 / (2 s^2)) of the radius has odds of a + d to
-    # a - d for those two radii, which makes the size d of the deviation half
-    # normal. This fails for d > a alone: at most 1e-12 of the draws of a ring.
+    # The density of the radius is proportional to r exp(-(r - a)^2 / (2 s^2)).
+    # The size d = |r - a| of the deviation is therefore half normal, and the
+    # radii a + d and a - d have odds a + d to a - d. This does not hold if d is
+    # larger than a, which happens for at most 1e-12 of the draws of a ring.
     deviation = numpy_dtype(scale) * tf.abs(
       randomness.normal(sample_shape, normal_seed, dtype)
     )
@@ -477,30 +481,30 @@ def _gaussian_mixture(
 def _modes_first(x, values):
   """Values of the modes, to broadcast against `x[..., 0]` along a new axis 0.
 
-  Sums over modes are then over the slowest axis, which XLA vectorizes over the
-  points; over the fastest one it does not.
+  Sums over modes are then sums over the slowest axis, which XLA vectorizes over
+  the points. It does not vectorize sums over the fastest axis.
   """
   return values.reshape([-1] + [1] * (x.shape.rank - 1))
 
 
 def _smallest(energy):
-  """The least energy over axis 0, for a stable sum of exponentials.
+  """The smallest energy over axis 0, for a stable sum of exponentials.
 
-  It cancels, and so takes no part in gradients. Subtract it from the energies
-  before these are multiplied by anything: XLA computes an energy for the
-  minimum and once more for the difference, and contracts a product with the
-  subtraction, which then rounds differently. Far from the modes, where rounding
-  errors exceed 100, the exponential overflows. `tf.reduce_logsumexp` of the
+  It cancels from the result, and so it has no gradient. Subtract it from the
+  energies before they are multiplied by anything. XLA computes an energy twice,
+  for the minimum and for the difference, and fuses a product with the following
+  subtraction, which then rounds differently. Far from the modes such rounding
+  errors exceed 100, and the exponential overflows. `tf.reduce_logsumexp` of the
   negative energies does not avoid this.
   """
   return tf.stop_gradient(
-    # A square that overflows leaves inf - max, not inf - inf.
+    # If a square overflows, this leaves inf - max instead of inf - inf.
     tf.minimum(tf.reduce_min(energy, axis=0), energy.dtype.max)
   )
 
 
 def _sample_index(probabilities, sample_shape, seed, dtype):
-  """Indices by inversion, as categorical draws have no portable algorithm."""
+  """Draws indices by inversion, which gives the same draws under XLA."""
   bounds = np.cumsum(probabilities)[:-1].astype(dtype.as_numpy_dtype)
   uniform = randomness.uniform(sample_shape, seed, dtype)[..., tf.newaxis]
   return tf.reduce_sum(tf.cast(uniform >= bounds, tf.int32), axis=-1)

@@ -110,6 +110,10 @@ class Transition(tf.Module, abc.ABC):
       Default value: `False`.
     records_noise: Python `bool`: whether the record of a move is its noise.
       Default value: `True`.
+    has_normalized_reverse: Python `bool`: whether `log_reverse` is a density of
+      the previous state that is normalized whatever the parameters, so that its
+      score has expectation zero.
+      Default value: `True`.
 
   ```python
   import tensorflow as tf
@@ -146,6 +150,7 @@ class Transition(tf.Module, abc.ABC):
   is_rollable: bool = False
   is_level_batched: bool = False
   records_noise: bool = True
+  has_normalized_reverse: bool = True
 
   def bind(self, densities) -> None:
     """Called once by a sampler, with the densities it will move between.

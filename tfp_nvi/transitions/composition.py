@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transitions one after the other, within one level."""
 
+import collections.abc
 import functools
+import typing
 
 import tensorflow as tf
 
@@ -40,7 +42,11 @@ class Composition(base.Transition):
   ```
   """
 
-  def __init__(self, transitions, name='composition'):
+  def __init__(
+    self,
+    transitions: typing.Sequence[base.Transition],
+    name: str = 'composition',
+  ):
     """Initializes the transition.
 
     Args:
@@ -50,12 +56,19 @@ class Composition(base.Transition):
       name: Python `str` name of this module.
 
     Raises:
-      TypeError: If an element is not a `Transition`.
+      TypeError: If `transitions` is not a list, or an element of it not a
+        `Transition`.
       ValueError: If the list is empty, the numbers of levels differ, batch
         shapes do not broadcast, or an `MCMCTransition` comes before a
         transition that is not one.
     """
     super().__init__(name=name)
+    if isinstance(transitions, base.Transition) or not isinstance(
+      transitions, collections.abc.Iterable
+    ):
+      raise TypeError(
+        f'`transitions` must be a list of Transitions; got {transitions!r}.'
+      )
     transitions = list(transitions)
     if not transitions:
       raise ValueError('`transitions` must not be empty.')

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bijectors as transitions."""
 
+import typing
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -9,12 +11,30 @@ import tensorflow_probability as tfp
 from tfp_nvi.bijectors import planar
 from tfp_nvi.internal import checks, randomness
 from tfp_nvi.internal.axes import at_level
-from tfp_nvi.transitions import base
+from tfp_nvi.transitions import base, probes
 
 __all__ = [
   'BijectorTransition',
   'PlanarTransitions',
 ]
+
+
+def _not_finite(x):
+  x = np.asarray(x)
+  return x[~np.isfinite(x)].flat[0]
+
+
+def _sum_of_events(states, event_ndims):
+  """A number for each state, which is finite where all of its values are."""
+  totals = [
+    tf.reduce_sum(
+      tf.cast(x, tf.float64), list(range(x.shape.rank - rank, x.shape.rank))
+    )
+    for x, rank in zip(
+      tf.nest.flatten(states), tf.nest.flatten(event_ndims), strict=True
+    )
+  ]
+  return np.asarray(tf.add_n(totals))
 
 
 class BijectorTransition(base.Transition):
@@ -43,7 +63,9 @@ class BijectorTransition(base.Transition):
   ```
   """
 
-  def __init__(self, bijector, name='bijector_transition'):
+  def __init__(
+    self, bijector: tfp.bijectors.Bijector, name: str = 'bijector_transition'
+  ):
     """Initializes the transition.
 
     Args:
@@ -55,25 +77,85 @@ class BijectorTransition(base.Transition):
       TypeError: If `bijector` is not one.
     """
     super().__init__(name=name)
-    if not isinstance(bijector, tfp.bijectors.Bijector):
-      raise TypeError(f'`bijector` must be a tfb.Bijector; got {bijector!r}.')
+    checks.check_instance(
+      'bijector', bijector, tfp.bijectors.Bijector, 'a tfb.Bijector'
+    )
     self._bijector = bijector
     self._event_ndims = None
 
   def bind(self, densities):
-    """Takes from the densities how many event dimensions states have."""
+    """Takes the rank of events from the densities, and tries the bijector.
+
+    Args:
+      densities: The sequence of intermediate densities.
+
+    Raises:
+      ValueError: If states are discrete, or the bijector is not one from states
+        to states.
+    """
     base.check_continuous(densities, 'Bijectors')
     self._event_ndims = tf.nest.map_structure(
       lambda s: tf.TensorShape(s).rank, densities.event_shape
     )
+    self._probe(densities)
+
+  def _probe(self, densities):
+    """Raises an error if the bijector is not one, where that can be seen."""
+    bijector = self._bijector
+    if not bijector._is_injective:  # pylint: disable=protected-access
+      raise ValueError(f'`bijector` must be one-to-one; got {bijector!r}.')
+    states = probes.probe_states(
+      densities, batch_shape=self._probe_batch_shape(densities)
+    )
+    if states is None:
+      return
+    try:
+      images = bijector.forward(states)
+      checks.check_same_states('`bijector`', images, states)
+      log_det_jacobian = bijector.forward_log_det_jacobian(
+        states, self._event_ndims
+      )
+    except (ValueError, TypeError, tf.errors.InvalidArgumentError) as e:
+      raise ValueError(
+        '`bijector` must lead from states to states, of event shape '
+        f'{tf.nest.map_structure(str, densities.event_shape)}; got {bijector!r}'
+        f', which fails: {e}'
+      ) from e
+    if not np.all(np.isfinite(log_det_jacobian)):
+      raise ValueError(
+        '`bijector` must be invertible, with a finite log determinant of its '
+        f'Jacobian; that of {bijector!r} is {_not_finite(log_det_jacobian)} at '
+        'a state.'
+      )
+    try:
+      # A copy, as a bijector knows the inverse of what it has computed.
+      preimages = bijector.inverse(tf.nest.map_structure(tf.identity, states))
+    except NotImplementedError:
+      return
+    is_missed = ~np.isfinite(_sum_of_events(preimages, self._event_ndims))
+    if np.any(is_missed) and np.any(
+      is_missed & probes.is_positive(densities, states, 1)
+    ):
+      raise ValueError(
+        '`bijector` must lead to every state that has a positive density; '
+        f'{bijector!r} has no inverse at such a state.'
+      )
+
+  def _probe_batch_shape(self, densities):
+    """The batch shape of the densities and of the bijector's parameters."""
+    try:
+      own = self._bijector.experimental_batch_shape(self._event_ndims)
+      return tf.broadcast_static_shape(densities.batch_shape, own).as_list()
+    except (NotImplementedError, TypeError, ValueError):
+      return densities.batch_shape.as_list()
 
   def draw_noise(self, sample_shape, seed):
-    """A bijector needs no chance."""
+    """Deterministic: no noise is drawn."""
     del sample_shape, seed
     return ()
 
   def draw_level_noise(self, sample_shape, seed, level):
-    """A bijector needs no chance."""
+    """Deterministic: no noise is drawn."""
     del sample_shape, seed, level
     return ()
 
@@ -82,10 +164,17 @@ class BijectorTransition(base.Transition):
   ):
     """Proposes a state; see `Transition.propose`."""
     del level, noise, target_log_prob_fn, reparameterize
-    return base.deterministic_move(
-      self._bijector.forward(previous),
-      self._bijector.forward_log_det_jacobian(previous, self._event_ndims),
+    state = self._bijector.forward(previous)
+    checks.check_same_states('`bijector`', state, previous)
+    log_det_jacobian = self._bijector.forward_log_det_jacobian(
+      previous, self._event_ndims
     )
+    if self._event_ndims is not None:
+      # Where it is constant, a bijector returns it without the particles.
+      part = tf.nest.flatten(previous)[0]
+      rank = part.shape.rank - tf.nest.flatten(self._event_ndims)[0]
+      log_det_jacobian = tf.broadcast_to(log_det_jacobian, part.shape[:rank])
+    return base.deterministic_move(state, log_det_jacobian)
 
 
 class PlanarTransitions(base.Transition):
@@ -121,11 +210,11 @@ class PlanarTransitions(base.Transition):
   def __init__(
     self,
     densities,
-    num_layers=32,
-    scale=1.0,
-    batch_shape=(),
-    seed=None,
-    name='planar_transitions',
+    num_layers: int = 32,
+    scale: float = 1.0,
+    batch_shape: typing.Any = (),
+    seed: typing.Any = None,
+    name: str = 'planar_transitions',
   ):
     """Initializes the flows, near the identity.
 
@@ -150,14 +239,7 @@ class PlanarTransitions(base.Transition):
     super().__init__(name=name)
     base.check_real(densities, 'PlanarTransitions')
     num_layers = checks.as_count('num_layers', num_layers)
-    try:
-      is_positive = bool(scale > 0.0)
-    except (TypeError, ValueError) as e:
-      raise TypeError(
-        f'`scale` must be a positive Python float; got {scale!r}.'
-      ) from e
-    if not is_positive:
-      raise ValueError(f'`scale` must be positive; got {scale}.')
+    scale = checks.as_float('scale', scale, minimum=0.0, is_open=True)
     self.num_transitions = densities.num_densities - 1
     self.batch_shape = checks.as_batch_shape('batch_shape', batch_shape)
     self._event_shape = densities.event_shape
@@ -190,12 +272,12 @@ class PlanarTransitions(base.Transition):
     )
 
   def draw_noise(self, sample_shape, seed):
-    """A flow needs no chance."""
+    """Deterministic: no noise is drawn."""
     del sample_shape, seed
     return ()
 
   def draw_level_noise(self, sample_shape, seed, level):
-    """A flow needs no chance."""
+    """Deterministic: no noise is drawn."""
     del sample_shape, seed, level
     return ()
 

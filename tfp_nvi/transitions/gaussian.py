@@ -3,19 +3,23 @@
 """Gaussian kernels whose means and scales are networks."""
 
 import functools
+import typing
 
 import numpy as np
 import tensorflow as tf
 
 from tfp_nvi.internal import checks, fusion, randomness
-from tfp_nvi.internal.axes import particles_first, particles_last
+from tfp_nvi.internal.axes import broadcasts_to, particles_first, particles_last
 from tfp_nvi.internal.perceptron import StackedPerceptron
-from tfp_nvi.transitions import base
+from tfp_nvi.transitions import base, probes
 
 __all__ = [
   'GaussianTransitions',
 ]
 
+# Networks and steps are scaled for states of this deviation. It is that of the
+# annealing experiment, whose figures need steps this small to begin with.
+_SCALE_OF_REFERENCE = 5.0
 # Sums of no more terms than this are written out.
 _MAX_TERMS = 8
 
@@ -58,16 +62,52 @@ def _gaussian_log_prob(x, loc, scale):
   return particles_first(log_prob)
 
 
+def _origin_and_unit(densities, scale):
+  """The origin and the unit of each coordinate of the networks' inputs.
+
+  Args:
+    densities: The sequence of intermediate densities.
+    scale: As of `GaussianTransitions`.
+
+  Returns:
+    origin: NumPy array of shape `[number of values]`.
+    unit: Likewise; `None` if states are standardized already.
+  """
+  if scale is None:
+    origin, scale = probes.location_and_scale(densities)
+  else:
+    size = base.num_values(densities)
+    scale = checks.as_tensor('scale', scale, densities.float_dtype)
+    if not broadcasts_to(scale.shape, [size]) or not np.all(
+      (scale > 0.0) & tf.math.is_finite(scale)
+    ):
+      raise ValueError(
+        '`scale` must be a positive and finite number, or an array of such of '
+        f'shape [{size}]; got {scale}.'
+      )
+    origin = np.zeros([size], densities.float_dtype.as_numpy_dtype)
+    scale = np.broadcast_to(scale, [size])
+  unit = scale / _SCALE_OF_REFERENCE
+  if np.all(unit == 1.0) and np.all(origin == 0.0):
+    return origin, None
+  return origin, unit.astype(origin.dtype)
+
+
 class GaussianTransitions(base.Transition):
   """Gaussian forward and reverse kernels, one pair of networks for each level.
 
   ```none
-  q(z | y) = Normal(z; y + loc(h(y)), softplus(scale(h(y))))
+  q(z | y) = Normal(z; y + u loc(h(x)), u softplus(scale(h(x))))
+  x = (y - m) / u
   ```
 
   with one or more hidden ReLU layers `h`, and the reverse kernel likewise. The
   scale is diagonal, the output layers start at zero. States that are nested
   structures are concatenated to vectors for the networks.
+
+  The origin `m` and the unit `u` of each coordinate come from the first
+  density, a fifth of whose scale is the unit. Training is then the same in
+  whatever units a model is written. `scale=5.` is the parameterization of [1].
 
   #### References
 
@@ -93,10 +133,11 @@ class GaussianTransitions(base.Transition):
   def __init__(
     self,
     densities,
-    hidden_units=(50,),
-    batch_shape=(),
-    seed=None,
-    name='gaussian_transitions',
+    hidden_units: typing.Sequence[int] = (50,),
+    batch_shape: typing.Any = (),
+    seed: typing.Any = None,
+    name: str = 'gaussian_transitions',
+    scale: typing.Any = None,
   ):
     """Initializes the networks.
 
@@ -109,11 +150,15 @@ class GaussianTransitions(base.Transition):
         Default value: `()`.
       seed: Python `int` or stateless seed for the initial weights.
       name: Python `str` name of this module.
+      scale: Python `float` or array of the size of a state: the magnitude of
+        states around zero, to begin with.
+        Default value: `None` (i.e., the location and scale of 1,024 draws from
+        the first density, or zero and one if that is not a distribution).
 
     Raises:
       TypeError: If an argument is not of the kind asked for.
       ValueError: If states are not real, or not of one floating point dtype, or
-        `hidden_units` are not positive.
+        `hidden_units` or `scale` are not positive.
     """
     super().__init__(name=name)
     base.check_real(densities, 'GaussianTransitions')
@@ -123,6 +168,7 @@ class GaussianTransitions(base.Transition):
     self._event_shape = densities.event_shape
     self._dtype = densities.float_dtype
     self._size = base.num_values(densities)
+    self._origin, self._unit = _origin_and_unit(densities, scale)
     self._forward_network, self._reverse_network = (
       StackedPerceptron(
         self.num_transitions,
@@ -160,6 +206,19 @@ class GaussianTransitions(base.Transition):
       [*sample_shape, self._size], seed, dtype=self._dtype
     )
 
+  def _standardize(self, x):
+    """States in the units of the networks, with the particles last."""
+    if self._unit is not None:
+      x = (x - self._origin) / self._unit
+    return particles_last(x)
+
+  def _log_prob(self, x, loc, scale):
+    """Log density of a standardized state, with respect to states."""
+    log_prob = _gaussian_log_prob(x, loc, scale)
+    if self._unit is not None:
+      log_prob -= np.sum(np.log(self._unit))
+    return log_prob
+
   def _kernel(self, network, level, x):
     outputs = network.particles_last(level, x)
     if x.shape[:-2].num_elements() > 1:
@@ -173,21 +232,23 @@ class GaussianTransitions(base.Transition):
   ):
     """Proposes a state; see `Transition.propose`."""
     del target_log_prob_fn
-    y = particles_last(base.flatten_state(previous, self._event_shape))
+    y = self._standardize(base.flatten_state(previous, self._event_shape))
     if y.shape[:-2].num_elements() > 1:
       y = fusion.compute_once(y)
     loc, scale = self._kernel(self._forward_network, level, y)
     sample = particles_first(loc + scale * particles_last(noise))
+    if self._unit is not None:
+      sample = self._origin + self._unit * sample
     if not reparameterize:
       sample = tf.stop_gradient(sample)
-    z = particles_last(sample)
+    z = self._standardize(sample)
     fixed = tf.stop_gradient(z)
-    log_forward = _gaussian_log_prob(z, loc, scale)
-    score = _gaussian_log_prob(fixed, loc, scale)
-    log_reverse = _gaussian_log_prob(
+    log_forward = self._log_prob(z, loc, scale)
+    log_forward_fixed = self._log_prob(fixed, loc, scale)
+    log_reverse = self._log_prob(
       y, *self._kernel(self._reverse_network, level, z)
     )
-    log_reverse_fixed_states = _gaussian_log_prob(
+    log_reverse_fixed_states = self._log_prob(
       tf.stop_gradient(y), *self._kernel(self._reverse_network, level, fixed)
     )
     state = base.unflatten_state(sample, self._event_shape)
@@ -195,8 +256,8 @@ class GaussianTransitions(base.Transition):
       state=state,
       log_forward=log_forward,
       log_reverse=log_reverse,
-      log_forward_fixed_sample=score if reparameterize else 0.0,
-      log_forward_score=0.0 if reparameterize else score,
+      log_forward_fixed_sample=log_forward_fixed if reparameterize else 0.0,
+      log_forward_score=0.0 if reparameterize else log_forward_fixed,
       log_reverse_fixed_states=log_reverse_fixed_states,
       samples=(sample,) if reparameterize else (),
       record=noise,

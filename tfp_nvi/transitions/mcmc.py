@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Markov kernels that leave a level's density invariant."""
 
+import typing
+
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -13,8 +16,49 @@ __all__ = [
 ]
 
 
+def _nan_log_prob(dtype):
+  """The log density that kernels see where the target is NaN.
+
+  Low enough that no proposal of it is accepted, from wherever the density is
+  positive, and a value that no density returns by itself, by which such
+  proposals are counted.
+  """
+  return tf.constant(0.75 * dtype.min, dtype)
+
+
+def _num_nan_proposals(results):
+  """How many of a step's proposals have a density that is NaN.
+
+  Args:
+    results: Kernel results of `tfp.mcmc`, of one step.
+
+  Returns:
+    num_nan: int32 scalar; zero if the results do not have proposals, as those
+      of kernels without a Metropolis-Hastings step do not.
+  """
+  # As `tfp.mcmc` names these, inside of the results of kernels that adapt.
+  while hasattr(results, 'inner_results'):
+    results = results.inner_results
+  proposed = getattr(results, 'proposed_results', None)
+  log_prob = getattr(proposed, 'target_log_prob', None)
+  if log_prob is None:
+    return 0
+  return _count(tf.equal(log_prob, _nan_log_prob(log_prob.dtype)))
+
+
+def _count(is_counted):
+  return tf.reduce_sum(tf.cast(is_counted, tf.int32))
+
+
+def _where_nan(log_prob, value):
+  return tf.where(tf.math.is_nan(log_prob), value, log_prob)
+
+
 class MCMCTransition(base.Transition):
   """A Markov kernel that leaves the level's density invariant.
+
+  A log density that is NaN counts as zero density: it is never moved to, and
+  the `num_nan` of a move says how often it was met.
 
   #### References
 
@@ -36,10 +80,10 @@ class MCMCTransition(base.Transition):
 
   def __init__(
     self,
-    make_kernel_fn,
-    num_steps=1,
-    num_transitions=None,
-    name='mcmc_transition',
+    make_kernel_fn: typing.Callable,
+    num_steps: int = 1,
+    num_transitions: int | None = None,
+    name: str = 'mcmc_transition',
   ):
     """Initializes the transition.
 
@@ -60,11 +104,11 @@ class MCMCTransition(base.Transition):
       ValueError: If `num_steps` or `num_transitions` is not positive.
     """
     super().__init__(name=name)
-    if not callable(make_kernel_fn):
-      raise TypeError(
-        '`make_kernel_fn` must be a callable from a target_log_prob_fn to a '
-        f'tfp.mcmc.TransitionKernel; got {make_kernel_fn!r}.'
-      )
+    checks.check_callable(
+      'make_kernel_fn',
+      make_kernel_fn,
+      'a callable from a target_log_prob_fn to a tfp.mcmc.TransitionKernel',
+    )
     num_steps = checks.as_count('num_steps', num_steps)
     if num_transitions is not None:
       num_transitions = checks.as_count('num_transitions', num_transitions)
@@ -87,7 +131,8 @@ class MCMCTransition(base.Transition):
     del reparameterize
 
     def log_prob_of_parts(*parts):
-      return target_log_prob_fn(tf.nest.pack_sequence_as(previous, parts))
+      log_prob = target_log_prob_fn(tf.nest.pack_sequence_as(previous, parts))
+      return _where_nan(log_prob, _nan_log_prob(log_prob.dtype))
 
     kernel = (
       self._make_kernel_fn(log_prob_of_parts, level)
@@ -105,17 +150,20 @@ class MCMCTransition(base.Transition):
         f'leaves a density invariant; got {type(kernel).__name__}.'
       )
     parts = [tf.stop_gradient(part) for part in tf.nest.flatten(previous)]
+    num_nan = 0
     with randomness.portable_sampling():
       results = kernel.bootstrap_results(parts)
       for seed in tf.unstack(randomness.split_seed(noise, self._num_steps)):
         parts, results = kernel.one_step(parts, results, seed=seed)
+        num_nan += _num_nan_proposals(results)
     parts = [tf.stop_gradient(part) for part in tf.nest.flatten(parts)]
-    return self.replay(
+    move = self.replay(
       level,
       previous,
       tf.nest.pack_sequence_as(previous, parts),
       target_log_prob_fn,
     )
+    return move._replace(num_nan=num_nan + move.num_nan)
 
   def replay(
     self, level, previous, record, target_log_prob_fn, reparameterize=True
@@ -125,20 +173,25 @@ class MCMCTransition(base.Transition):
     state = base.stop_gradient(record)
     log_prob_of_state = target_log_prob_fn(state)
 
-    def log_reverse_fn(y):
-      log_prob = target_log_prob_fn(y)
+    def log_reverse_fn(log_prob):
+      log_prob = _where_nan(log_prob, tf.constant(-np.inf, log_prob.dtype))
       # Where the density is zero at both states, their difference is NaN.
       return tf.where(
-        tf.equal(log_prob, -float('inf')),
-        log_prob,
-        log_prob - log_prob_of_state,
+        tf.equal(log_prob, -np.inf), log_prob, log_prob - log_prob_of_state
       )
 
-    log_reverse = log_reverse_fn(previous)
+    log_prob = target_log_prob_fn(previous)
+    log_reverse = log_reverse_fn(log_prob)
     return base.Move(
       state=state,
       log_forward=0.0,
       log_reverse=log_reverse,
-      log_reverse_fixed_states=log_reverse_fn(base.stop_gradient(previous)),
+      log_reverse_fixed_states=log_reverse_fn(
+        target_log_prob_fn(base.stop_gradient(previous))
+      ),
       record=state,
+      # The sampler counts the density of the state itself.
+      num_nan=_count(
+        tf.math.is_nan(log_prob) & ~tf.math.is_nan(log_prob_of_state)
+      ),
     )

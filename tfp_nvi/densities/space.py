@@ -1,0 +1,584 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Supports: the user's space, and the real space.
+
+Densities over constrained supports are transformed to the real space by their
+event-space bijector, Jacobian included, and samples are mapped back. Discrete
+parts are not transformed.
+"""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorflow_probability.python.distributions import joint_distribution
+from tensorflow_probability.python.experimental.distributions import (
+  joint_distribution_pinned,
+)
+
+from tfp_nvi.densities.draws import (
+  NUM_PROBES,
+  draw_of_shape,
+  has_values,
+  is_sampleable,
+  static_batch_shape,
+)
+from tfp_nvi.internal import checks, compatibility, randomness
+
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
+compatibility.let_pad_reshape()
+
+__all__ = [
+  'Space',
+  'check_support',
+  'check_values',
+  'support_kinds',
+]
+
+_JOINT = (
+  tfd.JointDistribution,
+  tfp.experimental.distributions.JointDistributionPinned,
+)
+# Distributions that change another one, and have its kind of support.
+_META = (
+  tfd.BatchBroadcast,
+  tfd.BatchReshape,
+  tfd.Independent,
+  tfd.Masked,
+  tfd.Sample,
+  tfd.TransformedDistribution,
+)
+_DISCRETE = (
+  tfd.Deterministic,
+  tfd.FiniteDiscrete,
+  tfd.QuantizedDistribution,
+  tfd.VectorDeterministic,
+)
+
+
+# Kinds of support.
+
+
+def support_kinds(density) -> tuple:
+  """Classifies each part of the space of a density.
+
+  The dtype does not tell: distributions over counts have floating point dtypes.
+
+  Args:
+    density: `tfd.Distribution`, `JointDistribution`, or any other density.
+
+  Returns:
+    kinds: Tuple with one of `'continuous'`, `'discrete'`, or `None` for "not
+      known", for each part of the density's dtype in the order of
+      `tf.nest.flatten`. A density without a dtype has the kinds `()`.
+
+  ```python
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+
+  tfd = tfp.distributions
+
+  joint = tfd.JointDistributionNamed(
+    dict(count=tfd.Poisson(2.0), x=tfd.Normal(0.0, 1.0))
+  )
+  assert nvi.densities.support_kinds(joint) == ('discrete', 'continuous')
+  ```
+  """
+  if isinstance(density, _JOINT):
+    parts = density._get_single_sample_distributions()  # pylint: disable=protected-access
+    return tuple(
+      tf.nest.flatten(
+        density._model_unflatten(list(map(support_kinds, parts)))  # pylint: disable=protected-access
+      )
+    )
+  if not hasattr(density, 'dtype'):
+    return ()
+  dtypes = [tf.as_dtype(dtype) for dtype in tf.nest.flatten(density.dtype)]
+  if len(dtypes) == 1 and dtypes[0].is_floating:
+    return (_kind_of_floats(density),)
+  return tuple(None if dtype.is_floating else 'discrete' for dtype in dtypes)
+
+
+def _kind_of_floats(density):
+  """The kind of support of a density over one floating point `Tensor`."""
+  if not is_sampleable(density):
+    return None
+  if isinstance(density, _DISCRETE):
+    return 'discrete'
+  if isinstance(density, tfd.MixtureSameFamily):
+    return support_kinds(density.components_distribution)[0]
+  if isinstance(density, tfd.Mixture):
+    return support_kinds(density.components[0])[0]
+  if isinstance(density, _META):
+    return support_kinds(density.distribution)[0]
+  try:
+    bijector = density.experimental_default_event_space_bijector()
+    # TFP returns `None` for discrete distributions, and for mixtures.
+    return 'discrete' if bijector is None else 'continuous'
+  except (AttributeError, NotImplementedError):
+    pass
+  if not tf.executing_eagerly():
+    return None
+  try:
+    shape = [NUM_PROBES] + static_batch_shape(density).as_list()
+    values = draw_of_shape(density, shape, randomness.as_seed(0))
+  except NotImplementedError:
+    return None
+  return 'discrete' if _looks_discrete(values) else 'continuous'
+
+
+def _looks_discrete(values):
+  """Whether draws are integers, or repeat each other."""
+  values = np.asarray(values)
+  values = values.reshape([values.shape[0], -1])
+  if values.size == 0 or not np.all(np.isfinite(values)):
+    return False
+  # Floats that are so large are integers in any case.
+  is_small = np.max(np.abs(values)) < 1.0 / np.finfo(values.dtype).eps
+  if is_small and np.all(values == np.round(values)):
+    return True
+  repeats = np.mean(np.diff(np.sort(values, axis=0), axis=0) == 0.0, axis=0)
+  return bool(np.any(repeats > 0.5))
+
+
+def _check_kinds(name, kinds, other_name, other_kinds):
+  """Raises an error if one of two is discrete where the other is continuous."""
+  if any(
+    a != b
+    for a, b in zip(kinds, other_kinds, strict=True)
+    if a is not None and b is not None
+  ):
+    raise ValueError(
+      f'`{name}` must be over the same support as {other_name}, of '
+      f'{_list_kinds(other_kinds)} parts; got {_list_kinds(kinds)} parts.'
+    )
+
+
+def _list_kinds(kinds):
+  return ', '.join(kind or 'unknown' for kind in kinds)
+
+
+def check_support(name: str, distribution, densities) -> None:
+  """Raises an error if a distribution is over another support than densities.
+
+  For kernels and initial proposals: a discrete distribution has no density with
+  respect to the measure of a continuous space, nor the other way round.
+
+  ```python
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+
+  normal = tfp.distributions.Normal(0.0, 1.0)
+  path = nvi.GeometricPath(normal, normal, 2)
+  nvi.densities.check_support('forward_fn', normal, path)
+  ```
+
+  Args:
+    name: Python `str` name of the argument.
+    distribution: `tfd.Distribution` over states or over points of the user's
+      space.
+    densities: `Densities`.
+
+  Raises:
+    ValueError: If a part is discrete in one and continuous in the other.
+  """
+  kinds, expected = support_kinds(distribution), densities.support_kinds
+  if expected is not None and len(kinds) == len(expected):
+    _check_kinds(name, kinds, 'the densities', expected)
+
+
+# Bijectors.
+
+
+class _DiscreteIdentity(tfb.Bijector):
+  """The identity on discrete values, whose Jacobian is a float."""
+
+  def __init__(self, dtype):
+    super().__init__(
+      forward_min_event_ndims=0,
+      is_constant_jacobian=True,
+      parameters=dict(dtype=dtype),
+      name='discrete_identity',
+    )
+    self._jacobian_dtype = dtype
+
+  @classmethod
+  def _is_increasing(cls):
+    return True
+
+  def _forward(self, x):
+    return x
+
+  def _inverse(self, y):
+    return y
+
+  def _forward_log_det_jacobian(self, x):
+    del x
+    return tf.zeros([], self._jacobian_dtype)
+
+  def _inverse_log_det_jacobian(self, y):
+    del y
+    return tf.zeros([], self._jacobian_dtype)
+
+
+def _tfp_bijector(distribution):
+  """The event-space bijector that TFP knows of for one part, or `None`."""
+  get = getattr(distribution, 'experimental_default_event_space_bijector', None)
+  try:
+    return get() if get is not None else None
+  except (AttributeError, NotImplementedError):
+    return None
+
+
+def _mixture_bijector(distribution):
+  """The bijector of all components of a mixture, or `None`."""
+  if isinstance(distribution, tfd.MixtureSameFamily):
+    components = [distribution.components_distribution]
+  elif isinstance(distribution, tfd.Mixture):
+    components = distribution.components
+  else:
+    return None
+  bijectors = list(map(_tfp_bijector, components))
+  # Others depend on parameters, which differ between components.
+  is_shared = all(
+    type(b) is type(bijectors[0])
+    and isinstance(b, (tfb.Identity, tfb.Softplus, tfb.Exp))
+    for b in bijectors
+  )
+  return bijectors[0] if is_shared else None
+
+
+def _part_bijector(distribution, float_dtype):
+  """The event-space bijector of one part of a joint distribution."""
+  if isinstance(distribution, _JOINT):
+    return _joint_bijector(distribution, float_dtype)
+  if set(support_kinds(distribution)) == {'discrete'}:
+    return _DiscreteIdentity(float_dtype)
+  bijector = _tfp_bijector(distribution) or _mixture_bijector(distribution)
+  if bijector is None:
+    raise NotImplementedError(repr(distribution))
+  return bijector
+
+
+def _joint_bijector(joint, float_dtype):
+  """TFP's bijector of a joint distribution, with parts that TFP has none for.
+
+  A part's bijector may depend on the parts before it.
+  """
+  if all(
+    _tfp_bijector(part) is not None
+    for part in joint._get_single_sample_distributions()  # pylint: disable=protected-access
+  ):
+    return joint.experimental_default_event_space_bijector()
+  # TFP's function of the part is an argument of its bijector's class alone.
+  if not joint.use_vectorized_map:
+    cls = joint_distribution._DefaultJointBijector  # pylint: disable=protected-access
+  elif isinstance(joint, tfd.JointDistribution):
+    cls = joint_distribution._DefaultJointBijectorAutoBatched  # pylint: disable=protected-access
+  else:
+    cls = joint_distribution_pinned._DefaultJointBijectorAutoBatchedWithPins  # pylint: disable=protected-access
+  return cls(
+    joint,
+    bijector_fn=functools.partial(_part_bijector, float_dtype=float_dtype),
+  )
+
+
+def _default_bijector(name, density, float_dtype):
+  """The event-space bijector of a density; `None` for the identity."""
+  if isinstance(density, _JOINT):
+    try:
+      return _joint_bijector(density, float_dtype)
+    except NotImplementedError as e:
+      raise ValueError(
+        f'`{name}` must have an event-space bijector for each of its parts, or '
+        f'`event_space_bijector` must be given; there is none for {e}.'
+      ) from e
+  if set(support_kinds(density)) == {'discrete'}:
+    return None
+  bijector = _tfp_bijector(density)
+  if bijector is None and isinstance(
+    density, (tfd.Mixture, tfd.MixtureSameFamily)
+  ):
+    bijector = _mixture_bijector(density)
+    if bijector is None:
+      raise ValueError(
+        f'`event_space_bijector` must be given, as that of `{name}` is not '
+        f'known; got None for {density!r}.'
+      )
+  return None if isinstance(bijector, tfb.Identity) else bijector
+
+
+def _given_bijector(bijector, dtype, float_dtype):
+  """A bijector given by the user, made to work with discrete parts."""
+  checks.check_instance(
+    'event_space_bijector',
+    bijector,
+    tfb.Bijector,
+    'a tfb.Bijector or None',
+  )
+  if isinstance(bijector, tfb.Identity):
+    return None
+  parts = getattr(bijector, 'bijectors', None)
+  if not isinstance(bijector, tfb.JointMap) and not (
+    type(bijector).__name__ == '_JointMap'
+  ):
+    return bijector
+  if all(tf.as_dtype(d).is_floating for d in tf.nest.flatten(dtype)):
+    return bijector
+  return tfb.JointMap(
+    tf.nest.map_structure(
+      lambda b: (
+        _DiscreteIdentity(float_dtype) if isinstance(b, tfb.Identity) else b
+      ),
+      parts,
+    )
+  )
+
+
+class Space:
+  """The real space of the states, and the user's space, for some densities.
+
+  ```python
+  import tensorflow_probability as tfp
+  from tfp_nvi.densities import space
+
+  gamma = tfp.distributions.Gamma(2.0, 2.0)
+  positive = space.Space([('target', gamma)])
+  assert positive.forward(-1.0) > 0.0
+  ```
+  """
+
+  def __init__(self, named_densities, event_space_bijector=None):
+    """Initializes the space.
+
+    Args:
+      named_densities: List of pairs of an argument's name and a density.
+      event_space_bijector: `tfb.Bijector` from the real space to the user's, or
+        `None` for that of the last density that has one.
+
+    Raises:
+      TypeError: If the bijector is not a bijector.
+      ValueError: If the densities are not over the same space, or their space
+        is not known, or not of a precision that can be worked with.
+    """
+    described = [
+      (name, d)
+      for name, d in named_densities
+      if hasattr(d, 'event_shape') and hasattr(d, 'dtype')
+    ]
+    if not described:
+      names = ', '.join(f'`{name}`' for name, _ in named_densities)
+      raise ValueError(
+        f'One of {names} must have an `event_shape` and a `dtype`, to tell '
+        'what a state looks like; got callables only.'
+      )
+    name, reference = described[-1]
+    self.constrained_event_shape = reference.event_shape
+    self.dtype = reference.dtype
+    floats = [
+      dtype
+      for dtype in map(tf.as_dtype, tf.nest.flatten(self.dtype))
+      if dtype.is_floating
+    ]
+    self.float_dtype = floats[0] if floats else tf.float32
+    if not {*floats} <= {tf.float32, tf.float64}:
+      raise ValueError(
+        f'`{name}` must be over float32 or float64, as lower precision is too '
+        f'coarse for weights; got {_describe(self.dtype)}.'
+      )
+    kinds = {n: support_kinds(d) for n, d in described}
+    for other_name, other in described[:-1]:
+      self._check_same(name, reference, other_name, other)
+      _check_kinds(other_name, kinds[other_name], f'`{name}`', kinds[name])
+    # What one density does not tell another may.
+    self.kinds = tuple(
+      next(filter(None, part), None)
+      for part in zip(*kinds.values(), strict=True)
+    )
+    if event_space_bijector is None:
+      self.bijector = _default_bijector(name, reference, self.float_dtype)
+    else:
+      self.bijector = _given_bijector(
+        event_space_bijector, self.dtype, self.float_dtype
+      )
+    self.event_shape = self.constrained_event_shape
+    if self.bijector is not None:
+      self.event_shape = self.bijector.inverse_event_shape(self.event_shape)
+    self._event_ndims = tf.nest.map_structure(
+      lambda s: tf.TensorShape(s).rank, self.event_shape
+    )
+
+  @staticmethod
+  def _check_same(name, reference, other_name, other):
+    """Raises an error if two densities are not over the same space."""
+    try:
+      tf.nest.assert_same_structure(reference.event_shape, other.event_shape)
+    except (TypeError, ValueError) as e:
+      raise ValueError(
+        f'`{name}` and `{other_name}` must be over the same structure; got '
+        f'event shapes {_describe(reference.event_shape)} and '
+        f'{_describe(other.event_shape)}.'
+      ) from e
+    for what, ours, theirs in (
+      ('event shape', reference.event_shape, other.event_shape),
+      ('dtype', reference.dtype, other.dtype),
+    ):
+      if tf.nest.flatten(ours) != tf.nest.flatten(theirs):
+        raise ValueError(
+          f'`{name}` and `{other_name}` must have the same {what}; got '
+          f'{_describe(ours)} and {_describe(theirs)}.'
+        )
+
+  def forward(self, state):
+    """Maps states to the user's space."""
+    return state if self.bijector is None else self.bijector.forward(state)
+
+  def inverse(self, value):
+    """Maps points of the user's space to states."""
+    return value if self.bijector is None else self.bijector.inverse(value)
+
+  def log_det_jacobian(self, state):
+    """Log density that the bijector adds to that of the user's space."""
+    if self.bijector is None:
+      return 0.0
+    return self.bijector.forward_log_det_jacobian(state, self._event_ndims)
+
+  def check_draws(self, name, values, leading_shape, target_name):
+    """Raises an error if draws of an initial proposal do not fit.
+
+    Args:
+      name: Python `str` name of the argument that they were drawn from.
+      values: Nested structure of `Tensor`s.
+      leading_shape: `TensorShape`: `[num_particles] + batch`.
+      target_name: Python `str` name of the last density.
+
+    Returns:
+      state: The draws in the real space.
+
+    Raises:
+      ValueError: If the draws have another structure, dtype or shape, are
+        discrete where the densities are continuous, or not in the support.
+    """
+    check_values(
+      name, values, self.dtype, self.constrained_event_shape, leading_shape
+    )
+    parts = tf.nest.flatten(values)
+    for x, kind in zip(parts, self.kinds, strict=True):
+      if (
+        kind == 'continuous'
+        and has_values(x)
+        and x.shape[0] >= NUM_PROBES
+        and _looks_discrete(x)
+      ):
+        raise ValueError(
+          f'`{name}` must be over the same support as the densities, which is '
+          'continuous; its draws are integers, or repeat each other.'
+        )
+    if self.bijector is None:
+      return values
+    state = self.inverse(values)
+    # Copies, as a bijector would return what it has cached.
+    again = self.forward(tf.nest.map_structure(tf.identity, state))
+    for x, y, z in zip(
+      tf.nest.flatten(state), tf.nest.flatten(again), parts, strict=True
+    ):
+      if not (x.dtype.is_floating and has_values(x)):
+        continue
+      # At the edge of a support draws may round to its end.
+      x, y, z = np.asarray(x), np.asarray(y), np.asarray(z)
+      is_in_support = np.isfinite(x) & _are_close(y, z)
+      is_outside = np.isnan(x) & ~np.isnan(z)
+      if np.any(is_outside) or np.mean(is_in_support) < 0.5:
+        raise ValueError(
+          f'`{name}` must draw from the support of `{target_name}`, and '
+          '`event_space_bijector` map the real space to it; draws of it are '
+          'mapped to NaN, to infinity or not back to themselves by '
+          f'{self.bijector!r}.'
+        )
+    return state
+
+  def check_inverse(self, state):
+    """Raises an error if several states have the same point.
+
+    Args:
+      state: Nested structure of `Tensor`s, anywhere in the real space.
+
+    Raises:
+      ValueError: If the event-space bijector does not lead back to the states.
+    """
+    if self.bijector is None:
+      return
+    again = self.inverse(
+      tf.nest.map_structure(tf.identity, self.forward(state))
+    )
+    for x, y in zip(
+      tf.nest.flatten(state), tf.nest.flatten(again), strict=True
+    ):
+      if not x.dtype.is_floating:
+        continue
+      # Far out in the real space, points may round to the end of a support.
+      if np.mean(np.isfinite(y) & ~_are_close(x, y)) > 0.02:
+        raise ValueError(
+          '`event_space_bijector` must be invertible on the real space; got '
+          f'{self.bijector!r}, whose inverse does not lead back.'
+        )
+
+
+def _are_close(x, y):
+  """Where two arrays agree, up to rounding at the ends of a support."""
+  x, y = np.asarray(x), np.asarray(y)
+  with np.errstate(invalid='ignore'):
+    return np.abs(x - y) <= 0.1 * (1.0 + np.abs(x))
+
+
+def _describe(structure):
+  return tf.nest.map_structure(str, structure)
+
+
+def check_values(name, values, dtype, event_shape, leading_shape) -> None:
+  """Raises an error if an initial proposal draws something else.
+
+  ```python
+  import tensorflow as tf
+  import tfp_nvi as nvi
+
+  nvi.densities.check_values('proposal', tf.zeros([5]), tf.float32, [], [5])
+  ```
+
+  Args:
+    name: Python `str` name of the argument.
+    values: Nested structure of `Tensor`s that it drew.
+    dtype: Nested structure of dtypes that they should have.
+    event_shape: Likewise, of event shapes.
+    leading_shape: `[num_particles] + batch`, as a `TensorShape` or a list.
+
+  Raises:
+    ValueError: If the values have another structure, dtype or shape.
+  """
+  try:
+    tf.nest.assert_same_structure(values, dtype)
+  except (TypeError, ValueError) as e:
+    raise ValueError(
+      f'`{name}` must draw values of the structure {_describe(dtype)}; it '
+      f'draws {_describe(tf.nest.map_structure(lambda x: x.dtype, values))}.'
+    ) from e
+  for x, part_dtype, part_shape in zip(
+    tf.nest.flatten(values),
+    tf.nest.flatten(dtype),
+    tf.nest.flatten(event_shape),
+    strict=True,
+  ):
+    if x.dtype != part_dtype:
+      raise ValueError(
+        f'`{name}` must draw values of dtype {tf.as_dtype(part_dtype).name}, '
+        f'as the densities are over; it draws {x.dtype.name}.'
+      )
+    shape = tf.TensorShape(leading_shape) + tf.TensorShape(part_shape)
+    if x.shape != shape:
+      raise ValueError(
+        f'`{name}` must draw values of shape [num_particles] + batch + event, '
+        f'here {shape.as_list()}; it draws shape {x.shape.as_list()}.'
+      )

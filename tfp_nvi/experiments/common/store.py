@@ -1,0 +1,269 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of results, which also hold the settings of these results."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+import tf_keras
+
+from tfp_nvi.experiments.common.settings import SettingError
+
+__all__ = [
+  'Results',
+  'Store',
+  'finish',
+  'open_output',
+  'replace_file',
+]
+
+
+class Results(NamedTuple):
+  """The results of an experiment.
+
+  Fields:
+    rows: List of Python `dict`s, as in `metrics.json`: those asked for.
+    pictures: List of the paths of the pictures.
+  """
+
+  rows: list
+  pictures: list
+
+
+def _versions():
+  """Versions of the packages that results depend on."""
+  try:
+    version = importlib.metadata.version('tfp-nvi')
+  except importlib.metadata.PackageNotFoundError:
+    version = 'unknown'
+  return {
+    'tfp_nvi': version,
+    'tensorflow': tf.__version__,
+    'tensorflow_probability': tfp.__version__,
+    'tf_keras': tf_keras.__version__,
+    'numpy': np.__version__,
+    'python': platform.python_version(),
+  }
+
+
+def replace_file(path: str, write_fn: Callable) -> None:
+  """Writes a file under another name first, so that it is never incomplete.
+
+  Args:
+    path: Python `str`.
+    write_fn: Python callable that writes to a binary file.
+  """
+  with open(path + '.part', 'wb') as f:
+    write_fn(f)
+  os.replace(path + '.part', path)
+
+
+class Store:
+  """A folder with a row and arrays for each finished cell.
+
+  A JSON file has the configuration that they belong to, and a row for each
+  cell; it is written after every cell. `cells/*.npz` has the arrays of each.
+
+  ```python
+  import tempfile
+  from tfp_nvi.experiments import common
+
+  with tempfile.TemporaryDirectory() as folder:
+    store = common.Store(folder, {'num_steps': 10}, fields=['seed'])
+    store.add({'seed': 1, 'loss': 0.5}, {'weights': [0.2, 0.8]})
+    again = common.Store(folder, {'num_steps': 10}, fields=['seed'])
+    assert again.row(1)['loss'] == 0.5
+    assert again.arrays(1)['weights'].shape == (2,)
+  ```
+  """
+
+  def __init__(
+    self,
+    directory: str,
+    configuration: dict,
+    fields: list,
+    order_fn: Callable = lambda *cell: cell,
+    overwrite: bool = False,
+    argument: str = 'output_dir',
+    file: str = 'metrics.json',
+    writes: bool = True,
+  ):
+    """Opens the folder; creates it if it does not exist.
+
+    Args:
+      directory: Python `str`.
+      configuration: Python `dict`, of values that JSON can hold.
+      fields: List of Python `str`s: the fields of a row that name its cell.
+      order_fn: Python callable from the values of these to a sorting key.
+      overwrite: Python `bool`: whether results of another configuration are
+        discarded, instead of being an error.
+      argument: Python `str`: the argument that `directory` is, for errors.
+      file: Python `str`: the name of the JSON file.
+      writes: Python `bool`: whether anything will be added. If not, the folder
+        is left as it is.
+
+    Raises:
+      SettingError: If the folder cannot be written, or holds results of another
+        configuration.
+    """
+    self._directory = directory
+    self._configuration = configuration
+    self._fields = fields
+    self._order_fn = order_fn
+    self._file = file
+    self.rows = []
+    if writes:
+      self._check_writable(argument)
+    path = self.path(file)
+    if not os.path.exists(path):
+      return
+    expected = 'a new folder, or one of a run with the same settings'
+    if argument == 'output_dir':
+      expected += ', unless --overwrite is given'
+    try:
+      with open(path, encoding='utf-8') as f:
+        content = json.load(f)
+      found = {key: content[key] for key in configuration}
+      rows = {self._cell(row): row for row in content['rows']}
+    except (OSError, ValueError, KeyError, TypeError) as e:
+      if overwrite:
+        return
+      got = f'{directory!r}, whose {file} cannot be read ({e!r})'
+      raise SettingError(argument, expected, got) from e
+    # As JSON has them: without tuples.
+    configuration = json.loads(json.dumps(configuration))
+    if found == configuration:
+      self.rows = list(rows.values())
+    elif not overwrite:
+      different = [
+        f'{key} {found[key]!r}, now {value!r}'
+        for key, value in configuration.items()
+        if found[key] != value
+      ]
+      got = f'{directory!r}, which has {"; ".join(different)}'
+      raise SettingError(argument, expected, got)
+
+  def _check_writable(self, argument):
+    try:
+      for folder in (self._directory, self.path('cells')):
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+          pass
+    except OSError as e:
+      raise SettingError(
+        argument,
+        'a folder that can be written',
+        f'{self._directory!r} ({e.strerror or e})',
+      ) from e
+
+  def _cell(self, row):
+    return tuple(row[field] for field in self._fields)
+
+  def path(self, *names: str) -> str:
+    """The path of a file in the folder."""
+    return os.path.join(self._directory, *names)
+
+  def _arrays_path(self, *cell):
+    return self.path('cells', '-'.join(map(str, cell)) + '.npz')
+
+  def row(self, *cell):
+    """The row of a cell; `None` if it is not finished."""
+    for row in self.rows:
+      if self._cell(row) == cell:
+        return row
+    return None
+
+  def arrays(self, *cell):
+    """The arrays of a cell; `None` if they are missing or damaged."""
+    try:
+      # Opened here, because NumPy does not close a damaged file.
+      with open(self._arrays_path(*cell), 'rb') as f, np.load(f) as saved:
+        return dict(saved)
+    except (
+      *(OSError, ValueError, EOFError, KeyError),
+      *(zipfile.BadZipFile, zlib.error),
+    ):
+      return None
+
+  def has(self, *cell) -> bool:
+    """Whether a cell is finished."""
+    return self.row(*cell) is not None and self.arrays(*cell) is not None
+
+  def add(self, row: dict, arrays: dict | None = None) -> None:
+    """Keeps a cell; if this is stopped, the folder is as before or after.
+
+    Args:
+      row: Python `dict`, of values that JSON can hold.
+      arrays: Python `dict` of arrays, if the cell has any.
+        Default value: `None`.
+    """
+    cell = self._cell(row)
+    if arrays is not None:
+      replace_file(
+        self._arrays_path(*cell), lambda f: np.savez_compressed(f, **arrays)
+      )
+    rows = [r for r in self.rows if self._cell(r) != cell]
+    self.rows = sorted(
+      rows + [row], key=lambda r: self._order_fn(*self._cell(r))
+    )
+    content = json.dumps(
+      {**self._configuration, 'rows': self.rows}, indent=2, allow_nan=False
+    )
+    replace_file(
+      self.path(self._file), lambda f: f.write(content.encode() + b'\n')
+    )
+
+
+def open_output(settings, fields: list, order_fn: Callable) -> Store:
+  """Opens the output folder of an experiment.
+
+  Args:
+    settings: `Settings` with `output_dir` and `overwrite`.
+    fields: As in `Store`.
+    order_fn: As in `Store`.
+
+  Returns:
+    store: `Store`.
+  """
+  configuration = {**settings.configuration, 'versions': _versions()}
+  return Store(
+    settings.output_dir, configuration, fields, order_fn, settings.overwrite
+  )
+
+
+def finish(
+  store: Store,
+  rows: list,
+  figures: Mapping,
+) -> Results:
+  """Writes figures to the output folder, and prints what it holds.
+
+  Args:
+    store: `Store`.
+    rows: List of Python `dict`s: those asked for.
+    figures: Python `dict` from names of PNG files, without the ending, to
+      figures.
+
+  Returns:
+    results: `Results`.
+  """
+  pictures = []
+  for name, figure in figures.items():
+    pictures.append(store.path(f'{name}.png'))
+    replace_file(
+      pictures[-1], lambda f, figure=figure: figure.savefig(f, format='png')
+    )
+  print('\nWritten:')
+  for path in [store.path('metrics.json'), *pictures]:
+    print(f'  {path}')
+  return Results(rows, pictures)

@@ -1,0 +1,271 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Reductions over the particles.
+
+`tfp_nvi.weighting` and `tfp_nvi.resampling` check what a user hands them, by
+`as_log_weights`, and call the other functions, which check nothing. The
+particle axis is axis 0; what follows are batch dimensions. No other file
+reduces over the particle axis.
+
+Sums over half precision weights are accumulated in float32: float16 has no
+number beyond 65,504, and bfloat16 cannot tell 256 from 257.
+"""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_nvi.internal import checks
+
+__all__ = [
+  'as_log_weights',
+  'cumulative_sum',
+  'effective_sample_size',
+  'log_mean_exp',
+  'normalize',
+  'reduce',
+  'sum_by_root',
+  'widen',
+]
+
+# The longest reduction that XLA leaves whole.
+_LONGEST = 32
+
+
+def as_log_weights(name, value):
+  """Converts log weights to a `Tensor`, and checks them.
+
+  Values are checked only where they are known: not inside a `tf.function`.
+
+  Args:
+    name: Python `str` name of the argument.
+    value: What came.
+
+  Returns:
+    log_weights: float `Tensor` of shape `[num_particles] + batch`.
+
+  Raises:
+    TypeError: If `value` is not a float `Tensor`.
+    ValueError: If it has no particles, or a value is NaN or infinity.
+
+  ```python
+  from tfp_nvi.internal import reductions
+
+  assert reductions.as_log_weights('log_weights', [0.0]).shape == [1]
+  ```
+  """
+  value = checks.as_tensor(name, value, is_floating=True, min_rank=1)
+  if value.shape[0] == 0:
+    raise ValueError(
+      f'`{name}` must have one particle at least; got shape {value.shape}.'
+    )
+  if not tf.is_symbolic_tensor(value):
+    # In float32, as NumPy alone has no bfloat16.
+    numbers = widen(value).numpy()
+    is_bad = np.isnan(numbers) | np.isposinf(numbers)
+    if np.any(is_bad):
+      raise ValueError(
+        f'`{name}` must be numbers or -inf, for a weight of zero; got '
+        f'{numbers[is_bad].flat[0]} for {np.count_nonzero(is_bad)} of '
+        f'{is_bad.size}.'
+      )
+  return value
+
+
+def widen(x):
+  """Converts half precision to float32; other dtypes stay as they are.
+
+  Args:
+    x: float `Tensor`.
+
+  Returns:
+    x: float `Tensor`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import reductions
+
+  assert reductions.widen(tf.zeros([2], tf.float16)).dtype == tf.float32
+  ```
+  """
+  return tf.cast(x, tf.float32) if x.dtype.size == 2 else x
+
+
+def reduce(reduce_fn, values, keepdims=False):
+  """Reduces over the particles.
+
+  XLA takes a reduction of more than 32 entries apart, into kernels that do not
+  fuse with what is around them; over two axes that are short it does not.
+
+  Args:
+    reduce_fn: Python callable such as `tf.reduce_sum`.
+    values: `Tensor` of shape `[num_particles] + shape`.
+    keepdims: Python `bool`: whether to keep an axis of size one.
+      Default value: `False`.
+
+  Returns:
+    reduced: `Tensor` of shape `shape`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import reductions
+
+  assert reductions.reduce(tf.reduce_max, tf.constant([1.0, 3.0])) == 3.0
+  ```
+  """
+  size, *shape = values.shape.as_list()
+  rows = None if size is None else _divisor(size)
+  if rows is None or not _LONGEST < size <= _LONGEST * rows:
+    return reduce_fn(values, axis=0, keepdims=keepdims)
+  result = reduce_fn(
+    tf.reshape(values, [rows, size // rows] + shape), axis=[0, 1]
+  )
+  return result[tf.newaxis] if keepdims else result
+
+
+def cumulative_sum(values):
+  """Cumulative sum over the particles.
+
+  In two stages, of few entries each, where XLA would take it apart into more.
+
+  Args:
+    values: `Tensor` of shape `[num_particles] + shape`.
+
+  Returns:
+    sums: `Tensor` of the same shape.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import reductions
+
+  assert list(reductions.cumulative_sum(tf.constant([1, 3])).numpy()) == [1, 4]
+  ```
+  """
+  size, *shape = values.shape.as_list()
+  rows = _divisor(size)
+  if not _LONGEST < size <= _LONGEST * rows:
+    return tf.cumsum(values, axis=0)
+  within = tf.cumsum(tf.reshape(values, [rows, size // rows] + shape), axis=1)
+  before = tf.cumsum(within[:, -1], axis=0, exclusive=True)
+  return tf.reshape(within + before[:, tf.newaxis], [size] + shape)
+
+
+def _divisor(size):
+  """The largest divisor that is at most the square root."""
+  return max(i for i in range(1, math.isqrt(size) + 1) if size % i == 0)
+
+
+def log_mean_exp(log_weights):
+  """Logarithm of the mean weight; see `tfp_nvi.log_normalizer`.
+
+  Args:
+    log_weights: float `Tensor` of shape `[num_particles] + batch`.
+
+  Returns:
+    log_mean: float `Tensor` of shape `batch`, of float32 for half precision.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import reductions
+
+  assert reductions.log_mean_exp(tf.constant([1.0, 1.0])) == 1.0
+  ```
+  """
+  log_weights = widen(log_weights)
+  num_particles = tf.cast(tf.shape(log_weights)[0], log_weights.dtype)
+  # Where every weight is zero the gradient is zero, not NaN.
+  is_zero = tf.reduce_all(tf.equal(log_weights, -float('inf')), axis=0)
+  log_total = reduce(
+    tf.reduce_logsumexp,
+    tf.where(is_zero, tf.zeros_like(log_weights), log_weights),
+  )
+  log_mean = log_total - tf.math.log(num_particles)
+  return tf.where(is_zero, tf.constant(-float('inf'), log_mean.dtype), log_mean)
+
+
+def normalize(log_weights):
+  """Weights that sum to one; see `tfp_nvi.normalize_weights`.
+
+  Args:
+    log_weights: float `Tensor` of shape `[num_particles] + batch`.
+
+  Returns:
+    weights: float `Tensor` of the same shape, of float32 for half precision.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import reductions
+
+  assert reductions.normalize(tf.constant([1.0, 1.0]))[0] == 0.5
+  ```
+  """
+  log_weights = widen(log_weights)
+  maximum = reduce(tf.reduce_max, log_weights, keepdims=True)
+  is_zero = tf.equal(maximum, -float('inf'))
+  weights = tf.exp(
+    log_weights - tf.where(is_zero, tf.zeros_like(maximum), maximum)
+  )
+  total = reduce(tf.reduce_sum, weights, keepdims=True)
+  return weights / tf.where(is_zero, tf.ones_like(total), total)
+
+
+def effective_sample_size(log_weights):
+  """Effective sample size; see `tfp_nvi.effective_sample_size`.
+
+  Args:
+    log_weights: float `Tensor` of shape `[num_particles] + batch`.
+
+  Returns:
+    effective_sample_size: float `Tensor` of shape `batch`, of float32 for half
+      precision.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import reductions
+
+  assert reductions.effective_sample_size(tf.constant([1.0, 1.0])) == 2.0
+  ```
+  """
+  weights = normalize(log_weights)
+  return tf.math.divide_no_nan(
+    reduce(tf.reduce_sum, weights), reduce(tf.reduce_sum, weights**2)
+  )
+
+
+def sum_by_root(values, root):
+  """Sums over the particles that have the same root.
+
+  Args:
+    values: `Tensor` of shape `[num_particles] + batch + event`.
+    root: int `Tensor` of shape `[num_particles] + batch`, from 0 to
+      `num_particles - 1`; or `None`, for a root of its own for each particle.
+
+  Returns:
+    sums: `Tensor` of the shape of `values`: what the particles of each root add
+      up to.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import reductions
+
+  sums = reductions.sum_by_root(
+    tf.constant([1.0, 2.0, 4.0]), tf.constant([2, 0, 2])
+  )
+  assert list(sums.numpy()) == [2.0, 0.0, 5.0]
+  ```
+  """
+  if root is None:
+    return values
+  size, *shape = values.shape.as_list()
+  batch_size = math.prod(root.shape.as_list()[1:])
+  dtype = tf.int32 if size * batch_size < 2**31 else tf.int64
+  positions = batch_size * tf.cast(
+    tf.reshape(root, [size, batch_size]), dtype
+  ) + tf.range(batch_size, dtype=dtype)
+  sums = tf.math.unsorted_segment_sum(
+    tf.reshape(values, [size * batch_size, -1]),
+    tf.reshape(positions, [-1]),
+    size * batch_size,
+  )
+  return tf.reshape(sums, [size] + shape)

@@ -1,0 +1,134 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The contract of an objective.
+
+An objective runs a sampler and returns an `Estimate` together with gradients.
+It differentiates by itself, so that each kind may do so in the way that suits
+it: all levels together, one level after the other, or through a whole run.
+"""
+
+import abc
+import enum
+from typing import NamedTuple
+
+import tensorflow as tf
+
+__all__ = [
+  'Estimate',
+  'Objective',
+  'Side',
+  'pair_gradients',
+]
+
+
+class Estimate(NamedTuple):
+  """The value of an objective, and a summary of the run that gave it.
+
+  Fields:
+    loss: float `Tensor` of shape `batch`: estimate of the objective.
+    log_normalizer: float `Tensor` of shape `batch`.
+    effective_sample_size: float `Tensor` of shape `batch`: that of the last
+      level.
+    log_incremental_weights: float `Tensor` of shape `[num_levels] + batch`: the
+      mean of `log v` at each level after the first, by the weights that the
+      level received. The logarithm of the ratio of normalizers exceeds it by
+      the divergence of the level.
+    level_effective_sample_sizes: float `Tensor` of shape
+      `[num_levels] + batch`: the effective sample size of the particles that
+      each level hands on, before they are resampled.
+    num_nan: Scalar int32 `Tensor`: how many log densities were NaN, and were
+      taken to be zero densities.
+  """
+
+  loss: tf.Tensor
+  log_normalizer: tf.Tensor
+  effective_sample_size: tf.Tensor
+  log_incremental_weights: tf.Tensor
+  level_effective_sample_sizes: tf.Tensor
+  num_nan: tf.Tensor
+
+
+class Side(enum.Flag):
+  """Which parameters a nested objective trains.
+
+  FORWARD: the forward kernel of each level, and the parameters of its density
+    as the one that the next level proposes from.
+  REVERSE: the reverse kernel of each level, and the parameters of its density
+    as the one that the level is weighted for.
+  BOTH: both. "Full" optimization, where FORWARD alone is "partial".
+  """
+
+  FORWARD = enum.auto()
+  REVERSE = enum.auto()
+  BOTH = FORWARD | REVERSE
+
+
+class Objective(metaclass=abc.ABCMeta):
+  """What `tfp_nvi.fit` minimizes.
+
+  A subclass has `__call__`, and a `description` if it has settings.
+
+  ```python
+  import tensorflow as tf
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+  from tfp_nvi.internal import randomness
+
+  path = nvi.GeometricPath(
+    tfp.distributions.Normal(0.0, 1.0),
+    tfp.distributions.Normal(1.0, 1.0),
+    num_densities=2,
+  )
+  sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
+  estimate, gradients = nvi.reverse_kl()(sampler, 10, randomness.as_seed(1))
+  tf_keras_optimizers_take = [(g, v) for g, v in gradients]
+  ```
+  """
+
+  @abc.abstractmethod
+  def __call__(
+    self, sampler, num_particles: int, seed
+  ) -> tuple[Estimate, list[tuple[tf.Tensor, tf.Variable]]]:
+    """Estimates the objective and its gradients.
+
+    Args:
+      sampler: `NestedSampler` or `Chain`.
+      num_particles: Python `int`.
+      seed: Stateless seed.
+
+    Returns:
+      estimate: `Estimate`.
+      gradients: List of pairs of a gradient and its variable, as optimizers
+        take them, for the variables that the objective depends on. They are of
+        the loss summed over batch members.
+    """
+
+  @property
+  def description(self) -> str:
+    """What distinguishes this objective from others, for checkpoints."""
+    return type(self).__name__
+
+
+def pair_gradients(gradients, variables):
+  """Pairs of a gradient and its variable, for those that have a gradient.
+
+  Args:
+    gradients: List of `Tensor`s, `tf.IndexedSlices` or `None`.
+    variables: List of `tf.Variable`s.
+
+  Returns:
+    pairs: List of pairs of a `Tensor` and a `tf.Variable`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.objectives import base
+
+  x = tf.Variable(1.0)
+  assert base.pair_gradients([None], [x]) == []
+  ```
+  """
+  return [
+    (tf.convert_to_tensor(gradient), variable)
+    for gradient, variable in zip(gradients, variables, strict=True)
+    if gradient is not None
+  ]

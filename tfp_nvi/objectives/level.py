@@ -1,0 +1,279 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The f-divergence of one level, and its gradient.
+
+Write `l = log(pi-check_k / pi-hat_k)`, with `pi-hat_k` the density that level
+`k` proposes from and `pi-check_k` the one it is weighted for, and
+`g(l) = f(exp(l))`. The gradient of `D_f = E_pi-hat[g(l)]` is estimated by
+
+```none
+E_pi-hat[ g'(l) d log pi-check ]             parameters of the reverse side
+E_pi-hat[ (g(l) - g'(l)) d log pi-hat ]      of the forward side, by score
+E_pi-hat[ (g'(l) - g''(l)) dl/dz dz/dphi ]   of the forward kernel, by its path
+```
+
+with `d log pi = d log gamma - E_pi[d log gamma]`, where expectations are those
+of the particles under the weights that the level received (`pi-hat_k`) or
+handed on (`pi_k`). The gradient at a level passes through that level alone: the
+particles and weights that it received are constants there.
+
+Two control variates have expectation zero. The score of `pi-hat` does under
+`pi-hat`: the weighted mean of `g - g'` is subtracted from its factor. The score
+of the reverse kernel given `z_k` does under `pi-check`: a multiple of `exp(l)`
+is subtracted from its factor `g'(l)`, with the coefficient that makes the
+factors smallest, so that a single particle that has all the weight has no
+gradient. Without it that particle makes the reverse kernel, and with it the
+weights of the next step, run away.
+"""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfp_nvi import weighting
+from tfp_nvi.objectives.base import Side
+
+__all__ = [
+  'LevelEstimate',
+  'LevelTerms',
+  'derivatives',
+  'estimate_level',
+  'mean_of_others',
+]
+
+# The log ratio that stands for that of a particle proposed where the target is
+# zero. The reverse KL divergence is infinite there; with this it is finite, and
+# its gradient keeps proposals away.
+ZERO_DENSITY_LOG_RATIO = -20.0
+
+
+class LevelTerms(NamedTuple):
+  """The log densities of a level, as its divergence needs them.
+
+  Log densities have shape `[num_particles] + batch`.
+
+  Fields:
+    move: `Move` that was made.
+    log_target: `log gamma_k` at the proposed state.
+    log_target_fixed_state: The same, the state held fixed.
+    log_source: `log gamma_{k-1}` at the previous state.
+    log_weights: Log weights that the level received.
+    sample_gradients_fn: Python callable that returns the gradients of the log
+      incremental weights by the reparameterized samples.
+    has_normalized_reverse: Python `bool`: whether the reverse kernel is
+      normalized, so that its score has expectation zero.
+    is_normalized: Python `bool`: whether both sides of the level are
+      normalized, and particles come without weights.
+  """
+
+  move: Any
+  log_target: tf.Tensor
+  log_target_fixed_state: tf.Tensor
+  log_source: tf.Tensor
+  log_weights: tf.Tensor
+  sample_gradients_fn: Any
+  has_normalized_reverse: bool = True
+  is_normalized: bool = False
+
+
+class LevelEstimate(NamedTuple):
+  """The divergence of a level.
+
+  Fields:
+    surrogate: Scalar float `Tensor` whose gradient is that of the divergence.
+      Its value means nothing; the objective differentiates it.
+    loss: float `Tensor` of shape `batch`.
+    log_incremental_weight: float `Tensor` of shape `batch`: the mean.
+    effective_sample_size: float `Tensor` of shape `batch`.
+    num_nan: Scalar int32 `Tensor`: gradients of the density that were not
+      finite, and were taken to be zero.
+  """
+
+  surrogate: tf.Tensor
+  loss: tf.Tensor
+  log_incremental_weight: tf.Tensor
+  effective_sample_size: tf.Tensor
+  num_nan: Any = 0
+
+
+def derivatives(csiszar_function, log_ratio):
+  """The Csiszar function and its first two derivatives in `log u`.
+
+  Args:
+    csiszar_function: Python callable from `log u` to `f(u)`.
+    log_ratio: float `Tensor`: `log u`.
+
+  Returns:
+    g: float `Tensor` of the same shape.
+    g1: The first derivative.
+    g2: The second derivative, or `None` where it is zero, as for the reverse KL
+      divergence.
+  """
+  with tf.GradientTape() as outer:
+    outer.watch(log_ratio)
+    with tf.GradientTape() as inner:
+      inner.watch(log_ratio)
+      g = csiszar_function(log_ratio)
+    g1 = inner.gradient(g, log_ratio)
+  return g, g1, outer.gradient(g1, log_ratio)
+
+
+def _no_nan(weights, values):
+  """Products of weights and values, zero wherever the weight is."""
+  return tf.math.multiply_no_nan(values, weights)
+
+
+def estimate_level(
+  terms: LevelTerms,
+  csiszar_function,
+  sides: Side,
+  weighted: bool = True,
+  baseline: bool = True,
+) -> LevelEstimate:
+  """The divergence of a level, by the formulas of this module.
+
+  Args:
+    terms: `LevelTerms`.
+    csiszar_function: Python callable from `log u` to `f(u)`.
+    sides: `Side`: which parameters have a gradient.
+    weighted: As of `NestedDivergence`.
+      Default value: `True`.
+    baseline: As of `NestedDivergence`.
+      Default value: `True`.
+
+  Returns:
+    level: `LevelEstimate`.
+  """
+  move = terms.move
+  log_incremental_weights = tf.stop_gradient(
+    terms.log_target + move.log_reverse - terms.log_source - move.log_forward
+  )
+  # W_{k-1}, which estimate expectations under pi-hat_k.
+  before = weighting.normalize_weights(
+    terms.log_weights if weighted else tf.zeros_like(terms.log_weights)
+  )
+  # A particle that comes without weight counts for nothing; one that loses
+  # all of its weight here has a large but finite divergence.
+  counts = before > 0.0
+  is_zero = tf.equal(log_incremental_weights, -float('inf'))
+  if terms.is_normalized:
+    log_normalizer_ratio = tf.zeros_like(before[0])
+  else:
+    log_normalizer_ratio = weighting.weighted_log_mean_exp(
+      before, log_incremental_weights
+    )
+  log_normalizer_ratio = tf.where(
+    tf.equal(log_normalizer_ratio, -float('inf')),
+    tf.zeros_like(log_normalizer_ratio),
+    log_normalizer_ratio,
+  )
+  log_ratio = tf.where(
+    is_zero,
+    tf.constant(ZERO_DENSITY_LOG_RATIO, before.dtype),
+    log_incremental_weights - log_normalizer_ratio,
+  )
+  log_ratio = tf.where(counts, log_ratio, tf.zeros_like(log_ratio))
+  # W_k, which estimate expectations under pi-check_k.
+  after = before * tf.where(
+    is_zero, tf.zeros_like(log_ratio), tf.exp(log_ratio)
+  )
+  g, g1, g2 = derivatives(csiszar_function, log_ratio)
+  # Where the target is zero nothing can be differentiated by the state.
+  reverse_factor = _no_nan(before, tf.where(is_zero, tf.zeros_like(g1), g1))
+  forward_factor = _no_nan(before, g) - reverse_factor
+  total_reverse_factor = weighting.total(reverse_factor)
+  total_forward_factor = weighting.total(forward_factor)
+  total_after_squared = weighting.total(after**2)
+  if not baseline:
+    center = tf.zeros_like(total_forward_factor)
+  elif terms.is_normalized:
+    center = mean_of_others(g - g1)
+  else:
+    center = total_forward_factor
+  score_factor = _no_nan(before, g - center)
+
+  surrogate = 0.0
+  if Side.FORWARD in sides:
+    path = (
+      terms.log_target
+      + move.log_reverse
+      - move.log_forward
+      + move.log_forward_fixed_sample
+    )
+    if Side.REVERSE not in sides:
+      path -= terms.log_target_fixed_state + move.log_reverse_fixed_states
+    surrogate += _no_nan(reverse_factor, path)
+    surrogate += score_factor * move.log_forward_score
+    surrogate += (
+      forward_factor - before * total_forward_factor
+    ) * terms.log_source
+    if move.samples:
+      # By its score, as there is no path back to where the target is positive.
+      surrogate += (
+        tf.where(is_zero, score_factor, tf.zeros_like(score_factor))
+        * move.log_forward_fixed_sample
+      )
+      if g2 is not None:
+        surrogate -= _pathwise_correction(
+          _no_nan(before, tf.where(is_zero, tf.zeros_like(g2), g2)),
+          move.samples,
+          terms.sample_gradients_fn(),
+        )
+  else:
+    surrogate += _no_nan(
+      reverse_factor,
+      terms.log_target_fixed_state + move.log_reverse_fixed_states,
+    )
+  if Side.REVERSE in sides and not terms.is_normalized:
+    # The normalizer of pi_k changes with its parameters.
+    surrogate -= total_reverse_factor * after * terms.log_target_fixed_state
+    has_control_variate = (
+      baseline
+      and terms.has_normalized_reverse
+      # A single particle would have no gradient at all.
+      and before.shape[0] > 1
+      and tf.is_tensor(move.log_reverse_fixed_states)
+    )
+    if has_control_variate:
+      coefficient = tf.math.divide_no_nan(
+        weighting.total(reverse_factor * after), total_after_squared
+      )
+      surrogate -= _no_nan(coefficient * after, move.log_reverse_fixed_states)
+  return LevelEstimate(
+    surrogate=tf.reduce_sum(surrogate),
+    loss=weighting.weighted_mean(before, g),
+    log_incremental_weight=weighting.weighted_mean(
+      before, log_incremental_weights
+    ),
+    effective_sample_size=tf.math.divide_no_nan(
+      weighting.total(after) ** 2, total_after_squared
+    ),
+  )
+
+
+def mean_of_others(values):
+  """For each particle, the mean over the others; zero if there are none.
+
+  Args:
+    values: `Tensor` of shape `[num_particles] + batch`.
+
+  Returns:
+    means: `Tensor` of the same shape.
+  """
+  num_particles = values.shape[0]
+  if num_particles == 1:
+    return tf.zeros_like(values)
+  return (weighting.total(values) - values) / (num_particles - 1)
+
+
+def _pathwise_correction(weights, samples, gradients):
+  """Sum of weights times fixed gradients times samples."""
+  total = tf.zeros_like(weights)
+  for sample, gradient in zip(
+    tf.nest.flatten(samples), tf.nest.flatten(gradients), strict=True
+  ):
+    if gradient is not None:
+      product = tf.stop_gradient(gradient) * sample
+      axes = list(range(weights.shape.rank, product.shape.rank))
+      total += _no_nan(weights, tf.reduce_sum(product, axis=axes))
+  return total

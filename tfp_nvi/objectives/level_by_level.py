@@ -1,0 +1,154 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Nested divergences level by level, with memory for one level."""
+
+import tensorflow as tf
+
+from tfp_nvi import runs
+
+__all__ = [
+  'LevelRecorder',
+  'add_gradients',
+]
+
+
+class LevelRecorder(runs.Recorder):
+  """Differentiates each level, and keeps the sums of the gradients.
+
+  Args:
+    objective: `NestedDivergence`.
+    run: `Run`.
+    variables: List of `tf.Variable`s.
+  """
+
+  draws_noise_ahead = False
+
+  def __init__(self, objective, run, variables):
+    self._objective = objective
+    self._run = run
+    self._variables = variables
+    # Tensors that depend on variables, but were computed before the levels.
+    self._sources = variables + tf.nest.flatten(run.densities.prepared)
+    self._is_trained = [False] * len(self._sources)
+    dtype = run.densities.float_dtype
+    batch_shape = run.sample_shape[1:]
+    num_levels = run.densities.num_densities - 1
+
+    def make_array():
+      return tf.TensorArray(dtype, num_levels, element_shape=batch_shape)
+
+    self._carry = (
+      [tf.zeros_like(x) for x in self._sources],
+      tf.zeros(batch_shape, dtype),
+      (make_array(), make_array()),
+      (tf.cast(run.is_nan, tf.int32), tf.constant(0)),
+    )
+
+  def start(self, segment, example_fn):
+    """Begins a segment; see `Recorder.start`."""
+    del segment, example_fn
+    return self._carry
+
+  def visit(self, segment, local_level, record, carry):
+    """Records a level; see `Recorder.visit`."""
+    totals, loss, (increments, sizes), (is_nan, num_nan) = carry
+    densities = self._run.densities
+    # Copies, as the loop may have used tensors from outside of it before.
+    prepared = tf.nest.map_structure(tf.identity, densities.prepared)
+    leaves = tf.nest.flatten(prepared)
+    with tf.GradientTape() as tape:
+      tape.watch([x for x in leaves if x.dtype.is_floating])
+      level = self._objective.replay_level(
+        self._run._replace(densities=densities.with_prepared(prepared)),
+        segment,
+        local_level,
+        record._replace(is_nan=(), num_nan=()),
+      )
+    gradients = tape.gradient(level.surrogate, self._variables + leaves)
+    self._is_trained[:] = [
+      trained or gradient is not None
+      for trained, gradient in zip(self._is_trained, gradients, strict=True)
+    ]
+    index = segment.first_level + local_level - 1
+    return (
+      [add_gradients(a, b) for a, b in zip(totals, gradients, strict=True)],
+      loss + level.loss,
+      (
+        increments.write(index, level.log_incremental_weight),
+        sizes.write(index, level.effective_sample_size),
+      ),
+      (
+        is_nan + tf.cast(record.is_nan, tf.int32),
+        num_nan + record.num_nan + level.num_nan,
+      ),
+    )
+
+  def finish(self, segment, carry):
+    """Ends a segment; see `Recorder.finish`."""
+    del segment
+    self._carry = carry
+
+  @property
+  def gradients(self):
+    """Gradients of the variables; `None` for those that have none."""
+    return self._totals()[: len(self._variables)]
+
+  @property
+  def prepared_gradients(self):
+    """Gradients of the tensors that the densities had prepared."""
+    return [
+      tf.zeros_like(source) if total is None else total
+      for source, total in zip(
+        self._sources[len(self._variables) :],
+        self._totals()[len(self._variables) :],
+        strict=True,
+      )
+    ]
+
+  def _totals(self):
+    return [
+      total if trained else None
+      for total, trained in zip(self._carry[0], self._is_trained, strict=True)
+    ]
+
+  @property
+  def loss(self):
+    """Sum of the divergences, of shape `batch`."""
+    return self._carry[1]
+
+  @property
+  def log_incremental_weights(self):
+    """Of shape `[num_levels] + batch`."""
+    return self._carry[2][0].stack()
+
+  @property
+  def effective_sample_sizes(self):
+    """Of shape `[num_levels] + batch`."""
+    return self._carry[2][1].stack()
+
+  @property
+  def num_nan(self):
+    """Scalar int32 `Tensor`."""
+    is_nan, num_nan = self._carry[3]
+    return tf.reduce_sum(is_nan) + num_nan
+
+
+def add_gradients(total, gradient):
+  """Adds a gradient, of some rows or of all of them, to another one.
+
+  Args:
+    total: `Tensor`, or `None` for no gradient.
+    gradient: `Tensor`, `tf.IndexedSlices` or `None`.
+
+  Returns:
+    total: `Tensor` or `None`.
+  """
+  if gradient is None:
+    return total
+  if total is None:
+    return gradient
+  if isinstance(gradient, tf.IndexedSlices):
+    return tf.tensor_scatter_nd_add(
+      total, gradient.indices[:, tf.newaxis], gradient.values
+    )
+  return total + gradient

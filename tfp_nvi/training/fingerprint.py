@@ -1,0 +1,151 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What checkpoints of training belong to.
+
+Two things tell one training from another. Names and settings are compared as
+they are: those of the objective, the optimizer, and the parts of the sampler.
+What these names do not say, such as the formula of a target, shows in numbers:
+a checkpoint has what the step after it would give, and training that resumes
+from it evaluates that step again, by the variables that it restored. Numbers by
+the variables at the start would not do, as they may be those of other training.
+"""
+
+import functools
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = [
+  'check_probe',
+  'describe',
+  'describe_optimizer',
+]
+
+PROBED = ('loss', 'log_normalizer', 'log_incremental_weights')
+# The same program gives the same bits; another processor rounds otherwise, and
+# may resample a few particles otherwise.
+_RTOL, _ATOL = 1e-4, 1e-2
+
+
+def _describe_constant(value):
+  """A number or a string as it is; `None` for all else."""
+  is_simple = isinstance(value, (bool, int, float, str, np.number))
+  return repr(value) if is_simple else None
+
+
+def _describe_function(fn):
+  """The name of a callable, and the numbers that it was made with."""
+  if isinstance(fn, functools.partial):
+    constants = [*fn.args, *fn.keywords.values()]
+    name = _describe_function(fn.func)
+  elif hasattr(fn, '__qualname__'):
+    cells = getattr(fn, '__closure__', None) or ()
+    constants = [cell.cell_contents for cell in cells]
+    name = fn.__qualname__
+  else:
+    constants, name = list(vars(fn).values()), type(fn).__qualname__
+  constants = [c for c in map(_describe_constant, constants) if c is not None]
+  return f'{name}({", ".join(constants)})' if constants else name
+
+
+def describe(sampler) -> dict:
+  """Names the parts of a sampler: its modules and its functions.
+
+  Args:
+    sampler: What an objective takes.
+
+  Returns:
+    description: Python `dict` of strings and lists of strings.
+
+  ```python
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+  from tfp_nvi.training import fingerprint
+
+  tfd = tfp.distributions
+
+  path = nvi.GeometricPath(tfd.Normal(0.0, 1.0), tfd.Normal(1.0, 1.0), 2)
+  sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
+  assert fingerprint.describe(sampler)['densities'] == 'GeometricPath'
+  ```
+  """
+  description = {'class': type(sampler).__qualname__}
+  for name, value in getattr(sampler, '__dict__', {}).items():
+    if isinstance(value, (list, tuple)) and any(
+      isinstance(x, tf.Module) for x in value
+    ):
+      description[name] = [type(x).__qualname__ for x in value]
+    elif isinstance(value, tf.Module):
+      description[name] = type(value).__qualname__
+    elif callable(value):
+      description[name] = _describe_function(value)
+  return description
+
+
+def describe_optimizer(optimizer) -> dict:
+  """The class and the settings of an optimizer.
+
+  Args:
+    optimizer: Anything with `apply_gradients`.
+
+  Returns:
+    description: Python `dict`.
+
+  ```python
+  import tf_keras
+  from tfp_nvi.training import fingerprint
+
+  description = fingerprint.describe_optimizer(tf_keras.optimizers.Adam(0.5))
+  assert description['learning_rate'] == 0.5
+  ```
+  """
+  kind = f'{type(optimizer).__module__}.{type(optimizer).__qualname__}'
+  try:
+    config = dict(optimizer.get_config())
+  except (AttributeError, NotImplementedError):
+    return {'class': kind}
+  # These depend on the machine and on the optimizers made before.
+  for name in ('name', 'jit_compile'):
+    config.pop(name, None)
+  return {
+    'class': kind,
+    **{
+      k: v.item() if isinstance(v, np.generic) else v for k, v in config.items()
+    },
+  }
+
+
+def check_probe(found: dict, expected: dict, folder: str) -> None:
+  """Raises an error if a step gives other values than it gave.
+
+  Args:
+    found: Python `dict` of arrays by the names of fields: of now.
+    expected: Likewise, those that were saved.
+    folder: Python `str`: the folder of the checkpoints.
+
+  Raises:
+    ValueError: If they differ by more than rounding.
+
+  ```python
+  import numpy as np
+  from tfp_nvi.training import fingerprint
+
+  values = {
+    'loss': np.ones([1]),
+    'log_normalizer': np.ones([1]),
+    'log_incremental_weights': np.ones([1, 2]),
+  }
+  fingerprint.check_probe(values, values, 'folder')
+  ```
+  """
+  for field in PROBED:
+    if not np.allclose(
+      found[field], expected[field], _RTOL, _ATOL, equal_nan=True
+    ):
+      raise ValueError(
+        f'`checkpoint_dir` {folder!r} holds training with other arguments: '
+        f'by the variables that it holds, the {field} of the next step is '
+        f'{np.mean(found[field]):.6g} and was {np.mean(expected[field]):.6g}. '
+        'The target, a transition, or variables that are not trained must be '
+        'different. Give another folder, or the sampler as it was.'
+      )

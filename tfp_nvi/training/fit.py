@@ -1,0 +1,366 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Training of a sampler: the loop on the host, between compiled calls."""
+
+import inspect
+import itertools
+import sys
+import time
+import warnings
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from tfp_nvi.chains import Chain
+from tfp_nvi.internal import checks, randomness
+from tfp_nvi.sampler import NestedSampler
+from tfp_nvi.training import checkpoints, fingerprint, interrupts, reporting
+from tfp_nvi.training import history as history_lib
+from tfp_nvi.training import monitor as monitor_lib
+from tfp_nvi.training import steps as steps_lib
+from tfp_nvi.training import store as store_lib
+
+__all__ = [
+  'fit',
+]
+
+
+def fit(
+  sampler,
+  objective,
+  num_particles: int,
+  num_steps: int,
+  *,
+  # What to learn from.
+  data: tf.data.Dataset | None = None,
+  seed=None,
+  # How to learn.
+  optimizer=None,
+  variables=None,
+  clip_factor: float | None = 10.0,
+  strict: bool = False,
+  # How to compile.
+  steps_per_call: int = 200,
+  jit_compile: bool = True,
+  # What to save.
+  checkpoint_dir=None,
+  checkpoint_seconds: float = 60.0,
+  # What to show.
+  progress: bool = True,
+  tensorboard_dir=None,
+  callback_fn=None,
+) -> history_lib.History:
+  """Trains a sampler.
+
+  Batch members, such as restarts, are trained together; the gradient followed
+  is that of the sum of their losses.
+
+  A step whose loss or gradient is not finite is skipped, and counted in
+  `History`: variables, and those of the optimizer, stay as they were.
+
+  Args:
+    sampler: `NestedSampler` or `Chain`. With `data`, a Python callable from an
+      element of it to one for that, whose variables exist already: one sampler
+      learned for all instances.
+    objective: What to minimize: `tfp_nvi.reverse_kl()`, another nested
+      divergence, or a bound such as `tfp_nvi.iwae()`.
+    num_particles: Python `int` number of particles at each level.
+    num_steps: Python `int` number of steps in all, resumed ones included.
+    data: `tf.data.Dataset` whose elements are mini-batches of known shape. Each
+      step takes one, beginning again at the end; a compiled call holds those of
+      `steps_per_call` steps. Training that is resumed goes on where it was if
+      the order is the same each time, as with the seed of `shuffle` set.
+      Default value: `None` (i.e., no data but what `sampler` has).
+    seed: Python `int` or stateless seed.
+      Default value: `None` (i.e., one that differs from call to call).
+    optimizer: Anything with `apply_gradients`, such as a
+      `tf_keras.optimizers.Optimizer`. Without `jit_compile`, those of
+      `tf_keras.optimizers.legacy` are faster: an update of a variable is one
+      operation. Its state is for the variables of this training: one that has
+      trained others cannot be used again.
+      Default value: `None` (i.e., `tf_keras.optimizers.Adam(1e-3)`).
+    variables: List of `tf.Variable`s to train.
+      Default value: `None` (i.e., all that the objective depends on).
+    clip_factor: Python `float`: a gradient whose global norm is more than this
+      times the mean norm of the steps before is scaled down to that. The mean
+      is over about the last 100 steps, of norms after clipping; it grows by 9%
+      in a step if all gradients are clipped. `None` is for no clipping; for a
+      fixed limit, give an optimizer with `global_clipnorm`.
+      Default value: `10.`, which a healthy training hardly ever reaches.
+    strict: Python `bool`: whether to raise an error at the first step that has
+      a NaN log density or would be skipped.
+      Default value: `False`.
+    steps_per_call: Python `int` number of steps in one compiled call; between
+      calls progress is shown and values are checked.
+      Default value: `200`.
+    jit_compile: Python `bool`: whether to compile with XLA.
+      Default value: `True`.
+    checkpoint_dir: Python `str` or `os.PathLike`: a folder for checkpoints.
+      Training goes on from the latest one there, to the same numbers as without
+      a stop; needs a `seed`.
+      Default value: `None` (i.e., no checkpoints).
+    checkpoint_seconds: Python `float`: how much time may pass between two.
+      Default value: `60.`.
+    progress: Python `bool`: whether to show a progress bar, on a terminal.
+      Default value: `True`.
+    tensorboard_dir: Python `str` or `os.PathLike`: a folder for TensorBoard
+      summaries.
+      Default value: `None` (i.e., no summaries).
+    callback_fn: Python callable that is called after each compiled call, with
+      the number of steps taken and a `dict` of the values of the steps of that
+      call, by the names of the fields of `History`. Training stops early if it
+      returns `True`.
+      Default value: `None`.
+
+  Returns:
+    history: `History`. In an interactive session, such as a notebook, it is
+      returned with a warning after an interrupt from the keyboard as well.
+
+  Raises:
+    TypeError: If an argument is not of the kind asked for.
+    ValueError: If a count is not positive, there is nothing to train, `data`
+      has no elements or some of unknown shape, or `checkpoint_dir` cannot be
+      written, is damaged, or is of other training.
+    TrainingError: A `FloatingPointError`: if 50 steps in a row were skipped, or
+      all there are, or one with `strict`. It names the step, the level and the
+      cause, and has the history; variables are those of the last good step.
+    TrainingInterrupted: A `KeyboardInterrupt`, with the history, after the
+      checkpoint is saved: if training is interrupted from the keyboard, unless
+      the session is interactive.
+
+  Warns:
+    CollapseWarning: If at some level nearly all of the weight was on one
+      particle at the end.
+    UserWarning: At the first NaN log density, which counts as zero density.
+
+  ```python
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+
+  tfd = tfp.distributions
+
+  path = nvi.GeometricPath(
+    tfd.Normal(0.0, 1.0), tfd.Normal(2.0, 0.5), num_densities=3
+  )
+  sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
+  history = nvi.fit(
+    sampler, nvi.reverse_kl(), num_particles=10, num_steps=20, seed=2
+  )
+  assert history.loss.shape == (20,)
+  ```
+  """
+  num_particles = checks.as_count('num_particles', num_particles)
+  num_steps = checks.as_count('num_steps', num_steps)
+  steps_per_call = checks.as_count('steps_per_call', steps_per_call)
+  checkpoint_seconds = checks.as_float('checkpoint_seconds', checkpoint_seconds)
+  if clip_factor is not None:
+    clip_factor = checks.as_float('clip_factor', clip_factor, 0.0, is_open=True)
+  for name, value in (
+    ('strict', strict),
+    ('jit_compile', jit_compile),
+    ('progress', progress),
+  ):
+    checks.check_bool(name, value)
+  checks.check_callable('callback_fn', callback_fn, optional=True)
+  if tensorboard_dir is not None:
+    tensorboard_dir = checks.as_folder('tensorboard_dir', tensorboard_dir)
+  make_sampler_fn, element_spec = _check_sampler(sampler, data)
+  _check_objective(objective)
+  optimizer = _check_optimizer(optimizer)
+  variables = _check_variables(variables)
+  if checkpoint_dir is not None:
+    checkpoint_dir = _check_checkpoints(checkpoint_dir, seed, optimizer)
+  seed = randomness.as_seed(seed)
+
+  summaries = reporting.Summaries(tensorboard_dir)
+  start = time.perf_counter()
+  steps = steps_lib.CompiledSteps(
+    make_sampler_fn,
+    objective,
+    num_particles,
+    optimizer,
+    variables,
+    steps_per_call,
+    jit_compile,
+    element_spec,
+    clip_factor,
+    strict,
+  )
+  store = store_lib.NoStore()
+  if checkpoint_dir is not None:
+    settings = {
+      'num_particles': num_particles,
+      'objective': objective.description,
+      'optimizer': fingerprint.describe_optimizer(optimizer),
+      'clip_factor': clip_factor,
+      'data': str(element_spec),
+    }
+    store = store_lib.TrainingStore(
+      checkpoint_dir, checkpoint_seconds, steps, seed, settings
+    )
+  no_steps = steps.compile(seed)
+  record = history_lib.Record(num_particles)
+  record.append(store.restore(num_steps) or no_steps)
+  store.begin(record)
+  record.compile_seconds = time.perf_counter() - start
+
+  monitor = monitor_lib.Monitor(steps, seed, num_steps, strict)
+  calls = _elements_of_calls(data, record.num_steps, steps_per_call)
+  is_stopped = False
+  with (
+    interrupts.deferred() as interrupt,
+    reporting.Bar(num_steps, record.num_steps, progress) as bar,
+  ):
+    while record.num_steps < num_steps and not (is_stopped or interrupt.is_set):
+      elements = _take_call(steps, seed, calls, num_steps, record)
+      monitor.check(record, elements)
+      bar.update(record)
+      summaries.write(record)
+      is_stopped = _call_back(callback_fn, record, interrupt)
+      store.save(record)
+    store.save(record, is_last=True)
+  monitor.finish(record)
+  if interrupt.is_set:
+    _notify_of_interrupt(record)
+  return record.history()
+
+
+def _take_call(steps, seed, calls, num_steps, record):
+  """Takes the steps of a call into the record; returns the data of it."""
+  start = time.perf_counter()
+  elements = next(calls)
+  record.append(steps.take(seed, record.num_steps, num_steps, elements))
+  record.seconds += time.perf_counter() - start
+  return elements
+
+
+def _check_sampler(sampler, data):
+  """Checks that each step has a sampler.
+
+  Args:
+    sampler: As of `fit`.
+    data: As of `fit`.
+
+  Returns:
+    make_sampler_fn: Python callable from an element of the data to a sampler.
+    element_spec: Nested structure of `TensorSpec`s: that of an element.
+  """
+  if data is None:
+    checks.check_instance(
+      'sampler', sampler, (NestedSampler, Chain), 'a NestedSampler or a Chain'
+    )
+    return lambda element: sampler, ()
+  checks.check_instance(
+    'data',
+    data,
+    tf.data.Dataset,
+    'a tf.data.Dataset, of which each step takes an element',
+  )
+  if isinstance(sampler, (NestedSampler, Chain)) or not callable(sampler):
+    raise TypeError(
+      '`sampler` must be a callable from an element of `data` to a '
+      f'NestedSampler where `data` is given; got {sampler!r}.'
+    )
+  for spec in tf.nest.flatten(data.element_spec):
+    if not isinstance(spec, tf.TensorSpec) or not spec.shape.is_fully_defined():
+      raise ValueError(
+        '`data` must have elements of Tensors whose shapes are known, such as '
+        f'those of `batch(..., drop_remainder=True)`; got {spec}.'
+      )
+  if int(data.cardinality()) == 0:
+    raise ValueError('`data` must have elements; got an empty Dataset.')
+  return sampler, data.element_spec
+
+
+def _check_objective(objective):
+  if (
+    not callable(objective)
+    or inspect.isroutine(objective)
+    or inspect.isclass(objective)
+  ):
+    raise TypeError(
+      '`objective` must be an objective, such as tfp_nvi.reverse_kl(); got '
+      f'{objective!r}.'
+    )
+
+
+def _check_optimizer(optimizer):
+  if optimizer is None:
+    return tf_keras.optimizers.Adam(1e-3)
+  # Duck typing, as optimizers come from Keras 2, Keras 3 and elsewhere.
+  if not hasattr(optimizer, 'apply_gradients') or inspect.isclass(optimizer):
+    raise TypeError(
+      '`optimizer` must have `apply_gradients`, as tf_keras.optimizers.Adam() '
+      f'has; got {optimizer!r}.'
+    )
+  return optimizer
+
+
+def _check_variables(variables):
+  if variables is None:
+    return None
+  expected = 'a list of tf.Variables'
+  checks.check_instance('variables', variables, (list, tuple), expected)
+  for i, variable in enumerate(variables):
+    checks.check_instance(
+      f'variables[{i}]', variable, tf.Variable, 'a tf.Variable'
+    )
+  if not variables:
+    raise ValueError(f'`variables` must be {expected}, one at least; got none.')
+  return list(variables)
+
+
+def _check_checkpoints(folder, seed, optimizer):
+  if seed is None:
+    raise ValueError(
+      '`seed` must be given with `checkpoint_dir`, to resume to the same '
+      'numbers; got None.'
+    )
+  if not steps_lib.has_build(optimizer):
+    raise ValueError(
+      '`optimizer` must be one of tf_keras.optimizers, or have `build` as they '
+      'have, with `checkpoint_dir`, so that its state exists before it is '
+      f'saved; got {type(optimizer).__name__}.'
+    )
+  folder = checks.as_folder('checkpoint_dir', folder)
+  # Tracing can take minutes; a folder that cannot be written is known at once.
+  checkpoints.Checkpoints(folder, {})
+  return folder
+
+
+def _elements_of_calls(data, step, steps_per_call):
+  """Yields the data of each call, from a step on."""
+  if data is None:
+    yield from itertools.repeat(())
+  yield from data.repeat().skip(step).batch(steps_per_call).prefetch(1)
+  # Only a Dataset without elements ends when it is repeated.
+  raise ValueError(
+    '`data` must have elements; got a Dataset without any, as after a filter '
+    'that nothing passes.'
+  )
+
+
+def _call_back(callback_fn, record, interrupt):
+  """Whether the callback asks for the end of training."""
+  if callback_fn is None:
+    return False
+  try:
+    answer = callback_fn(record.num_steps, record.pieces[-1])
+  except KeyboardInterrupt:
+    interrupt.is_set = True
+    return True
+  return isinstance(answer, (bool, np.bool_)) and bool(answer)
+
+
+def _notify_of_interrupt(record):
+  """Ends a program, but not the cell of a notebook."""
+  message = (
+    f'Training was interrupted after {record.num_steps} steps; variables and '
+    'history are those of the last one.'
+  )
+  # As set by interactive Python, IPython and notebooks. A program has to end
+  # here: it would take what is half trained for the result.
+  if not hasattr(sys, 'ps1'):
+    raise history_lib.TrainingInterrupted(message, record.history())
+  warnings.warn(message, stacklevel=3)

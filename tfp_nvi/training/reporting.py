@@ -1,0 +1,131 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What is shown of training while it runs: a progress bar, and TensorBoard."""
+
+import warnings
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+with warnings.catch_warnings():
+  # A notebook without widgets has a bar of plain text, which needs no warning.
+  warnings.simplefilter('ignore', tqdm.TqdmWarning)
+  from tqdm.auto import tqdm as progress_bar
+
+__all__ = [
+  'Bar',
+  'Summaries',
+  'progress_bar',
+]
+
+_MEANS = ('loss', 'log_normalizer', 'effective_sample_size')
+
+
+def _mean(piece, field):
+  """The mean over the steps that were taken, or over all if none was."""
+  is_taken = ~piece['is_skipped']
+  values = piece[field]
+  return float(np.mean(values[is_taken] if is_taken.any() else values))
+
+
+class Bar:
+  """A progress bar of training.
+
+  ```python
+  from tfp_nvi.training import reporting
+
+  with reporting.Bar(num_steps=10, step=0, is_shown=False):
+    pass
+  ```
+  """
+
+  def __init__(self, num_steps: int, step: int, is_shown: bool):
+    """Initializes the bar.
+
+    Args:
+      num_steps: Python `int`: steps in all.
+      step: Python `int`: those already taken.
+      is_shown: Python `bool`: whether to show it, on a terminal.
+    """
+    self._bar = progress_bar(
+      total=num_steps,
+      initial=step,
+      disable=None if is_shown else True,
+      unit='step',
+    )
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *args):
+    self._bar.close()
+
+  def update(self, record) -> None:
+    """Shows what came of the last call.
+
+    Args:
+      record: `Record`.
+    """
+    piece, last = record.pieces[-1], record.last()
+    notices = {}
+    if last.num_skipped_steps:
+      notices['skipped'] = last.num_skipped_steps
+    if last.collapsed_levels:
+      notices['collapsed'] = last.collapsed_levels
+    self._bar.update(len(last.loss))
+    self._bar.set_postfix(
+      loss=f'{_mean(piece, "loss"):.3f}',
+      log_normalizer=f'{_mean(piece, "log_normalizer"):.3f}',
+      ess=f'{_mean(piece, "effective_sample_size"):.1f}/{record.num_particles}',
+      refresh=False,
+      **notices,
+    )
+
+
+class Summaries:
+  """Writes TensorBoard summaries, or nothing if there is no folder.
+
+  ```python
+  from tfp_nvi.training import reporting
+
+  summaries = reporting.Summaries(None)
+  ```
+  """
+
+  def __init__(self, folder: str | None):
+    """Opens the folder.
+
+    Args:
+      folder: Python `str`, or `None` for no summaries.
+
+    Raises:
+      ImportError: If the package tensorboard is missing.
+    """
+    self._writer = None
+    if folder is not None:
+      try:
+        self._writer = tf.summary.create_file_writer(folder)
+      except Exception as e:  # The class of the error is private to TensorFlow.
+        raise ImportError(
+          '`tensorboard_dir` needs the package tensorboard: install '
+          "'tfp-nvi[tensorboard]'."
+        ) from e
+
+  def write(self, record) -> None:
+    """Writes means over the steps of the last call.
+
+    Args:
+      record: `Record`.
+    """
+    if self._writer is None:
+      return
+    piece, step = record.pieces[-1], record.num_steps
+    levels = piece['log_incremental_weights']
+    levels = np.mean(levels, axis=(0, *range(2, levels.ndim)))
+    with self._writer.as_default():
+      for name in _MEANS:
+        tf.summary.scalar(name, _mean(piece, name), step=step)
+      for level, value in enumerate(levels, start=1):
+        tf.summary.scalar(f'log_incremental_weights/{level}', value, step=step)
+    self._writer.flush()

@@ -1,0 +1,346 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled loop: gradients, clipping, and the optimizer, many times.
+
+Contract: a step whose loss or gradient is not finite changes no variable, and
+none of the optimizer's.
+"""
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from tfp_nvi.internal import randomness
+from tfp_nvi.training import history
+
+__all__ = [
+  'CompiledSteps',
+  'has_build',
+]
+
+# Norms older than about this many steps are forgotten.
+_MEMORY = 100.0
+
+
+def has_build(optimizer) -> bool:
+  """Whether the state of an optimizer can be made before its first step.
+
+  Args:
+    optimizer: Anything with `apply_gradients`.
+
+  Returns:
+    has_build: Python `bool`.
+
+  ```python
+  import tf_keras
+  from tfp_nvi.training import steps
+
+  assert steps.has_build(tf_keras.optimizers.Adam())
+  ```
+  """
+  return isinstance(optimizer, tf_keras.optimizers.legacy.Optimizer) or hasattr(
+    optimizer, 'build'
+  )
+
+
+def _build(optimizer, variables):
+  """Makes the state of an optimizer for these variables."""
+  if isinstance(optimizer, tf_keras.optimizers.legacy.Optimizer):
+    # They have no public name for what their first step does.
+    optimizer._create_all_weights(variables)
+  elif has_build(optimizer):
+    optimizer.build(variables)
+
+
+def _optimizer_variables(optimizer):
+  variables = optimizer.variables
+  return list(variables() if callable(variables) else variables)
+
+
+def _element(elements, index):
+  return tf.nest.map_structure(lambda x: x[index], elements)
+
+
+class _Clipping:
+  """Scales down a gradient whose norm is far above that of those before.
+
+  What is usual is a running mean of the norms, after clipping: over all steps
+  at first, over about the last hundred later on. Being relative, it neither
+  depends on the scale of the loss nor touches healthy training.
+  """
+
+  def __init__(self, factor):
+    self._factor = factor
+    self._mean = tf.Variable(0.0, trainable=False, name='mean_gradient_norm')
+    self._count = tf.Variable(0.0, trainable=False, name='num_gradient_norms')
+    self.variables = [] if factor is None else [self._mean, self._count]
+
+  def __call__(self, gradients, norm):
+    """Clips finite gradients, and takes their norm into the mean."""
+    if self._factor is None:
+      return gradients
+    limit = tf.where(self._count > 0.0, self._factor * self._mean, float('inf'))
+    clipped_norm = tf.minimum(tf.cast(norm, tf.float32), limit)
+    self._count.assign_add(1.0)
+    rate = 1.0 / tf.minimum(self._count, _MEMORY)
+    self._mean.assign_add(rate * (clipped_norm - self._mean))
+    # Exactly one where nothing is clipped.
+    scale = tf.where(norm > tf.cast(limit, norm.dtype), limit / norm, 1.0)
+    return [g * tf.cast(scale, g.dtype) for g in gradients]
+
+
+def _global_norm(gradients):
+  """The norm of all gradients together, not finite if one of them is not."""
+  wide = (
+    tf.float64 if any(g.dtype == tf.float64 for g in gradients) else tf.float32
+  )
+  return tf.sqrt(
+    tf.add_n([tf.reduce_sum(tf.square(tf.cast(g, wide))) for g in gradients])
+  )
+
+
+class CompiledSteps:
+  """Takes training steps, up to a fixed number in a call.
+
+  Fields:
+    sampler: What the first trace made of an element of the data.
+    variables: List of the variables that are trained.
+    state: List of all variables that a later step depends on.
+  """
+
+  def __init__(
+    self,
+    make_sampler_fn,
+    objective,
+    num_particles,
+    optimizer,
+    variables,
+    steps_per_call,
+    jit_compile,
+    element_spec,
+    clip_factor,
+    strict,
+  ):
+    """Traces the objective, and builds the optimizer.
+
+    Args:
+      make_sampler_fn: Python callable from an element of the data to a sampler.
+      objective: `Objective`.
+      num_particles: Python `int`.
+      optimizer: Anything with `apply_gradients`.
+      variables: List of variables, or `None` for all.
+      steps_per_call: Python `int`.
+      jit_compile: Python `bool`.
+      element_spec: Nested structure of `TensorSpec`s.
+      clip_factor: Python `float` or `None`, as of `fit`.
+      strict: Python `bool`: whether the first step that is not good ends the
+        call.
+
+    Raises:
+      ValueError: If there is nothing to train, or the optimizer was built for
+        other variables.
+    """
+    self.steps_per_call = steps_per_call
+    self._make_sampler_fn = make_sampler_fn
+    self._objective = objective
+    self._num_particles = num_particles
+    self._optimizer = optimizer
+    self._chosen = variables and {v.ref() for v in variables}
+    self._strict = strict
+    self._clipping = _Clipping(clip_factor)
+    self.sampler = None
+    self.variables = []
+    # Traced apart from the loop that calls it, to learn which variables there
+    # are before the optimizer makes its own.
+    self._step_fn = tf.function(
+      self._gradients_and_values, autograph=False
+    ).get_concrete_function(tf.TensorSpec([2], tf.int32), element_spec)
+    if not self.variables:
+      raise ValueError(
+        '`objective` has no gradient for any of the variables: `sampler` has '
+        'nothing to train, or not on the sides that the objective trains, or '
+        '`variables` are not among those that it depends on.'
+      )
+    _build(optimizer, self.variables)
+    self._no_elements = tf.nest.map_structure(
+      lambda spec: tf.zeros([steps_per_call, *spec.shape], spec.dtype),
+      element_spec,
+    )
+    self._loop_fn = tf.function(
+      self._loop, jit_compile=jit_compile, autograph=False
+    )
+
+  @property
+  def state(self):
+    """All variables that a later step depends on."""
+    return [
+      *self.variables,
+      *_optimizer_variables(self._optimizer),
+      *self._clipping.variables,
+    ]
+
+  def _gradients_and_values(self, seed, element):
+    """The gradients of a step, and the values that are reported of it."""
+    self.sampler = self._make_sampler_fn(element)
+    estimate, pairs = self._objective(self.sampler, self._num_particles, seed)
+    if self._chosen is not None:
+      pairs = [(g, v) for g, v in pairs if v.ref() in self._chosen]
+    self.variables = [v for _, v in pairs]
+    return [tf.convert_to_tensor(g) for g, _ in pairs], {
+      field: getattr(estimate, field) for field in history.ESTIMATE_FIELDS
+    }
+
+  def _step(self, seed, element, is_taken):
+    """Takes a step, if it is good."""
+    gradients, values = self._step_fn(seed, element)
+    norm = _global_norm(gradients)
+    is_good = (
+      tf.math.is_finite(norm)
+      & tf.reduce_all(tf.math.is_finite(values['loss']))
+      # Not if every weight is zero, for then there is nothing to learn from.
+      & tf.reduce_any(values['log_normalizer'] > -float('inf'))
+    )
+    if self._strict:
+      is_good &= tf.equal(values['num_nan'], 0)
+
+    def apply():
+      self._optimizer.apply_gradients(
+        zip(self._clipping(gradients, norm), self.variables, strict=True)
+      )
+      return tf.constant(False)
+
+    is_skipped = tf.cond(is_good & is_taken, apply, lambda: tf.constant(True))
+    return {**values, 'is_skipped': is_skipped}
+
+  def _loop(self, seed, first_step, stop_step, elements, is_taken):
+    """Takes the steps of a call, and stacks what each one gives."""
+    seeds = randomness.fold_in(seed, first_step + tf.range(self.steps_per_call))
+    specs = {
+      **self._step_fn.structured_outputs[1],
+      'is_skipped': tf.TensorSpec([], tf.bool),
+    }
+    arrays = tf.nest.map_structure(
+      lambda x: tf.TensorArray(
+        x.dtype, self.steps_per_call, element_shape=x.shape
+      ),
+      specs,
+    )
+    # A loop bound that is known keeps the compiled program the same.
+    bound = tf.minimum(self.steps_per_call, stop_step - first_step)
+
+    def goes_on(i, is_good, arrays):
+      del arrays
+      return (i < bound) & is_good if self._strict else i < bound
+
+    def body(i, is_good, arrays):
+      del is_good
+      values = self._step(seeds[i], _element(elements, i), is_taken)
+      return (
+        i + 1,
+        ~values['is_skipped'],
+        tf.nest.map_structure(
+          lambda array, x: array.write(i, x), arrays, values
+        ),
+      )
+
+    count, _, arrays = tf.while_loop(
+      goes_on,
+      body,
+      (tf.constant(0), tf.constant(True), arrays),
+      parallel_iterations=1,
+    )
+    return count, tf.nest.map_structure(lambda array: array.stack(), arrays)
+
+  def _call(self, seed, first_step, stop_step, elements, is_taken):
+    count, values = self._loop_fn(
+      seed,
+      tf.constant(first_step),
+      tf.constant(stop_step),
+      elements,
+      tf.constant(is_taken),
+    )
+    return {k: v.numpy()[: int(count)] for k, v in values.items()}
+
+  def compile(self, seed):
+    """Compiles the loop, without taking a step.
+
+    Args:
+      seed: int32 `Tensor` of shape `[2]`.
+
+    Returns:
+      values: As of `take`, for no steps.
+    """
+    try:
+      return self._call(seed, 0, 0, self._no_elements, True)
+    except KeyError as e:
+      # That of Keras, once its state is for another set of variables.
+      raise ValueError(
+        '`optimizer` must be one that has not trained other variables; got a '
+        f'{type(self._optimizer).__name__} that has ({e}).'
+      ) from e
+
+  def take(self, seed, first_step, stop_step, elements):
+    """Takes steps, as many as a call takes, or fewer.
+
+    Args:
+      seed: int32 `Tensor` of shape `[2]`.
+      first_step: Python `int`.
+      stop_step: Python `int`: the step to stop before.
+      elements: Those of the data for the steps of the call; `()` without data.
+
+    Returns:
+      values: Python `dict` of NumPy arrays, by the names of `STEP_FIELDS`.
+    """
+    return self._call(seed, first_step, stop_step, elements, True)
+
+  def probe(self, seed, step):
+    """What a step would give for data of zeros, without taking it.
+
+    Args:
+      seed: int32 `Tensor` of shape `[2]`.
+      step: Python `int`.
+
+    Returns:
+      values: As of `take`, for one step.
+    """
+    return self._call(seed, step, step + 1, self._no_elements, False)
+
+  def bad_gradients(self, seed, step, elements, index):
+    """Names the variables whose gradient is not finite.
+
+    Args:
+      seed: int32 `Tensor` of shape `[2]`.
+      step: Python `int`: a step that was skipped, and none taken after it.
+      elements: The data of its call.
+      index: Python `int`: which of them is that of the step.
+
+    Returns:
+      names: List of Python `str`s.
+    """
+    gradients, _ = self._step_fn(
+      randomness.fold_in(seed, step), _element(elements, index)
+    )
+    return [
+      variable.name
+      for gradient, variable in zip(gradients, self.variables, strict=True)
+      if not np.isfinite(gradient.numpy().astype(np.float64)).all()
+    ]
+
+  def describe_nan(self, seed, step, elements, index):
+    """Says which part of the sampler's densities is NaN, and where.
+
+    Args:
+      seed: int32 `Tensor` of shape `[2]`.
+      step: Python `int`: a step with a NaN log density.
+      elements: As of `bad_gradients`.
+      index: As of `bad_gradients`.
+
+    Returns:
+      description: Python `str`, or `None` if the sampler does not know.
+    """
+    sampler = self._make_sampler_fn(_element(elements, index))
+    # A user's own objective may take anything for a sampler.
+    describe_nan = getattr(sampler, 'describe_nan', None)
+    if describe_nan is None:
+      return None
+    return describe_nan(self._num_particles, randomness.fold_in(seed, step))

@@ -1,0 +1,126 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""States at which transitions are tried out before a run, in eager mode."""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_nvi import densities as densities_lib
+from tfp_nvi.internal import randomness
+from tfp_nvi.transitions import base
+
+tfd = tfp.distributions
+
+__all__ = [
+  'are_integers',
+  'is_positive',
+  'location_and_scale',
+  'probe_states',
+]
+
+# How many states a transition is tried at, and how many tell its scale.
+NUM_PROBES, NUM_SCALE_DRAWS = 16, 1024
+
+
+def probe_states(densities, num_states=NUM_PROBES, batch_shape=None):
+  """States of the first level, or standard normal ones.
+
+  Args:
+    densities: The sequence of intermediate densities.
+    num_states: Python `int`.
+      Default value: `16`.
+    batch_shape: List of Python `int`s, to which that of the densities
+      broadcasts.
+      Default value: `None` (i.e., that of the densities).
+
+  Returns:
+    states: Nested structure of `Tensor`s of shape
+      `[num_states] + batch_shape + event`, or `None` outside of eager mode, and
+      where the first density cannot be drawn from and states are not real.
+  """
+  if not tf.executing_eagerly():
+    return None
+  if batch_shape is None:
+    batch_shape = densities.batch_shape.as_list()
+  seed = randomness.as_seed(0)
+  if isinstance(densities.initial, tfd.Distribution):
+    return densities.inverse(
+      densities_lib.draw(densities.initial, num_states, batch_shape, seed)
+    )
+  dtypes = [tf.as_dtype(d) for d in tf.nest.flatten(densities.dtype)]
+  if densities.is_discrete or not all(d.is_floating for d in dtypes):
+    return None
+  shapes = tf.nest.flatten(densities.event_shape)
+  seeds = tf.unstack(randomness.split_seed(seed, len(shapes)))
+  parts = [
+    randomness.normal(
+      [num_states, *batch_shape, *tf.TensorShape(shape).as_list()], s, dtype=d
+    )
+    for shape, s, d in zip(shapes, seeds, dtypes, strict=True)
+  ]
+  return tf.nest.pack_sequence_as(densities.event_shape, parts)
+
+
+def location_and_scale(densities):
+  """The location and scale of the first level, coordinate by coordinate.
+
+  These are the median and half the distance between the quantiles of a standard
+  normal distribution at one deviation, which exist for heavy tails too.
+
+  Args:
+    densities: The sequence of intermediate densities, over real states.
+
+  Returns:
+    location: NumPy array of shape `[number of values]`; zero if the first
+      density cannot be drawn from.
+    scale: Likewise; one if the first density cannot be drawn from, or does not
+      vary.
+  """
+  dtype = densities.float_dtype.as_numpy_dtype
+  size = base.num_values(densities)
+  location, scale = np.zeros([size]), np.ones([size])
+  if isinstance(densities.initial, tfd.Distribution):
+    states = probe_states(densities, NUM_SCALE_DRAWS)
+    if states is not None:
+      vectors = base.flatten_state(states, densities.event_shape)
+      vectors = np.asarray(vectors, np.float64).reshape([-1, size])
+      # The normal distribution function at minus one, zero and one.
+      low, middle, high = np.quantile(vectors, [0.158655, 0.5, 0.841345], 0)
+      spread = (high - low) / 2.0
+      is_known = np.isfinite(middle) & np.isfinite(spread) & (spread > 0.0)
+      location = np.where(is_known, middle, location)
+      scale = np.where(is_known, spread, scale)
+  return location.astype(dtype), scale.astype(dtype)
+
+
+def are_integers(states) -> bool:
+  """Whether a floating point part of some states has integers only."""
+  return any(
+    x.dtype.is_floating
+    and x.shape.num_elements() > 1
+    and bool(tf.reduce_all(tf.equal(x, tf.round(x))))
+    for x in tf.nest.flatten(states)
+  )
+
+
+def is_positive(densities, states, first_level):
+  """Where the densities of all levels from one on are positive.
+
+  Args:
+    densities: The sequence of intermediate densities.
+    states: Nested structure of `Tensor`s of shape
+      `[num_states] + batch + event`.
+    first_level: Python `int`.
+
+  Returns:
+    is_positive: bool `Tensor` of shape `[num_states] + batch`.
+  """
+  log_probs = [
+    densities.log_prob(level, densities.evaluate(level, states))
+    for level in range(first_level, densities.num_densities)
+  ]
+  # NaN, as at states that are NaN, is not positive.
+  return tf.reduce_all(
+    [log_prob > -float('inf') for log_prob in log_probs], axis=0
+  )
