@@ -153,7 +153,7 @@ def only_later(fn):
     (
       OfFunctions(rows, only_later(lambda row: row + np.nan)),
       ValueError,
-      r'NaN at step 1 of sequence \[0\]; `heuristic` must return',
+      r'at step 1 of sequence \[0\]: `heuristic` must return .* NaN',
     ),
     (
       OfFunctions(lambda *args: rows(*args) - np.inf),

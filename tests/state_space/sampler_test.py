@@ -26,7 +26,7 @@ import tensorflow_probability as tfp
 import tfp_nvi as nvi
 from tfp_nvi.state_space import densities as densities_lib
 from tfp_nvi.state_space import heuristics as heuristics_lib
-from tfp_nvi.state_space import sampler as sampler_lib
+from tfp_nvi.state_space import recorder as recorder_lib
 
 tfd = tfp.distributions
 
@@ -276,7 +276,7 @@ def skip_end(monkeypatch):
 
 def forget_ancestors(monkeypatch):
   """Trajectories are read out as if each particle were its own ancestor."""
-  read_back = sampler_lib._read_back
+  read_back = recorder_lib.read_back
 
   def forget(local_states, ancestors, shape):
     index = tf.reshape(tf.range(shape[0]), [-1] + [1] * (shape.rank - 1))
@@ -284,7 +284,7 @@ def forget_ancestors(monkeypatch):
       local_states, tf.broadcast_to(index, ancestors.shape), shape
     )
 
-  monkeypatch.setattr(sampler_lib, '_read_back', forget)
+  monkeypatch.setattr(recorder_lib, 'read_back', forget)
 
 
 def go_on(monkeypatch):
@@ -713,6 +713,54 @@ def test_proposal_may_depend_on_the_observation_alone():
       resample_criterion_fn=nvi.never,
     ).sample(np.zeros([2, 3]), 7, seed=1)
     assert len(np.unique(posterior.trajectories)) == 42
+
+
+def test_a_single_sequence_is_a_batch_of_one():
+  """Functions that are written for batches of sequences serve."""
+  is_called = set()
+
+  def seen(name, rank, expected):
+    is_called.add(name)
+    assert rank == expected, name
+
+  class Batched(nvi.Heuristic):
+    def prepare(self, observations, is_observed, global_state):
+      seen('observations', observations.shape.rank, 2)
+      seen('is_observed', is_observed.shape.rank, 2)
+      seen('global_state', global_state.shape.rank, 2)
+      return tf.zeros([NUM_STEPS, *global_state.shape], tf.float64)
+
+  def initial_proposal_fn(x, is_observed):
+    seen('x', x.shape.rank, 2)
+    # A matrix product, which takes no vectors.
+    return tfd.Normal((0.1 * x @ tf.ones([NUM_STEPS, 1], x.dtype))[:, 0], 0.9)
+
+  def proposal_fn(x, z, drift):
+    seen('x of a step', x.shape.rank, 1)
+    return wide_proposal(x, z, drift)
+
+  sampler = nvi.StateSpaceSampler(
+    linear_gaussian(),
+    initial_proposal_fn=initial_proposal_fn,
+    proposal_fn=proposal_fn,
+    heuristic=Batched(),
+  )
+  single, batch = (
+    sampler.sample(
+      x, 9, seed=1, is_observed=is_observed, lengths=lengths, jit_compile=False
+    )
+    for x, is_observed, lengths in (
+      (SEQUENCES[1], IS_OBSERVED[1], 5),
+      (SEQUENCES[1:2], IS_OBSERVED[1:2], [5]),
+    )
+  )
+  assert len(is_called) == 5
+  assert single.trajectories.shape == [9, NUM_STEPS]
+  assert single.num_nan.shape == []
+  assert single.log_normalizer_error.shape == []
+  for x, y in zip(*map(tf.nest.flatten, (single, batch)), strict=True):
+    axis = np.flatnonzero(np.equal(y.shape, 1))
+    np.testing.assert_array_equal(x, np.squeeze(y, axis=tuple(axis)))
 
 
 def test_simulations_have_the_law_of_the_model():

@@ -65,7 +65,6 @@ class StateSpaceDensities(densities_lib.Densities):
     model: StateSpaceModel,
     sequences: Sequences,
     heuristic=None,
-    counts_nan: bool = False,
     name: str = 'state_space_densities',
   ):
     """Initializes the densities.
@@ -74,15 +73,11 @@ class StateSpaceDensities(densities_lib.Densities):
       model: `StateSpaceModel`.
       sequences: `Sequences`.
       heuristic: `Heuristic`, or `None` for a factor of one.
-      counts_nan: Python `bool`: whether factors that are NaN are zero, and
-        terms say which ones are.
-        Default value: `False`.
       name: Python `str` name of this module.
     """
     super().__init__(name=name)
     self.model = model
     self.heuristic = heuristic
-    self.counts_nan = counts_nan
     self.initial = model.prior
     self.float_dtype = model.example.dtype
     self.local_like = model.example.local_like
@@ -335,25 +330,17 @@ class GivenDensities(densities_lib.Densities):
       return log_factor if level < end else tf.zeros_like(log_factor)
     return tf.where(level < end, log_factor, tf.zeros_like(log_factor))
 
-  def _terms(self, log_factor):
-    """The log factor, and if NaN is counted, whether it is NaN."""
-    if not self._densities.counts_nan or self._densities.heuristic is None:
-      return (log_factor,)
-    is_nan = tf.math.is_nan(log_factor)
-    zero = tf.constant(-float('inf'), log_factor.dtype)
-    return tf.where(is_nan, zero, log_factor), is_nan
-
   def evaluate(self, level, state):
     """The heuristic factor."""
     rows = self.prepared
     if self._is_constant and isinstance(level, int) and level == 0:
       # The divergence of this level is differentiated by the global states.
       rows = self._densities.prepare(state.global_state, self._num_particles)
-    return self._terms(self._log_factor(rows, level, state))
+    return (self._log_factor(rows, level, state),)
 
   def evaluate_fixed(self, level, state, terms):
     """The same at a state held fixed, differentiable by the heuristic."""
     if self._densities.heuristic is None:
       return tf.nest.map_structure(tf.stop_gradient, terms)
     state = tf.nest.map_structure(tf.stop_gradient, state)
-    return self._terms(self._log_factor(self.prepared, level, state))
+    return (self._log_factor(self.prepared, level, state),)

@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The posterior of sequences, as weighted particles, and its errors."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from tfp_nvi import weighting
+from tfp_nvi.internal import checks
 
 __all__ = [
   'StateSpacePosterior',
@@ -21,12 +21,12 @@ class StateSpacePosterior(NamedTuple):
   Where a sequence has ended, its trajectories stay at their last state, and
   its series at their last value, with increments of zero.
 
-  Errors are those of the genealogical estimator [1], from this one run: the
-  particles with a common ancestor at level 0, their root, count as one draw. As
-  resampling leaves fewer and fewer roots, the estimator needs many of them to
-  be left, say 30: with a handful it is itself very uncertain and mostly too
-  small, and with one root an error is `inf`. It assumes multinomial resampling
-  without a correction for coincidence, and is on the safe side with others.
+  Errors are those of the genealogical estimator [1], from this one run, as of
+  `WeightedParticles`: the particles with a common ancestor at level 0, their
+  root, count as one draw. Resampling leaves fewer and fewer roots. The
+  estimator needs many, say 30; with a handful it is itself very uncertain, and
+  with one root an error is `inf`. How much of the loss of roots was by chance
+  is not recorded, so that `log_normalizer_error` is rather too large.
 
   Fields:
     global_state: Nested structure of `Tensor`s of shape
@@ -44,8 +44,8 @@ class StateSpacePosterior(NamedTuple):
       the particles of level 0 still have descendants.
     root: int32 `Tensor` of shape `[num_particles] + batch`: the index of each
       particle's ancestor at level 0.
-    num_nan: int32 `Tensor` of shape `[num_steps + 1] + batch`: how many
-      particles lost their weight at each level, as a log density was NaN.
+    num_nan: int32 `Tensor` of shape `batch`: how many particles lost their
+      weight, at all levels together, as a log density was NaN.
 
   #### References
 
@@ -90,10 +90,7 @@ class StateSpacePosterior(NamedTuple):
   @property
   def num_ancestors(self) -> tf.Tensor:
     """Number of roots of the particles that have weight, of shape `batch`."""
-    has_weight = self.log_weights > -float('inf')
-    return tf.reduce_sum(
-      tf.cast(_sum_by_root(self.root, has_weight) > 0, tf.int32), axis=0
-    )
+    return self._weighted().num_ancestors
 
   @property
   def log_normalizer_error(self) -> tf.Tensor:
@@ -102,10 +99,7 @@ class StateSpacePosterior(NamedTuple):
     That of the estimate of `p(x)`, relative to it, which is the same where it
     is small.
     """
-    weights = weighting.normalize_weights(self.log_weights)
-    families = _sum_by_root(self.root, weights)
-    variance = tf.reduce_sum(families**2, axis=0) - 1.0 / weights.shape[0]
-    return self._where_known(tf.sqrt(tf.maximum(variance, 0.0)))
+    return self._weighted().log_normalizer_error
 
   def expectation(self, fn: Callable):
     """Self-normalized estimate of a posterior expectation.
@@ -117,11 +111,7 @@ class StateSpacePosterior(NamedTuple):
     Returns:
       expectation: Nested structure of `Tensor`s of shape `batch + any`.
     """
-    weights = weighting.normalize_weights(self.log_weights)
-    return tf.nest.map_structure(
-      lambda x: weighting.weighted_mean(weights, tf.cast(x, weights.dtype)),
-      fn(self.global_state, self.trajectories),
-    )
+    return self._weighted().expectation(self._cast(fn))
 
   def standard_error(self, fn: Callable):
     """Standard error of `expectation`.
@@ -132,51 +122,17 @@ class StateSpacePosterior(NamedTuple):
     Returns:
       standard_error: Nested structure of `Tensor`s of shape `batch + any`.
     """
-    weights = weighting.normalize_weights(self.log_weights)
+    return self._weighted().standard_error(self._cast(fn))
 
-    def error(x):
-      x = tf.cast(x, weights.dtype)
-      rank = x.shape.rank - weights.shape.rank
-      w = tf.reshape(weights, weights.shape + [1] * rank)
-      # A value without weight may be NaN or infinite.
-      deviations = tf.math.multiply_no_nan(
-        x - weighting.weighted_mean(weights, x), w
-      )
-      families = _sum_by_root(self.root, deviations)
-      return self._where_known(tf.sqrt(tf.reduce_sum(families**2, axis=0)))
-
-    return tf.nest.map_structure(
-      error, fn(self.global_state, self.trajectories)
+  def _weighted(self):
+    """The particles with their weights and roots alone."""
+    return weighting.WeightedParticles(
+      (self.global_state, self.trajectories), self.log_weights, self.root
     )
 
-  def _where_known(self, error):
-    """`inf` where no more than one root is left."""
-    is_known = self.num_ancestors > 1
-    rank = error.shape.rank - is_known.shape.rank
-    is_known = tf.reshape(is_known, is_known.shape + [1] * rank)
-    return tf.where(is_known, error, tf.constant(float('inf'), error.dtype))
-
-
-def _sum_by_root(root, values):
-  """Sums over the particles with the same root.
-
-  Args:
-    root: int32 `Tensor` of shape `[num_particles] + batch`.
-    values: `Tensor` of shape `[num_particles] + batch + any`.
-
-  Returns:
-    sums: `Tensor` of the same shape, whose first axis is over roots.
-  """
-  if values.dtype == tf.bool:
-    values = tf.cast(values, tf.int32)
-  num_particles, *batch_shape = root.shape.as_list()
-  num_columns = math.prod(batch_shape)
-  cells = tf.reshape(root, [num_particles, num_columns]) * num_columns
-  cells = tf.reshape(cells + tf.range(num_columns), [-1])
-  event_shape = values.shape[root.shape.rank :].as_list()
-  sums = tf.math.unsorted_segment_sum(
-    tf.reshape(values, [num_particles * num_columns, *event_shape]),
-    cells,
-    num_particles * num_columns,
-  )
-  return tf.reshape(sums, values.shape)
+  def _cast(self, fn):
+    """The function of a pair, with values of the dtype of the weights."""
+    checks.check_callable('fn', fn)
+    return lambda pair: tf.nest.map_structure(
+      lambda x: tf.cast(x, self.log_weights.dtype), fn(*pair)
+    )

@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi import resampling, runs, weighting
+from tfp_nvi import resampling
 from tfp_nvi import sampler as sampler_lib
-from tfp_nvi.internal import axes, checks, randomness
+from tfp_nvi.internal import checks, randomness
 from tfp_nvi.state_space import functions, proposals
 from tfp_nvi.state_space import model as model_lib
+from tfp_nvi.state_space import recorder as recorder_lib
 from tfp_nvi.state_space.densities import StateSpaceDensities
 from tfp_nvi.state_space.heuristics import Heuristic
 from tfp_nvi.state_space.posterior import StateSpacePosterior
 from tfp_nvi.state_space.sequences import Sequences
-from tfp_nvi.state_space.transition import NAN_SOURCES, StepTransition
+from tfp_nvi.state_space.transition import StepTransition
 
 __all__ = [
   'StateSpaceSampler',
@@ -31,12 +32,12 @@ class _Run(NamedTuple):
 
   Fields:
     posterior: `StateSpacePosterior`.
-    nan_sources: int32 `Tensor` of shape `[num_steps + 1] + batch`: an index in
-      `NAN_SOURCES`.
+    first_nan: int32 `Tensor` of shape `batch`: the first level at which a
+      log density is NaN, and the cause, as of `FilterRecorder`.
   """
 
   posterior: StateSpacePosterior
-  nan_sources: Any
+  first_nan: Any
 
 
 class StateSpaceSampler(tf.Module):
@@ -191,13 +192,13 @@ class StateSpaceSampler(tf.Module):
       self._reparameterize,
     )
 
-  def _make(self, sequences, reparameterize, counts_nan=False):
+  def _make(self, sequences, reparameterize, records_nan=False):
     """The nested sampler for some sequences."""
-    densities = StateSpaceDensities(
-      self.model, sequences, self.heuristic, counts_nan
-    )
+    densities = StateSpaceDensities(self.model, sequences, self.heuristic)
     steps = [
-      StepTransition(densities, self._proposal, is_first, reparameterize)
+      StepTransition(
+        densities, self._proposal, is_first, reparameterize, records_nan
+      )
       for is_first in (True, False)[: min(sequences.num_steps, 2)]
     ]
     prior = self.model.prior
@@ -297,7 +298,7 @@ class StateSpaceSampler(tf.Module):
       )
     run = fn(parts, seed)
     if is_single:
-      run = _Run(_without_batch(run.posterior), run.nan_sources[:, 0])
+      run = _without_batch(run)
     if functions.has_values(run.posterior.log_weights):
       _check_weights(run)
       message = _describe_nan(run)
@@ -323,23 +324,25 @@ class StateSpaceSampler(tf.Module):
   def _sample(self, num_particles, trajectories, parts, seed):
     """Runs the filter once."""
     sequences = Sequences(self.model.example, *parts)
-    sampler = self._make(sequences, reparameterize=False, counts_nan=True)
+    sampler = self._make(sequences, reparameterize=False, records_nan=True)
     densities = sampler.densities
     num_steps = densities.num_steps
     batch_shape = densities.batch_shape
     shape = tf.TensorShape([num_particles]) + batch_shape
 
     run = sampler.start(num_particles, seed, reparameterize=False)
-    run, nan_source = _start_without_nan(
+    run, nan_source = recorder_lib.start_without_nan(
       run, shape, self.initial_proposal_fn is not None
     )
-    recorder = _FilterRecorder(run, num_steps, trajectories)
+    recorder = recorder_lib.FilterRecorder(
+      run, num_steps, nan_source, trajectories
+    )
     particles = sampler.fold(run, recorder)
     stacked = recorder.stack()
     path = stacked.pop('path', None)
     series = tf.nest.map_structure(
       lambda x, xs: tf.concat([x[tf.newaxis], xs], axis=0),
-      _summarize(run.initial, nan_source),
+      recorder_lib.summarize(run.initial),
       stacked,
     )
     total = series['log_normalizer']
@@ -353,188 +356,24 @@ class StateSpaceSampler(tf.Module):
     )
     posterior = StateSpacePosterior(
       global_state=particles.state.global_state,
-      trajectories=_read_back(*path, shape) if trajectories else (),
+      trajectories=recorder_lib.read_back(*path, shape) if trajectories else (),
       log_weights=particles.log_weights,
       log_normalizer_increments=increments,
       effective_sample_sizes=series['effective_sample_size'],
       num_roots=series['num_roots'],
       root=particles.state.root,
-      num_nan=series['num_nan'],
+      num_nan=tf.reduce_sum(recorder.num_nan, axis=0),
     )
-    return _Run(posterior, series['nan_source'])
+    return _Run(posterior, tf.reduce_min(recorder.first_nan, axis=0))
 
 
-def _summarize(particles, nan_source):
-  """The summary of a level that the posterior has for each step."""
-  log_weights = particles.log_weights
-  is_nan = tf.cast(nan_source > 0, tf.int32)
-  return dict(
-    log_normalizer=weighting.log_normalizer(log_weights),
-    effective_sample_size=weighting.effective_sample_size(log_weights),
-    num_roots=_count_distinct(particles.state.root),
-    num_nan=tf.reduce_sum(is_nan, axis=0),
-    nan_source=tf.reduce_max(nan_source, axis=0),
+def _without_batch(run):
+  """The run for a single sequence, of that for a batch of one."""
+  posterior = run.posterior
+  squeezed = tf.nest.map_structure(
+    lambda x: tf.squeeze(x, axis=1), posterior._replace(num_nan=())
   )
-
-
-class _FilterRecorder(runs.Recorder):
-  """Keeps a summary of each step, and the local states if they are wanted.
-
-  Args:
-    run: `Run`.
-    num_steps: Python `int`.
-    trajectories: Python `bool`: whether to keep local states and ancestors.
-  """
-
-  draws_noise_ahead = False
-
-  def __init__(self, run, num_steps, trajectories):
-    self._trajectories = trajectories
-    state = run.initial.state
-    example = _summarize(run.initial, tf.zeros_like(state.root))
-    if trajectories:
-      example['path'] = (state.local_state, state.ancestor)
-    self._carry = tf.nest.map_structure(
-      lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape),
-      example,
-    )
-
-  def start(self, segment, example_fn):
-    """Begins a segment; see `Recorder.start`."""
-    del segment, example_fn
-    return self._carry
-
-  def visit(self, segment, local_level, record, carry):
-    """Records a level; see `Recorder.visit`."""
-    nan_source = _merge_sources(record.record, record.particles.terms)
-    # Particles that have lost their weight before do not count again.
-    had_weight = record.previous.log_weights > -float('inf')
-    values = _summarize(record.particles, tf.where(had_weight, nan_source, 0))
-    if self._trajectories:
-      state = record.particles.state
-      values['path'] = (state.local_state, state.ancestor)
-    step = segment.first_level + local_level - 1
-    return tf.nest.map_structure(
-      lambda array, x: array.write(step, x), carry, values
-    )
-
-  def finish(self, segment, carry):
-    """Ends a segment; see `Recorder.finish`."""
-    del segment
-    self._carry = carry
-
-  def stack(self):
-    """The values of all steps, with a first axis over steps."""
-    return tf.nest.map_structure(lambda array: array.stack(), self._carry)
-
-
-def _merge_sources(source, terms):
-  """The causes of NaN, those of the heuristic included."""
-  if len(terms) < 2:
-    return source
-  return tf.maximum(source, tf.cast(terms[1], tf.int32))
-
-
-def _start_without_nan(run, shape, has_proposal):
-  """A run whose first weights are zero where they are NaN, and the causes."""
-  is_nan = tf.math.is_nan
-  particles, move = run.initial, run.initial_move
-  log_weights = particles.log_weights
-  zero = tf.constant(-float('inf'), log_weights.dtype)
-  # `NAN_SOURCES` has the causes of later levels; here, the prior is where the
-  # transition is.
-  source = tf.where(
-    is_nan(log_weights),
-    tf.where(is_nan(move.log_forward), 4 if has_proposal else 3, 3),
-    0,
-  )
-  source = _merge_sources(tf.broadcast_to(source, shape), particles.terms)
-  log_weights = tf.where(is_nan(log_weights), zero, log_weights)
-  return (
-    run._replace(initial=particles._replace(log_weights=log_weights)),
-    source,
-  )
-
-
-def _without_batch(posterior):
-  """The posterior of a single sequence, of that of a batch of one."""
-  return tf.nest.map_structure(lambda x: tf.squeeze(x, axis=1), posterior)
-
-
-def _count_distinct(root):
-  """How many different indices there are, for each batch member."""
-  num_particles = root.shape[0]
-  columns = tf.reshape(root, [num_particles, -1])
-  num_columns = columns.shape[1]
-  where = columns * num_columns + tf.range(num_columns)
-  is_present = tf.tensor_scatter_nd_update(
-    tf.zeros([num_particles * num_columns], tf.int32),
-    tf.reshape(where, [-1, 1]),
-    tf.ones([num_particles * num_columns], tf.int32),
-  )
-  counts = tf.reduce_sum(
-    tf.reshape(is_present, [num_particles, num_columns]), axis=0
-  )
-  return tf.reshape(counts, root.shape[1:])
-
-
-def _read_back(local_states, ancestors, shape):
-  """Local states along the ancestors of the last level's particles.
-
-  Args:
-    local_states: Nested structure of `Tensor`s of shape
-      `[num_steps, num_particles] + batch + event`.
-    ancestors: int32 `Tensor` of shape `[num_steps, num_particles] + batch`.
-    shape: `TensorShape`: `[num_particles] + batch`.
-
-  Returns:
-    trajectories: Nested structure of `Tensor`s of shape
-      `[num_particles] + batch + [num_steps] + event`.
-  """
-  num_steps = ancestors.shape[0]
-  index = axes.particle_indices(shape)
-  arrays = tf.nest.map_structure(
-    lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape[1:]),
-    local_states,
-  )
-
-  def body(i, index, arrays):
-    k = num_steps - 1 - i
-    arrays = tf.nest.map_structure(
-      lambda array, x: array.write(
-        k, resampling.gather_ancestors(tf.gather(x, k), index)
-      ),
-      arrays,
-      local_states,
-    )
-    index = resampling.gather_ancestors(tf.gather(ancestors, k), index)
-    return i + 1, index, arrays
-
-  _, _, arrays = tf.while_loop(
-    lambda i, *_: i < num_steps,
-    body,
-    (tf.constant(0), index, arrays),
-    parallel_iterations=1,
-    maximum_iterations=num_steps,
-  )
-  return tf.nest.map_structure(
-    lambda array: model_lib.steps_last(array.stack(), shape.rank), arrays
-  )
-
-
-def _name_of_source(source, level):
-  """The argument that returned a NaN log density."""
-  name = NAN_SOURCES[source]
-  if name == 'proposal':
-    return 'initial_proposal_fn' if level == 0 else 'proposal_fn'
-  if name == 'transition_fn' and level < 2:
-    return ('prior', 'initial_fn')[level]
-  return name
-
-
-def _place(level, index):
-  where = 'before the first step' if level == 0 else f'at step {level}'
-  return where + (f' of sequence {index}' if index else '')
+  return _Run(squeezed._replace(num_nan=posterior.num_nan[0]), run.first_nan[0])
 
 
 def _check_weights(run):
@@ -546,40 +385,38 @@ def _check_weights(run):
   if not is_bad.any():
     return
   level, *index = np.argwhere(is_bad)[0].tolist()
-  at = (level, *index)
-  where = _place(level, index)
-  source = int(run.nan_sources.numpy()[at])
-  if source == 0 and np.isneginf(increments[at]):
+  where = recorder_lib.place(level, index)
+  message = _describe_nan(run, tuple(index))
+  if message is not None:
+    raise ValueError(f'No particle has any weight {where}: {message}')
+  if np.isneginf(increments[(level, *index)]):
     raise ValueError(
       f'No particle has any weight {where}: `observations` must be possible '
       'under the model, and `heuristic` must not be -inf where they are.'
     )
-  if source == 0:
-    raise ValueError(
-      f'The log weights have become {increments[at]} {where}; the model, the '
-      'proposals and `heuristic` must return log densities that are numbers or '
-      '-inf.'
-    )
-  name = _name_of_source(source, level)
-  num_nan = int(posterior.num_nan.numpy()[at])
   raise ValueError(
-    f'No particle has any weight, and {num_nan} of '
-    f'{posterior.log_weights.shape[0]} have become NaN {where}; `{name}` must '
-    'return log densities that are numbers or -inf, for the `observations` of '
-    'all steps.'
+    f'Log weights have become infinite or NaN {where}; the model, the '
+    'proposals and `heuristic` must return log densities that are numbers or '
+    '-inf.'
   )
 
 
-def _describe_nan(run):
-  """A message that names the first NaN log densities; `None` if all are not."""
+def _describe_nan(run, index=None):
+  """A message that names the first NaN log density; `None` if there is none.
+
+  Args:
+    run: `_Run`.
+    index: Tuple of Python `int`s: the sequence to look at; `None` for all.
+  """
   num_nan = run.posterior.num_nan.numpy()
-  if not num_nan.any():
+  first_nan = run.first_nan.numpy()
+  if index is None:
+    index = np.unravel_index(np.argmin(first_nan), first_nan.shape)
+  else:
+    num_nan = num_nan[index]
+  if not np.any(num_nan):
     return None
-  level, *index = np.argwhere(num_nan > 0)[0].tolist()
-  at = (level, *index)
-  name = _name_of_source(int(run.nan_sources.numpy()[at]), level)
-  return (
-    f'`{name}` gave log densities that are NaN, which count as zero density: '
-    f'for {num_nan[at]} of {run.posterior.log_weights.shape[0]} particles '
-    f'{_place(level, index)}, and for {num_nan.sum()} in all.'
+  description = recorder_lib.describe_first_nan(
+    first_nan[index], [int(i) for i in index]
   )
+  return f'{description} Of all particles and steps, {num_nan.sum()} were NaN.'

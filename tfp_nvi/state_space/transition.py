@@ -49,23 +49,27 @@ class StepTransition(transitions_lib.Transition):
     proposal,
     is_first: bool,
     reparameterize: bool,
+    records_nan: bool = False,
   ):
     """Initializes the transition.
 
     Args:
-      densities: `StateSpaceDensities`. If these count NaN, so does this: a
-        log density that is NaN makes the weight zero, and the record of a move
-        is the index in `NAN_SOURCES` of its cause, for each particle.
+      densities: `StateSpaceDensities`.
       proposal: `None`, or callable from an observation, the local state before,
         and the global state, which takes `t` and `u`.
       is_first: Python `bool`.
       reparameterize: Python `bool`: whether gradients may pass through states.
+      records_nan: Python `bool`: whether the record of a move, instead of being
+        what `replay` takes, is the index in `NAN_SOURCES` of the cause of NaN,
+        for each particle.
+        Default value: `False`.
     """
     super().__init__(name='first_step' if is_first else 'later_steps')
     self._densities = densities
     self._proposal = proposal
     self._is_first = is_first
     self._reparameterize = reparameterize
+    self._records_nan = records_nan
     self._first_step = 0 if is_first else 1
     self.num_transitions = 1 if is_first else densities.num_steps - 1
     self.is_rollable = not is_first
@@ -75,11 +79,11 @@ class StepTransition(transitions_lib.Transition):
       proposal is not None and proposal.names_step
     )
     self.is_level_batched = not (is_first or reparameterize or names_step)
-    self.records_noise = reparameterize
+    self.records_noise = reparameterize and not records_nan
 
   def record_like(self, noise, state):
     """The seed if samples are to be differentiated, or else the samples."""
-    if self._densities.counts_nan:
+    if self._records_nan:
       return tf.zeros_like(state.root)
     return noise if self._reparameterize else state.local_state
 
@@ -215,26 +219,32 @@ class StepTransition(transitions_lib.Transition):
       log_reverse_fixed_states=tf.stop_gradient(log_reverse),
       record=noise if self._reparameterize else z,
     )
-    if not densities.counts_nan:
-      return move
     return self._without_nan(move, where_active(log_prior))
 
   def _without_nan(self, move, log_prior):
     """A move whose weight is zero where a log density is NaN."""
     is_nan = tf.math.is_nan
-    proposal = 4 if self._proposal is not None else 3
-    source = tf.where(
-      is_nan(move.log_forward),
-      proposal,
-      tf.where(is_nan(log_prior), 3, 2),
-    )
     # Also where both densities are infinite.
     is_bad = is_nan(move.log_reverse - move.log_forward)
-    log_forward, log_reverse = move.log_forward, move.log_reverse
-    return move._replace(
-      log_forward=tf.where(is_bad, tf.zeros_like(log_forward), log_forward),
-      log_reverse=tf.where(
-        is_bad, tf.constant(-float('inf'), log_reverse.dtype), log_reverse
-      ),
-      record=tf.where(is_bad, source, 0),
+
+    def replace(log_prob, value):
+      if not tf.is_tensor(log_prob):
+        return log_prob
+      return tf.where(is_bad, tf.constant(value, log_prob.dtype), log_prob)
+
+    zero = -float('inf')
+    replaced = move._replace(
+      log_forward=replace(move.log_forward, 0.0),
+      log_forward_fixed_sample=replace(move.log_forward_fixed_sample, 0.0),
+      log_forward_score=replace(move.log_forward_score, 0.0),
+      log_reverse=replace(move.log_reverse, zero),
+      log_reverse_fixed_states=replace(move.log_reverse_fixed_states, zero),
     )
+    if not self._records_nan:
+      num_nan = tf.reduce_sum(tf.cast(is_bad, tf.int32))
+      return replaced._replace(num_nan=num_nan)
+    proposal = 3 if self._proposal is None else 4
+    source = tf.where(
+      is_nan(move.log_forward), proposal, tf.where(is_nan(log_prior), 3, 2)
+    )
+    return replaced._replace(record=tf.where(is_bad, source, 0))

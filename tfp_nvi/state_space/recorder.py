@@ -1,0 +1,233 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What is recorded while a filter runs: series, trajectories, and NaN."""
+
+import tensorflow as tf
+
+from tfp_nvi import resampling, runs, weighting
+from tfp_nvi.internal import axes
+from tfp_nvi.state_space import model as model_lib
+from tfp_nvi.state_space.transition import NAN_SOURCES
+
+__all__ = [
+  'FilterRecorder',
+  'describe_first_nan',
+  'place',
+  'read_back',
+  'start_without_nan',
+  'summarize',
+]
+
+# A level and the cause of a NaN in one number, so that the first one is the
+# minimum over particles, and at a level that with the largest cause.
+_NO_NAN = 2**31 - 1
+
+
+def _pack(level, source):
+  return len(NAN_SOURCES) * level + len(NAN_SOURCES) - 1 - source
+
+
+def _unpack(first):
+  level, rest = divmod(int(first), len(NAN_SOURCES))
+  return level, len(NAN_SOURCES) - 1 - rest
+
+
+def summarize(particles):
+  """The summary of a level that the posterior has for each step."""
+  log_weights = particles.log_weights
+  return dict(
+    log_normalizer=weighting.log_normalizer(log_weights),
+    effective_sample_size=weighting.effective_sample_size(log_weights),
+    num_roots=_count_distinct(particles.state.root),
+  )
+
+
+class FilterRecorder(runs.Recorder):
+  """Keeps a summary of each step, and the local states if they are wanted.
+
+  NaN is counted for each place of a particle, and summed after the last level,
+  as a sum over particles at each level would take longer.
+
+  Args:
+    run: `Run`.
+    num_steps: Python `int`.
+    nan_source: int32 `Tensor` of shape `[num_particles] + batch`: the causes of
+      NaN at level 0.
+    trajectories: Python `bool`: whether to keep local states and ancestors.
+  """
+
+  draws_noise_ahead = False
+
+  def __init__(self, run, num_steps, nan_source, trajectories):
+    self._trajectories = trajectories
+    state = run.initial.state
+    example = summarize(run.initial)
+    if trajectories:
+      example['path'] = (state.local_state, state.ancestor)
+    self._arrays = tf.nest.map_structure(
+      lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape),
+      example,
+    )
+    self.num_nan = tf.zeros_like(nan_source)
+    self.first_nan = tf.fill(nan_source.shape, _NO_NAN)
+    self._count_nan(0, nan_source)
+
+  def _count_nan(self, level, source):
+    is_nan = source > 0
+    self.num_nan += tf.cast(is_nan, tf.int32)
+    self.first_nan = tf.minimum(
+      self.first_nan, tf.where(is_nan, _pack(level, source), _NO_NAN)
+    )
+
+  def start(self, segment, example_fn):
+    """Begins a segment; see `Recorder.start`."""
+    del segment, example_fn
+    return self._arrays, self.num_nan, self.first_nan
+
+  def visit(self, segment, local_level, record, carry):
+    """Records a level; see `Recorder.visit`."""
+    arrays, self.num_nan, self.first_nan = carry
+    # Particles that have lost their weight before do not count again.
+    had_weight = record.previous.log_weights > -float('inf')
+    level = segment.first_level + local_level
+    self._count_nan(
+      level, tf.where(had_weight, _nan_source(record.record, record.is_nan), 0)
+    )
+    values = summarize(record.particles)
+    if self._trajectories:
+      state = record.particles.state
+      values['path'] = (state.local_state, state.ancestor)
+    arrays = tf.nest.map_structure(
+      lambda array, x: array.write(level - 1, x), arrays, values
+    )
+    return arrays, self.num_nan, self.first_nan
+
+  def finish(self, segment, carry):
+    """Ends a segment; see `Recorder.finish`."""
+    del segment
+    self._arrays, self.num_nan, self.first_nan = carry
+
+  def stack(self):
+    """The values of all steps, with a first axis over steps."""
+    return tf.nest.map_structure(lambda array: array.stack(), self._arrays)
+
+
+def _nan_source(source, is_nan):
+  """The causes of NaN, those of the heuristic included."""
+  return tf.maximum(source, tf.cast(is_nan, tf.int32))
+
+
+def start_without_nan(run, shape, has_proposal):
+  """A run whose first weights are zero where they are NaN, and the causes."""
+  is_nan = tf.math.is_nan
+  particles, move = run.initial, run.initial_move
+  log_weights = particles.log_weights
+  zero = tf.constant(-float('inf'), log_weights.dtype)
+  # `NAN_SOURCES` has the causes of later levels; here, the prior is where the
+  # transition is.
+  source = tf.where(
+    is_nan(log_weights),
+    tf.where(is_nan(move.log_forward), 4 if has_proposal else 3, 3),
+    0,
+  )
+  source = _nan_source(tf.broadcast_to(source, shape), run.is_nan)
+  log_weights = tf.where(is_nan(log_weights), zero, log_weights)
+  return (
+    run._replace(initial=particles._replace(log_weights=log_weights)),
+    source,
+  )
+
+
+def _count_distinct(root):
+  """How many different indices there are, for each batch member."""
+  num_particles = root.shape[0]
+  columns = tf.reshape(root, [num_particles, -1])
+  num_columns = columns.shape[1]
+  where = columns * num_columns + tf.range(num_columns)
+  is_present = tf.tensor_scatter_nd_update(
+    tf.zeros([num_particles * num_columns], tf.int32),
+    tf.reshape(where, [-1, 1]),
+    tf.ones([num_particles * num_columns], tf.int32),
+  )
+  counts = tf.reduce_sum(
+    tf.reshape(is_present, [num_particles, num_columns]), axis=0
+  )
+  return tf.reshape(counts, root.shape[1:])
+
+
+def read_back(local_states, ancestors, shape):
+  """Local states along the ancestors of the last level's particles.
+
+  Args:
+    local_states: Nested structure of `Tensor`s of shape
+      `[num_steps, num_particles] + batch + event`.
+    ancestors: int32 `Tensor` of shape `[num_steps, num_particles] + batch`.
+    shape: `TensorShape`: `[num_particles] + batch`.
+
+  Returns:
+    trajectories: Nested structure of `Tensor`s of shape
+      `[num_particles] + batch + [num_steps] + event`.
+  """
+  num_steps = ancestors.shape[0]
+  index = axes.particle_indices(shape)
+  arrays = tf.nest.map_structure(
+    lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape[1:]),
+    local_states,
+  )
+
+  def body(i, index, arrays):
+    k = num_steps - 1 - i
+    arrays = tf.nest.map_structure(
+      lambda array, x: array.write(
+        k, resampling.gather_ancestors(tf.gather(x, k), index)
+      ),
+      arrays,
+      local_states,
+    )
+    index = resampling.gather_ancestors(tf.gather(ancestors, k), index)
+    return i + 1, index, arrays
+
+  _, _, arrays = tf.while_loop(
+    lambda i, *_: i < num_steps,
+    body,
+    (tf.constant(0), index, arrays),
+    parallel_iterations=1,
+    maximum_iterations=num_steps,
+  )
+  return tf.nest.map_structure(
+    lambda array: model_lib.steps_last(array.stack(), shape.rank), arrays
+  )
+
+
+def _name_of_source(source, level):
+  """The argument that returned a NaN log density."""
+  name = NAN_SOURCES[source]
+  if name == 'proposal':
+    return 'initial_proposal_fn' if level == 0 else 'proposal_fn'
+  if name == 'transition_fn' and level < 2:
+    return ('prior', 'initial_fn')[level]
+  return name
+
+
+def place(level: int, index: list) -> str:
+  """Says where a level of a sequence is, for an error."""
+  where = 'before the first step' if level == 0 else f'at step {level}'
+  return where + (f' of sequence {index}' if index else '')
+
+
+def describe_first_nan(first_nan, index: list) -> str:
+  """Names the function and the step of the first NaN log density.
+
+  Args:
+    first_nan: Minimum of `FilterRecorder.first_nan` over particles.
+    index: List of Python `int`s: the index of the sequence.
+
+  Returns:
+    description: Python `str`.
+  """
+  level, source = _unpack(first_nan)
+  return (
+    f'`{_name_of_source(source, level)}` must return log densities that are '
+    'numbers or -inf, for the `observations` of all steps; the first ones that '
+    f'were NaN, and count as zero density, were {place(level, index)}.'
+  )
