@@ -56,9 +56,7 @@ class Terms(typing.NamedTuple):
 
 def _clean_log(x):
   """A log density that is NaN or infinite counts as zero density."""
-  return tf.where(
-    tf.math.is_finite(x), x, tf.constant(-float('inf'), x.dtype)
-  )
+  return tf.where(tf.math.is_finite(x), x, tf.constant(-float('inf'), x.dtype))
 
 
 def _clean(x):
@@ -113,7 +111,9 @@ class Moves:
     num_nan = tf.reduce_sum(tf.cast(tf.math.is_nan(log_target), tf.int32))
     return (
       Terms(
-        _clean_log(log_target), log_start, _clean(target_gradient),
+        _clean_log(log_target),
+        log_start,
+        _clean(target_gradient),
         start_gradient,
       ),
       num_nan,
@@ -139,7 +139,10 @@ class Moves:
     return u, momentum, terms, num_nan
 
   def _accept_fn(self, old, new, beta, seed):
-    (old_u, old_momentum, old_terms), (new_u, new_momentum, new_terms) = old, new
+    (old_u, old_momentum, old_terms), (new_u, new_momentum, new_terms) = (
+      old,
+      new,
+    )
 
     def log_joint(terms, momentum):
       return (
@@ -222,8 +225,10 @@ def _path_gradient(terms, beta):
 
 def _apply(scale, x):
   """Products of the scale and vectors."""
-  return x * scale if scale.shape.rank == 1 else tf.matmul(
-    x, scale, transpose_b=True
+  return (
+    x * scale
+    if scale.shape.rank == 1
+    else tf.matmul(x, scale, transpose_b=True)
   )
 
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tfp_nvi import weighting
 from tfp_nvi.internal import randomness
+from tfp_nvi.posterior import diagnosis
 from tfp_nvi.posterior import reference as reference_lib
 
 __all__ = [
@@ -92,9 +93,7 @@ def _reweight(population, delta):
   shape = population.log_weights.shape
   # A factor of zero must leave a target of zero density what it is.
   increment = tf.reshape(delta * population.terms.log_ratio, shape)
-  return population._replace(
-    log_weights=population.log_weights + increment
-  )
+  return population._replace(log_weights=population.log_weights + increment)
 
 
 def _resample(population, threshold, seed):
@@ -288,7 +287,7 @@ def run_frozen(
   num_runs: int,
   seed,
   progress=None,
-) -> tuple[Population, np.ndarray]:
+) -> tuple[Population, np.ndarray, np.ndarray]:
   """Runs SMC samplers by a schedule, several at once.
 
   Args:
@@ -305,14 +304,20 @@ def run_frozen(
     population: `Population` of the target.
     level_ess: Array of shape `[num_stages, num_runs]`: effective sample sizes
       before resampling, as shares.
+    tail_ks: Array of shape `[num_stages]`: the Pareto k of the factors by which
+      weights change at each stage.
   """
   population = _start(moves, reference, u, num_runs)
-  beta, level_ess = 0.0, []
+  beta, level_ess, tail_ks = 0.0, [], []
   for i, stage in enumerate(schedule.stages):
     resample_seed, move_seed = tf.unstack(
       randomness.split_seed(randomness.fold_in(seed, i), 2)
     )
-    population = _reweight(population, stage.beta - beta)
+    delta = stage.beta - beta
+    tail_ks.append(
+      diagnosis.pareto_k(delta * population.terms.log_ratio.numpy())
+    )
+    population = _reweight(population, delta)
     beta = stage.beta
     population, share = _resample(population, 0.5, resample_seed)
     level_ess.append(share.numpy())
@@ -330,4 +335,4 @@ def run_frozen(
       population = population._replace(u=moved, terms=terms)
     if progress is not None:
       progress(beta)
-  return population, np.stack(level_ess)
+  return population, np.stack(level_ess), np.array(tail_ks)

@@ -8,8 +8,9 @@ y = center + matrix v
 ```
 
 With slopes of zero this is affine, a Gaussian reference. The slopes let a few
-coordinates, the drivers, set the scales of others, as the logarithm of a group's
-deviation does in a hierarchical model: Neal's funnel is such a map exactly.
+coordinates, the drivers, set the scales of others, as the logarithm of the
+deviation of a group does in a hierarchical model: Neal's funnel is such a map
+exactly.
 """
 
 import typing

@@ -83,6 +83,8 @@ class VectorSpace:
   """A target over vectors of real numbers, standardized by its initial density.
 
   Attributes:
+    draws: `Tensor` of shape `[1000, num_values]`: draws from the initial
+      density, which standardized the space.
     num_values: Python `int`: the length of a vector.
     names: List of Python `str`s: the variables of the user's space.
     has_exact_gaussian: Python `bool`: whether the initial density over `y` is
@@ -143,6 +145,7 @@ class VectorSpace:
     self._sizes = [x.num_elements() for x in shapes]
     self.num_values = sum(self._sizes)
     self.has_exact_gaussian = False
+    self._draw = None
     self._standardize(seed)
 
   def _check_batch_shape(self, source):
@@ -167,6 +170,7 @@ class VectorSpace:
         self.scale = tf.abs(tf.linalg.diag_part(self.matrix))
       self._log_det = tf.reduce_sum(tf.math.log(self.scale))
       self.has_exact_gaussian = True
+      self.draws = self.sample_initial(_NUM_DRAWS, seed)
       return
     x = self._draw_unconstrained(_NUM_DRAWS, seed).numpy()
     center, scale = np.zeros([2, self.num_values])
@@ -183,6 +187,7 @@ class VectorSpace:
     self.center = tf.constant(center.astype(dtype))
     self.scale = tf.constant(scale.astype(dtype))
     self._log_det = tf.constant(np.sum(np.log(scale)).astype(dtype))
+    self.draws = tf.constant(((x - center) / scale).astype(dtype))
 
   def _as_gaussian(self):
     """The initial density, if it is normal and over the real space."""
@@ -203,15 +208,15 @@ class VectorSpace:
       lower = gaussian.scale.to_dense()
     except NotImplementedError:
       return None
-    is_lower = bool(tf.reduce_all(tf.equal(lower, tf.linalg.band_part(lower, -1, 0))))
+    is_lower = bool(
+      tf.reduce_all(tf.equal(lower, tf.linalg.band_part(lower, -1, 0)))
+    )
     return gaussian if is_lower else None
 
   def _flatten(self, state):
     parts = [
       tf.reshape(part, [-1, size])
-      for part, size in zip(
-        tf.nest.flatten(state), self._sizes, strict=True
-      )
+      for part, size in zip(tf.nest.flatten(state), self._sizes, strict=True)
     ]
     return parts[0] if len(parts) == 1 else tf.concat(parts, axis=-1)
 
@@ -229,13 +234,44 @@ class VectorSpace:
     return self.center + self.scale * y
 
   def _draw_unconstrained(self, num_draws, seed):
-    with randomness.portable_sampling():
-      value = (
-        self._target.sample_unpinned(num_draws, seed=seed)
-        if self._uses_pins
-        else self._initial.sample(num_draws, seed=seed)
-      )
-    return self._flatten(self.bijector.inverse(value))
+    # In pieces of one size, for one compiled function.
+    num_pieces = -(-num_draws // _NUM_DRAWS)
+    pieces = [
+      self._draw_piece(randomness.fold_in(seed, i)) for i in range(num_pieces)
+    ]
+    return tf.concat(pieces, axis=0)[:num_draws]
+
+  def _draw_piece(self, seed):
+    source = self._target if self._uses_pins else self._initial
+
+    def sample(shape, seed):
+      if self._uses_pins:
+        return source.sample_unpinned(shape, seed=seed)
+      return source.sample(shape, seed=seed)
+
+    def draw(seed):
+      with randomness.portable_sampling():
+        # TFP would vectorize the model over the draws by a loop of its own.
+        if getattr(source, 'use_vectorized_map', False):
+          return tf.map_fn(
+            lambda one_seed: self._flatten(
+              self.bijector.inverse(sample([], one_seed))
+            )[0],
+            randomness.split_seed(seed, _NUM_DRAWS),
+            fn_output_signature=self.dtype,
+          )
+        return self._flatten(self.bijector.inverse(sample(_NUM_DRAWS, seed)))
+
+    if not getattr(source, 'use_vectorized_map', False):
+      return draw(seed)
+    if self._draw is None:
+      self._draw = tf.function(draw, autograph=False, jit_compile=True)
+      try:
+        return self._draw(seed)
+      except (tf.errors.OpError, ValueError, NotImplementedError):
+        # Some samplers have ops that XLA does not know.
+        self._draw = tf.function(draw, autograph=False)
+    return self._draw(seed)
 
   def sample_initial(self, num_draws: int, seed) -> tf.Tensor:
     """Draws vectors from the initial density.
@@ -249,7 +285,17 @@ class VectorSpace:
     """
     if self.has_exact_gaussian:
       return randomness.normal([num_draws, self.num_values], seed, self.dtype)
-    return (self._draw_unconstrained(num_draws, seed) - self.center) / self.scale
+    return (
+      self._draw_unconstrained(num_draws, seed) - self.center
+    ) / self.scale
+
+  def value_names(self) -> list:
+    """Names of the entries of a vector, for messages."""
+    return [
+      name + (f'[{i}]' if size > 1 else '')
+      for name, size in zip(self.names, self._sizes, strict=True)
+      for i in range(size)
+    ]
 
   def to_user(self, y: tf.Tensor):
     """Maps vectors to the user's space.

@@ -29,9 +29,7 @@ def _adam(parameters, moments, gradients, count, rate):
   for x, (m, s), g in zip(parameters, moments, gradients, strict=True):
     m = 0.9 * m + 0.1 * g
     s = 0.99 * s + 0.01 * g**2
-    step = (m / (1.0 - 0.9**count)) / (
-      tf.sqrt(s / (1.0 - 0.99**count)) + 1e-20
-    )
+    step = (m / (1.0 - 0.9**count)) / (tf.sqrt(s / (1.0 - 0.99**count)) + 1e-20)
     new_parameters.append(x + rate * step)
     new_moments.append((m, s))
   return tuple(new_parameters), tuple(new_moments)
@@ -78,7 +76,8 @@ class _Optimizer:
     scaled = noise * tf.exp(log_scale)[:, tf.newaxis]
     if self.is_full:
       scaled += tf.matmul(
-        noise, tf.linalg.band_part(lower[0], -1, 0)
+        noise,
+        tf.linalg.band_part(lower[0], -1, 0)
         - tf.linalg.diag(tf.linalg.diag_part(lower[0])),
         transpose_b=True,
       )
@@ -87,9 +86,7 @@ class _Optimizer:
     )
 
   def _step(self, center, unit, parameters, moments, count, rate, noise):
-    _, gradient = self._gradient(
-      self._points(center, unit, parameters, noise)
-    )
+    _, gradient = self._gradient(self._points(center, unit, parameters, noise))
     gradient *= unit[:, tf.newaxis]
     # One draw far out must not outweigh all others.
     log_scale = parameters[1]
@@ -141,7 +138,9 @@ class _Optimizer:
       tf.constant(-float('inf'), mean.dtype),
     )
 
-  def run(self, center, unit, parameters, num_steps, first_rate, last_rate, seed):
+  def run(
+    self, center, unit, parameters, num_steps, first_rate, last_rate, seed
+  ):
     """Runs all steps; returns parameters, and bounds up to a constant."""
     dtype = center.dtype
     moments = tuple((tf.zeros_like(x), tf.zeros_like(x)) for x in parameters)
@@ -181,10 +180,10 @@ def fit_variational(
     bound: Python `float`: the evidence lower bound of the first round's best.
   """
   dtype, size = space.dtype, space.num_values
-  draw_seed, uniform_seed, first_seed, second_seed = tf.unstack(
-    randomness.split_seed(seed, 4)
+  uniform_seed, first_seed, second_seed = tf.unstack(
+    randomness.split_seed(seed, 3)
   )
-  centers, units = _starts(space, draw_seed, uniform_seed, jit_compile)
+  centers, units = _starts(space, uniform_seed, jit_compile)
   zeros = tf.zeros([_NUM_STARTS, size], dtype)
   optimizer = _Optimizer(space, 4, False, jit_compile)
   (loc, log_scale), bounds, num_evaluations = optimizer.run(
@@ -223,10 +222,10 @@ def fit_variational(
   )
 
 
-def _starts(space, draw_seed, uniform_seed, jit_compile):
+def _starts(space, uniform_seed, jit_compile):
   """Where to start from, and in which units."""
   dtype, size = space.dtype, space.num_values
-  draws = space.sample_initial(_NUM_CANDIDATES, draw_seed)
+  draws = space.draws[:_NUM_CANDIDATES]
   draws = tf.where(tf.math.is_finite(draws), draws, tf.zeros_like(draws))
   log_prob, _ = tf.function(
     space.log_probs, autograph=False, jit_compile=jit_compile
