@@ -63,6 +63,50 @@ def _clean(x):
   return tf.where(tf.math.is_finite(x), x, tf.zeros_like(x))
 
 
+@tf.function(autograph=False, jit_compile=True)
+def _begin(shape_like, step, seed):
+  momentum_seed, step_seed = tf.unstack(randomness.split_seed(seed, 2))
+  dtype = shape_like.dtype
+  momentum = randomness.normal(shape_like.shape, momentum_seed, dtype)
+  uniform = randomness.uniform([shape_like.shape[0], 1], step_seed, dtype)
+  return momentum, step * 2.0 ** (-_STEP_OCTAVES * uniform**4)
+
+
+@tf.function(autograph=False, jit_compile=True)
+def _accept(old, new, beta, seed):
+  (old_u, old_momentum, old_terms), (new_u, new_momentum, new_terms) = (
+    old,
+    new,
+  )
+
+  def log_joint(terms, momentum):
+    return (
+      terms.log_start
+      + beta * terms.log_ratio
+      - 0.5 * tf.reduce_sum(momentum**2, axis=-1)
+    )
+
+  log_ratio = log_joint(new_terms, new_momentum) - log_joint(
+    old_terms, old_momentum
+  )
+  probability = tf.where(
+    tf.math.is_nan(log_ratio),
+    tf.zeros_like(log_ratio),
+    tf.exp(tf.minimum(log_ratio, 0.0)),
+  )
+  uniform = randomness.uniform(probability.shape, seed, probability.dtype)
+  accepts = uniform < probability
+
+  def select(x, y):
+    shape = [-1] + [1] * (x.shape.rank - 1)
+    return tf.where(tf.reshape(accepts, shape), x, y)
+
+  u, terms = tf.nest.map_structure(
+    select, (new_u, new_terms), (old_u, old_terms)
+  )
+  return u, terms, tf.reduce_mean(probability)
+
+
 class Moves:
   """Evaluates and moves particles; counts the evaluations of the target.
 
@@ -86,10 +130,7 @@ class Moves:
     compiled = tf.function(
       autograph=False, jit_compile=jit_compile, reduce_retracing=False
     )
-    self._evaluate = compiled(self._evaluate_fn)
-    self._begin = compiled(self._begin_fn)
     self._leapfrog = compiled(self._leapfrog_fn)
-    self._accept = compiled(self._accept_fn)
 
   def _evaluate_fn(self, reference, u):
     with tf.GradientTape(
@@ -119,13 +160,6 @@ class Moves:
       num_nan,
     )
 
-  def _begin_fn(self, shape_like, step, seed):
-    momentum_seed, step_seed = tf.unstack(randomness.split_seed(seed, 2))
-    dtype = shape_like.dtype
-    momentum = randomness.normal(shape_like.shape, momentum_seed, dtype)
-    uniform = randomness.uniform([shape_like.shape[0], 1], step_seed, dtype)
-    return momentum, step * 2.0 ** (-_STEP_OCTAVES * uniform**4)
-
   def _leapfrog_fn(self, reference, u, momentum, terms, beta, steps, scale):
     half = 0.5 * steps
     momentum = momentum + half * _apply_transpose(
@@ -138,39 +172,6 @@ class Moves:
     )
     return u, momentum, terms, num_nan
 
-  def _accept_fn(self, old, new, beta, seed):
-    (old_u, old_momentum, old_terms), (new_u, new_momentum, new_terms) = (
-      old,
-      new,
-    )
-
-    def log_joint(terms, momentum):
-      return (
-        terms.log_start
-        + beta * terms.log_ratio
-        - 0.5 * tf.reduce_sum(momentum**2, axis=-1)
-      )
-
-    log_ratio = log_joint(new_terms, new_momentum) - log_joint(
-      old_terms, old_momentum
-    )
-    probability = tf.where(
-      tf.math.is_nan(log_ratio),
-      tf.zeros_like(log_ratio),
-      tf.exp(tf.minimum(log_ratio, 0.0)),
-    )
-    uniform = randomness.uniform(probability.shape, seed, probability.dtype)
-    accepts = uniform < probability
-
-    def select(x, y):
-      shape = [-1] + [1] * (x.shape.rank - 1)
-      return tf.where(tf.reshape(accepts, shape), x, y)
-
-    u, terms = tf.nest.map_structure(
-      select, (new_u, new_terms), (old_u, old_terms)
-    )
-    return u, terms, tf.reduce_mean(probability)
-
   def evaluate(self, reference, u):
     """Evaluates particles.
 
@@ -181,7 +182,13 @@ class Moves:
     Returns:
       terms: `Terms`.
     """
-    terms, num_nan = self._evaluate(reference, u)
+    zeros, zero = tf.zeros_like(u), tf.zeros(u.shape[:1], u.dtype)
+    # A step of length zero, for one compiled function instead of two.
+    scale = tf.zeros_like(reference.matrix)
+    terms = Terms(zero, zero, zeros, zeros)
+    *_, terms, num_nan = self._leapfrog(
+      reference, u, zeros, terms, zero[0], zero[:, tf.newaxis], scale
+    )
     self.num_evaluations += u.shape[0]
     self.num_nan += int(num_nan)
     return terms
@@ -207,12 +214,12 @@ class Moves:
     """
     begin_seed, accept_seed = tf.unstack(randomness.split_seed(seed, 2))
     beta, step = tf.constant(beta, u.dtype), tf.constant(step, u.dtype)
-    momentum, steps = self._begin(u, step, begin_seed)
+    momentum, steps = _begin(u, step, begin_seed)
     new = u, momentum, terms
     for _ in range(num_steps):
       *new, _ = self._leapfrog(reference, *new, beta, steps, scale)
     self.num_evaluations += num_steps * u.shape[0]
-    u, terms, acceptance = self._accept(
+    u, terms, acceptance = _accept(
       (u, momentum, terms), tuple(new), beta, accept_seed
     )
     return u, terms, float(acceptance)
