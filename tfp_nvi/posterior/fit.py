@@ -28,6 +28,8 @@ __all__ = [
 
 # How many particles to move at once, at least.
 _PILOT_SIZE = 1_000
+# How often to fit a reference to particles at most.
+_MAX_REFITS = 4
 
 
 class _Pilot(typing.NamedTuple):
@@ -172,7 +174,7 @@ class _Fitter:
 
   def choose(self, start, size, seed):
     """Runs pilots, and returns the one to repeat with the reason for it."""
-    seeds = tf.unstack(randomness.split_seed(seed, 6))
+    seeds = tf.unstack(randomness.split_seed(seed, 4))
     if start == 'prior':
       found = self.run_pilot(
         'pilot from the prior', self.identity(), size, seeds[0], True
@@ -206,7 +208,7 @@ class _Fitter:
       reason = 'no pilot got to the target within its budget.'
     if best is broad:
       whitener, _ = self.refit(broad, self.identity())
-    return self._refine(best, broad, whitener, reason, size, seeds[3:])
+    return self._refine(best, broad, whitener, reason, size, seeds[3])
 
   def _compare(self, narrow, broad):
     """Which pilot to learn from."""
@@ -218,7 +220,7 @@ class _Fitter:
     if not narrow.schedule.is_complete:
       return broad, 'a pilot from the variational reference did not.'
     difference = broad.log_evidence - narrow.log_evidence
-    margin = 0.2 + 3.0 * np.sqrt(narrow.variance + broad.variance)
+    margin = 0.1 + 2.0 * np.sqrt(narrow.variance + broad.variance)
     if difference > margin:
       return broad, (
         'a pilot from the prior found mass that the variational reference '
@@ -230,24 +232,25 @@ class _Fitter:
       f'{broad.log_evidence:.2f} and {narrow.log_evidence:.2f}).'
     )
 
-  def _refine(self, best, broad, whitener, reason, size, seeds):
+  def _refine(self, best, broad, whitener, reason, size, seed):
     """Fits references to particles for as long as the path gets shorter."""
-    for i, seed in enumerate(tf.unstack(seeds[:2])):
+    for i in range(_MAX_REFITS):
       reference, drivers = self.refit(best, whitener)
       found = self.run_pilot(
-        f'pilot from fitted reference {i + 1}', reference, size, seed
+        f'pilot from fitted reference {i + 1}',
+        reference,
+        size,
+        randomness.fold_in(seed, i),
       )
       self.history[-1]['drivers'] = drivers
-      if not found.schedule.is_complete:
+      # A lower evidence than before: it covers less than what it was fitted to.
+      gain = found.log_evidence - best.log_evidence
+      margin = 2.0 * np.sqrt(found.variance + best.variance)
+      num_fewer = len(best.schedule.stages) - len(found.schedule.stages)
+      if gain < -0.2 - margin or (num_fewer < 0 and gain < 0.1 + margin):
         break
-      margin = 0.2 + 3.0 * np.sqrt(found.variance + best.variance)
-      if found.log_evidence < best.log_evidence - margin:
-        # It covers less than what it was fitted to.
-        break
-      is_shorter = len(found.schedule.stages) < 0.8 * len(best.schedule.stages)
-      found_more = found.log_evidence > best.log_evidence + margin
       best = found
-      if not (is_shorter or found_more):
+      if num_fewer < 1 and gain < 0.05 + margin:
         break
     if best is broad:
       return best, 'prior', reason

@@ -310,7 +310,7 @@ def _fit_scales(v, weights, drivers):
       break
   gain = total * (start - current)
   # Scales that do not change by much are left as they are.
-  kept = gain > 6.0
+  kept = gain > max(6.0, 0.02 * total)
   if not kept.any():
     return None
   offset, slopes = np.zeros(size), np.zeros([len(drivers), size])
