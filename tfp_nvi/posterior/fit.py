@@ -78,6 +78,7 @@ class _Fitter:
     self._from_reference = moves_lib.Moves(space, False, jit_compile)
     self._from_initial = None
     self.latest = None
+    self.warnings = []
 
   def _record(self, name, start, num_evaluations, **found):
     self.num_evaluations += num_evaluations
@@ -197,7 +198,7 @@ class _Fitter:
         size,
         seeds[0],
         True,
-        max_evaluations=250 * size,
+        max_evaluations=400 * size,
       )
       best, reason = self._compare(best, broad)
     if not best.schedule.is_complete:
@@ -213,9 +214,15 @@ class _Fitter:
   def _compare(self, narrow, broad):
     """Which pilot to learn from."""
     if not broad.schedule.is_complete:
+      stages = broad.schedule.stages
+      self.warnings.append(
+        'modes at risk: a pilot from the prior got to temperature '
+        f'{stages[-1].beta if stages else 0.0:.2g} of 1 within its budget, so '
+        'that modes that the reference does not cover would not be seen. '
+        "start='prior' takes longer, but would see them."
+      )
       return narrow, (
-        'a pilot from the prior did not get to the target within its budget, '
-        'so that modes that the reference does not cover would not be seen.'
+        'a pilot from the prior did not get to the target within its budget.'
       )
     if not narrow.schedule.is_complete:
       return broad, 'a pilot from the variational reference did not.'
@@ -508,9 +515,11 @@ def _collect(
   roots = np.concatenate([x.root.numpy() for x in populations], axis=1)
   num_ancestors = np.array([len(np.unique(x)) for x in roots.T])
   # In the coordinates of the unconstrained space, where variances exist.
-  weights = weighting.normalize_weights(log_weights)
-  means = weighting.weighted_mean(weights, y)
-  variances = weighting.weighted_mean(weights, (y - means) ** 2)
+  # In double precision: a posterior may be very narrow, by a wide prior.
+  weights = tf.cast(weighting.normalize_weights(log_weights), tf.float64)
+  wide_y = tf.cast(y, tf.float64)
+  means = weighting.weighted_mean(weights, wide_y)
+  variances = weighting.weighted_mean(weights, (wide_y - means) ** 2)
   ratios = (
     diagnosis.split_variance(means.numpy(), variances.numpy())
     if num_runs > 1
@@ -541,6 +550,7 @@ def _collect(
     start=where,
     reason=reason,
     warnings=more
+    + fitter.warnings
     + diagnosis.find_warnings(
       log_evidences.numpy(),
       num_particles,

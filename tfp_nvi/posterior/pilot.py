@@ -242,8 +242,12 @@ def run_pilot(
         step, num_steps = new_step, _num_steps(new_step, max_steps)
         continue
       num_moves += 1
+      previous = correlation
       correlation = _correlation(before, population.u.numpy())
       if num_moves == max_moves or correlation < 0.3:
+        break
+      # What is left is what moves do not change, such as the mode.
+      if num_moves > 1 and correlation > 0.85 * previous:
         break
       step, num_steps = new_step, _num_steps(new_step, max_steps)
     stages.append(

@@ -31,6 +31,8 @@ __all__ = [
 MAX_FULL = 128
 # How many coordinates may set the scales of others.
 _NUM_DRIVERS = 2
+# By how much a driver must raise the mean log density, in nats.
+_LEAST_GAIN = 0.03
 
 
 class Reference(typing.NamedTuple):
@@ -196,6 +198,7 @@ def fit_to_particles(
   drivers, offset = [], np.zeros(size)
   slopes = np.zeros([_NUM_DRIVERS, size])
   root, v = _whiten(y - center, covariance, drivers)
+  loss = _loss(root, v, weights)
   for _ in range(_NUM_DRIVERS):
     candidate = _find_driver(v, y - center, covariance, weights, drivers)
     if candidate is None:
@@ -205,8 +208,12 @@ def fit_to_particles(
     found = _fit_scales(tried_v, weights, tried)
     if found is None:
       break
-    drivers, root = tried, tried_root
-    offset, slopes[: len(drivers)], v = found
+    tried_offset, tried_slopes, tried_u, mean_log_scale = found
+    tried_loss = _loss(tried_root, tried_u, weights) + mean_log_scale
+    if tried_loss > loss - max(_LEAST_GAIN, 5.0 * np.sum(weights**2) * size):
+      break
+    drivers, root, loss = tried, tried_root, tried_loss
+    offset, slopes[: len(drivers)], v = tried_offset, tried_slopes, tried_u
   selection = np.zeros([size, _NUM_DRIVERS])
   for i, driver in enumerate(drivers):
     selection[driver, i] = 1.0
@@ -237,6 +244,11 @@ def _whiten(centered, covariance, drivers):
   return root, np.linalg.solve(root, centered.T).T
 
 
+def _loss(root, u, weights):
+  """Mean negative log density of points, up to log scales and a constant."""
+  return np.linalg.slogdet(root)[1] + 0.5 * np.sum(weights @ u**2)
+
+
 def _find_driver(v, centered, covariance, weights, drivers):
   """The coordinate that says most about the scales of the others."""
   total = 1.0 / np.sum(weights**2)
@@ -252,6 +264,8 @@ def _find_driver(v, centered, covariance, weights, drivers):
   # Chi-square variables with one degree of freedom; heavy tails make more.
   score = np.sum(np.maximum(scores - 12.0, 0.0), axis=1)
   score[drivers] = 0.0
+  # Scales are exponential in their driver, whose own tails must be light.
+  score[weights @ t**4 > 8.0] = 0.0
   best = int(np.argmax(score))
   return best if score[best] > 0.0 else None
 
@@ -271,6 +285,7 @@ def _fit_scales(v, weights, drivers):
     offset: Array of shape `[d]`.
     slopes: Array of shape `[num_drivers, d]`.
     u: Array of shape `[n, d]`: the coordinates divided by their scales.
+    mean_log_scale: Python `float`: the sum of the mean log scales.
     Or `None`, where the likelihood is not much better.
   """
   num, size = v.shape
@@ -317,4 +332,4 @@ def _fit_scales(v, weights, drivers):
   offset[rest[kept]] = parameters[0, kept]
   slopes[:, rest[kept]] = parameters[1:, kept]
   eta = offset + v[:, drivers] @ slopes
-  return offset, slopes, v * np.exp(-eta)
+  return offset, slopes, v * np.exp(-eta), np.sum(weights @ eta)
