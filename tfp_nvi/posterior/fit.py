@@ -102,11 +102,19 @@ class _Fitter:
     name = 'reference'
     self._announce(name)
     start = time.perf_counter()
-    reference, num_evaluations, bound = variational.fit_variational(
-      self.space, seed, jit_compile=self.jit_compile
+    reference, num_evaluations, bound, has_valleys = (
+      variational.fit_variational(
+        self.space, seed, jit_compile=self.jit_compile
+      )
     )
-    self._record(name, start, num_evaluations, evidence_lower_bound=bound)
-    return reference
+    self._record(
+      name,
+      start,
+      num_evaluations,
+      evidence_lower_bound=bound,
+      has_valleys=has_valleys,
+    )
+    return reference, has_valleys
 
   def run_pilot(
     self, name, reference, size, seed, from_initial=False, max_evaluations=None
@@ -181,7 +189,7 @@ class _Fitter:
         'pilot from the prior', self.identity(), size, seeds[0], True
       )
       return found, 'prior', 'as asked for.'
-    whitener = self.fit_variational(seeds[1])
+    whitener, has_valleys = self.fit_variational(seeds[1])
     best = self.run_pilot(
       'pilot from the reference',
       whitener,
@@ -198,7 +206,7 @@ class _Fitter:
         size,
         seeds[0],
         True,
-        max_evaluations=400 * size,
+        max_evaluations=(3_000 if has_valleys else 400) * size,
       )
       best, reason = self._compare(best, broad)
     if not best.schedule.is_complete:
@@ -208,6 +216,11 @@ class _Fitter:
       )
       reason = 'no pilot got to the target within its budget.'
     if best is broad:
+      roots = len(np.unique(broad.population.root.numpy()))
+      self.history[-1]['num_ancestors'] = roots
+      if has_valleys and roots < 0.05 * size:
+        # A reference fitted to few families would lack what they lack.
+        return broad, 'prior', reason
       whitener, _ = self.refit(broad, self.identity())
     return self._refine(best, broad, whitener, reason, size, seeds[3])
 

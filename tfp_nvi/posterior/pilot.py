@@ -197,7 +197,7 @@ def run_pilot(
   population = _start(moves, reference, u, 1)
   is_full = size <= reference_lib.MAX_FULL
   step = 1.2 * size**-0.25
-  beta, stages = 0.0, []
+  beta, stages, longest = 0.0, [], max_steps
   while beta < 1.0:
     stage_seed = randomness.fold_in(seed, len(stages))
     resample_seed, move_seed = tf.unstack(randomness.split_seed(stage_seed, 2))
@@ -220,7 +220,8 @@ def run_pilot(
     population, share = _resample(population, 0.5, resample_seed)
     before = population.u.numpy()
     num_moves, num_adapting, correlation = 0, 0, 1.0
-    num_steps = _num_steps(step, max_steps)
+    num_steps = _num_steps(step, longest)
+    is_stuck = False
     while True:
       moved, terms, acceptance = moves.move(
         reference,
@@ -239,7 +240,7 @@ def run_pilot(
       if acceptance < 0.4 and num_adapting < 6:
         # A move that hardly moves counts for nothing but the step.
         num_adapting += 1
-        step, num_steps = new_step, _num_steps(new_step, max_steps)
+        step, num_steps = new_step, _num_steps(new_step, longest)
         continue
       num_moves += 1
       previous = correlation
@@ -247,9 +248,10 @@ def run_pilot(
       if num_moves == max_moves or correlation < 0.3:
         break
       # What is left is what moves do not change, such as the mode.
-      if num_moves > 1 and correlation > 0.85 * previous:
+      is_stuck = num_moves > 1 and correlation > 0.85 * previous
+      if is_stuck:
         break
-      step, num_steps = new_step, _num_steps(new_step, max_steps)
+      step, num_steps = new_step, _num_steps(new_step, longest)
     stages.append(
       Stage(
         beta,
@@ -263,6 +265,12 @@ def run_pilot(
       )
     )
     step = new_step
+    # Trajectories need not be as long as the particles are spread where these
+    # are in separate places, and steps are short for that reason.
+    if is_stuck:
+      longest = max(2, longest // 2)
+    elif correlation > 0.3:
+      longest = min(max_steps, 2 * longest)
     if progress is not None:
       progress(beta)
     if (

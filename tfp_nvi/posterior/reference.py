@@ -198,22 +198,29 @@ def fit_to_particles(
   drivers, offset = [], np.zeros(size)
   slopes = np.zeros([_NUM_DRIVERS, size])
   root, v = _whiten(y - center, covariance, drivers)
-  loss = _loss(root, v, weights)
+  loss, best_center = _loss(root, v, weights), center
   for _ in range(_NUM_DRIVERS):
     candidate = _find_driver(v, y - center, covariance, weights, drivers)
     if candidate is None:
       break
     tried = drivers + [candidate]
-    tried_root, tried_v = _whiten(y - center, covariance, tried)
-    found = _fit_scales(tried_v, weights, tried)
+    root_, v_ = _whiten(y - center, covariance, tried)
+    center_, found = center, _fit_scales(v_, weights, tried)
+    for _ in range(2):
+      if found is None:
+        break
+      center_, root_, v_ = _regress(y, weights, tried, found, v_)
+      found = _fit_scales(v_, weights, tried)
     if found is None:
       break
-    tried_offset, tried_slopes, tried_u, mean_log_scale = found
-    tried_loss = _loss(tried_root, tried_u, weights) + mean_log_scale
+    offset_, slopes_, u, mean_log_scale = found
+    tried_loss = _loss(root_, u, weights) + mean_log_scale
     if tried_loss > loss - max(_LEAST_GAIN, 5.0 * np.sum(weights**2) * size):
       break
-    drivers, root, loss = tried, tried_root, tried_loss
-    offset, slopes[: len(drivers)], v = tried_offset, tried_slopes, tried_u
+    drivers, loss = tried, tried_loss
+    best_center, root, offset, v = center_, root_, offset_, u
+    slopes[: len(drivers)] = slopes_
+  center = best_center
   selection = np.zeros([size, _NUM_DRIVERS])
   for i, driver in enumerate(drivers):
     selection[driver, i] = 1.0
@@ -242,6 +249,46 @@ def _whiten(centered, covariance, drivers):
   root = np.zeros_like(lower)
   root[np.ix_(order, order)] = lower
   return root, np.linalg.solve(root, centered.T).T
+
+
+def _regress(y, weights, drivers, found, v):
+  """Estimates center and matrix again, by what the scales of points are.
+
+  Each coordinate is regressed on those before it, the drivers being first, and
+  a point counts the more the smaller the coordinate's scale is there: a mean
+  of all points would be known by the wide parts of a funnel alone, too badly
+  for its neck. Coefficients are shrunk by what their errors are (positive-part
+  James-Stein, each by itself).
+  """
+  offset, slopes, *_ = found
+  size = y.shape[1]
+  order = drivers + [i for i in range(size) if i not in drivers]
+  precision = np.exp(-2.0 * (offset + v[:, drivers] @ slopes))
+  total = 1.0 / np.sum(weights**2)
+  root, center, new_v = np.zeros([size, size]), np.zeros(size), np.zeros_like(y)
+  for rank, i in enumerate(order):
+    w = weights * precision[:, i]
+    features = np.concatenate(
+      [np.ones([len(y), 1]), new_v[:, order[:rank]]], axis=1
+    )
+    gram = features.T @ (w[:, np.newaxis] * features)
+    gram += 1e-9 * np.trace(gram) / len(gram) * np.eye(len(gram))
+    inverse = np.linalg.inv(gram)
+    coefficients = inverse @ (features.T @ (w * y[:, i]))
+    variance = np.sum(w * (y[:, i] - features @ coefficients) ** 2)
+    square_error = np.diag(inverse) * variance / total
+    square = coefficients[1:] ** 2
+    coefficients[1:] *= np.maximum(
+      1.0 - square_error[1:] / np.maximum(square, 1e-300), 0.0
+    )
+    residual = y[:, i] - features @ coefficients
+    # The intercept that goes with the coefficients that are left.
+    shift = np.sum(w * residual) / np.sum(w)
+    center[i] = coefficients[0] + shift
+    root[i, order[:rank]] = coefficients[1:]
+    root[i, i] = np.sqrt(weights @ (residual - shift) ** 2)
+    new_v[:, i] = (residual - shift) / root[i, i]
+  return center, root, new_v
 
 
 def _loss(root, u, weights):

@@ -179,19 +179,25 @@ def fit_variational(
     reference: `Reference`.
     num_evaluations: Python `int`: gradients of the target.
     bound: Python `float`: the evidence lower bound of the first round's best.
+    has_valleys: Python `bool`: whether the density is much lower between the
+      places that two starts led to than at both of them, a sign of modes.
   """
   dtype, size = space.dtype, space.num_values
   uniform_seed, first_seed, second_seed, bound_seed = tf.unstack(
     randomness.split_seed(seed, 4)
   )
-  centers, units = _starts(space, uniform_seed, jit_compile)
+  log_probs = tf.function(
+    lambda y: space.log_probs(y)[0], autograph=False, jit_compile=jit_compile
+  )
+  centers, units = _starts(space, uniform_seed, log_probs)
   zeros = tf.zeros([_NUM_STARTS, size], dtype)
   optimizer = _Optimizer(space, 4, False, jit_compile)
   (loc, log_scale), num_evaluations = optimizer.run(
     centers, units, (zeros, zeros), num_steps, 0.1, 0.01, first_seed
   )
+  has_valleys = _has_valleys(log_probs, centers + units * loc)
   bounds = optimizer.bounds(centers, units, (loc, log_scale), bound_seed)
-  num_evaluations += _NUM_CANDIDATES + 64 * _NUM_STARTS
+  num_evaluations += 2 * _NUM_CANDIDATES + 64 * _NUM_STARTS
   best = int(tf.argmax(bounds))
   center = (centers + units * loc)[best : best + 1]
   unit = (units * tf.exp(log_scale))[best : best + 1]
@@ -217,17 +223,31 @@ def fit_variational(
     reference_lib.from_affine(center + unit * loc, matrix, dtype),
     num_evaluations,
     float(bounds[best]),
+    has_valleys,
   )
 
 
-def _starts(space, uniform_seed, jit_compile):
+def _has_valleys(log_probs, locs):
+  """Whether there are valleys between the places that starts led to."""
+  size = locs.shape[1]
+  shares = tf.constant(np.linspace(0.0, 1.0, 8), locs.dtype)[:, tf.newaxis]
+  ends = tf.roll(locs, 1, axis=0)
+  points = locs[:, tf.newaxis] * (1.0 - shares) + ends[:, tf.newaxis] * shares
+  values = log_probs(tf.reshape(points, [-1, size])).numpy().reshape([-1, 8])
+  values = np.where(np.isfinite(values), values, -np.inf)
+  ends = np.minimum(values[:, 0], values[:, -1])
+  # A start that got nowhere says nothing.
+  is_high = ends > values[:, [0, -1]].max() - 10.0 * np.sqrt(size) - 20.0
+  lowest = values[:, 1:-1].min(axis=1)
+  return bool(np.any(is_high & (lowest < ends - 3.0)))
+
+
+def _starts(space, uniform_seed, log_probs):
   """Where to start from, and in which units."""
   dtype, size = space.dtype, space.num_values
   draws = space.draws[:_NUM_CANDIDATES]
   draws = tf.where(tf.math.is_finite(draws), draws, tf.zeros_like(draws))
-  log_prob, _ = tf.function(
-    space.log_probs, autograph=False, jit_compile=jit_compile
-  )(draws)
+  log_prob = log_probs(draws)
   log_prob = tf.where(
     tf.math.is_finite(log_prob),
     log_prob,
