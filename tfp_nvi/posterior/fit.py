@@ -74,7 +74,6 @@ class _Fitter:
     self.bar = bar
     self.history = []
     self.num_evaluations = 0
-    self.num_nan = 0
     self._from_reference = moves_lib.Moves(space, False, jit_compile)
     self._from_initial = None
     self.latest = None
@@ -212,7 +211,11 @@ class _Fitter:
     if not best.schedule.is_complete:
       # Nothing got to the target: the reference's own path, however long.
       best = self.run_pilot(
-        'long pilot from the reference', whitener, size, seeds[2]
+        'long pilot from the reference',
+        whitener,
+        size,
+        seeds[2],
+        max_evaluations=5_000 * size,
       )
       reason = 'no pilot got to the target within its budget.'
     if best is broad:
@@ -402,9 +405,11 @@ def fit_posterior(
         raise
       return _interrupted(fitter, num_particles * at_once)
     if not chosen.schedule.is_complete:
+      stages = chosen.schedule.stages
       raise ValueError(
-        '`target` must have mass where the start has; got no particle of '
-        'positive weight at some temperature.'
+        '`target` must have mass where the start has, without narrow places '
+        'in between; got no further than to temperature '
+        f'{stages[-1].beta if stages else 0.0:.2g} of 1.'
       )
     return _repeat(
       fitter, chosen, where, reason, num_particles, num_runs, at_once, run_seed
@@ -551,6 +556,11 @@ def _collect(
     else np.nan
   )
   y = tf.reshape(y, [-1, space.num_values])
+  if chosen.moves.num_nan:
+    more = more + [
+      f'{chosen.moves.num_nan} log densities at the start of runs were NaN, '
+      'and count as zero density.'
+    ]
   return result.Posterior(
     particles=weighting.WeightedParticles(
       space.to_user(y), tf.reshape(log_weights, [-1])
