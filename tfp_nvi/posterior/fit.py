@@ -77,6 +77,7 @@ class _Fitter:
     self._from_reference = moves_lib.Moves(space, False, jit_compile)
     self._from_initial = None
     self.latest = None
+    self.has_modes = False
     self.warnings = []
 
   def _record(self, name, start, num_evaluations, **found):
@@ -137,6 +138,7 @@ class _Fitter:
       run_seed,
       conditional_ess=self.conditional_ess,
       max_evaluations=max_evaluations,
+      has_modes=self.has_modes,
       progress=self._progress,
     )
     found = _Pilot(name, moves, reference, schedule, population)
@@ -188,7 +190,7 @@ class _Fitter:
         'pilot from the prior', self.identity(), size, seeds[0], True
       )
       return found, 'prior', 'as asked for.'
-    whitener, has_valleys = self.fit_variational(seeds[1])
+    whitener, self.has_modes = self.fit_variational(seeds[1])
     best = self.run_pilot(
       'pilot from the reference',
       whitener,
@@ -205,7 +207,7 @@ class _Fitter:
         size,
         seeds[0],
         True,
-        max_evaluations=(3_000 if has_valleys else 400) * size,
+        max_evaluations=(3_000 if self.has_modes else 400) * size,
       )
       best, reason = self._compare(best, broad)
     if not best.schedule.is_complete:
@@ -221,7 +223,7 @@ class _Fitter:
     if best is broad:
       roots = len(np.unique(broad.population.root.numpy()))
       self.history[-1]['num_ancestors'] = roots
-      if has_valleys and roots < 0.05 * size:
+      if self.has_modes and roots < 0.05 * size:
         # A reference fitted to few families would lack what they lack.
         return broad, 'prior', reason
       whitener, _ = self.refit(broad, self.identity())

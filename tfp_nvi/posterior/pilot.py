@@ -171,6 +171,7 @@ def run_pilot(
   max_moves: int = 4,
   max_steps: int = 8,
   max_evaluations: int | None = None,
+  has_modes: bool = False,
   progress=None,
 ) -> tuple[Schedule, Population]:
   """Runs an SMC sampler that adapts itself.
@@ -186,6 +187,9 @@ def run_pilot(
       as it takes for the particles to forget where they were.
     max_steps: Python `int`: the most leapfrog steps of a move.
     max_evaluations: Python `int`: gradients after which to give up, or `None`.
+    has_modes: Python `bool`: whether there are modes that moves do not lead
+      between, so that to go on moving is in vain where particles do not forget
+      where they were.
     progress: Python callable from a temperature, or `None`.
 
   Returns:
@@ -247,8 +251,8 @@ def run_pilot(
       correlation = _correlation(before, population.u.numpy())
       if num_moves == max_moves or correlation < 0.3:
         break
-      # What is left is what moves do not change, such as the mode.
-      is_stuck = num_moves > 1 and correlation > 0.85 * previous
+      # What is left is what moves do not change.
+      is_stuck = has_modes and num_moves > 1 and correlation > 0.85 * previous
       if is_stuck:
         break
       step, num_steps = new_step, _num_steps(new_step, longest)

@@ -325,6 +325,12 @@ class VectorSpace:
       self.bijector.forward_log_det_jacobian(state, self._event_ndims),
       self.dtype,
     )
+    if self._uses_pins and self.has_exact_gaussian:
+      # The prior's own density would take a triangular solve.
+      parts = self._target.unnormalized_log_prob_parts(value)
+      likelihood = sum(self._check(x, y) for x in tf.nest.flatten(parts.pinned))
+      log_initial = -0.5 * tf.reduce_sum(y**2 + np.log(2.0 * np.pi), axis=-1)
+      return likelihood + log_initial, log_initial
     if not with_initial:
       return self._check(self._target_fn(value), y) + log_det, None
     if self._uses_pins:
