@@ -50,18 +50,46 @@ class _Pilot(typing.NamedTuple):
   @property
   def variance(self):
     """A rough relative variance of the evidence estimate."""
-    num_particles = self.population.u.shape[0]
-    # Each stage adds what conditional effective sample sizes allow; particles
-    # that moves do not separate count less.
+    # Each stage adds what conditional effective sample sizes allow, and more
+    # where moves do not separate particles of one ancestor.
     return (
       sum(
-        0.12
-        * (1.0 + max(stage.correlation, 0.0))
-        / (1.0 - min(max(stage.correlation, 0.0), 0.95))
+        0.12 * (1.0 + 2.0 * max(stage.correlation, 0.0))
         for stage in self.schedule.stages
       )
-      / num_particles
+      / self.population.u.shape[0]
     )
+
+  @property
+  def weighted_points(self):
+    """Particles in the standardized space, and weights, in double precision."""
+    y, _ = reference_lib.forward(self.reference, self.population.u)
+    weights = weighting.normalize_weights(self.population.log_weights)[:, 0]
+    return y.numpy().astype(np.float64), weights.numpy().astype(np.float64)
+
+
+def _share_outside(points, weights, other_points, other_weights):
+  """The weight of points that are farther out than any others are.
+
+  Args:
+    points: Array of shape `[n, d]`.
+    weights: Array of shape `[n]`, with sum one.
+    other_points: Likewise: the points that say what is far.
+    other_weights: Likewise.
+
+  Returns:
+    share: Python `float`.
+  """
+  is_full = points.shape[1] <= reference_lib.MAX_FULL
+  mean, root = reference_lib.square_root(other_points, other_weights, is_full)
+
+  def square_distance(x):
+    if root.ndim == 1:
+      return np.sum(((x - mean) / root) ** 2, axis=1)
+    return np.sum(np.linalg.solve(root, (x - mean).T) ** 2, axis=0)
+
+  limit = 1.5 * np.max(square_distance(other_points))
+  return float(weights @ (square_distance(points) > limit))
 
 
 class _Fitter:
@@ -173,13 +201,9 @@ class _Fitter:
 
   def refit(self, source, whitener):
     """A reference fitted to the particles of a pilot."""
-    y, _ = reference_lib.forward(source.reference, source.population.u)
-    weights = weighting.normalize_weights(source.population.log_weights)
+    y, weights = source.weighted_points
     return reference_lib.fit_to_particles(
-      whitener,
-      y.numpy(),
-      weights.numpy()[:, 0].astype(np.float64),
-      self.space.dtype,
+      whitener, y, weights, self.space.dtype
     )
 
   def choose(self, start, size, seed):
@@ -246,11 +270,18 @@ class _Fitter:
       return broad, 'a pilot from the variational reference did not.'
     difference = broad.log_evidence - narrow.log_evidence
     margin = 0.1 + 2.0 * np.sqrt(narrow.variance + broad.variance)
-    if difference > margin:
+    outside = _share_outside(*broad.weighted_points, *narrow.weighted_points)
+    self.history[-1]['share_outside'] = outside
+    if self.has_modes:
+      return broad, (
+        'the density has valleys between the places that several starts of '
+        'variational inference led to.'
+      )
+    if difference > margin or outside > 0.02:
       return broad, (
         'a pilot from the prior found mass that the variational reference '
-        f'leads past (log evidence {broad.log_evidence:.2f} and '
-        f'{narrow.log_evidence:.2f}).'
+        f'leads past ({outside:.1%} of it; log evidence '
+        f'{broad.log_evidence:.2f} and {narrow.log_evidence:.2f}).'
       )
     return narrow, (
       'a pilot from the prior found no other mass (log evidence '

@@ -144,6 +144,9 @@ class VectorSpace:
     self._shapes = [x.as_list() for x in shapes]
     self._sizes = [x.num_elements() for x in shapes]
     self.num_values = sum(self._sizes)
+    self._is_positive = (
+      self._find_positive(source) if event_space_bijector is None else None
+    )
     self.has_exact_gaussian = False
     self._draw = None
     self._standardize(seed)
@@ -155,6 +158,38 @@ class VectorSpace:
         '`target` and `initial` must have a scalar batch shape; got '
         f'{[x.as_list() for x in shapes]}.'
       )
+
+  def _find_positive(self, source):
+    """Which values TFP makes positive by `Softplus`; `None` if there are none.
+
+    The exponential function does it here: it makes other units another center,
+    and the scales of a hierarchy exponential in a coordinate.
+    """
+    try:
+      if isinstance(
+        source, tfp.experimental.distributions.JointDistributionPinned
+      ) or hasattr(source, '_get_single_sample_distributions'):
+        parts = source._get_single_sample_distributions()
+      else:
+        parts = [source]
+      are_positive = [
+        isinstance(_default_bijector(part), tfb.Softplus) for part in parts
+      ]
+    except (AttributeError, NotImplementedError, TypeError):
+      return None
+    if not any(are_positive) or len(are_positive) != len(self._sizes):
+      return None
+    # The parts of a joint distribution are in the order of the model, those of
+    # a state in that of `tf.nest`.
+    if len(are_positive) > 1:
+      names = source.distribution if _is_pinned(source) else source
+      names = list(names._flat_resolve_names())
+      if _is_pinned(source):
+        names = [name for name in names if name not in source.pins]
+      order = dict(zip(names, are_positive, strict=True))
+      if all(name in order for name in self.names):
+        are_positive = [order[name] for name in self.names]
+    return np.repeat(are_positive, self._sizes)
 
   def _standardize(self, seed):
     """Finds the center and the scale of the initial density."""
@@ -229,9 +264,23 @@ class VectorSpace:
     return tf.nest.pack_sequence_as(self._shape, parts)
 
   def _unconstrained(self, y):
+    """Unconstrained values of the bijector, and a log determinant."""
     if self.matrix is not None:
-      return self.center + tf.matmul(y, self.matrix, transpose_b=True)
-    return self.center + self.scale * y
+      x = self.center + tf.matmul(y, self.matrix, transpose_b=True)
+    else:
+      x = self.center + self.scale * y
+    if self._is_positive is None:
+      return x, self._log_det
+    # What softplus takes to the exponential of x.
+    t = tf.where(self._is_positive, x, tf.zeros_like(x))
+    value = tf.exp(t)
+    log_slope = tf.where(
+      self._is_positive,
+      t - tf.math.log(-tf.math.expm1(-value)),
+      tf.zeros_like(x),
+    )
+    x = tf.where(self._is_positive, tfp.math.softplus_inverse(value), x)
+    return x, self._log_det + tf.reduce_sum(log_slope, axis=-1)
 
   def _draw_unconstrained(self, num_draws, seed):
     # In pieces of one size, for one compiled function.
@@ -239,7 +288,10 @@ class VectorSpace:
     pieces = [
       self._draw_piece(randomness.fold_in(seed, i)) for i in range(num_pieces)
     ]
-    return tf.concat(pieces, axis=0)[:num_draws]
+    x = tf.concat(pieces, axis=0)[:num_draws]
+    if self._is_positive is None:
+      return x
+    return tf.where(self._is_positive, tf.math.log(tf.math.softplus(x)), x)
 
   def _draw_piece(self, seed):
     source = self._target if self._uses_pins else self._initial
@@ -306,7 +358,7 @@ class VectorSpace:
     Returns:
       value: Nested structure of `Tensor`s of shape `batch + event`.
     """
-    return self.bijector.forward(self._unflatten(self._unconstrained(y)))
+    return self.bijector.forward(self._unflatten(self._unconstrained(y)[0]))
 
   def log_probs(self, y: tf.Tensor, with_initial: bool = False):
     """The log densities of vectors.
@@ -319,9 +371,10 @@ class VectorSpace:
       log_target: `Tensor` of shape `[num_particles]`.
       log_initial: Likewise, or `None`.
     """
-    state = self._unflatten(self._unconstrained(y))
+    x, log_det = self._unconstrained(y)
+    state = self._unflatten(x)
     value = self.bijector.forward(state)
-    log_det = self._log_det + tf.cast(
+    log_det += tf.cast(
       self.bijector.forward_log_det_jacobian(state, self._event_ndims),
       self.dtype,
     )
