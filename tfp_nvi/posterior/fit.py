@@ -88,8 +88,9 @@ def _share_outside(points, weights, other_points, other_weights):
       return np.sum(((x - mean) / root) ** 2, axis=1)
     return np.sum(np.linalg.solve(root, (x - mean).T) ** 2, axis=0)
 
-  limit = 1.5 * np.max(square_distance(other_points))
-  return float(weights @ (square_distance(points) > limit))
+  limit = 1.5 * np.max(square_distance(other_points[other_weights > 0.0]))
+  kept = weights > 0.0
+  return float(weights[kept] @ (square_distance(points[kept]) > limit))
 
 
 class _Fitter:
@@ -568,7 +569,9 @@ def _collect(
   # In the coordinates of the unconstrained space, where variances exist.
   # In double precision: a posterior may be very narrow, by a wide prior.
   weights = tf.cast(weighting.normalize_weights(log_weights), tf.float64)
-  wide_y = tf.cast(y, tf.float64)
+  wide_y = tf.cast(
+    tf.where(tf.math.is_finite(y), y, tf.zeros_like(y)), 'float64'
+  )
   means = weighting.weighted_mean(weights, wide_y)
   variances = weighting.weighted_mean(weights, (wide_y - means) ** 2)
   ratios = (

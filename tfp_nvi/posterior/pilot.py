@@ -288,6 +288,9 @@ def run_pilot(
 
 def _correlation(before, after):
   """Mean over coordinates of the correlation of particles before and after."""
+  # Draws of the start without weight may be infinite.
+  kept = np.isfinite(before).all(axis=1) & np.isfinite(after).all(axis=1)
+  before, after = before[kept], after[kept]
   before = before - before.mean(axis=0)
   after = after - after.mean(axis=0)
   covariance = np.mean(before * after, axis=0)

@@ -144,6 +144,9 @@ def square_root(x: np.ndarray, weights: np.ndarray, is_full: bool):
 def _covariance(x, weights, is_full):
   x = np.asarray(x, np.float64)
   weights = np.asarray(weights, np.float64)
+  # What has no weight may be infinite.
+  kept = weights > 0.0
+  x, weights = x[kept], weights[kept]
   mean = weights @ x
   centered = x - mean
   variance = np.maximum(weights @ centered**2, np.finfo(np.float32).tiny)
@@ -186,6 +189,8 @@ def fit_to_particles(
     drivers: List of Python `int`s: the coordinates that set scales of others.
   """
   y = np.asarray(y, np.float64)
+  kept = weights > 0.0
+  y, weights = y[kept], weights[kept]
   size = y.shape[1]
   matrix = np.asarray(previous.matrix, np.float64)
   is_full = matrix.ndim == 2
