@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Densities with known normalizers, for experiments and benchmarks."""
 
+from tfp_nvi.targets import posteriors
 from tfp_nvi.targets.multimodal import (
   MultimodalTarget,
   concentric_rings,
@@ -13,5 +14,6 @@ __all__ = [
   'MultimodalTarget',
   'concentric_rings',
   'grid_of_gaussians',
+  'posteriors',
   'ring_of_gaussians',
 ]

@@ -1,0 +1,301 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+r"""How well, and at what cost, `fit_posterior` finds known posteriors.
+
+```shell
+python -m benchmarks.posteriors --data_dir=../shared/data/posteriors \
+    --output_dir=results/benchmarks
+```
+
+Fits each target with all defaults, for several seeds, and prints a table: the
+error of the log evidence (RMSE over seeds, and the largest), how often
+intervals of 90% from the reported errors hold, the worst share of a mode,
+evaluations of the target's gradient, and seconds. Targets whose data are not in
+`--data_dir`, or that need a package that is not installed, are left out, and
+said so. Writes JSON and a picture of error against evaluations.
+
+Processor seconds are of this process, and do not depend on what else runs; they
+include tracing and compilation.
+"""
+
+import os
+import statistics
+import time
+
+import numpy as np
+import scipy.stats
+import tensorflow as tf
+import tensorflow_probability as tfp
+from absl import app, flags
+from matplotlib import figure as figure_lib
+
+from benchmarks import reporting
+from tfp_nvi.posterior import fit_posterior
+from tfp_nvi.targets import posteriors
+
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
+__all__ = [
+  'main',
+  'measure',
+  'summarize',
+]
+
+_PACKAGES = ('tensorflow', 'tensorflow-probability', 'tf-keras', 'numpy')
+
+
+class Missing(Exception):
+  """What a target needs is not there; its text says what."""
+
+
+def _read(name, **kwargs):
+  folder = flags.FLAGS.data_dir
+  path = os.path.join(folder, name) if folder else None
+  if path is None or not os.path.exists(path):
+    raise Missing(f'{name} is not in --data_dir={folder or ""}')
+  return np.loadtxt(path, delimiter=',', **kwargs)
+
+
+def _regression(file_name, scale, log_evidence):
+  data = _read(file_name)
+  labels = data[:, -1] == data[:, -1].max()
+  name = file_name.partition('.')[0]
+  known = posteriors.logistic_regression(
+    data[:, :-1], labels.astype(float), scale, name
+  )
+  return known._replace(log_evidence=log_evidence)
+
+
+def _pines():
+  known = posteriors.cox_process(_read('pines.csv', skiprows=1))
+  return known._replace(log_evidence=501.806)
+
+
+def _brownian():
+  """Brownian motion with unknown scales and no observations in the middle."""
+  try:
+    from inference_gym.internal import data
+  except ImportError as e:
+    raise Missing('inference_gym is not installed') from e
+  observed = np.asarray(
+    data.brownian_motion_missing_middle_observations()['observed_locs'],
+    np.float32,
+  )
+  is_seen = np.isfinite(observed)
+  places = tf.constant(np.flatnonzero(is_seen))
+  y = tf.constant(observed[is_seen])
+
+  def column(scale):
+    return tf.convert_to_tensor(scale)[..., tf.newaxis]
+
+  model = tfd.JointDistributionNamed(
+    {
+      'innovation': tfd.LogNormal(0.0, 2.0),
+      'noise': tfd.LogNormal(0.0, 2.0),
+      # Increments in units of their deviation.
+      'steps': tfd.Sample(tfd.Normal(0.0, 1.0), len(observed)),
+      'y': lambda innovation, noise, steps: tfd.Independent(
+        tfd.Normal(
+          tf.gather(
+            column(innovation) * tf.cumsum(steps, axis=-1), places, axis=-1
+          ),
+          column(noise),
+        ),
+        1,
+      ),
+    }
+  )
+  return posteriors.KnownPosterior(
+    'brownian', 32, model.experimental_pin(y=y), log_evidence=1.18775
+  )
+
+
+TARGETS = {
+  'ionosphere': lambda: _regression('ionosphere.csv', 1.0, -111.62),
+  'sonar': lambda: _regression('sonar.csv', 1.0, -108.38),
+  'german_credit': lambda: _regression(
+    'german_credit_numeric.csv', 10.0, -585.098
+  ),
+  'seeds': posteriors.seeds,
+  'eight_schools': posteriors.eight_schools,
+  'brownian': _brownian,
+  'cox_process': _pines,
+  'funnel': posteriors.neals_funnel,
+  'many_well': posteriors.many_well,
+  'forty_gaussians_2': lambda: posteriors.forty_gaussians(2),
+  'forty_gaussians_50': lambda: posteriors.forty_gaussians(50),
+  'two_gaussians': posteriors.two_gaussians,
+  'unordered_means': posteriors.unordered_means,
+}
+
+_TARGETS = flags.DEFINE_list('targets', list(TARGETS), 'Which targets.')
+_SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2', '3', '4'], 'Seeds.')
+_DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the data.')
+_OUTPUT_DIR = flags.DEFINE_string(
+  'output_dir', None, 'Where to write posteriors.json and .png.'
+)
+_NUM_PARTICLES = flags.DEFINE_integer(
+  'num_particles', 500, 'Particles of each run.', lower_bound=10
+)
+_NUM_RUNS = flags.DEFINE_integer('num_runs', 8, 'Runs.', lower_bound=2)
+
+
+def measure(known, seed, **kwargs):
+  """Fits one posterior.
+
+  Args:
+    known: `KnownPosterior`.
+    seed: Python `int`.
+    **kwargs: Further arguments of `fit_posterior`.
+
+  Returns:
+    row: Python `dict`.
+  """
+  start, processor = time.perf_counter(), time.process_time()
+  posterior = fit_posterior(
+    known.target, known.initial, seed=seed, progress=False, **kwargs
+  )
+  error = posterior.log_evidence - known.log_evidence
+  width = scipy.stats.t(posterior.num_runs - 1).ppf(0.95)
+  row = {
+    'target': known.name,
+    'num_values': known.num_values,
+    'seed': seed,
+    'log_evidence': posterior.log_evidence,
+    'error': error,
+    'standard_error': posterior.log_evidence_error,
+    'is_covered': bool(abs(error) < width * posterior.log_evidence_error),
+    'num_evaluations': posterior.num_target_evaluations,
+    'seconds': time.perf_counter() - start,
+    'processor_seconds': time.process_time() - processor,
+    'start': posterior.start,
+    'num_levels': len(posterior.history[-1]['pareto_k']),
+    'warnings': posterior.warnings,
+    'stages': {
+      f'{i} {stage["name"]}': stage['num_target_evaluations']
+      for i, stage in enumerate(posterior.history)
+    },
+  }
+  if known.mode_index_fn is not None:
+    count = len(known.mode_probabilities)
+    shares = posterior.expectation(
+      lambda value: tf.one_hot(known.mode_index_fn(value), count)
+    )
+    ratios = shares.numpy() / known.mode_probabilities
+    row['smallest_mode_share'] = float(ratios.min())
+    row['largest_mode_share'] = float(ratios.max())
+  return row
+
+
+def summarize(rows):
+  """A table, one line a target.
+
+  Args:
+    rows: List of what `measure` returned.
+
+  Returns:
+    text: Python `str`.
+  """
+  lines = [
+    '| target | d | RMSE of log Z | largest error | 90% intervals hold | mode '
+    'shares | levels | gradients | CPU s | s | starts |',
+    '|---|---|---|---|---|---|---|---|---|---|---|',
+  ]
+  for name in dict.fromkeys(row['target'] for row in rows):
+    own = [row for row in rows if row['target'] == name]
+    errors = [row['error'] for row in own]
+
+    def median(key, own=own):
+      return statistics.median(row[key] for row in own)
+
+    shares = '-'
+    if 'smallest_mode_share' in own[0]:
+      smallest = min(row['smallest_mode_share'] for row in own)
+      largest = max(row['largest_mode_share'] for row in own)
+      shares = f'{smallest:.2f} to {largest:.2f}'
+    covered = sum(row['is_covered'] for row in own)
+    starts = ', '.join(sorted({row['start'] for row in own}))
+    lines.append(
+      f'| {name} | {own[0]["num_values"]} '
+      f'| {np.sqrt(np.mean(np.square(errors))):.3f} '
+      f'| {max(errors, key=abs):+.3f} | {covered} of {len(own)} | {shares} '
+      f'| {median("num_levels"):.0f} | {median("num_evaluations"):.2g} '
+      f'| {median("processor_seconds"):.0f} | {median("seconds"):.0f} '
+      f'| {starts} |'
+    )
+  return '\n'.join(lines)
+
+
+def _picture(rows):
+  with reporting.style():
+    figure = figure_lib.Figure(figsize=(7.0, 4.5), layout='constrained')
+    axes = figure.subplots()
+    for name in dict.fromkeys(row['target'] for row in rows):
+      own = [row for row in rows if row['target'] == name]
+      axes.plot(
+        [row['num_evaluations'] for row in own],
+        [max(abs(row['error']), 1e-4) for row in own],
+        'o',
+        label=name,
+      )
+    axes.set(
+      xscale='log',
+      yscale='log',
+      xlabel='gradients of the target',
+      ylabel='|error of log Z|',
+    )
+    axes.legend(fontsize=7, ncols=2)
+  return figure
+
+
+def main(argv):
+  """Measures and reports."""
+  reporting.check_arguments(argv)
+  unknown = set(_TARGETS.value) - set(TARGETS)
+  if unknown:
+    raise app.UsageError(
+      f'--targets must be of {", ".join(TARGETS)}; got {", ".join(unknown)}.'
+    )
+  seeds = reporting.integers('seeds', 0)
+  rows, skipped = [], {}
+  for name in _TARGETS.value:
+    try:
+      known = TARGETS[name]()
+    except Missing as e:
+      skipped[name] = str(e)
+      print(f'{name}: skipped, as {e}.', flush=True)
+      continue
+    for seed in seeds:
+      row = measure(
+        known,
+        seed,
+        num_particles=_NUM_PARTICLES.value,
+        num_runs=_NUM_RUNS.value,
+      )
+      rows.append(row)
+      print(
+        f'{name}, seed {seed}: error {row["error"]:+.4f} +- '
+        f'{row["standard_error"]:.4f}, {row["num_evaluations"]:,} gradients, '
+        f'{row["processor_seconds"]:.0f} CPU s; ' + ' '.join(row['warnings']),
+        flush=True,
+      )
+  if not rows:
+    return
+  print(summarize(rows))
+  if _OUTPUT_DIR.value is not None:
+    os.makedirs(_OUTPUT_DIR.value, exist_ok=True)
+    reporting.save(
+      os.path.join(_OUTPUT_DIR.value, 'posteriors'),
+      {
+        'machine': reporting.machine(),
+        'versions': reporting.versions(_PACKAGES),
+        'skipped': skipped,
+        'rows': rows,
+      },
+      _picture(rows),
+    )
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,450 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Posteriors in one call, against closed forms and quadrature.
+
+Statistical tests have fixed seeds. Unless they say something else they allow
+five standard errors: a false alarm in 10^6 if the estimates are normal.
+"""
+
+import sys
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_nvi import weighting
+from tfp_nvi.internal import randomness
+from tfp_nvi.posterior import (
+  diagnosis,
+  fit,
+  fit_posterior,
+  moves,
+  pilot,
+  reference,
+  space,
+)
+from tfp_nvi.targets import posteriors
+
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
+SMALL = {'num_particles': 250, 'num_runs': 4, 'progress': False}
+
+
+def regression(unit=1.0, dtype=tf.float32):
+  """A pinned linear regression in other units, and its log evidence."""
+  rng = np.random.default_rng(0)
+  features = rng.normal(size=[6, 3])
+  data = unit * (features @ [1.0, -2.0, 0.5] + 0.3 * rng.normal(size=6))
+  deviation, noise = 3.0 * unit, 0.5 * unit
+  covariance = deviation**2 * features @ features.T + noise**2 * np.eye(6)
+  log_evidence = scipy.stats.multivariate_normal(
+    np.zeros(6), covariance
+  ).logpdf(data)
+  x = tf.constant(features, dtype)
+  model = tfd.JointDistributionNamed(
+    {
+      'w': tfd.Sample(
+        tfd.Normal(tf.zeros([], dtype), tf.constant(deviation, dtype)), 3
+      ),
+      'y': lambda w: tfd.Independent(
+        tfd.Normal(tf.linalg.matvec(x, w), tf.constant(noise, dtype)), 1
+      ),
+    }
+  )
+  precision = features.T @ features / noise**2 + np.eye(3) / deviation**2
+  mean = np.linalg.solve(precision, features.T @ data / noise**2)
+  return model.experimental_pin(y=tf.constant(data, dtype)), log_evidence, mean
+
+
+@pytest.fixture(scope='module')
+def fitted():
+  target, log_evidence, mean = regression()
+  return fit_posterior(target, seed=1, **SMALL), log_evidence, mean
+
+
+def test_evidence_and_mean_of_a_conjugate_regression(fitted):
+  posterior, log_evidence, mean = fitted
+  # A reference that is the posterior leaves an error of nearly zero.
+  tolerance = 5.0 * posterior.log_evidence_error + 1e-3
+  assert abs(posterior.log_evidence - log_evidence) < tolerance
+  assert posterior.log_evidence_error < 0.05
+  error = np.abs(posterior.expectation()['w'] - mean)
+  # Errors from four runs follow Student's t with three degrees of freedom, of
+  # which 20 is exceeded once in 4,000.
+  assert np.all(error < 20.0 * posterior.standard_error()['w'])
+
+
+def test_variables_are_structured_as_the_model_is(fitted):
+  posterior, *_ = fitted
+  assert posterior.names == ['w']
+  assert posterior.particles.particles['w'].shape == [1_000, 3]
+  assert posterior.particles.log_weights.shape == [1_000]
+  assert posterior.sample(7, seed=1)['w'].shape == [7, 3]
+  text = posterior.summary()
+  assert 'w[2]' in text and 'Log evidence' in text
+  assert f'{posterior.num_target_evaluations:,}' in text
+
+
+def test_samples_have_the_moments_of_the_particles(fitted):
+  posterior, *_ = fitted
+  samples = posterior.sample(4_000, seed=3)['w'].numpy()
+  # Systematic resampling: each particle as often as its weight says, but one.
+  mean = posterior.expectation()['w'].numpy()
+  np.testing.assert_allclose(samples.mean(axis=0), mean, atol=0.01)
+  # In random order: neighbours are not the same particle.
+  same = np.mean(np.all(samples[1:] == samples[:-1], axis=1))
+  assert same < 0.05
+
+
+def test_standard_error_is_that_of_independent_runs():
+  # Two runs of three particles, by hand.
+  log_weights = np.log([[1.0, 2.0], [1.0, 1.0], [2.0, 1.0]])
+  values = np.array([[0.0, 1.0], [2.0, 3.0], [1.0, 5.0]])
+  posterior = fit.result.Posterior(
+    particles=weighting.WeightedParticles(
+      tf.constant(values.reshape(-1)), tf.constant(log_weights.reshape(-1))
+    ),
+    log_evidence=0.0,
+    log_evidence_error=0.0,
+    log_evidences=np.zeros(2),
+    num_runs=2,
+    num_target_evaluations=0,
+    start='prior',
+    reason='',
+    warnings=[],
+    history=[],
+    names=['x'],
+  )
+  weights = np.exp(log_weights)
+  totals, sums = weights.sum(axis=0), (weights * values).sum(axis=0)
+  estimate = sums.sum() / totals.sum()
+  np.testing.assert_allclose(posterior.expectation(), estimate)
+  # The delta method for a ratio of means over the runs.
+  residuals = (sums - estimate * totals) / totals.mean()
+  expected = np.sqrt(np.sum(residuals**2) / (2 * 1))
+  np.testing.assert_allclose(posterior.standard_error(), expected)
+
+
+def test_same_seed_same_result_and_other_units_same_answer(fitted):
+  posterior, log_evidence, _ = fitted
+  target, other_evidence, _ = regression(unit=1e4)
+  other = fit_posterior(target, seed=1, **SMALL)
+  # Evidence is a density over six observations.
+  np.testing.assert_allclose(
+    other_evidence, log_evidence - 6 * np.log(1e4), rtol=1e-6
+  )
+  difference = other.log_evidence - other_evidence
+  assert abs(difference) < 5.0 * other.log_evidence_error + 2e-3
+  assert other.num_target_evaluations < 1.5 * posterior.num_target_evaluations
+
+
+def test_double_precision():
+  target, log_evidence, _ = regression(dtype=tf.float64)
+  posterior = fit_posterior(target, start='reference', seed=1, **SMALL)
+  assert posterior.particles.particles['w'].dtype == tf.float64
+  tolerance = 5.0 * posterior.log_evidence_error + 1e-3
+  assert abs(posterior.log_evidence - log_evidence) < tolerance
+
+
+def test_evidence_over_a_half_line():
+  # Gamma(3, 2) prior, five Poisson counts: the evidence is a ratio of gammas.
+  counts = np.array([1.0, 0.0, 2.0, 1.0, 3.0])
+  model = tfd.JointDistributionNamed(
+    {
+      'rate': tfd.Gamma(3.0, 2.0),
+      'y': lambda rate: tfd.Sample(tfd.Poisson(rate), 5),
+    }
+  )
+  log_evidence = (
+    scipy.special.gammaln(3.0 + 7.0)
+    - scipy.special.gammaln(3.0)
+    + 3.0 * np.log(2.0)
+    - 10.0 * np.log(7.0)
+    - scipy.special.gammaln(counts + 1.0).sum()
+  )
+  target = model.experimental_pin(y=tf.constant(counts, tf.float32))
+  posterior = fit_posterior(target, seed=2, **SMALL)
+  tolerance = 5.0 * posterior.log_evidence_error + 2e-3
+  assert abs(posterior.log_evidence - log_evidence) < tolerance
+  assert np.all(posterior.particles.particles['rate'] > 0.0)
+  mean = posterior.expectation(lambda value: value['rate'])
+  assert abs(mean - 10.0 / 7.0) < 0.1
+
+
+def test_two_modes_keep_their_masses():
+  known = posteriors.two_gaussians(4)
+  posterior = fit_posterior(
+    known.target, known.initial, seed=1, num_particles=500, progress=False
+  )
+  share = posterior.expectation(
+    lambda x: tf.cast(known.mode_index_fn(x), tf.float32)
+  )
+  # From 4,000 particles that are worth some hundreds of independent ones.
+  assert abs(share - 0.7) < 0.1
+  assert abs(posterior.log_evidence) < 5.0 * posterior.log_evidence_error + 0.02
+
+
+def test_a_density_of_nan_is_zero():
+  def log_prob(x):
+    # NaN for negative values.
+    return (
+      tfd.MultivariateNormalDiag(tf.zeros(1), tf.ones(1)).log_prob(x)
+      + tf.sqrt(x[..., 0]) * 0.0
+    )
+
+  initial = tfd.MultivariateNormalDiag(tf.zeros(1), 3.0 * tf.ones(1))
+  posterior = fit_posterior(log_prob, initial, start='prior', seed=1, **SMALL)
+  tolerance = 5.0 * posterior.log_evidence_error + 1e-3
+  assert abs(posterior.log_evidence - np.log(0.5)) < tolerance
+  weights, x = posterior.particles.weights, posterior.particles.particles
+  assert np.all((x[..., 0] >= 0.0) | (weights == 0.0))
+
+
+def gaussian_space(size=3):
+  """The space of a Gaussian target with log normalizer 1.5."""
+  rng = np.random.default_rng(2)
+  root = np.tril(rng.normal(size=[size, size])) + 2.0 * np.eye(size)
+  target = tfd.MultivariateNormalTriL(
+    tf.constant(rng.normal(size=size), tf.float32),
+    tf.constant(root, tf.float32),
+  )
+  initial = tfd.MultivariateNormalDiag(tf.zeros(size), 3.0 * tf.ones(size))
+  return space.VectorSpace(
+    lambda x: target.log_prob(x) + 1.5, initial, None, randomness.as_seed(0)
+  ), target
+
+
+@pytest.fixture(scope='module')
+def frozen():
+  """Forty frozen runs to a Gaussian, and the schedule of their pilot."""
+  target_space, _ = gaussian_space()
+  mover = moves.Moves(target_space, False)
+  start = reference.from_affine(np.zeros(3), 0.7 * np.eye(3), tf.float32)
+  draw, pilot_seed = tf.unstack(randomness.split_seed(randomness.as_seed(1), 2))
+  u = randomness.normal([1_000, 3], draw)
+  schedule, _ = pilot.run_pilot(mover, start, u, pilot_seed)
+  log_evidences = []
+  for i in range(8):
+    seeds = tf.unstack(randomness.split_seed(randomness.as_seed(10 + i), 2))
+    population, *_ = pilot.run_frozen(
+      mover,
+      start,
+      randomness.normal([1_000, 3], seeds[0]),
+      schedule,
+      20,
+      seeds[1],
+    )
+    log_evidences.append(weighting.log_normalizer(population.log_weights))
+  return mover, start, schedule, np.concatenate(log_evidences)
+
+
+def test_frozen_runs_are_unbiased(frozen):
+  *_, log_evidences = frozen
+  # Runs of 50 particles only, so that a bias of order one over their number
+  # would be seen: the logarithm has one.
+  relative = np.exp(log_evidences - 1.5)
+  error = relative.std(ddof=1) / np.sqrt(len(relative))
+  assert 0.005 < error < 0.05
+  assert abs(relative.mean() - 1.0) < 4.0 * error
+
+
+def test_error_bars_over_runs_cover(frozen):
+  *_, log_evidences = frozen
+  # Forty groups of four runs. Intervals of 90% by Student's t cover in 36 of
+  # them; fewer than 28 in one of 2,000 cases if they are right.
+  relative = np.exp(log_evidences - 1.5).reshape([40, 4])
+  error = relative.std(axis=1, ddof=1) / 2.0
+  width = scipy.stats.t(3).ppf(0.95)
+  covers = np.abs(relative.mean(axis=1) - 1.0) < width * error
+  assert 28 <= covers.sum()
+
+
+def test_frozen_runs_do_what_the_schedule_says_and_no_more(frozen):
+  mover, start, schedule, _ = frozen
+  before = mover.num_evaluations
+  seed = randomness.as_seed(7)
+  u = randomness.normal([1_000, 3], seed)
+  # All but the first run start elsewhere: the first does not depend on them,
+  # as it would if anything were adapted.
+  others = tf.where(tf.range(1_000)[:, tf.newaxis] % 2 == 0, u, 2.0 * u)
+  first, *_ = pilot.run_frozen(mover, start, u, schedule, 2, seed)
+  expected = 1_000 * (
+    1 + sum(stage.num_moves * stage.num_steps for stage in schedule.stages)
+  )
+  assert mover.num_evaluations - before == expected
+  second, *_ = pilot.run_frozen(mover, start, others, schedule, 2, seed)
+  np.testing.assert_array_equal(
+    first.log_weights[:, 0], second.log_weights[:, 0]
+  )
+  assert np.any(first.log_weights[:, 1] != second.log_weights[:, 1])
+
+
+def test_moves_leave_the_target_invariant(frozen):
+  mover, start, _, _ = frozen
+  _, target = gaussian_space()
+  x = target.sample(1_000, seed=[1, 2])
+  # The space is standardized by the initial deviation, the reference by 0.7.
+  u = x / 3.0 / 0.7
+  terms = mover.evaluate(start, u)
+  acceptances = []
+  for i in range(12):
+    u, terms, acceptance = mover.move(
+      start, u, terms, 1.0, 0.9, 3, tf.eye(3), randomness.as_seed(i)
+    )
+    acceptances.append(acceptance)
+  # Some are rejected, so that it is seen whether rightly.
+  assert 0.3 < np.mean(acceptances) < 0.97
+  x = u.numpy() * 0.7 * 3.0
+  deviations = target.stddev().numpy()
+  z = (x - target.mean().numpy()) / deviations
+  assert np.all(np.abs(z.mean(axis=0)) < 5.0 / np.sqrt(1_000))
+  assert np.all(np.abs(z.var(axis=0) - 1.0) < 5.0 * np.sqrt(2.0 / 1_000))
+  # Terms that are kept are those of the particles.
+  fresh = mover.evaluate(start, u)
+  np.testing.assert_allclose(
+    fresh.log_target, terms.log_target, rtol=1e-4, atol=1e-4
+  )
+
+
+def test_log_determinant_of_a_reference_with_drivers():
+  rng = np.random.default_rng(3)
+  y, drivers = funnel_draws(rng, 4_000)
+  found, drivers = reference.fit_to_particles(
+    reference.from_affine(np.zeros(4), np.eye(4), tf.float64),
+    y,
+    np.full(4_000, 1.0 / 4_000),
+    tf.float64,
+  )
+  assert drivers == [2]
+  u = tf.constant(rng.normal(size=[5, 4]))
+  with tf.GradientTape() as tape:
+    tape.watch(u)
+    y, log_det = reference.forward(found, u)
+  jacobian = tape.batch_jacobian(y, u)
+  np.testing.assert_allclose(
+    log_det, np.linalg.slogdet(jacobian)[1], atol=1e-10
+  )
+
+
+def funnel_draws(rng, num):
+  """Draws from a funnel whose third coordinate is the log variance."""
+  v = 3.0 * rng.normal(size=[num, 1])
+  x = np.exp(0.5 * v) * rng.normal(size=[num, 3])
+  return np.concatenate([x[:, :2], v, x[:, 2:]], axis=1), [2]
+
+
+def test_a_reference_finds_a_funnel():
+  rng = np.random.default_rng(4)
+  y, _ = funnel_draws(rng, 4_000)
+  found, drivers = reference.fit_to_particles(
+    reference.from_affine(np.zeros(4), np.eye(4), tf.float64),
+    y,
+    np.full(4_000, 1.0 / 4_000),
+    tf.float64,
+  )
+  assert drivers == [2]
+  # The log deviation changes by a half a unit of v. The information of 4,000
+  # draws about a slope of 3 / 2, by a normalized v, is 2 a draw: a standard
+  # error of 0.011.
+  slopes = found.slopes.numpy()[0] / found.matrix.numpy()[2, 2]
+  np.testing.assert_allclose(np.delete(slopes, 2), 0.5, atol=0.02)
+
+
+def test_the_funnel():
+  known = posteriors.neals_funnel(4)
+  posterior = fit_posterior(known.target, known.initial, seed=1, progress=False)
+  # Moves that do not enter the neck leave it at -0.2 and below.
+  assert abs(posterior.log_evidence) < 0.05
+  assert any(stage.get('drivers') for stage in posterior.history)
+
+
+def test_shrinkage_of_covariances():
+  rng = np.random.default_rng(5)
+  weights = np.full(60, 1.0 / 60)
+  x = rng.normal(size=[60, 40])
+  _, root = reference.square_root(x, weights, True)
+  sample = np.cov(x.T, bias=True)
+  # Nothing is correlated: shrinking takes most of the error away.
+  error = np.linalg.norm(root @ root.T - np.diag(np.diag(sample)))
+  assert error < 0.3 * np.linalg.norm(sample - np.diag(np.diag(sample)))
+  # With many draws of what is correlated it hardly shrinks.
+  mix = np.array([[1.0, 0.0], [0.9, 0.3]])
+  x = rng.normal(size=[20_000, 2]) @ mix.T
+  _, root = reference.square_root(x, np.full(20_000, 1.0 / 20_000), True)
+  np.testing.assert_allclose(root @ root.T, mix @ mix.T, atol=0.05)
+
+
+def test_an_interrupt_gives_what_there_is(monkeypatch):
+  target, log_evidence, _ = regression()
+
+  def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(pilot, 'run_frozen', interrupt)
+  posterior = fit_posterior(target, start='reference', seed=1, **SMALL)
+  assert any('interrupted' in warning for warning in posterior.warnings)
+  assert np.isnan(posterior.log_evidence_error)
+  # A pilot of 1,000 particles from nearly the posterior itself.
+  assert abs(posterior.log_evidence - log_evidence) < 0.2
+
+
+def test_warnings_say_what_is_wrong():
+  good = {
+    'log_evidences': np.zeros(4),
+    'num_particles': 500,
+    'num_ancestors': np.full(4, 300),
+    'ratios': np.ones(2),
+    'names': ['a', 'b'],
+    'tail_k': 0.3,
+    'level_ess': np.full([3, 4], 0.8),
+    'acceptances': [0.8] * 3,
+  }
+  assert diagnosis.find_warnings(**good) == []
+  for change, words in (
+    ({'tail_k': 0.9}, 'heavy tails'),
+    ({'num_ancestors': np.array([300, 3, 300, 300])}, 'few ancestors'),
+    ({'ratios': np.array([1.0, 1.5])}, 'modes at risk: the runs disagree ab'),
+    ({'log_evidences': np.array([0.0, -3.0, 0.0, 0.0])}, 'dominate'),
+    ({'level_ess': np.full([3, 4], 0.01)}, 'level dominates'),
+    ({'acceptances': [0.8, 0.1, 0.8]}, 'moves of level 2'),
+  ):
+    (warning,) = diagnosis.find_warnings(**{**good, **change})
+    assert words in warning
+
+
+def test_arviz_is_optional(fitted, monkeypatch):
+  posterior, *_ = fitted
+  monkeypatch.setitem(sys.modules, 'arviz', None)
+  with pytest.raises(ImportError, match='arviz'):
+    posterior.to_arviz()
+
+
+def test_arviz(fitted):
+  pytest.importorskip('arviz')
+  posterior, *_ = fitted
+  data = posterior.to_arviz()
+  assert data.posterior['w'].shape == (4, 250, 3)
+  assert data.posterior.attrs['log_evidence'] == posterior.log_evidence
+
+
+@pytest.mark.parametrize(
+  'change, error, words',
+  [
+    ({'start': 'middle'}, ValueError, '`start`'),
+    ({'num_runs': 0}, ValueError, '`num_runs`'),
+    ({'num_particles': 2.5}, TypeError, '`num_particles`'),
+    ({'conditional_ess': 1.0}, ValueError, '`conditional_ess`'),
+    ({'initial': 'prior'}, TypeError, '`initial`'),
+    ({'event_space_bijector': 1}, TypeError, '`event_space_bijector`'),
+    ({'target': lambda x: x}, ValueError, '`initial`'),
+    ({'target': 3}, TypeError, '`target`'),
+  ],
+)
+def test_arguments_are_checked(change, error, words):
+  target, *_ = regression()
+  with pytest.raises(error, match=words):
+    fit_posterior(**{'target': target, **change})

@@ -1,0 +1,357 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Adaptive SMC samplers, and runs that repeat what they found.
+
+A pilot chooses temperatures, scales, steps and numbers of moves by looking at
+its own particles, so its normalizer estimate is biased, if slightly. A run
+takes all of these from the pilot's `Schedule`, and its estimate is unbiased.
+"""
+
+import typing
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_nvi import weighting
+from tfp_nvi.internal import randomness
+from tfp_nvi.posterior import diagnosis
+from tfp_nvi.posterior import reference as reference_lib
+
+__all__ = [
+  'Population',
+  'Schedule',
+  'Stage',
+  'run_frozen',
+  'run_pilot',
+]
+
+# The share of proposals that steps are adapted to accept.
+_ACCEPTANCE = 0.75
+# How long a trajectory is, in units of the particles' deviations: a quarter of
+# a period of a normal density.
+_LENGTH = 1.5
+
+
+class Stage(typing.NamedTuple):
+  """What a pilot found at one temperature.
+
+  Fields:
+    beta: Python `float`: the temperature, one for the target.
+    scale: `Tensor`: a square root of the particles' covariance.
+    step: Python `float`: the longest leapfrog step, in units of the scale.
+    num_steps: Python `int`: leapfrog steps of a move.
+    num_moves: Python `int`.
+    acceptance: Python `float`: of the pilot's last move.
+    correlation: Python `float`: of the particles with those before the moves.
+    effective_sample_size: Python `float`: before resampling, as a share.
+  """
+
+  beta: float
+  scale: tf.Tensor
+  step: float
+  num_steps: int
+  num_moves: int
+  acceptance: float
+  correlation: float
+  effective_sample_size: float
+
+
+class Schedule(typing.NamedTuple):
+  """What a pilot found: a list of `Stage`s, and whether it got to the end."""
+
+  stages: list
+  is_complete: bool
+
+
+class Population(typing.NamedTuple):
+  """Weighted particles of one or several independent runs.
+
+  Fields:
+    u: `Tensor` of shape `[num_particles * num_runs, num_values]`, the runs
+      being the axis that changes fastest.
+    terms: `Terms` of these.
+    log_weights: `Tensor` of shape `[num_particles, num_runs]`.
+    root: int32 `Tensor` of the same shape: the ancestors at the start.
+  """
+
+  u: tf.Tensor
+  terms: typing.Any
+  log_weights: tf.Tensor
+  root: tf.Tensor
+
+
+def _start(moves, reference, u, num_runs):
+  terms = moves.evaluate(reference, u)
+  num_particles = u.shape[0] // num_runs
+  root = tf.repeat(tf.range(num_particles)[:, tf.newaxis], num_runs, axis=1)
+  return Population(
+    u, terms, tf.zeros([num_particles, num_runs], u.dtype), root
+  )
+
+
+def _reweight(population, delta):
+  shape = population.log_weights.shape
+  # A factor of zero must leave a target of zero density what it is.
+  increment = tf.reshape(delta * population.terms.log_ratio, shape)
+  return population._replace(log_weights=population.log_weights + increment)
+
+
+def _resample(population, threshold, seed):
+  """Resamples the runs whose effective sample size has fallen."""
+  log_weights = population.log_weights
+  num_particles, num_runs = log_weights.shape
+  share = weighting.effective_sample_size(log_weights) / num_particles
+  where = share < threshold
+  if not bool(tf.reduce_any(where)):
+    return population, share
+  rows = tf.repeat(tf.range(num_particles)[:, tf.newaxis], num_runs, axis=1)
+  rows, log_weights = weighting.resample(
+    rows, log_weights, weighting.resample_systematic, seed, where
+  )
+  indices = tf.reshape(rows * num_runs + tf.range(num_runs), [-1])
+  u, terms, root = tf.nest.map_structure(
+    lambda x: tf.gather(x, indices),
+    (
+      population.u,
+      population.terms,
+      tf.reshape(population.root, [-1]),
+    ),
+  )
+  root = tf.reshape(root, log_weights.shape)
+  return Population(u, terms, log_weights, root), share
+
+
+def _conditional_ess(log_weights, log_ratio, delta):
+  """Conditional effective sample size of a step, as a share."""
+  first = weighting.log_normalizer(log_weights + delta * log_ratio)
+  second = weighting.log_normalizer(log_weights + 2.0 * delta * log_ratio)
+  return tf.exp(2.0 * first - second - weighting.log_normalizer(log_weights))
+
+
+@tf.function(autograph=False, jit_compile=True)
+def _find_step(log_weights, log_ratio, largest, threshold):
+  """The step in temperature at a conditional ESS, by bisection of its log."""
+  is_far = _conditional_ess(log_weights, log_ratio, largest) < threshold
+
+  def body(i, low, high):
+    middle = tf.sqrt(low * high)
+    is_short = _conditional_ess(log_weights, log_ratio, middle) > threshold
+    return (
+      i + 1,
+      tf.where(is_short, middle, low),
+      tf.where(is_short, high, middle),
+    )
+
+  _, low, _ = tf.while_loop(
+    lambda i, *_: i < 30,
+    body,
+    (0, largest * 1e-7, largest),
+    maximum_iterations=30,
+  )
+  return tf.where(is_far, low, largest)
+
+
+def _flat_weights(population):
+  weights = weighting.normalize_weights(
+    tf.reshape(population.log_weights, [-1])
+  )
+  return weights.numpy().astype(np.float64)
+
+
+def _num_steps(step, max_steps):
+  return int(np.clip(np.ceil(_LENGTH / step), 1, max_steps))
+
+
+def run_pilot(
+  moves,
+  reference,
+  u: tf.Tensor,
+  seed,
+  conditional_ess: float = 0.9,
+  max_moves: int = 4,
+  max_steps: int = 8,
+  max_evaluations: int | None = None,
+  has_modes: bool = False,
+  progress=None,
+) -> tuple[Schedule, Population]:
+  """Runs an SMC sampler that adapts itself.
+
+  Args:
+    moves: `Moves`.
+    reference: `Reference`.
+    u: `Tensor` of shape `[num_particles, num_values]`: draws from the start.
+    seed: Stateless seed.
+    conditional_ess: Python `float`: temperatures are chosen so that the
+      conditional effective sample size of a step is this share.
+    max_moves: Python `int`: the most moves at a temperature. There are as many
+      as it takes for the particles to forget where they were.
+    max_steps: Python `int`: the most leapfrog steps of a move.
+    max_evaluations: Python `int`: gradients after which to give up, or `None`.
+    has_modes: Python `bool`: whether there are modes that moves do not lead
+      between, so that to go on moving is in vain where particles do not forget
+      where they were.
+    progress: Python callable from a temperature, or `None`.
+
+  Returns:
+    schedule: `Schedule`.
+    population: `Population` of the last temperature reached.
+  """
+  num_particles, size = u.shape
+  first_evaluation = moves.num_evaluations
+  population = _start(moves, reference, u, 1)
+  is_full = size <= reference_lib.MAX_FULL
+  step = 1.2 * size**-0.25
+  beta, stages, longest = 0.0, [], max_steps
+  while beta < 1.0:
+    stage_seed = randomness.fold_in(seed, len(stages))
+    resample_seed, move_seed = tf.unstack(randomness.split_seed(stage_seed, 2))
+    delta = float(
+      _find_step(
+        population.log_weights[:, 0],
+        population.terms.log_ratio,
+        tf.constant(1.0 - beta, u.dtype),
+        tf.constant(conditional_ess, u.dtype),
+      )
+    )
+    new_beta = 1.0 if beta + delta > 1.0 - 1e-6 else beta + delta
+    population = _reweight(population, new_beta - beta)
+    beta = new_beta
+    weights = _flat_weights(population)
+    if not np.isfinite(weights).all() or weights.sum() == 0.0:
+      return Schedule(stages, False), population
+    _, root = reference_lib.square_root(population.u.numpy(), weights, is_full)
+    scale = tf.constant(root.astype(u.dtype.as_numpy_dtype))
+    population, share = _resample(population, 0.5, resample_seed)
+    before = population.u.numpy()
+    num_moves, num_adapting, correlation = 0, 0, 1.0
+    num_steps = _num_steps(step, longest)
+    is_stuck = False
+    while True:
+      moved, terms, acceptance = moves.move(
+        reference,
+        population.u,
+        population.terms,
+        beta,
+        step,
+        num_steps,
+        scale,
+        randomness.fold_in(move_seed, num_moves + num_adapting),
+      )
+      population = population._replace(u=moved, terms=terms)
+      factor = np.exp(np.clip(1.5 * (acceptance - _ACCEPTANCE), -1.0, 0.3))
+      # Longer than a trajectory makes no sense.
+      new_step = min(step * factor, _LENGTH)
+      if acceptance < 0.4 and num_adapting < 6:
+        # A move that hardly moves counts for nothing but the step.
+        num_adapting += 1
+        step, num_steps = new_step, _num_steps(new_step, longest)
+        continue
+      num_moves += 1
+      previous = correlation
+      correlation = _correlation(before, population.u.numpy())
+      if num_moves == max_moves or correlation < 0.3:
+        break
+      # What is left is what moves do not change.
+      is_stuck = has_modes and num_moves > 1 and correlation > 0.85 * previous
+      if is_stuck:
+        break
+      step, num_steps = new_step, _num_steps(new_step, longest)
+    stages.append(
+      Stage(
+        beta,
+        scale,
+        step,
+        num_steps,
+        num_moves,
+        acceptance,
+        correlation,
+        float(share[0]),
+      )
+    )
+    step = new_step
+    # Trajectories need not be as long as the particles are spread where these
+    # are in separate places, and steps are short for that reason.
+    if is_stuck:
+      longest = max(2, longest // 2)
+    elif correlation > 0.3:
+      longest = min(max_steps, 2 * longest)
+    if progress is not None:
+      progress(beta)
+    if (
+      max_evaluations is not None
+      and beta < 1.0
+      and moves.num_evaluations - first_evaluation > max_evaluations
+    ):
+      return Schedule(stages, False), population
+  return Schedule(stages, True), population
+
+
+def _correlation(before, after):
+  """Mean over coordinates of the correlation of particles before and after."""
+  # Draws of the start without weight may be infinite.
+  kept = np.isfinite(before).all(axis=1) & np.isfinite(after).all(axis=1)
+  before, after = before[kept], after[kept]
+  before = before - before.mean(axis=0)
+  after = after - after.mean(axis=0)
+  covariance = np.mean(before * after, axis=0)
+  deviations = before.std(axis=0) * after.std(axis=0)
+  return float(np.mean(covariance / np.maximum(deviations, 1e-30)))
+
+
+def run_frozen(
+  moves,
+  reference,
+  u: tf.Tensor,
+  schedule: Schedule,
+  num_runs: int,
+  seed,
+  progress=None,
+) -> tuple[Population, np.ndarray, np.ndarray]:
+  """Runs SMC samplers by a schedule, several at once.
+
+  Args:
+    moves: `Moves`.
+    reference: `Reference`.
+    u: `Tensor` of shape `[num_particles * num_runs, num_values]`: draws from
+      the start.
+    schedule: `Schedule`.
+    num_runs: Python `int`: into how many independent runs to divide them.
+    seed: Stateless seed.
+    progress: Python callable from a temperature, or `None`.
+
+  Returns:
+    population: `Population` of the target.
+    level_ess: Array of shape `[num_stages, num_runs]`: effective sample sizes
+      before resampling, as shares.
+    tail_ks: Array of shape `[num_stages]`: the Pareto k of the factors by which
+      weights change at each stage.
+  """
+  population = _start(moves, reference, u, num_runs)
+  beta, level_ess, tail_ks = 0.0, [], []
+  for i, stage in enumerate(schedule.stages):
+    resample_seed, move_seed = tf.unstack(
+      randomness.split_seed(randomness.fold_in(seed, i), 2)
+    )
+    delta = stage.beta - beta
+    tail_ks.append(
+      diagnosis.pareto_k(delta * population.terms.log_ratio.numpy())
+    )
+    population = _reweight(population, delta)
+    beta = stage.beta
+    population, share = _resample(population, 0.5, resample_seed)
+    level_ess.append(share.numpy())
+    for j in range(stage.num_moves):
+      moved, terms, _ = moves.move(
+        reference,
+        population.u,
+        population.terms,
+        beta,
+        stage.step,
+        stage.num_steps,
+        stage.scale,
+        randomness.fold_in(move_seed, j),
+      )
+      population = population._replace(u=moved, terms=terms)
+    if progress is not None:
+      progress(beta)
+  return population, np.stack(level_ess), np.array(tail_ks)

@@ -1,0 +1,393 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""References: maps from the standard normal density to one near the target.
+
+```none
+v = u exp(offset + (u drivers) slopes)
+y = center + matrix v
+```
+
+With slopes of zero this is affine, a Gaussian reference. The slopes let a few
+coordinates, the drivers, set the scales of others, as the logarithm of the
+deviation of a group does in a hierarchical model: Neal's funnel is such a map
+exactly.
+"""
+
+import typing
+
+import numpy as np
+import tensorflow as tf
+
+__all__ = [
+  'MAX_FULL',
+  'Reference',
+  'fit_to_particles',
+  'forward',
+  'from_affine',
+  'square_root',
+]
+
+# Above so many values the matrix is diagonal.
+MAX_FULL = 128
+# How many coordinates may set the scales of others.
+_NUM_DRIVERS = 2
+# By how much a driver must raise the mean log density, in nats.
+_LEAST_GAIN = 0.03
+# By how much the reference's density of a driver is wider than the particles':
+# the tails of log scales are seldom those of normal densities.
+_DRIVER_INFLATION = 1.3
+
+
+class Reference(typing.NamedTuple):
+  """A map from the standard normal density; see the module.
+
+  Fields:
+    center: `Tensor` of shape `[d]`.
+    matrix: `Tensor` of shape `[d]`, a diagonal, or `[d, d]`.
+    log_det: Scalar `Tensor`: the log determinant of the matrix.
+    offset: `Tensor` of shape `[d]`.
+    drivers: `Tensor` of shape `[d, num_drivers]`, of zeros and ones.
+    slopes: `Tensor` of shape `[num_drivers, d]`, zero for the drivers.
+  """
+
+  center: tf.Tensor
+  matrix: tf.Tensor
+  log_det: tf.Tensor
+  offset: tf.Tensor
+  drivers: tf.Tensor
+  slopes: tf.Tensor
+
+
+def forward(reference: Reference, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+  """Maps points, and returns the log determinant of the Jacobian.
+
+  Args:
+    reference: `Reference`.
+    u: `Tensor` of shape `[n, d]`.
+
+  Returns:
+    y: `Tensor` of shape `[n, d]`.
+    log_det: `Tensor` of shape `[n]`.
+  """
+  log_scale = reference.offset + tf.matmul(
+    tf.matmul(u, reference.drivers), reference.slopes
+  )
+  v = u * tf.exp(log_scale)
+  matrix = reference.matrix
+  if matrix.shape.rank == 1:
+    y = v * matrix
+  else:
+    y = tf.matmul(v, matrix, transpose_b=True)
+  log_det = tf.reduce_sum(log_scale, axis=-1) + reference.log_det
+  return reference.center + y, log_det
+
+
+def from_affine(center, matrix, dtype) -> Reference:
+  """Makes a Gaussian reference.
+
+  Args:
+    center: Array of shape `[d]`.
+    matrix: Array of shape `[d]`, a diagonal, or `[d, d]`, of nonzero
+      determinant.
+    dtype: `tf.DType`.
+
+  Returns:
+    reference: `Reference`.
+  """
+  center, matrix = np.asarray(center), np.asarray(matrix)
+  log_det = (
+    np.sum(np.log(np.abs(matrix)))
+    if matrix.ndim == 1
+    else np.linalg.slogdet(matrix)[1]
+  )
+  size = len(center)
+  return _as_tensors(
+    Reference(
+      center,
+      matrix,
+      log_det,
+      np.zeros(size),
+      np.zeros([size, _NUM_DRIVERS]),
+      np.zeros([_NUM_DRIVERS, size]),
+    ),
+    dtype,
+  )
+
+
+def _as_tensors(reference, dtype):
+  return tf.nest.map_structure(
+    lambda x: tf.constant(np.asarray(x, dtype.as_numpy_dtype)), reference
+  )
+
+
+def square_root(x: np.ndarray, weights: np.ndarray, is_full: bool):
+  """Weighted mean of points, and a square root of their covariance.
+
+  The covariance is shrunk towards its diagonal by as much as its sampling error
+  says (Ledoit and Wolf, 2004, with the diagonal as the target).
+
+  Args:
+    x: Array of shape `[n, d]`.
+    weights: Array of shape `[n]`, with sum one.
+    is_full: Python `bool`: whether to return a lower triangular matrix.
+
+  Returns:
+    mean: Array of shape `[d]`.
+    root: Array of shape `[d]`, or `[d, d]`.
+  """
+  mean, covariance = _covariance(x, weights, is_full)
+  if not is_full:
+    return mean, np.sqrt(covariance)
+  return mean, np.linalg.cholesky(covariance)
+
+
+def _covariance(x, weights, is_full):
+  x = np.asarray(x, np.float64)
+  weights = np.asarray(weights, np.float64)
+  # What has no weight may be infinite.
+  kept = weights > 0.0
+  x, weights = x[kept], weights[kept]
+  mean = weights @ x
+  centered = x - mean
+  variance = np.maximum(weights @ centered**2, np.finfo(np.float32).tiny)
+  if not is_full:
+    return mean, variance
+  z = centered / np.sqrt(variance)
+  correlation = z.T @ (weights[:, np.newaxis] * z)
+  # Sum over pairs of the variances of the estimated correlations.
+  square_weights = weights**2
+  square = z**2
+  noise = (square.T @ (square_weights[:, np.newaxis] * square)).sum() - np.sum(
+    square_weights
+  ) * np.sum(correlation**2)
+  own = np.sum(square_weights @ square**2) - np.sum(square_weights) * len(mean)
+  off_diagonal = np.sum(correlation**2) - np.sum(np.diag(correlation) ** 2)
+  shrinkage = np.clip((noise - own) / max(off_diagonal, 1e-12), 0.0, 1.0)
+  # Never singular, whatever the number of points.
+  shrinkage = max(shrinkage, 1e-6)
+  correlation = (1.0 - shrinkage) * correlation + shrinkage * np.diag(
+    np.diag(correlation)
+  )
+  deviations = np.sqrt(variance)
+  return mean, correlation * np.outer(deviations, deviations)
+
+
+def fit_to_particles(
+  previous: Reference, y: np.ndarray, weights: np.ndarray, dtype
+) -> tuple[Reference, list]:
+  """Fits a reference to weighted points: the forward KL divergence.
+
+  Args:
+    previous: `Reference` whose affine part whitens the points about, where the
+      shrinkage of their covariance is done.
+    y: Array of shape `[n, d]`.
+    weights: Array of shape `[n]`, with sum one.
+    dtype: `tf.DType`.
+
+  Returns:
+    reference: `Reference`.
+    drivers: List of Python `int`s: the coordinates that set scales of others.
+  """
+  y = np.asarray(y, np.float64)
+  kept = weights > 0.0
+  y, weights = y[kept], weights[kept]
+  size = y.shape[1]
+  matrix = np.asarray(previous.matrix, np.float64)
+  is_full = matrix.ndim == 2
+  center = np.asarray(previous.center, np.float64)
+  if not is_full:
+    mean, root = square_root((y - center) / matrix, weights, False)
+    return from_affine(center + matrix * mean, matrix * root, dtype), []
+  mean, covariance = _covariance(
+    np.linalg.solve(matrix, (y - center).T).T, weights, True
+  )
+  center = center + matrix @ mean
+  covariance = matrix @ covariance @ matrix.T
+  drivers, offset = [], np.zeros(size)
+  slopes = np.zeros([_NUM_DRIVERS, size])
+  root, v = _whiten(y - center, covariance, drivers)
+  loss, best_center = _loss(root, v, weights), center
+  for _ in range(_NUM_DRIVERS):
+    candidate = _find_driver(v, y - center, covariance, weights, drivers)
+    if candidate is None:
+      break
+    tried = drivers + [candidate]
+    root_, v_ = _whiten(y - center, covariance, tried)
+    center_, found = center, _fit_scales(v_, weights, tried)
+    for _ in range(2):
+      if found is None:
+        break
+      center_, root_, v_ = _regress(y, weights, tried, found, v_)
+      found = _fit_scales(v_, weights, tried)
+    if found is None:
+      break
+    offset_, slopes_, u, mean_log_scale = found
+    tried_loss = _loss(root_, u, weights) + mean_log_scale
+    if tried_loss > loss - max(_LEAST_GAIN, 5.0 * np.sum(weights**2) * size):
+      break
+    drivers, loss = tried, tried_loss
+    best_center, root, offset, v = center_, root_, offset_, u
+    slopes[: len(drivers)] = slopes_
+  center = best_center
+  selection = np.zeros([size, _NUM_DRIVERS])
+  for i, driver in enumerate(drivers):
+    selection[driver, i] = 1.0
+    # The same map in another unit, and a wider density of the driver.
+    root[:, driver] *= _DRIVER_INFLATION
+    slopes[i] *= _DRIVER_INFLATION
+  return (
+    _as_tensors(
+      Reference(
+        center,
+        root,
+        np.linalg.slogdet(root)[1],
+        offset,
+        selection,
+        slopes,
+      ),
+      dtype,
+    ),
+    drivers,
+  )
+
+
+def _whiten(centered, covariance, drivers):
+  """A square root in which the drivers depend on themselves alone."""
+  size = len(covariance)
+  order = drivers + [i for i in range(size) if i not in drivers]
+  permuted = covariance[np.ix_(order, order)]
+  lower = np.linalg.cholesky(permuted)
+  root = np.zeros_like(lower)
+  root[np.ix_(order, order)] = lower
+  return root, np.linalg.solve(root, centered.T).T
+
+
+def _regress(y, weights, drivers, found, v):
+  """Estimates center and matrix again, by what the scales of points are.
+
+  Each coordinate is regressed on those before it, the drivers being first, and
+  a point counts the more the smaller the coordinate's scale is there: a mean
+  of all points would be known by the wide parts of a funnel alone, too badly
+  for its neck. Coefficients are shrunk by what their errors are (positive-part
+  James-Stein, each by itself).
+  """
+  offset, slopes, *_ = found
+  size = y.shape[1]
+  order = drivers + [i for i in range(size) if i not in drivers]
+  precision = np.exp(-2.0 * (offset + v[:, drivers] @ slopes))
+  total = 1.0 / np.sum(weights**2)
+  root, center, new_v = np.zeros([size, size]), np.zeros(size), np.zeros_like(y)
+  for rank, i in enumerate(order):
+    w = weights * precision[:, i]
+    features = np.concatenate(
+      [np.ones([len(y), 1]), new_v[:, order[:rank]]], axis=1
+    )
+    gram = features.T @ (w[:, np.newaxis] * features)
+    gram += 1e-9 * np.trace(gram) / len(gram) * np.eye(len(gram))
+    inverse = np.linalg.inv(gram)
+    coefficients = inverse @ (features.T @ (w * y[:, i]))
+    variance = np.sum(w * (y[:, i] - features @ coefficients) ** 2)
+    square_error = np.diag(inverse) * variance / total
+    square = coefficients[1:] ** 2
+    coefficients[1:] *= np.maximum(
+      1.0 - square_error[1:] / np.maximum(square, 1e-300), 0.0
+    )
+    residual = y[:, i] - features @ coefficients
+    # The intercept that goes with the coefficients that are left.
+    shift = np.sum(w * residual) / np.sum(w)
+    center[i] = coefficients[0] + shift
+    root[i, order[:rank]] = coefficients[1:]
+    root[i, i] = np.sqrt(weights @ (residual - shift) ** 2)
+    new_v[:, i] = (residual - shift) / root[i, i]
+  return center, root, new_v
+
+
+def _loss(root, u, weights):
+  """Mean negative log density of points, up to log scales and a constant."""
+  return np.linalg.slogdet(root)[1] + 0.5 * np.sum(weights @ u**2)
+
+
+def _find_driver(v, centered, covariance, weights, drivers):
+  """The coordinate that says most about the scales of the others."""
+  total = 1.0 / np.sum(weights**2)
+  t = centered / np.sqrt(np.diag(covariance))
+  # Bounded below, as one point near zero says little.
+  log_square = np.log(v**2 + 0.05)
+  log_square = log_square - weights @ log_square
+  deviations = np.sqrt(weights @ log_square**2)
+  correlation = (t.T @ (weights[:, np.newaxis] * log_square)) / deviations
+  # Not of a coordinate's own scale with itself.
+  same = np.abs(t.T @ (weights[:, np.newaxis] * v))
+  scores = total * np.where(same < 0.5, correlation**2, 0.0)
+  # Chi-square variables with one degree of freedom; heavy tails make more.
+  score = np.sum(np.maximum(scores - 12.0, 0.0), axis=1)
+  score[drivers] = 0.0
+  # Scales are exponential in their driver, whose own tails must be light.
+  score[weights @ t**4 > 8.0] = 0.0
+  best = int(np.argmax(score))
+  return best if score[best] > 0.0 else None
+
+
+def _fit_scales(v, weights, drivers):
+  """Regresses the log scales of coordinates on the drivers.
+
+  Newton's method on the convex negative log likelihood of each coordinate,
+  `E[eta + v^2 exp(-2 eta) / 2]` with `eta = offset + slope . drivers`.
+
+  Args:
+    v: Array of shape `[n, d]`.
+    weights: Array of shape `[n]`.
+    drivers: List of Python `int`s.
+
+  Returns:
+    offset: Array of shape `[d]`.
+    slopes: Array of shape `[num_drivers, d]`.
+    u: Array of shape `[n, d]`: the coordinates divided by their scales.
+    mean_log_scale: Python `float`: the sum of the mean log scales.
+    Or `None`, where the likelihood is not much better.
+  """
+  num, size = v.shape
+  total = 1.0 / np.sum(weights**2)
+  features = np.concatenate([np.ones([num, 1]), v[:, drivers]], axis=1)
+  rest = np.setdiff1d(np.arange(size), drivers)
+  square = v[:, rest] ** 2
+  parameters = np.zeros([features.shape[1], len(rest)])
+  weighted = features * weights[:, np.newaxis]
+  # A normal prior on the slopes, which the likelihood outweighs where it knows.
+  ridge = np.diag([0.0] + [2.0 / total] * len(drivers))
+
+  def loss(parameters):
+    eta = np.clip(features @ parameters, -30.0, 30.0)
+    value = weights @ (eta + 0.5 * square * np.exp(-2.0 * eta))
+    return value + 0.5 * np.einsum('ki,kj,ji->i', parameters, ridge, parameters)
+
+  start = current = loss(parameters)
+  for _ in range(30):
+    ratio = square * np.exp(-2.0 * np.clip(features @ parameters, -30.0, 30.0))
+    gradient = weighted.T @ (1.0 - ratio) + ridge @ parameters
+    hessian = np.einsum('nk,ni,nj->ikj', weighted, 2.0 * ratio, features)
+    hessian += ridge + 1e-9 * np.eye(len(ridge))
+    direction = np.linalg.solve(hessian, gradient.T[..., np.newaxis])[..., 0].T
+    size_of_step = np.ones(len(rest))
+    for _ in range(12):
+      tried = parameters - size_of_step * direction
+      value = loss(tried)
+      is_better = value <= current
+      if is_better.all():
+        break
+      size_of_step = np.where(is_better, size_of_step, 0.5 * size_of_step)
+    parameters = np.where(is_better, tried, parameters)
+    improvement = np.max(current - np.where(is_better, value, current))
+    current = np.where(is_better, value, current)
+    if improvement < 1e-7:
+      break
+  gain = total * (start - current)
+  # Scales that do not change by much are left as they are.
+  kept = gain > max(6.0, 0.02 * total)
+  if not kept.any():
+    return None
+  offset, slopes = np.zeros(size), np.zeros([len(drivers), size])
+  offset[rest[kept]] = parameters[0, kept]
+  slopes[:, rest[kept]] = parameters[1:, kept]
+  eta = offset + v[:, drivers] @ slopes
+  return offset, slopes, v * np.exp(-eta), np.sum(weights @ eta)

@@ -1,0 +1,283 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What `fit_posterior` returns."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_nvi import weighting
+from tfp_nvi.internal import checks, randomness
+
+__all__ = [
+  'Posterior',
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Posterior:
+  """Weighted particles of a posterior, and its evidence.
+
+  The particles come from independent runs of one sampler, whose settings were
+  found by other runs before: the estimate of the evidence is unbiased, and what
+  the runs differ by says how large the errors are.
+
+  Attributes:
+    particles: `WeightedParticles` in the space of the target: all runs, of
+      `[num_particles * num_runs]` particles, the run changing fastest.
+    log_evidence: Python `float`: the log of the mean of the runs' estimates.
+    log_evidence_error: Python `float`: its standard error; NaN for one run.
+    log_evidences: Array of shape `[num_runs]`: the runs' own estimates.
+    num_runs: Python `int`.
+    num_target_evaluations: Python `int`: evaluations of the target's log
+      density and gradient, of all stages.
+    start: Python `str`: `'prior'` or `'reference'`.
+    reason: Python `str`: why it started there.
+    warnings: List of Python `str`s.
+    history: List of Python `dict`s: the stages, in order, each with its `name`,
+      `seconds`, `num_target_evaluations` and what it found.
+    names: List of Python `str`s: the variables, in the order of `tf.nest`.
+
+  ```python
+  import tensorflow as tf
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+  from tfp_nvi.posterior import fit_posterior
+
+  tfd = tfp.distributions
+
+  model = tfd.JointDistributionNamedAutoBatched(
+    {
+      'rate': tfd.Gamma(3.0, 2.0),
+      'y': lambda rate: tfd.Sample(tfd.Poisson(rate), 5),
+    }
+  )
+  posterior = fit_posterior(
+    model.experimental_pin(y=[1.0, 0.0, 2.0, 1.0, 3.0]),
+    num_particles=200,
+    num_runs=2,
+    seed=1,
+  )
+  # The posterior is Gamma(3 + 7, 2 + 5).
+  mean = posterior.expectation(lambda value: value['rate'])
+  assert abs(mean - 10.0 / 7.0) < 0.15
+  ```
+  """
+
+  particles: weighting.WeightedParticles
+  log_evidence: float
+  log_evidence_error: float
+  log_evidences: np.ndarray
+  num_runs: int
+  num_target_evaluations: int
+  start: str
+  reason: str
+  warnings: list
+  history: list
+  names: list
+
+  def __repr__(self):
+    return (
+      f'<Posterior of {", ".join(self.names)}: log evidence '
+      f'{self.log_evidence:.3f} +- {self.log_evidence_error:.3f}, '
+      f'{self.num_runs} runs>'
+    )
+
+  def expectation(self, fn=lambda x: x):
+    """Self-normalized estimate of the expectation of a function.
+
+    Args:
+      fn: Python callable from values of shape `[num_particles] + event` to a
+        nested structure of `Tensor`s of shape `[num_particles] + shape`.
+        Default value: the identity, for the mean.
+
+    Returns:
+      expectation: Nested structure of `Tensor`s of shape `shape`.
+    """
+    return self.particles.expectation(fn)
+
+  def standard_error(self, fn=lambda x: x):
+    """Standard error of `expectation(fn)`, from what the runs differ by.
+
+    Args:
+      fn: As in `expectation`.
+
+    Returns:
+      standard_error: Nested structure of `Tensor`s of shape `shape`; NaN where
+        there is one run only.
+    """
+    log_weights = tf.reshape(self.particles.log_weights, [-1, self.num_runs])
+    # The runs are independent batch members: each run's share of the total
+    # weight, and its own expectation.
+    shares = tf.nn.softmax(weighting.log_normalizer(log_weights))
+    weights = weighting.normalize_weights(log_weights)
+
+    def error(values):
+      values = tf.convert_to_tensor(values)
+      shape = values.shape[1:].as_list()
+      values = tf.reshape(values, [-1, self.num_runs] + shape)
+      means = weighting.weighted_mean(weights, values)
+      tiled = tf.reshape(shares, [-1] + [1] * len(shape))
+      deviation = tiled * (means - tf.reduce_sum(tiled * means, axis=0))
+      runs = tf.cast(self.num_runs, values.dtype)
+      return tf.sqrt(tf.reduce_sum(deviation**2, axis=0) * runs / (runs - 1.0))
+
+    return tf.nest.map_structure(error, fn(self.particles.particles))
+
+  def sample(self, num_samples: int, seed=None):
+    """Draws from the particles by their weights, in random order.
+
+    Args:
+      num_samples: Python `int`.
+      seed: Python `int` or stateless seed.
+
+    Returns:
+      samples: Nested structure of `Tensor`s of shape `[num_samples] + event`.
+    """
+    num_samples = checks.as_count('num_samples', num_samples)
+    draw_seed, order_seed = tf.unstack(
+      randomness.split_seed(randomness.as_seed(seed), 2)
+    )
+    samples, _ = weighting.resample(
+      self.particles.particles,
+      self.particles.log_weights,
+      weighting.resample_systematic,
+      draw_seed,
+      num_draws=num_samples,
+    )
+    order = tf.argsort(randomness.uniform([num_samples], order_seed))
+    return tf.nest.map_structure(lambda x: tf.gather(x, order), samples)
+
+  def _table(self):
+    """Rows of numbers for each scalar variable."""
+    weights = self.particles.weights.numpy().astype(np.float64)
+    errors = tf.nest.flatten(self.standard_error())
+    rows = []
+    for name, values, error in zip(
+      self.names, tf.nest.flatten(self.particles.particles), errors, strict=True
+    ):
+      values = values.numpy().astype(np.float64)
+      event_shape = values.shape[1:]
+      flat = values.reshape([len(values), -1])
+      flat_error = error.numpy().reshape(-1)
+      for i, column in enumerate(flat.T):
+        index = np.unravel_index(i, event_shape) if event_shape else ()
+        label = name + (f'[{", ".join(map(str, index))}]' if index else '')
+        mean = weights @ column
+        deviation = np.sqrt(weights @ (column - mean) ** 2)
+        order = np.argsort(column)
+        cumulative = np.cumsum(weights[order])
+        quantiles = [
+          column[order][min(np.searchsorted(cumulative, p), len(order) - 1)]
+          for p in (0.05, 0.5, 0.95)
+        ]
+        # As many independent draws would have this standard error.
+        ess = (
+          (deviation / flat_error[i]) ** 2 if flat_error[i] > 0.0 else np.nan
+        )
+        rows.append(
+          (
+            label,
+            mean,
+            deviation,
+            *quantiles,
+            min(ess, len(column)),
+            flat_error[i],
+          )
+        )
+    return rows
+
+  def summary(self, max_rows: int = 40) -> str:
+    """A table of the variables, the evidence, and warnings.
+
+    Args:
+      max_rows: Python `int`: how many variables to show at most.
+        Default value: `40`.
+
+    Returns:
+      text: Python `str`.
+    """
+    max_rows = checks.as_count('max_rows', max_rows)
+    rows = self._table()
+    width = max(8, *(len(row[0]) for row in rows[:max_rows]))
+    titles = ('mean', 'sd', '5%', '50%', '95%', 'ESS', 'error')
+    lines = [' ' * width + ''.join(f'{title:>11}' for title in titles)]
+    for label, *numbers in rows[:max_rows]:
+      *values, ess, error = numbers
+      lines.append(
+        f'{label:<{width}}'
+        + ''.join(f'{value:>11.4g}' for value in values)
+        + f'{ess:>11.0f}{error:>11.2g}'
+      )
+    if len(rows) > max_rows:
+      lines.append(f'... and {len(rows) - max_rows} more.')
+    lines += [
+      '',
+      f'Log evidence: {self.log_evidence:.3f} +- '
+      f'{self.log_evidence_error:.3f} (standard error over {self.num_runs} '
+      'independent runs).',
+      f'Evaluations of the target: {self.num_target_evaluations:,}.',
+      f'Started from the {self.start}: {self.reason}',
+    ]
+    lines += [f'Warning: {warning}' for warning in self.warnings]
+    if not self.warnings:
+      lines.append('No warnings.')
+    return '\n'.join(lines)
+
+  def to_arviz(self, coords=None, dims=None, seed=0):
+    """Exports draws to ArviZ; the runs are the chains.
+
+    Each run's particles are resampled by their weights, as ArviZ knows of no
+    weights, and runs have equal numbers of draws. Prefer `expectation` for
+    numbers: it weights the runs by their evidence.
+
+    Args:
+      coords: Python `dict` as in `arviz.from_dict`.
+      dims: Python `dict` as in `arviz.from_dict`.
+      seed: Python `int` or stateless seed.
+
+    Returns:
+      data: `arviz.InferenceData`, or the `DataTree` of ArviZ 1.
+
+    Raises:
+      ImportError: If ArviZ is not installed.
+    """
+    try:
+      import arviz
+    except ImportError as e:
+      raise ImportError(
+        '`to_arviz` needs ArviZ: pip install "tfp-nvi[arviz]".'
+      ) from e
+    num_runs = self.num_runs
+    log_weights = tf.reshape(self.particles.log_weights, [-1, num_runs])
+
+    def split_runs(x):
+      return tf.reshape(x, [-1, num_runs] + x.shape[1:].as_list())
+
+    values = tf.nest.map_structure(split_runs, self.particles.particles)
+    draws, _ = weighting.resample(
+      values,
+      log_weights,
+      weighting.resample_systematic,
+      randomness.as_seed(seed),
+    )
+    draws = {
+      name: np.swapaxes(x.numpy(), 0, 1)
+      for name, x in zip(self.names, tf.nest.flatten(draws), strict=True)
+    }
+    stats = {
+      'log_weight': np.swapaxes(log_weights.numpy(), 0, 1),
+    }
+    options = {'coords': coords, 'dims': dims}
+    if int(arviz.__version__.split('.')[0]) >= 1:
+      groups = {'posterior': draws, 'sample_stats': stats}
+      data = arviz.from_dict(groups, **options)
+    else:
+      data = arviz.from_dict(posterior=draws, sample_stats=stats, **options)
+    data.posterior.attrs.update(
+      log_evidence=self.log_evidence,
+      log_evidence_error=self.log_evidence_error,
+      inference_library='tfp_nvi',
+    )
+    return data

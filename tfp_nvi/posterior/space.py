@@ -1,0 +1,410 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A user's target as a log density over vectors of real numbers.
+
+The posterior's stages work on vectors `y` of a real space that is standardized
+by the initial density: `x = center + scale y` are the unconstrained values,
+concatenated, and the event-space bijector takes those to the user's space. All
+log densities here include the Jacobians of both maps, so that their integrals
+over `y` are those over the user's space.
+"""
+
+import collections.abc
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_nvi.internal import checks, randomness
+
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
+__all__ = [
+  'VectorSpace',
+]
+
+# How many draws of the initial density its location and scale are found from.
+_NUM_DRAWS = 1_000
+
+
+def _paths(structure, prefix=''):
+  """Names of the leaves of a nested structure, in the order of `tf.nest`."""
+
+  def name(key):
+    return f'{prefix}.{key}' if prefix else str(key)
+
+  if isinstance(structure, collections.abc.Mapping):
+    items = [(name(key), structure[key]) for key in sorted(structure)]
+  elif isinstance(structure, tuple) and hasattr(structure, '_fields'):
+    items = [(name(key), getattr(structure, key)) for key in structure._fields]
+  elif isinstance(structure, (list, tuple)) and not isinstance(
+    structure, tf.TensorShape
+  ):
+    items = [(f'{prefix}[{i}]', part) for i, part in enumerate(structure)]
+  else:
+    return [prefix or 'x']
+  return [path for key, part in items for path in _paths(part, key)]
+
+
+def _is_pinned(target):
+  return isinstance(
+    target, tfp.experimental.distributions.JointDistributionPinned
+  )
+
+
+def _as_log_prob_fn(name, density):
+  """The unnormalized log density of anything a user may pass as one."""
+  for method in ('unnormalized_log_prob', 'log_prob'):
+    # The other side is TFP, whose distributions have no common base class.
+    if hasattr(density, method):
+      return getattr(density, method)
+  checks.check_callable(
+    name,
+    density,
+    'a JointDistributionPinned, a tfd.Distribution, or a callable that returns '
+    'an unnormalized log density',
+  )
+  return density
+
+
+def _default_bijector(density):
+  """The event-space bijector that TFP knows of; the identity without one."""
+  get = getattr(density, 'experimental_default_event_space_bijector', None)
+  try:
+    bijector = get() if get is not None else None
+  except (AttributeError, NotImplementedError):
+    # Mixtures have none; most of them are over the whole real space.
+    bijector = None
+  return tfb.Identity() if bijector is None else bijector
+
+
+class VectorSpace:
+  """A target over vectors of real numbers, standardized by its initial density.
+
+  Attributes:
+    draws: `Tensor` of shape `[1000, num_values]`: draws from the initial
+      density, which standardized the space.
+    num_values: Python `int`: the length of a vector.
+    names: List of Python `str`s: the variables of the user's space.
+    has_exact_gaussian: Python `bool`: whether the initial density over `y` is
+      the standard normal one.
+
+  Args:
+    target: `JointDistributionPinned`, `tfd.Distribution` or callable.
+    initial: `tfd.Distribution`; or `None`, for the model's prior where the
+      target is pinned.
+    event_space_bijector: `tfb.Bijector` from the real space, or `None` for the
+      one that TFP knows of.
+    seed: Stateless seed, for the draws that standardize the space.
+
+  Raises:
+    TypeError: If an argument is of the wrong kind.
+    ValueError: If there is no initial density, or a state is not real.
+  """
+
+  def __init__(self, target, initial, event_space_bijector, seed):
+    checks.check_instance(
+      'initial', initial, tfd.Distribution, 'a tfd.Distribution', optional=True
+    )
+    checks.check_instance(
+      'event_space_bijector',
+      event_space_bijector,
+      tfb.Bijector,
+      'a tfb.Bijector',
+      optional=True,
+    )
+    self._target = target
+    self._initial = initial
+    self._uses_pins = _is_pinned(target) and initial is None
+    if initial is None and not self._uses_pins:
+      _as_log_prob_fn('target', target)
+      raise ValueError(
+        '`initial` must be a distribution unless `target` is a '
+        'JointDistributionPinned, whose prior serves; got None.'
+      )
+    self._target_fn = _as_log_prob_fn('target', target)
+    source = target if self._uses_pins else initial
+    self._check_batch_shape(source)
+    self.bijector = event_space_bijector or _default_bijector(source)
+    self.event_shape = source.event_shape
+    self.names = _paths(self.event_shape)
+    dtypes = {tf.as_dtype(x) for x in tf.nest.flatten(source.dtype)}
+    if len(dtypes) != 1 or not next(iter(dtypes)).is_floating:
+      raise ValueError(
+        '`target` must be over states of one floating point dtype; got '
+        f'{sorted(x.name for x in dtypes)}.'
+      )
+    self.dtype = next(iter(dtypes))
+    self._shape = self.bijector.inverse_event_shape(self.event_shape)
+    shapes = [tf.TensorShape(x) for x in tf.nest.flatten(self._shape)]
+    self._event_ndims = tf.nest.map_structure(
+      lambda x: tf.TensorShape(x).rank, self._shape
+    )
+    self._shapes = [x.as_list() for x in shapes]
+    self._sizes = [x.num_elements() for x in shapes]
+    self.num_values = sum(self._sizes)
+    self._is_positive = (
+      self._find_positive(source) if event_space_bijector is None else None
+    )
+    self.has_exact_gaussian = False
+    self._draw = None
+    self._standardize(seed)
+
+  def _check_batch_shape(self, source):
+    shapes = [tf.TensorShape(x) for x in tf.nest.flatten(source.batch_shape)]
+    if any(x.rank != 0 for x in shapes):
+      raise ValueError(
+        '`target` and `initial` must have a scalar batch shape; got '
+        f'{[x.as_list() for x in shapes]}.'
+      )
+
+  def _find_positive(self, source):
+    """Which values TFP makes positive by `Softplus`; `None` if there are none.
+
+    The exponential function does it here: it makes other units another center,
+    and the scales of a hierarchy exponential in a coordinate.
+    """
+    try:
+      if isinstance(
+        source, tfp.experimental.distributions.JointDistributionPinned
+      ) or hasattr(source, '_get_single_sample_distributions'):
+        parts = source._get_single_sample_distributions()
+      else:
+        parts = [source]
+      are_positive = [
+        isinstance(_default_bijector(part), tfb.Softplus) for part in parts
+      ]
+    except (AttributeError, NotImplementedError, TypeError):
+      return None
+    if not any(are_positive) or len(are_positive) != len(self._sizes):
+      return None
+    # The parts of a joint distribution are in the order of the model, those of
+    # a state in that of `tf.nest`.
+    if len(are_positive) > 1:
+      names = source.distribution if _is_pinned(source) else source
+      names = list(names._flat_resolve_names())
+      if _is_pinned(source):
+        names = [name for name in names if name not in source.pins]
+      order = dict(zip(names, are_positive, strict=True))
+      if all(name in order for name in self.names):
+        are_positive = [order[name] for name in self.names]
+    return np.repeat(are_positive, self._sizes)
+
+  def _standardize(self, seed):
+    """Finds the center and the scale of the initial density."""
+    dtype = self.dtype.as_numpy_dtype
+    self.matrix = None
+    gaussian = self._as_gaussian()
+    if gaussian is not None:
+      self.center = tf.reshape(gaussian.mean(), [-1])
+      if isinstance(gaussian.scale, tf.linalg.LinearOperatorDiag):
+        self.scale = tf.abs(gaussian.scale.diag_part())
+      else:
+        self.matrix = tf.convert_to_tensor(gaussian.scale.to_dense())
+        self.scale = tf.abs(tf.linalg.diag_part(self.matrix))
+      self._log_det = tf.reduce_sum(tf.math.log(self.scale))
+      self.has_exact_gaussian = True
+      self.draws = self.sample_initial(_NUM_DRAWS, seed)
+      return
+    x = self._draw_unconstrained(_NUM_DRAWS, seed).numpy()
+    center, scale = np.zeros([2, self.num_values])
+    for i, column in enumerate(x.T):
+      column = column[np.isfinite(column)]
+      # Quantiles, as moments of priors may be infinite.
+      low, center[i], high = (
+        np.quantile(column, [0.16, 0.5, 0.84])
+        if len(column) >= _NUM_DRAWS // 2
+        else (-1.0, 0.0, 1.0)
+      )
+      scale[i] = 0.5 * (high - low)
+    scale = np.where(np.isfinite(scale) & (scale > 0.0), scale, 1.0)
+    self.center = tf.constant(center.astype(dtype))
+    self.scale = tf.constant(scale.astype(dtype))
+    self._log_det = tf.constant(np.sum(np.log(scale)).astype(dtype))
+    self.draws = tf.constant(((x - center) / scale).astype(dtype))
+
+  def _as_gaussian(self):
+    """The initial density, if it is normal and over the real space."""
+    if not isinstance(self.bijector, tfb.Identity) and len(self._sizes) > 1:
+      return None
+    if self._uses_pins:
+      if len(self._sizes) > 1:
+        return None
+      # No part but this one is random, so nothing that it depends on is.
+      parts = self._target._get_single_sample_distributions()
+      gaussian = parts[0]
+    else:
+      gaussian = self._initial
+    is_gaussian = isinstance(gaussian, tfd.MultivariateNormalLinearOperator)
+    if not is_gaussian or gaussian.event_shape.rank != 1:
+      return None
+    try:
+      lower = gaussian.scale.to_dense()
+    except NotImplementedError:
+      return None
+    is_lower = bool(
+      tf.reduce_all(tf.equal(lower, tf.linalg.band_part(lower, -1, 0)))
+    )
+    return gaussian if is_lower else None
+
+  def _flatten(self, state):
+    parts = [
+      tf.reshape(part, [-1, size])
+      for part, size in zip(tf.nest.flatten(state), self._sizes, strict=True)
+    ]
+    return parts[0] if len(parts) == 1 else tf.concat(parts, axis=-1)
+
+  def _unflatten(self, x):
+    parts = tf.split(x, self._sizes, axis=-1) if len(self._sizes) > 1 else [x]
+    parts = [
+      tf.reshape(part, x.shape[:-1].as_list() + shape)
+      for part, shape in zip(parts, self._shapes, strict=True)
+    ]
+    return tf.nest.pack_sequence_as(self._shape, parts)
+
+  def _unconstrained(self, y):
+    """Unconstrained values of the bijector, and a log determinant."""
+    if self.matrix is not None:
+      x = self.center + tf.matmul(y, self.matrix, transpose_b=True)
+    else:
+      x = self.center + self.scale * y
+    if self._is_positive is None:
+      return x, self._log_det
+    # What softplus takes to the exponential of x.
+    t = tf.where(self._is_positive, x, tf.zeros_like(x))
+    value = tf.exp(t)
+    log_slope = tf.where(
+      self._is_positive,
+      t - tf.math.log(-tf.math.expm1(-value)),
+      tf.zeros_like(x),
+    )
+    x = tf.where(self._is_positive, tfp.math.softplus_inverse(value), x)
+    return x, self._log_det + tf.reduce_sum(log_slope, axis=-1)
+
+  def _draw_unconstrained(self, num_draws, seed):
+    # In pieces of one size, for one compiled function.
+    num_pieces = -(-num_draws // _NUM_DRAWS)
+    pieces = [
+      self._draw_piece(randomness.fold_in(seed, i)) for i in range(num_pieces)
+    ]
+    x = tf.concat(pieces, axis=0)[:num_draws]
+    if self._is_positive is None:
+      return x
+    return tf.where(self._is_positive, tf.math.log(tf.math.softplus(x)), x)
+
+  def _draw_piece(self, seed):
+    source = self._target if self._uses_pins else self._initial
+
+    def sample(shape, seed):
+      if self._uses_pins:
+        return source.sample_unpinned(shape, seed=seed)
+      return source.sample(shape, seed=seed)
+
+    def draw(seed):
+      with randomness.portable_sampling():
+        # TFP would vectorize the model over the draws by a loop of its own.
+        if getattr(source, 'use_vectorized_map', False):
+          return tf.map_fn(
+            lambda one_seed: self._flatten(
+              self.bijector.inverse(sample([], one_seed))
+            )[0],
+            randomness.split_seed(seed, _NUM_DRAWS),
+            fn_output_signature=self.dtype,
+          )
+        return self._flatten(self.bijector.inverse(sample(_NUM_DRAWS, seed)))
+
+    if not getattr(source, 'use_vectorized_map', False):
+      return draw(seed)
+    if self._draw is None:
+      self._draw = tf.function(draw, autograph=False, jit_compile=True)
+      try:
+        return self._draw(seed)
+      except (tf.errors.OpError, ValueError, NotImplementedError):
+        # Some samplers have ops that XLA does not know.
+        self._draw = tf.function(draw, autograph=False)
+    return self._draw(seed)
+
+  def sample_initial(self, num_draws: int, seed) -> tf.Tensor:
+    """Draws vectors from the initial density.
+
+    Args:
+      num_draws: Python `int`.
+      seed: Stateless seed.
+
+    Returns:
+      y: `Tensor` of shape `[num_draws, num_values]`.
+    """
+    if self.has_exact_gaussian:
+      return randomness.normal([num_draws, self.num_values], seed, self.dtype)
+    return (
+      self._draw_unconstrained(num_draws, seed) - self.center
+    ) / self.scale
+
+  def value_names(self) -> list:
+    """Names of the entries of a vector, for messages."""
+    return [
+      name + (f'[{i}]' if size > 1 else '')
+      for name, size in zip(self.names, self._sizes, strict=True)
+      for i in range(size)
+    ]
+
+  def to_user(self, y: tf.Tensor):
+    """Maps vectors to the user's space.
+
+    Args:
+      y: `Tensor` of shape `batch + [num_values]`.
+
+    Returns:
+      value: Nested structure of `Tensor`s of shape `batch + event`.
+    """
+    return self.bijector.forward(self._unflatten(self._unconstrained(y)[0]))
+
+  def log_probs(self, y: tf.Tensor, with_initial: bool = False):
+    """The log densities of vectors.
+
+    Args:
+      y: `Tensor` of shape `[num_particles, num_values]`.
+      with_initial: Python `bool`: whether to return the initial one too.
+
+    Returns:
+      log_target: `Tensor` of shape `[num_particles]`.
+      log_initial: Likewise, or `None`.
+    """
+    x, log_det = self._unconstrained(y)
+    state = self._unflatten(x)
+    value = self.bijector.forward(state)
+    log_det += tf.cast(
+      self.bijector.forward_log_det_jacobian(state, self._event_ndims),
+      self.dtype,
+    )
+    if self._uses_pins and self.has_exact_gaussian:
+      # The prior's own density would take a triangular solve.
+      parts = self._target.unnormalized_log_prob_parts(value)
+      likelihood = sum(self._check(x, y) for x in tf.nest.flatten(parts.pinned))
+      log_initial = -0.5 * tf.reduce_sum(y**2 + np.log(2.0 * np.pi), axis=-1)
+      return likelihood + log_initial, log_initial
+    if not with_initial:
+      return self._check(self._target_fn(value), y) + log_det, None
+    if self._uses_pins:
+      parts = self._target.unnormalized_log_prob_parts(value)
+      prior, likelihood = (
+        sum(self._check(x, y) for x in tf.nest.flatten(part))
+        for part in (parts.unpinned, parts.pinned)
+      )
+      return prior + likelihood + log_det, prior + log_det
+    return (
+      self._check(self._target_fn(value), y) + log_det,
+      self._check(self._initial.log_prob(value), y) + log_det,
+    )
+
+  def _check(self, log_prob, y):
+    log_prob = tf.cast(log_prob, self.dtype)
+    try:
+      return tf.broadcast_to(log_prob, y.shape[:1])
+    except (ValueError, tf.errors.InvalidArgumentError) as e:
+      raise ValueError(
+        '`target` must return one log density for each state, of shape '
+        f'{y.shape[:1].as_list()}; it returned shape '
+        f'{log_prob.shape.as_list()}.'
+      ) from e

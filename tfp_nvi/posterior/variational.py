@@ -1,0 +1,269 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A Gaussian reference by variational inference, from several starts.
+
+The reverse KL divergence is minimized by Adam in two rounds: a mean-field
+Gaussian from several starts at once, each in units of its own; then, from the
+best of these and in its units, a full-rank one where the dimension is moderate.
+It need not converge: the pilot's particles give a better reference than this.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_nvi.internal import randomness
+from tfp_nvi.posterior import reference as reference_lib
+
+__all__ = [
+  'fit_variational',
+]
+
+_NUM_STARTS = 8
+_NUM_CANDIDATES = 64
+_CHUNK = 50
+
+
+def _adam(parameters, moments, gradients, count, rate):
+  """One step of Adam, upwards."""
+  new_parameters, new_moments = [], []
+  for x, (m, s), g in zip(parameters, moments, gradients, strict=True):
+    m = 0.9 * m + 0.1 * g
+    s = 0.99 * s + 0.01 * g**2
+    step = (m / (1.0 - 0.9**count)) / (tf.sqrt(s / (1.0 - 0.99**count)) + 1e-20)
+    new_parameters.append(x + rate * step)
+    new_moments.append((m, s))
+  return tuple(new_parameters), tuple(new_moments)
+
+
+class _Optimizer:
+  """Maximizes a variational bound by chunks of steps, compiled once.
+
+  Args:
+    space: `VectorSpace`.
+    num_draws: Python `int`: draws a step and start.
+    is_full: Python `bool`.
+    jit_compile: Python `bool`.
+  """
+
+  def __init__(self, space, num_draws, is_full, jit_compile):
+    self.space = space
+    self.num_draws = num_draws
+    self.is_full = is_full
+    self._chunk = tf.function(
+      self._chunk_fn, autograph=False, jit_compile=jit_compile
+    )
+    self._bound = tf.function(
+      self._bound_fn, autograph=False, jit_compile=jit_compile
+    )
+
+  def _gradient(self, y):
+    flat = tf.reshape(y, [-1, y.shape[-1]])
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+      tape.watch(flat)
+      log_prob, _ = self.space.log_probs(flat)
+    gradient = tape.gradient(log_prob, flat)
+    is_finite = tf.math.is_finite(log_prob)[:, tf.newaxis] & tf.math.is_finite(
+      gradient
+    )
+    gradient = tf.where(is_finite, gradient, tf.zeros_like(gradient))
+    return (
+      tf.reshape(log_prob, y.shape[:-1]),
+      tf.reshape(gradient, y.shape),
+    )
+
+  def _points(self, center, unit, parameters, noise):
+    loc, log_scale, *lower = parameters
+    scaled = noise * tf.exp(log_scale)[:, tf.newaxis]
+    if self.is_full:
+      scaled += tf.matmul(
+        noise,
+        tf.linalg.band_part(lower[0], -1, 0)
+        - tf.linalg.diag(tf.linalg.diag_part(lower[0])),
+        transpose_b=True,
+      )
+    return center[:, tf.newaxis] + unit[:, tf.newaxis] * (
+      loc[:, tf.newaxis] + scaled
+    )
+
+  def _step(self, center, unit, parameters, moments, count, rate, noise):
+    _, gradient = self._gradient(self._points(center, unit, parameters, noise))
+    gradient *= unit[:, tf.newaxis]
+    # One draw far out must not outweigh all others.
+    log_scale = parameters[1]
+    mean = lambda x: tf.reduce_mean(x, axis=1)  # noqa: E731
+    gradients = [
+      mean(gradient),
+      mean(gradient * noise) * tf.exp(log_scale) + 1.0,
+    ]
+    if self.is_full:
+      outer = tf.matmul(gradient, noise, transpose_a=True) / self.num_draws
+      gradients.append(outer)
+    return _adam(parameters, moments, gradients, count, rate)
+
+  def _chunk_fn(self, center, unit, parameters, moments, start, rates, seed):
+    dtype = center.dtype
+    shape = [center.shape[0], self.num_draws // 2, center.shape[1]]
+
+    def body(i, parameters, moments):
+      half = randomness.normal(shape, randomness.fold_in(seed, i), dtype)
+      noise = tf.concat([half, -half], axis=1)
+      count = tf.cast(start + i + 1, dtype)
+      parameters, moments = self._step(
+        center, unit, parameters, moments, count, rates[i], noise
+      )
+      return i + 1, parameters, moments
+
+    _, parameters, moments = tf.while_loop(
+      lambda i, *_: i < _CHUNK,
+      body,
+      (0, parameters, moments),
+      maximum_iterations=_CHUNK,
+    )
+    return parameters, moments
+
+  def _bound_fn(self, center, unit, parameters, seed):
+    shape = [center.shape[0], 64, center.shape[1]]
+    noise = randomness.normal(shape, seed, center.dtype)
+    log_prob, _ = self.space.log_probs(
+      tf.reshape(
+        self._points(center, unit, parameters, noise), [-1, center.shape[1]]
+      )
+    )
+    log_prob = tf.reshape(log_prob, shape[:2])
+    log_det = tf.reduce_sum(parameters[1] + tf.math.log(unit), axis=-1)
+    mean = tf.reduce_mean(log_prob, axis=1)
+    return tf.where(
+      tf.math.is_finite(mean),
+      mean + log_det,
+      tf.constant(-float('inf'), mean.dtype),
+    )
+
+  def run(
+    self, center, unit, parameters, num_steps, first_rate, last_rate, seed
+  ):
+    """Runs all steps; returns parameters and the number of evaluations."""
+    dtype = center.dtype
+    moments = tuple((tf.zeros_like(x), tf.zeros_like(x)) for x in parameters)
+    rates = np.geomspace(first_rate, last_rate, num_steps)
+    seeds = tf.unstack(randomness.split_seed(seed, num_steps // _CHUNK))
+    for i in range(num_steps // _CHUNK):
+      parameters, moments = self._chunk(
+        center,
+        unit,
+        parameters,
+        moments,
+        tf.constant(i * _CHUNK),
+        tf.constant(rates[i * _CHUNK : (i + 1) * _CHUNK], dtype),
+        seeds[i],
+      )
+    return parameters, center.shape[0] * self.num_draws * num_steps
+
+  def bounds(self, center, unit, parameters, seed):
+    """Evidence lower bounds, from 64 draws each."""
+    constant = 0.5 * center.shape[1] * (1.0 + np.log(2.0 * np.pi))
+    return self._bound(center, unit, parameters, seed) + constant
+
+
+def fit_variational(
+  space, seed, num_steps: int = 400, jit_compile: bool = True
+):
+  """Fits a Gaussian reference.
+
+  Args:
+    space: `VectorSpace`.
+    seed: Stateless seed.
+    num_steps: Python `int`: steps of each of the two rounds.
+    jit_compile: Python `bool`.
+
+  Returns:
+    reference: `Reference`.
+    num_evaluations: Python `int`: gradients of the target.
+    bound: Python `float`: the evidence lower bound of the first round's best.
+    has_valleys: Python `bool`: whether the density is much lower between the
+      places that two starts led to than at both of them, a sign of modes.
+  """
+  dtype, size = space.dtype, space.num_values
+  uniform_seed, first_seed, second_seed, bound_seed = tf.unstack(
+    randomness.split_seed(seed, 4)
+  )
+  log_probs = tf.function(
+    lambda y: space.log_probs(y)[0], autograph=False, jit_compile=jit_compile
+  )
+  centers, units = _starts(space, uniform_seed, log_probs)
+  zeros = tf.zeros([_NUM_STARTS, size], dtype)
+  optimizer = _Optimizer(space, 4, False, jit_compile)
+  (loc, log_scale), num_evaluations = optimizer.run(
+    centers, units, (zeros, zeros), num_steps, 0.1, 0.01, first_seed
+  )
+  has_valleys = _has_valleys(log_probs, centers + units * loc)
+  bounds = optimizer.bounds(centers, units, (loc, log_scale), bound_seed)
+  num_evaluations += 2 * _NUM_CANDIDATES + 64 * _NUM_STARTS
+  best = int(tf.argmax(bounds))
+  center = (centers + units * loc)[best : best + 1]
+  unit = (units * tf.exp(log_scale))[best : best + 1]
+  is_full = size <= reference_lib.MAX_FULL
+  zero = tf.zeros([1, size], dtype)
+  parameters = (zero, zero)
+  if is_full:
+    parameters += (tf.zeros([1, size, size], dtype),)
+  optimizer = _Optimizer(space, 16, is_full, jit_compile)
+  parameters, more = optimizer.run(
+    center, unit, parameters, num_steps, 0.05, 0.003, second_seed
+  )
+  num_evaluations += more
+  loc, log_scale, *lower = (x.numpy()[0].astype(np.float64) for x in parameters)
+  unit, center = unit.numpy()[0], center.numpy()[0]
+  root = np.exp(log_scale)
+  if is_full:
+    root = np.tril(lower[0], -1) + np.diag(root)
+    matrix = unit[:, np.newaxis] * root
+  else:
+    matrix = unit * root
+  return (
+    reference_lib.from_affine(center + unit * loc, matrix, dtype),
+    num_evaluations,
+    float(bounds[best]),
+    has_valleys,
+  )
+
+
+def _has_valleys(log_probs, locs):
+  """Whether there are valleys between the places that starts led to."""
+  size = locs.shape[1]
+  shares = tf.constant(np.linspace(0.0, 1.0, 8), locs.dtype)[:, tf.newaxis]
+  ends = tf.roll(locs, 1, axis=0)
+  points = locs[:, tf.newaxis] * (1.0 - shares) + ends[:, tf.newaxis] * shares
+  values = log_probs(tf.reshape(points, [-1, size])).numpy().reshape([-1, 8])
+  values = np.where(np.isfinite(values), values, -np.inf)
+  ends = np.minimum(values[:, 0], values[:, -1])
+  # A start that got nowhere says nothing.
+  is_high = ends > values[:, [0, -1]].max() - 10.0 * np.sqrt(size) - 20.0
+  lowest = values[:, 1:-1].min(axis=1)
+  return bool(np.any(is_high & (lowest < ends - 3.0)))
+
+
+def _starts(space, uniform_seed, log_probs):
+  """Where to start from, and in which units."""
+  dtype, size = space.dtype, space.num_values
+  draws = space.draws[:_NUM_CANDIDATES]
+  draws = tf.where(tf.math.is_finite(draws), draws, tf.zeros_like(draws))
+  log_prob = log_probs(draws)
+  log_prob = tf.where(
+    tf.math.is_finite(log_prob),
+    log_prob,
+    tf.constant(-float('inf'), dtype),
+  )
+  best = tf.gather(draws, tf.argsort(log_prob, direction='DESCENDING')[:3])
+  zero = tf.zeros([1, size], dtype)
+  one = tf.ones([1, size], dtype)
+  # Near the origin of the unconstrained space, in its own units, for priors so
+  # wide that they say nothing.
+  own = one / space.scale
+  uniform = 4.0 * randomness.uniform([3, size], uniform_seed, dtype) - 2.0
+  spread = tf.constant([[0.0], [0.5], [1.0]], dtype)
+  origin = (spread * uniform - space.center) / space.scale
+  centers = tf.concat([zero, zero, best, origin], axis=0)
+  units = tf.concat(
+    [one, 0.1 * one, tf.repeat(0.1 * one, 3, 0), tf.repeat(0.3 * own, 3, 0)], 0
+  )
+  return centers, units

@@ -1,0 +1,480 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Posteriors, and other densities, whose evidence is known.
+
+Each function returns a `KnownPosterior`: what `fit_posterior` takes, and the
+answer. Answers are closed forms, or come from quadrature, or from long runs of
+another method, as each docstring says.
+"""
+
+import typing
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
+__all__ = [
+  'KnownPosterior',
+  'cox_process',
+  'eight_schools',
+  'forty_gaussians',
+  'logistic_regression',
+  'many_well',
+  'neals_funnel',
+  'seeds',
+  'two_gaussians',
+  'unordered_means',
+]
+
+
+class KnownPosterior(typing.NamedTuple):
+  """A target of `fit_posterior`, and what is known about it.
+
+  Fields:
+    name: Python `str`.
+    num_values: Python `int`: the dimension.
+    target: `JointDistributionPinned`, or a callable.
+    initial: `tfd.Distribution`, or `None` for the pinned model's prior.
+    log_evidence: Python `float`, or `None` where it is not known.
+    mode_index_fn: Python callable from values to the int32 index of their mode,
+      or `None`.
+    mode_probabilities: Array of shape `[num_modes]`, or `None`.
+  """
+
+  name: str
+  num_values: int
+  target: typing.Any
+  initial: typing.Any = None
+  log_evidence: float | None = None
+  mode_index_fn: typing.Any = None
+  mode_probabilities: typing.Any = None
+
+
+def logistic_regression(
+  features, labels, scale: float = 1.0, name: str = 'logistic_regression'
+) -> KnownPosterior:
+  """Logistic regression with independent normal priors.
+
+  Features are standardized, a constant one having deviation one, and a column
+  of ones comes before them.
+
+  Args:
+    features: Array of shape `[n, num_features]`.
+    labels: Array of shape `[n]`, of zeros and ones.
+    scale: Python `float`: the deviation of the prior.
+    name: Python `str`.
+
+  Returns:
+    posterior: `KnownPosterior`, of unknown evidence.
+
+  ```python
+  import tfp_nvi as nvi
+
+  posterior = nvi.targets.posteriors.logistic_regression(
+    features=[[0.0], [1.0], [2.0]], labels=[0.0, 1.0, 1.0]
+  )
+  assert posterior.num_values == 2
+  ```
+  """
+  features = np.asarray(features, np.float64)
+  deviations = features.std(axis=0)
+  deviations[deviations == 0.0] = 1.0
+  features = (features - features.mean(axis=0)) / deviations
+  features = np.concatenate([np.ones([len(features), 1]), features], axis=1)
+  features = tf.constant(features, tf.float32)
+  labels = tf.constant(labels, tf.float32)
+  size = features.shape[1]
+  prior = tfd.MultivariateNormalDiag(tf.zeros(size), scale * tf.ones(size))
+
+  def log_prob(weights):
+    logits = tf.matmul(weights, features, transpose_b=True)
+    log_likelihood = labels * logits - tf.nn.softplus(logits)
+    return prior.log_prob(weights) + tf.reduce_sum(log_likelihood, axis=-1)
+
+  return KnownPosterior(name, size, log_prob, prior)
+
+
+def cox_process(points, num_bins: int = 40) -> KnownPosterior:
+  """Log-Gaussian Cox process of points in the unit square.
+
+  The log intensity of a bin has a Gaussian process prior with mean
+  `log(n) - v / 2`, `v = 1.91`, and covariance `v exp(-33 distance / num_bins)`,
+  distances in bins; factorials are left out of the likelihood, whose areas are
+  `1 / num_bins^2`.
+
+  Args:
+    points: Array of shape `[n, 2]`.
+    num_bins: Python `int`: bins along each axis.
+
+  Returns:
+    posterior: `KnownPosterior`, of unknown evidence. For the Finnish pines of
+      [1] on 40 bins it is 501.806, from long runs of SMC.
+
+  #### References
+
+  [1]: J. Moller, A. R. Syversveen, R. P. Waagepetersen. Log Gaussian Cox
+       processes. Scandinavian Journal of Statistics, 25(3), 1998.
+
+  ```python
+  import tfp_nvi as nvi
+
+  posterior = nvi.targets.posteriors.cox_process([[0.2, 0.7]], num_bins=2)
+  assert posterior.num_values == 4
+  ```
+  """
+  points = np.asarray(points)
+  bins = np.minimum((points * num_bins).astype(int), num_bins - 1)
+  counts = np.zeros([num_bins, num_bins])
+  np.add.at(counts, (bins[:, 0], bins[:, 1]), 1.0)
+  axis = np.arange(num_bins)
+  grid = np.stack(np.meshgrid(axis, axis, indexing='ij'), -1).reshape(-1, 2)
+  distances = np.linalg.norm(grid[:, np.newaxis] - grid, axis=-1)
+  variance = 1.91
+  covariance = variance * np.exp(-distances * 33.0 / num_bins)
+  size = num_bins**2
+  mean = np.log(len(points)) - 0.5 * variance
+  counts = tf.constant(counts.reshape(-1), tf.float32)
+  prior = tfd.MultivariateNormalTriL(
+    tf.fill([size], tf.constant(mean, tf.float32)),
+    tf.constant(np.linalg.cholesky(covariance), tf.float32),
+  )
+
+  def log_likelihood(f):
+    return tf.reduce_sum(counts * f - tf.exp(f) / size, axis=-1)
+
+  model = tfd.JointDistributionNamed(
+    {'f': prior, 'x': lambda f: _Potential(log_likelihood(f))}
+  )
+  return KnownPosterior(
+    f'cox_process_{size}', size, model.experimental_pin(x=0.0)
+  )
+
+
+class _Potential(tfd.Distribution):
+  """A likelihood by its value: what is observed has this log density."""
+
+  def __init__(self, value):
+    self._value = value
+    super().__init__(
+      dtype=value.dtype,
+      reparameterization_type=tfd.NOT_REPARAMETERIZED,
+      validate_args=False,
+      allow_nan_stats=True,
+      parameters={'value': value},
+    )
+
+  @classmethod
+  def _parameter_properties(cls, dtype, num_classes=None):
+    del dtype, num_classes
+    return {'value': tfp.util.ParameterProperties()}
+
+  def _event_shape(self):
+    return tf.TensorShape([])
+
+  def _sample_n(self, n, seed=None):
+    del seed
+    return tf.zeros([n] + self._value.shape.as_list(), self.dtype)
+
+  def _log_prob(self, x):
+    return self._value + tf.zeros_like(x)
+
+
+_SEEDS_R = '10 23 23 26 17 5 53 55 32 46 10 8 10 8 23 0 3 22 15 32 3'
+_SEEDS_N = '39 62 81 51 39 6 74 72 51 79 13 16 30 28 45 4 12 41 30 51 7'
+
+
+def seeds() -> KnownPosterior:
+  """Germination of seeds with random effects of plates, d = 26.
+
+  `r ~ Binomial(n, sigmoid(a0 + a1 x1 + a2 x2 + a12 x1 x2 + b))`, with effects
+  `b ~ Normal(0, tau^(-1/2))` of 21 plates, `tau ~ Gamma(0.01, 0.01)` and
+  `a ~ Normal(0, 10)`. The log evidence is from long runs of SMC.
+
+  Returns:
+    posterior: `KnownPosterior`.
+
+  #### References
+
+  [1]: M. J. Crowder. Beta-binomial anova for proportions. Applied Statistics,
+       27(1), 1978.
+
+  ```python
+  import tfp_nvi as nvi
+
+  assert nvi.targets.posteriors.seeds().num_values == 26
+  ```
+  """
+  successes, totals = (
+    tf.constant([float(x) for x in text.split()])
+    for text in (_SEEDS_R, _SEEDS_N)
+  )
+  x1 = np.repeat([0.0, 1.0], [11, 10])
+  x2 = np.repeat([0.0, 1.0, 0.0, 1.0], [5, 6, 5, 5])
+  features = tf.constant(np.stack([np.ones(21), x1, x2, x1 * x2]), tf.float32)
+  model = tfd.JointDistributionNamed(
+    {
+      'tau': tfd.Gamma(0.01, 0.01),
+      'a': tfd.MultivariateNormalDiag(tf.zeros(4), 10.0 * tf.ones(4)),
+      'b': lambda tau: tfd.Sample(tfd.Normal(0.0, tau**-0.5), 21),
+      'r': lambda a, b: tfd.Independent(
+        tfd.Binomial(totals, logits=tf.matmul(a[tf.newaxis], features)[0] + b)
+        if a.shape.rank == 1
+        else tfd.Binomial(totals, logits=tf.matmul(a, features) + b),
+        1,
+      ),
+    }
+  )
+  return KnownPosterior(
+    'seeds', 26, model.experimental_pin(r=successes), log_evidence=-73.399
+  )
+
+
+def eight_schools() -> KnownPosterior:
+  """The hierarchical model of eight schools, centered, d = 10.
+
+  The evidence is from quadrature over the mean and the log deviation.
+
+  Returns:
+    posterior: `KnownPosterior`.
+
+  #### References
+
+  [1]: D. B. Rubin. Estimation in parallel randomized experiments. Journal of
+       Educational Statistics, 6(4), 1981.
+
+  ```python
+  import tfp_nvi as nvi
+
+  assert nvi.targets.posteriors.eight_schools().num_values == 10
+  ```
+  """
+  effects = [28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0]
+  errors = tf.constant([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+  model = tfd.JointDistributionNamed(
+    {
+      'mean': tfd.Normal(0.0, 10.0),
+      'log_deviation': tfd.Normal(5.0, 1.0),
+      'effects': lambda mean, log_deviation: tfd.Sample(
+        tfd.Normal(mean, tf.exp(log_deviation)), 8
+      ),
+      'y': lambda effects: tfd.Independent(tfd.Normal(effects, errors), 1),
+    }
+  )
+  return KnownPosterior(
+    'eight_schools',
+    10,
+    model.experimental_pin(y=effects),
+    log_evidence=-36.1308,
+  )
+
+
+def neals_funnel(num_values: int = 10) -> KnownPosterior:
+  """Neal's funnel: `v ~ Normal(0, 3)`, the others `Normal(0, exp(v / 2))`.
+
+  Args:
+    num_values: Python `int`: the dimension.
+
+  Returns:
+    posterior: `KnownPosterior` of log evidence zero, over vectors with `v`
+      first.
+
+  #### References
+
+  [1]: R. M. Neal. Slice sampling. Annals of Statistics, 31(3), 2003.
+
+  ```python
+  import tfp_nvi as nvi
+
+  assert nvi.targets.posteriors.neals_funnel().log_evidence == 0.0
+  ```
+  """
+
+  def log_prob(x):
+    v, rest = x[..., :1], x[..., 1:]
+    return tf.reduce_sum(tfd.Normal(0.0, 3.0).log_prob(v), -1) + tf.reduce_sum(
+      tfd.Normal(0.0, tf.exp(0.5 * v)).log_prob(rest), -1
+    )
+
+  return KnownPosterior(
+    'funnel', num_values, log_prob, _broad(num_values, 3.0), 0.0
+  )
+
+
+def _broad(num_values, scale):
+  return tfd.MultivariateNormalDiag(
+    tf.zeros(num_values), scale * tf.ones(num_values)
+  )
+
+
+def many_well(num_wells: int = 16) -> KnownPosterior:
+  """A product of double wells, with `2^num_wells` modes.
+
+  ```none
+  log density = sum_i -x_i^4 + 6 x_i^2 + x_i / 2 - y_i^2 / 2
+  ```
+
+  over vectors `(x_1, y_1, x_2, ...)`. The evidence is from quadrature.
+
+  Args:
+    num_wells: Python `int`: half of the dimension.
+
+  Returns:
+    posterior: `KnownPosterior`; its modes are those of the first well.
+
+  #### References
+
+  [1]: F. Noe, S. Olsson, J. Kohler, H. Wu. Boltzmann generators. Science,
+       365(6457), 2019.
+
+  ```python
+  import tfp_nvi as nvi
+
+  posterior = nvi.targets.posteriors.many_well()
+  assert abs(posterior.log_evidence - 164.6957) < 1e-3
+  ```
+  """
+
+  def log_prob(z):
+    x, y = z[..., ::2], z[..., 1::2]
+    return tf.reduce_sum(-(x**4) + 6.0 * x**2 + 0.5 * x - 0.5 * y**2, axis=-1)
+
+  x = np.linspace(-5.0, 5.0, 20_001)
+  density = np.exp(-(x**4) + 6.0 * x**2 + 0.5 * x)
+  total = np.sum(density) * (x[1] - x[0])
+  right = np.sum(density[x > 0.0]) * (x[1] - x[0]) / total
+  return KnownPosterior(
+    'many_well',
+    2 * num_wells,
+    log_prob,
+    _broad(2 * num_wells, 1.5),
+    float(num_wells * (np.log(total) + 0.5 * np.log(2.0 * np.pi))),
+    lambda z: tf.cast(z[..., 0] > 0.0, tf.int32),
+    np.array([1.0 - right, right]),
+  )
+
+
+def _gaussian_mixture(name, locations, probabilities, scale):
+  """Gaussians of variance one at given places, from a broad one."""
+  num_modes, num_values = locations.shape
+  locations = tf.constant(locations, tf.float32)
+  log_probabilities = tf.constant(np.log(probabilities), tf.float32)
+  constant = -0.5 * num_values * np.log(2.0 * np.pi)
+
+  def components(x):
+    # Differences first: the expanded square would lose digits.
+    square = tf.reduce_sum((x[..., tf.newaxis, :] - locations) ** 2, axis=-1)
+    return log_probabilities - 0.5 * square
+
+  return KnownPosterior(
+    name,
+    num_values,
+    lambda x: tf.reduce_logsumexp(components(x), axis=-1) + constant,
+    _broad(num_values, scale),
+    0.0,
+    lambda x: tf.argmax(components(x), axis=-1, output_type=tf.int32),
+    np.asarray(probabilities),
+  )
+
+
+def forty_gaussians(num_values: int = 2) -> KnownPosterior:
+  """Forty equal Gaussians of variance one, at random in `[-40, 40]^d`.
+
+  Args:
+    num_values: Python `int`: the dimension.
+
+  Returns:
+    posterior: `KnownPosterior` of log evidence zero.
+
+  ```python
+  import tfp_nvi as nvi
+
+  posterior = nvi.targets.posteriors.forty_gaussians(50)
+  assert len(posterior.mode_probabilities) == 40
+  ```
+  """
+  locations = np.random.default_rng(0).uniform(-40.0, 40.0, [40, num_values])
+  return _gaussian_mixture(
+    f'forty_gaussians_{num_values}', locations, np.full(40, 1.0 / 40.0), 25.0
+  )
+
+
+def two_gaussians(num_values: int = 20) -> KnownPosterior:
+  """Two Gaussians of variance one and masses 0.3 and 0.7, 12 apart.
+
+  Args:
+    num_values: Python `int`: the dimension.
+
+  Returns:
+    posterior: `KnownPosterior` of log evidence zero.
+
+  ```python
+  import tfp_nvi as nvi
+
+  assert nvi.targets.posteriors.two_gaussians().num_values == 20
+  ```
+  """
+  place = np.full(num_values, 6.0 / np.sqrt(num_values))
+  return _gaussian_mixture(
+    'two_gaussians', np.stack([-place, place]), [0.3, 0.7], 5.0
+  )
+
+
+def unordered_means() -> KnownPosterior:
+  """A mixture of two Gaussians whose means have no order: two equal modes.
+
+  Thirty observations from an equal mixture with means -1.5 and 2 and deviation
+  one; both means have a prior `Normal(0, 5)`. The evidence is from quadrature.
+
+  Returns:
+    posterior: `KnownPosterior`.
+
+  ```python
+  import tfp_nvi as nvi
+
+  posterior = nvi.targets.posteriors.unordered_means()
+  assert posterior.mode_probabilities[0] == 0.5
+  ```
+  """
+  rng = np.random.default_rng(1)
+  data = rng.choice([-1.5, 2.0], 30) + rng.normal(size=30)
+
+  grid = np.linspace(-6.0, 6.0, 801)
+  log_likelihood = np.zeros([801, 801])
+  for y in data:
+    first, second = (
+      -0.5 * (y - grid[:, np.newaxis]) ** 2,
+      -0.5 * (y - grid) ** 2,
+    )
+    log_likelihood += np.logaddexp(first, second)
+  constant = len(data) * (np.log(0.5) - 0.5 * np.log(2.0 * np.pi))
+  log_prior = -0.5 * (grid / 5.0) ** 2 - np.log(5.0 * np.sqrt(2.0 * np.pi))
+  log_joint = log_likelihood + log_prior[:, np.newaxis] + log_prior + constant
+  largest = log_joint.max()
+  log_evidence = largest + np.log(
+    np.sum(np.exp(log_joint - largest)) * (grid[1] - grid[0]) ** 2
+  )
+
+  model = tfd.JointDistributionNamed(
+    {
+      'means': tfd.MultivariateNormalDiag([0.0, 0.0], [5.0, 5.0]),
+      'y': lambda means: tfd.Sample(
+        tfd.MixtureSameFamily(
+          tfd.Categorical(logits=tf.zeros(2)), tfd.Normal(means, 1.0)
+        ),
+        len(data),
+      ),
+    }
+  )
+  return KnownPosterior(
+    'unordered_means',
+    2,
+    model.experimental_pin(y=tf.constant(data, tf.float32)),
+    log_evidence=float(log_evidence),
+    mode_index_fn=lambda value: tf.cast(
+      value['means'][..., 0] > value['means'][..., 1], tf.int32
+    ),
+    mode_probabilities=np.array([0.5, 0.5]),
+  )
