@@ -10,7 +10,7 @@ import tensorflow_probability as tfp
 
 import tfp_nvi as nvi
 from tfp_nvi.internal import randomness
-from tfp_nvi.transitions_langevin import LangevinTransitions
+from tfp_nvi.transitions import LangevinTransitions
 
 tfd = tfp.distributions
 

@@ -33,6 +33,10 @@ from tfp_nvi.objectives import (
   svi,
   vsmc,
 )
+from tfp_nvi.posterior import (
+  Posterior,
+  fit_posterior,
+)
 from tfp_nvi.proposals import (
   NestedProposal,
   Proposal,
@@ -71,6 +75,7 @@ from tfp_nvi.transitions import (
   Composition,
   GaussianTransitions,
   KernelPair,
+  LangevinTransitions,
   MCMCTransition,
   Move,
   PlanarTransitions,
@@ -103,6 +108,7 @@ __all__ = [
   'History',
   'IndependentHeuristic',
   'KernelPair',
+  'LangevinTransitions',
   'Level',
   'MCMCTransition',
   'Move',
@@ -111,6 +117,7 @@ __all__ = [
   'NestedSampler',
   'Objective',
   'PlanarTransitions',
+  'Posterior',
   'Proposal',
   'SequenceBound',
   'Side',
@@ -132,6 +139,7 @@ __all__ = [
   'ess_below',
   'f_divergence',
   'fit',
+  'fit_posterior',
   'forward_kl',
   'iwae',
   'log_normalizer',

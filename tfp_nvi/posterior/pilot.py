@@ -12,7 +12,7 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi import weighting
+from tfp_nvi import resampling, weighting
 from tfp_nvi.internal import randomness
 from tfp_nvi.posterior import diagnosis
 from tfp_nvi.posterior import reference as reference_lib
@@ -105,8 +105,8 @@ def _resample(population, threshold, seed):
   if not bool(tf.reduce_any(where)):
     return population, share
   rows = tf.repeat(tf.range(num_particles)[:, tf.newaxis], num_runs, axis=1)
-  rows, log_weights = weighting.resample(
-    rows, log_weights, weighting.resample_systematic, seed, where
+  rows, log_weights = resampling.resample(
+    rows, log_weights, resampling.resample_systematic, seed, where
   )
   indices = tf.reshape(rows * num_runs + tf.range(num_runs), [-1])
   u, terms, root = tf.nest.map_structure(

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi import weighting
+from tfp_nvi import resampling, weighting
 from tfp_nvi.internal import checks, randomness
 
 __all__ = [
@@ -139,10 +139,10 @@ class Posterior:
     draw_seed, order_seed = tf.unstack(
       randomness.split_seed(randomness.as_seed(seed), 2)
     )
-    samples, _ = weighting.resample(
+    samples, _ = resampling.resample(
       self.particles.particles,
       self.particles.log_weights,
-      weighting.resample_systematic,
+      resampling.resample_systematic,
       draw_seed,
       num_draws=num_samples,
     )
@@ -256,10 +256,10 @@ class Posterior:
       return tf.reshape(x, [-1, num_runs] + x.shape[1:].as_list())
 
     values = tf.nest.map_structure(split_runs, self.particles.particles)
-    draws, _ = weighting.resample(
+    draws, _ = resampling.resample(
       values,
       log_weights,
-      weighting.resample_systematic,
+      resampling.resample_systematic,
       randomness.as_seed(seed),
     )
     draws = {

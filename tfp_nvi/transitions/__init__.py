@@ -4,7 +4,8 @@
 
 `base` has the contract, the base class `Transition` and the `Move` that it
 returns; every other file has one kind of transition: Gaussian kernels with
-networks, pairs of kernels, bijectors, Markov kernels, and compositions.
+networks, Langevin kernels, pairs of kernels, bijectors, Markov kernels, and
+compositions.
 """
 
 from tfp_nvi.internal.checks import (
@@ -33,6 +34,9 @@ from tfp_nvi.transitions.gaussian import (
 from tfp_nvi.transitions.kernel_pair import (
   KernelPair,
 )
+from tfp_nvi.transitions.langevin import (
+  LangevinTransitions,
+)
 from tfp_nvi.transitions.mcmc import (
   MCMCTransition,
 )
@@ -42,6 +46,7 @@ __all__ = [
   'Composition',
   'GaussianTransitions',
   'KernelPair',
+  'LangevinTransitions',
   'MCMCTransition',
   'Move',
   'PlanarTransitions',

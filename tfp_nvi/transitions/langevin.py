@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tfp_nvi.internal import checks, randomness
 from tfp_nvi.internal.axes import at_level
-from tfp_nvi.transitions import Move, Transition
+from tfp_nvi.transitions.base import Move, Transition
 
 __all__ = [
   'LangevinTransitions',
@@ -38,7 +38,6 @@ class LangevinTransitions(Transition):
   ```python
   import tensorflow_probability as tfp
   import tfp_nvi as nvi
-  from tfp_nvi.transitions_langevin import LangevinTransitions
 
   tfd = tfp.distributions
 
@@ -47,7 +46,7 @@ class LangevinTransitions(Transition):
     tfd.MultivariateNormalDiag([1.0, 0.0], [1.0, 0.5]),
     num_densities=4,
   )
-  transitions = LangevinTransitions(path, scale=2.0)
+  transitions = nvi.LangevinTransitions(path, scale=2.0)
   sampler = nvi.NestedSampler(path, transitions)
   particles = sampler.sample(100, seed=1)
   ```
