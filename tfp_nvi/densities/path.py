@@ -140,6 +140,7 @@ class GeometricPath(UserDensities):
     if zero_log_ratio is not None and zero_log_ratio != -np.inf:
       zero_log_ratio = checks.as_float('zero_log_ratio', zero_log_ratio)
     self._zero_log_ratio = zero_log_ratio
+    self._has_inner_zeros = zero_log_ratio == -np.inf
     self._num_densities = schedule.size
     super().__init__(
       [('initial', initial), ('target', target)],
@@ -183,9 +184,7 @@ class GeometricPath(UserDensities):
 
   def _find_zero_levels(self, has_zeros):
     """All inner levels if the initial density has zeros, and none if not."""
-    has_zeros = has_zeros[0] or (
-      has_zeros[1] and self._zero_log_ratio == -np.inf
-    )
+    has_zeros = has_zeros[0] or (has_zeros[1] and self._has_inner_zeros)
     return range(self.num_densities - 1) if has_zeros else ()
 
   def evaluate(self, level, state) -> tuple:
@@ -223,23 +222,28 @@ class GeometricPath(UserDensities):
     if schedule.shape.rank > 1:
       schedule = tf.experimental.numpy.moveaxis(schedule, -1, 0)
     beta = at_level(schedule, level, initial.shape.rank - 1)
-    ratio = tf.constant(
-      0.0 if self._zero_log_ratio is None else self._zero_log_ratio,
-      initial.dtype,
+    ratio = 0.0 if self._zero_log_ratio is None else self._zero_log_ratio
+    threshold = tf.constant(
+      np.maximum(ratio, -_PENALTY) - _PENALTY, initial.dtype
     )
+    ratio = tf.constant(ratio, initial.dtype)
+    # Zero times `-inf` must be zero at the first level.
+    has_inner_zeros = self._has_inner_zeros
     negative_infinity = tf.constant(-np.inf, initial.dtype)
     is_zero = tf.equal(initial, negative_infinity)
     # Zeros, so that the gradient is zero there and not NaN.
     initial = tf.where(is_zero, tf.zeros_like(initial), initial)
     is_last = beta >= 1.0
     # A comparison with NaN is false.
-    has_target = target - initial > tf.maximum(ratio, -_PENALTY) - _PENALTY
+    has_target = target > initial + threshold
     target = tf.where(
       tf.logical_or(has_target, is_last), target, initial + ratio
     )
-    log_prob = tf.math.multiply_no_nan(
-      initial, 1.0 - beta
-    ) + tf.math.multiply_no_nan(target, beta)
+    if has_inner_zeros:
+      contribution = tf.math.multiply_no_nan(target, beta)
+    else:
+      contribution = beta * target
+    log_prob = (1.0 - beta) * initial + contribution
     return tf.where(
       tf.logical_and(is_zero, tf.logical_not(is_last)),
       negative_infinity,

@@ -489,9 +489,9 @@ class Space:
         continue
       # At the edge of a support draws may round to its end.
       x, y, z = np.asarray(x), np.asarray(y), np.asarray(z)
-      is_in_support = np.isfinite(x) & _are_close(y, z)
-      is_outside = np.isnan(x) & ~np.isnan(z)
-      if np.any(is_outside) or np.mean(is_in_support) < 0.5:
+      is_outside = np.any(np.isnan(x)) and not np.any(np.isnan(z))
+      shares = np.mean(np.isfinite(x)), np.mean(_are_close(y, z))
+      if is_outside or min(shares) < 0.5:
         raise ValueError(
           f'`{name}` must draw from the support of `{target_name}`, and '
           '`event_space_bijector` map the real space to it; draws of it are '
@@ -545,7 +545,10 @@ def check_values(name, values, dtype, event_shape, leading_shape) -> None:
   import tensorflow as tf
   import tfp_nvi as nvi
 
-  nvi.densities.check_values('proposal', tf.zeros([5]), tf.float32, [], [5])
+  event_shape = tf.TensorShape([])
+  nvi.densities.check_values(
+    'proposal', tf.zeros([5]), tf.float32, event_shape, [5]
+  )
   ```
 
   Args:
