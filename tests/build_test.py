@@ -23,6 +23,8 @@ import sys
 
 import pytest
 
+import tfp_nvi
+
 # New in Python 3.11, which the constraints are for.
 tomllib = pytest.importorskip('tomllib')
 
@@ -219,7 +221,7 @@ def test_module_agrees_with_project():
     for node in ast.walk(ast.parse(text))
     if isinstance(node, ast.Call) and ast.unparse(node.func) == 'module'
   ]
-  assert module['version'] == project()['version']
+  assert module['version'] == tfp_nvi.__version__
   assert 'requirements_lock = "//:constraints.txt"' in text
   assert f'use_repo(pip, "{HUB[1:-2]}")' in text
 
