@@ -9,8 +9,6 @@ fixed seeds; over seeds, each would reject a correct function with a probability
 of at most 1e-6 (`ALARM`, divided among the statistics of a test).
 """
 
-import functools
-
 import numpy as np
 import pytest
 import scipy.stats
@@ -25,18 +23,9 @@ tfd = tfp.distributions
 
 ALARM = 1e-6
 INF = float('inf')
-RESAMPLERS = {
-  'own_systematic': nvi.resample_systematic,
-  'systematic': tfp.experimental.mcmc.resample_systematic,
-  'independent': tfp.experimental.mcmc.resample_independent,
-  'stratified': tfp.experimental.mcmc.resample_stratified,
-}
 
 every_dtype = pytest.mark.parametrize(
   'dtype', [tf.float32, tf.float64], ids=lambda dtype: dtype.name
-)
-every_resampler = pytest.mark.parametrize(
-  'resample_fn', RESAMPLERS.values(), ids=RESAMPLERS.keys()
 )
 
 
@@ -183,9 +172,9 @@ def test_weighted_particles_answer():
     'y': tf.reshape(tf.range(24, dtype=tf.float32), [4, 3, 2]),
   }
   weighted = nvi.WeightedParticles(particles, log(WEIGHTS))
-  # TFP's functions of particles read these fields.
+  # TFP's policies read these fields.
   fields = tfp.experimental.mcmc.WeightedParticles._fields
-  assert weighted._fields[: len(fields)] == fields
+  assert weighted._fields[:2] == fields[:2]
   np.testing.assert_allclose(
     weighted.weights, nvi.normalize_weights(log(WEIGHTS))
   )
@@ -229,311 +218,6 @@ def test_weighted_particles_is_a_nested_structure():
   result = identity(weighted)
   assert isinstance(result, nvi.WeightedParticles)
   assert result.effective_sample_size == 1.0
-
-
-# Systematic resampling.
-
-
-OFFSPRING_WEIGHTS = [
-  [1.0],
-  [0.25, 0.75],
-  [0.0, 0.5, 0.0, 0.0, 0.3, 0.2, 0.0],
-  [0.07, 0.53, 0.11, 0.29],
-]
-
-
-@pytest.mark.parametrize('weights', OFFSPRING_WEIGHTS, ids=len)
-@pytest.mark.parametrize('event_size', [1, 2, 5])
-def test_systematic_offspring(monkeypatch, weights, event_size):
-  """Integrated over the offset, the offspring is the size times the weight.
-
-  The weights are multiples of 0.01, the grid's step is 0.001: each share of
-  `event_size * weight` holds a whole number of grid points.
-  """
-  offsets = midpoints(1_000)
-  fix_uniform(monkeypatch, offsets)
-  probs = np.tile(np.asarray(weights)[:, np.newaxis], [1, len(offsets)])
-  indices = nvi.resample_systematic(log(probs), event_size, seed=0).numpy()
-  assert indices.shape == (event_size, len(offsets))
-  counts = np.stack([np.sum(indices == i, axis=0) for i in range(len(weights))])
-  expected = event_size * np.asarray(weights)
-  np.testing.assert_allclose(counts.mean(axis=1), expected, atol=1e-12)
-  # What makes it systematic: no count is farther from its mean than by one.
-  assert np.all(np.abs(counts - expected[:, np.newaxis]) < 1.0)
-  # And in order, as points are.
-  assert np.all(np.diff(indices, axis=0) >= 0)
-
-
-@every_dtype
-@pytest.mark.parametrize('size', [1, 2, 7, 1_000])
-def test_systematic_draws_as_tfp_does(dtype, size):
-  """With the same offset, the same ancestors as by TFP's slower algorithm."""
-  log_weights = 2.0 * randomness.normal(
-    [size, 50], randomness.as_seed(2), dtype
-  )
-  log_probs = tf.math.log_softmax(log_weights, axis=0)
-  seed = randomness.as_seed(3)
-  own = nvi.resample_systematic(log_probs, size, seed=seed).numpy()
-  with randomness.portable_sampling():
-    other = tfp.experimental.mcmc.resample_systematic(
-      log_probs, size, (), seed=seed
-    ).numpy()
-  assert own.shape == other.shape
-  assert own.dtype == other.dtype
-  # A point within the rounding of a share's end may go either way.
-  differing = np.mean(own != other)
-  rounding = np.finfo(dtype.as_numpy_dtype).eps
-  assert differing <= 100 * size * rounding, differing
-  assert np.all(np.abs(own - other) <= 1)
-
-
-@every_dtype
-@pytest.mark.parametrize('jit_compile', [False, True])
-def test_systematic_never_selects_weight_zero(dtype, jit_compile):
-  """Where the weights begin, end and pause with zeros."""
-  size, batch = 1_000, 200
-  rng = np.random.default_rng(0)
-  weights = rng.exponential(size=[size, batch])
-  weights *= rng.uniform(size=[size, batch]) < rng.uniform(size=batch)
-  weights[:3] = weights[-3:] = 0.0
-  weights[500] = 1.0
-  log_probs = tf.math.log_softmax(log(weights, dtype), axis=0)
-  resample_fn = tf.function(
-    functools.partial(nvi.resample_systematic, event_size=size),
-    jit_compile=jit_compile,
-  )
-  for seed in range(5):
-    indices = resample_fn(log_probs, seed=randomness.as_seed(seed)).numpy()
-    assert indices.min() >= 0 and indices.max() < size
-    selected = np.take_along_axis(weights, indices, axis=0)
-    assert np.all(selected > 0.0), np.mean(selected == 0.0)
-
-
-@every_dtype
-@pytest.mark.parametrize('jit_compile', [False, True])
-@pytest.mark.parametrize('end', [0, 1])
-def test_systematic_at_the_ends_of_the_offset(
-  monkeypatch, dtype, jit_compile, end
-):
-  """The smallest and largest offsets that there are select weights too.
-
-  What is rounded then lies at the ends of `[0, event_size]`.
-  """
-  step = 2.0**-24 if dtype == tf.float32 else 2.0**-53
-  fix_uniform(monkeypatch, [abs(end - step)])
-  batch = 64
-  for size in (1, 3, 49, 1_000, 10_000):
-    weights = np.random.default_rng(size).exponential(size=[size + 2, batch])
-    weights[0] = weights[-1] = 0.0
-    log_probs = tf.math.log_softmax(log(weights, dtype), axis=0)
-    resample_fn = tf.function(
-      functools.partial(nvi.resample_systematic, event_size=size, seed=0),
-      jit_compile=jit_compile,
-    )
-    indices = resample_fn(log_probs).numpy()
-    assert indices.min() >= 0 and indices.max() < size + 2
-    assert np.all(np.take_along_axis(weights, indices, axis=0) > 0.0)
-
-
-def test_systematic_shapes():
-  log_probs = tf.math.log_softmax(
-    tf.random.stateless_normal([3, 4, 5], (0, 1)), 0
-  )
-  for event_size in (2, 3, 6):
-    for sample_shape in ((), (7,), (7, 2)):
-      with randomness.portable_sampling():
-        other = tfp.experimental.mcmc.resample_systematic(
-          log_probs, event_size, sample_shape, seed=(1, 2)
-        )
-      own = nvi.resample_systematic(
-        log_probs, event_size, sample_shape, seed=(1, 2)
-      )
-      assert own.shape == [event_size, *sample_shape, 4, 5] == other.shape
-      np.testing.assert_array_equal(own, other)
-
-
-def test_systematic_repetitions_and_batch_members_are_unlike():
-  """Each has an offset of its own."""
-  log_probs = tf.fill([2, 300], np.log(0.5))
-  indices = nvi.resample_systematic(log_probs, 1, [300], seed=5).numpy()[0]
-  z = (indices.mean(axis=0) - 0.5) * np.sqrt(4 * 300)
-  assert np.abs(z).max() < critical_z(600)
-  z = (indices.mean(axis=1) - 0.5) * np.sqrt(4 * 300)
-  assert np.abs(z).max() < critical_z(600)
-
-
-@pytest.mark.parametrize('particles_dim', [1, 2])
-def test_systematic_particles_dim(particles_dim):
-  log_probs = tf.math.log_softmax(
-    tf.random.stateless_normal([3, 4, 5], (0, 1)), axis=particles_dim
-  )
-  for sample_shape in ((), (7,)):
-    with randomness.portable_sampling():
-      other = tfp.experimental.mcmc.resample_systematic(
-        log_probs, 6, sample_shape, particles_dim=particles_dim, seed=(1, 2)
-      )
-    own = nvi.resample_systematic(
-      log_probs, 6, sample_shape, particles_dim=particles_dim, seed=(1, 2)
-    )
-    np.testing.assert_array_equal(own, other)
-
-
-# Resampling of particles.
-
-
-@every_resampler
-def test_resampling_keeps_weights_proper(resample_fn):
-  """The mean of `w g(z)` stays; in distribution, over many batch members."""
-  size, batch = 5, 20_000
-  weights = np.array([0.1, 3.05, 0.0, 1.17, 0.68])
-  values = np.array([1.0, -2.0, 100.0, 0.5, 4.0])
-
-  def tile(x):
-    return tf.tile(tf.constant(x)[:, tf.newaxis], [1, batch])
-
-  (resampled,), log_weights = nvi.resample(
-    (tile(values),),
-    tf.math.log(tile(weights)),
-    resample_fn,
-    randomness.as_seed(1),
-  )
-  np.testing.assert_allclose(
-    log_weights, np.full([size, batch], np.log(1.0)), atol=1e-12
-  )
-  w = np.exp(log_weights)
-  one_hot = np.asarray(resampled)[..., np.newaxis] == values
-  estimate = np.mean(w[..., np.newaxis] * one_hot, axis=0)
-  assert np.all(estimate[:, 2] == 0.0)
-  kept = [0, 1, 3, 4]
-  assert max_z_score(estimate[:, kept], weights[kept] / size) < critical_z(4)
-
-
-def test_a_biased_resampling_function_would_be_noticed():
-  """The test above, on the particles in order of weight: it must fail."""
-
-  def largest(log_probs, event_size, sample_shape, seed=None):
-    del sample_shape
-    jitter = randomness.uniform(log_probs.shape, seed, log_probs.dtype)
-    order = tf.argsort(log_probs + jitter, axis=0, direction='DESCENDING')
-    return tf.broadcast_to(order[:1], [event_size, order.shape[1]])
-
-  with np.errstate(divide='ignore'), pytest.raises(AssertionError):
-    test_resampling_keeps_weights_proper(largest)
-
-
-@every_resampler
-@every_dtype
-def test_resampling_beside_a_member_without_weight(resample_fn, dtype):
-  log_weights = log(WEIGHTS, dtype)
-  particles = {
-    'x': tf.tile(tf.range(4)[:, tf.newaxis], [1, 3]),
-    'y': tf.random.stateless_normal([4, 3, 2], (1, 2), dtype=dtype),
-  }
-  resampled, new_log_weights = nvi.resample(
-    particles, log_weights, resample_fn, randomness.as_seed(1)
-  )
-  assert new_log_weights.dtype == dtype
-  np.testing.assert_allclose(
-    np.exp(new_log_weights), np.tile([[2.0, 0.0, 2.0]], [4, 1]), rtol=1e-6
-  )
-  ancestors = resampled['x'].numpy()
-  assert resampled['x'].dtype == tf.int32
-  for member in (0, 2):
-    assert np.all(WEIGHTS[ancestors[:, member], member] > 0.0)
-    np.testing.assert_array_equal(
-      resampled['y'][:, member],
-      particles['y'].numpy()[ancestors[:, member], member],
-    )
-  assert np.all(np.isfinite(resampled['y']))
-
-
-@pytest.mark.parametrize('jit_compile', [False, True])
-def test_resampling_does_not_hide_nan(jit_compile):
-  """Of all weights, of one, and of one beside others that are zero."""
-  log_weights = tf.constant(
-    [[np.nan, np.nan, np.nan, 0.0], [np.nan, 0.0, -np.inf, -np.inf]]
-  )
-
-  def log_weights_after(log_weights):
-    _, after = nvi.resample(
-      (), log_weights, nvi.resample_systematic, randomness.as_seed(1)
-    )
-    return after
-
-  after = tf.function(log_weights_after, jit_compile=jit_compile)(log_weights)
-  assert np.all(np.isnan(after[:, :3]))
-  np.testing.assert_allclose(after[:, 3], np.log(0.5), rtol=1e-6)
-
-
-@every_resampler
-def test_resampling_where(resample_fn):
-  """Members that are not resampled keep particles and weights as they are."""
-  where = np.array([[True, False], [False, True], [False, False]])
-  log_weights = tf.random.stateless_normal([6, 3, 2], (1, 2), dtype=tf.float64)
-  particles = tf.random.stateless_normal([6, 3, 2, 4], (3, 4))
-  seed = randomness.as_seed(1)
-  everywhere, mean_weights = nvi.resample(
-    particles, log_weights, resample_fn, seed
-  )
-  somewhere, weights = nvi.resample(
-    particles, log_weights, resample_fn, seed, where=tf.constant(where)
-  )
-  np.testing.assert_array_equal(
-    somewhere,
-    np.where(where[..., np.newaxis], everywhere.numpy(), particles.numpy()),
-  )
-  np.testing.assert_array_equal(
-    weights, np.where(where, mean_weights.numpy(), log_weights.numpy())
-  )
-  np.testing.assert_allclose(
-    nvi.log_normalizer(weights), nvi.log_normalizer(log_weights)
-  )
-
-
-def test_resampling_without_a_batch():
-  particles, log_weights = nvi.resample(
-    tf.constant([1.0, 2.0]),
-    log([0.0, 4.0]),
-    nvi.resample_systematic,
-    randomness.as_seed(1),
-    where=tf.constant(False),
-  )
-  np.testing.assert_array_equal(particles, [1.0, 2.0])
-  np.testing.assert_array_equal(np.exp(log_weights), [0.0, 4.0])
-
-
-def test_deterministic_resampling_works():
-  """TFP's one without chance; its offspring is within one of the mean."""
-  weights = np.array([0.5, 0.25, 0.125, 0.125])
-  particles, log_weights = nvi.resample(
-    tf.range(4),
-    log(weights),
-    tfp.experimental.mcmc.resample_deterministic_minimum_error,
-    randomness.as_seed(1),
-  )
-  counts = np.bincount(particles, minlength=4)
-  assert np.all(np.abs(counts - 4 * weights) < 1.0)
-  np.testing.assert_allclose(log_weights, np.log(0.25))
-
-
-def test_resampling_is_compiled_alike():
-  """In a function, in XLA and eagerly, the ancestors are the same."""
-  log_weights = tf.random.stateless_normal([9, 3], (1, 2), dtype=tf.float64)
-  particles = tf.tile(tf.range(9)[:, tf.newaxis], [1, 3])
-
-  def run(seed):
-    return [
-      nvi.resample(particles, log_weights, resample_fn, seed)
-      for resample_fn in RESAMPLERS.values()
-    ]
-
-  seed = randomness.as_seed(7)
-  expected = run(seed)
-  for jit_compile in (False, True):
-    result = tf.function(run, jit_compile=jit_compile)(seed)
-    for (a, b), (c, d) in zip(result, expected, strict=True):
-      np.testing.assert_array_equal(a, c)
-      np.testing.assert_allclose(b, d)
 
 
 def test_weighted_particles_resample():
@@ -618,12 +302,20 @@ def test_rejection_control_beside_a_member_without_weight():
     assert np.all(np.isneginf(controlled[:, 1]))
 
 
-def test_rejection_control_does_not_hide_nan():
+@pytest.mark.parametrize('jit_compile', [False, True])
+def test_rejection_control_does_not_hide_nan(jit_compile):
   """A NaN is somebody's mistake, which must not pass as a weight of zero."""
   log_weights = tf.constant([np.nan, 0.0, 1.0], tf.float64)
-  controlled = nvi.rejection_control(log_weights, 0.5, seed=1)
+
+  @tf.function(jit_compile=jit_compile)
+  def control(log_weights):
+    return nvi.rejection_control(log_weights, 0.5, seed=1)
+
+  controlled = control(log_weights)
   assert np.isnan(controlled[0])
   assert not np.any(np.isnan(controlled[1:]))
+  with pytest.raises(ValueError, match='`log_weights` must be .*got nan for 1'):
+    nvi.rejection_control(log_weights, 0.5, seed=1)
 
 
 @pytest.mark.parametrize('jit_compile', [False, True])
@@ -641,51 +333,316 @@ def test_a_threshold_that_is_nan_does_not_reject(jit_compile):
   np.testing.assert_array_equal(infinite[:2], [-np.inf, -np.inf])
 
 
-# Policies.
+# Half precision.
 
 
-def test_policies():
-  # Effective sample sizes: 64/26 = 2.46, 0, 64/30 = 2.13, of 4.
-  weighted = nvi.WeightedParticles(tf.zeros([4, 3]), log(WEIGHTS))
-  assert nvi.always(weighted) is True
-  assert nvi.never(weighted) is False
-  for threshold, expected in (
-    (0.0, [False, False, False]),
-    (0.5, [False, True, False]),
-    (0.55, [False, True, True]),
-    (0.65, [True, True, True]),
-    (1.0, [True, True, True]),
-  ):
-    criterion = nvi.ess_below(threshold)(weighted)
-    np.testing.assert_array_equal(criterion, expected)
-    if threshold > 0.0:
-      other = tfp.experimental.mcmc.ess_below_threshold(
-        weighted, threshold=threshold
-      )
-      # TFP's effective sample size is NaN where there is no weight.
-      np.testing.assert_array_equal(other[0, ::2], expected[::2])
-
-
-@pytest.mark.parametrize('threshold', [-0.1, 1.1, float('nan')])
-def test_bad_threshold(threshold):
-  with pytest.raises(ValueError, match='`threshold` must be between 0 and 1'):
-    nvi.ess_below(threshold)
-
-
-@pytest.mark.parametrize('threshold', ['a', None, [0.5, 0.6]], ids=repr)
-def test_threshold_that_is_not_a_number(threshold):
-  with pytest.raises(TypeError, match='`threshold` must be a Python float'):
-    nvi.ess_below(threshold)
-
-
-@pytest.mark.parametrize('index', [-1, 3])
-def test_indices_out_of_range_are_noticed(index):
-  with pytest.raises(ValueError, match='`resample_fn` must return .*0 to 2;'):
-    nvi.resample(
-      tf.constant([1.0, 2.0, 3.0]),
-      tf.zeros([3]),
-      lambda log_probs, event_size, sample_shape, seed: tf.constant(
-        [0, 1, index]
-      ),
-      seed=tf.constant([1, 2]),
+def test_half_precision_is_accumulated_in_float32():
+  size = 100_000
+  for dtype in (tf.float16, tf.bfloat16):
+    log_weights = tf.zeros([size], dtype)
+    ess = nvi.effective_sample_size(log_weights)
+    assert ess.dtype == tf.float32
+    np.testing.assert_allclose(ess, size, rtol=1e-4)
+    assert nvi.log_normalizer(log_weights) == 0.0
+    assert weighting.mean(tf.ones([size], dtype)) == 1.0
+    assert nvi.log_normalizer(log_weights).dtype == dtype
+    weighted = nvi.WeightedParticles(tf.ones([size], dtype), log_weights)
+    # Half precision has 8 bits at least; `1 / size` of float16 fewer.
+    np.testing.assert_allclose(
+      tf.cast(weighted.expectation(), tf.float32), 1.0, rtol=2.0**-6
     )
+    assert not nvi.ess_below(0.9)(weighted)
+
+
+# Genealogies.
+
+
+def test_ancestors_are_counted_by_hand():
+  """Two batch members, with zero weights, and one without any weight."""
+  log_weights = log([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0], [2.0, 0.0, 2.0]])
+  root = tf.constant([[0, 0, 1], [2, 1, 0], [2, 1, 1]])
+  values = tf.constant(
+    [[1.0, 0.0, 1.0], [2.0, 0.0, np.inf], [5.0, 0.0, 3.0]], tf.float64
+  )
+  weighted = nvi.WeightedParticles(values, log_weights, root)
+  np.testing.assert_array_equal(weighted.num_ancestors, [2, 0, 1])
+  # The shares of roots 0 and 2 are 1/4 and 3/4: 1 - 3/2 * (1 - 5/8).
+  np.testing.assert_allclose(
+    weighted.log_normalizer_error, [np.sqrt(7 / 16), INF, INF]
+  )
+  # The mean is 13/4: root 0 deviates by -9/16, root 2 by as much.
+  np.testing.assert_allclose(
+    weighted.standard_error(), [np.sqrt(1.5 * 2) * 9 / 16, INF, INF]
+  )
+  # Without roots: 1 - 3/2 (1 - 3/8), and deviations -9/16, -5/16, 14/16.
+  alone = weighted._replace(root=None)
+  np.testing.assert_array_equal(alone.num_ancestors, [3, 0, 2])
+  np.testing.assert_allclose(
+    alone.log_normalizer_error[0], np.sqrt(1 / 16), rtol=1e-6
+  )
+  np.testing.assert_allclose(
+    alone.standard_error()[0], np.sqrt(1.5 * (81 + 25 + 196)) / 16
+  )
+  pair = weighted.standard_error(
+    lambda x: (tf.stack([x, 2.0 * x], axis=-1), x > 1.5)
+  )
+  np.testing.assert_allclose(pair[0][0, 1], 2.0 * pair[0][0, 0])
+  assert pair[1].shape == [3]
+
+
+def test_pairs_lost_by_hand():
+  """Roots of shares 1/4 and 3/4 become roots of shares 1/3 and 2/3."""
+  before = nvi.WeightedParticles((), log([1.0, 1.0, 2.0]), [0, 2, 2])
+  after = nvi.WeightedParticles((), log([1.0, 1.0, 1.0]), [0, 2, 2])
+  expected = np.log((1 - 10 / 16) / (1 - 5 / 9))
+  lost = weighting.log_pairs_lost(before, after)
+  np.testing.assert_allclose(lost, expected)
+  one = after._replace(root=[2, 2, 2])
+  for pair in ((before, one), (one, one)):
+    assert weighting.log_pairs_lost(*pair) == 0.0
+  # The factor of Lee and Whiteley, `N / (N - 1)`, times what was lost.
+  error = after._replace(log_pairs_lost=lost).log_normalizer_error
+  np.testing.assert_allclose(
+    error**2, 1.0 - 1.5 * np.exp(expected) * (1 - 5 / 9)
+  )
+
+
+def test_resampling_carries_roots():
+  weighted = nvi.WeightedParticles(tf.range(4), log([0.0, 1.0, 0.0, 3.0]))
+  resampled = weighted.resample(seed=1)
+  np.testing.assert_array_equal(resampled.root, [1, 3, 3, 3])
+  np.testing.assert_array_equal(resampled.particles, resampled.root)
+  assert resampled.num_ancestors == 2
+  # Shares stay 1/4 and 3/4: nothing is lost.
+  np.testing.assert_allclose(resampled.log_pairs_lost, 0.0, atol=1e-12)
+  again = resampled.resample(seed=2)
+  assert set(again.root.numpy()) <= {1, 3}
+  assert again.log_pairs_lost is not None
+  unknown = resampled._replace(log_pairs_lost=None).resample(seed=2)
+  assert unknown.log_pairs_lost is None
+
+
+def test_error_of_importance_sampling():
+  """Against closed form: from N(0, 1) to N(mu, 1), whose weights are lognormal.
+
+  The relative variance of a weight is `exp(mu^2) - 1`, and of `w (z - mu)` it
+  is `exp(mu^2) (1 + mu^2)`, both over the squared mean weight, which is one.
+  """
+  size, batch, mu = 2_000, 400, 0.5
+  z = randomness.normal([size, batch], randomness.as_seed(5), tf.float64)
+  weighted = nvi.WeightedParticles(z, mu * z - mu**2 / 2.0)
+  for error, expected in (
+    (weighted.log_normalizer_error, np.exp(mu**2) - 1.0),
+    (weighted.standard_error(), np.exp(mu**2) * (1.0 + mu**2)),
+  ):
+    # Means of estimates of a variance; the bias of a ratio is of order 1 / N.
+    variance = size * np.mean(error**2)
+    np.testing.assert_allclose(variance, expected, rtol=0.02)
+  spread = np.std(weighted.log_normalizer)
+  mean = np.sqrt(np.mean(weighted.log_normalizer_error**2))
+  assert 1 / 1.2 < mean / spread < 1.2
+
+
+def anneal(resample_fn, num_particles, num_levels, batch, seed):
+  """SMC from N(0, 1) to N(2, 1/4), by moves that leave each level invariant."""
+  loc, precision = 2.0, 4.0
+  seeds = randomness.split_seed(randomness.as_seed(seed), 2 * num_levels)
+  shape = [num_particles, batch]
+  z = randomness.normal(shape, seeds[0], tf.float64)
+  weighted = nvi.WeightedParticles(z, tf.zeros(shape, tf.float64))
+  for level in range(1, num_levels):
+    if level > 1:
+      weighted = weighted.resample(seeds[2 * level], resample_fn)
+    z = weighted.particles
+    step = 1.0 / (num_levels - 1)
+    log_ratio = 0.5 * z**2 - 0.5 * precision * (z - loc) ** 2
+    beta = level * step
+    total = (1.0 - beta) + beta * precision
+    mean = beta * precision * loc / total
+    noise = randomness.normal(shape, seeds[2 * level + 1], tf.float64)
+    weighted = weighted._replace(
+      particles=mean
+      + 0.8 * (z - mean)
+      + np.sqrt((1.0 - 0.8**2) / total) * noise,
+      log_weights=weighted.log_weights + step * log_ratio,
+    )
+  return weighted
+
+
+@pytest.mark.parametrize(
+  'resample_fn',
+  [
+    tfp.experimental.mcmc.resample_independent,
+    tfp.experimental.mcmc.resample_stratified,
+    nvi.resample_systematic,
+  ],
+  ids=['independent', 'stratified', 'systematic'],
+)
+def test_predicted_errors_are_those_observed(resample_fn):
+  """The spread over 500 runs has a standard error of 3%: 1.25 is 7 of them.
+
+  Without `log_pairs_lost` independent resampling is off by 1.4 and more, with
+  the ancestors of the last level in place of roots all are.
+  """
+  weighted = anneal(resample_fn, 500, 8, 500, seed=11)
+  observed = np.std(weighted.log_normalizer)
+  predicted = np.sqrt(np.mean(weighted.log_normalizer_error**2))
+  assert 1 / 1.25 < predicted / observed < 1.25
+  # The mean of Z-hat over its truth, log(1/2), is one.
+  ratio = np.exp(weighted.log_normalizer - np.log(0.5))
+  assert abs(ratio.mean() - 1.0) < 5.5 * ratio.std() / np.sqrt(500)
+
+  def fn(z):
+    return tf.stack([z, z**2], axis=-1)
+
+  observed = np.std(weighted.expectation(fn), axis=0)
+  predicted = np.sqrt(np.mean(weighted.standard_error(fn) ** 2, axis=0))
+  np.testing.assert_array_less(np.abs(np.log(predicted / observed)), 0.23)
+  unknown = weighted._replace(log_pairs_lost=None).log_normalizer_error
+  assert np.all(unknown >= weighted.log_normalizer_error)
+
+
+def test_genealogies_compile():
+  @tf.function(jit_compile=True)
+  def run():
+    weighted = anneal(nvi.resample_systematic, 36, 4, 3, seed=1)
+    return (
+      weighted.num_ancestors,
+      weighted.log_normalizer_error,
+      weighted.standard_error(),
+    )
+
+  weighted = anneal(nvi.resample_systematic, 36, 4, 3, seed=1)
+  ancestors, error, standard_error = run()
+  np.testing.assert_array_equal(ancestors, weighted.num_ancestors)
+  np.testing.assert_allclose(error, weighted.log_normalizer_error)
+  np.testing.assert_allclose(standard_error, weighted.standard_error())
+
+
+# Bad calls.
+
+OF_LOG_WEIGHTS = [
+  nvi.effective_sample_size,
+  nvi.log_normalizer,
+  nvi.normalize_weights,
+  lambda x: nvi.rejection_control(x, 0.0, 1),
+  lambda x: nvi.WeightedParticles((), x).log_normalizer,
+  lambda x: nvi.WeightedParticles((), x).log_normalizer_error,
+  lambda x: nvi.WeightedParticles((), x).num_ancestors,
+  lambda x: nvi.WeightedParticles((), x).resample(1),
+]
+
+
+@pytest.mark.parametrize(
+  'value, error',
+  [
+    (None, TypeError),
+    ('a', TypeError),
+    ([1, 2], TypeError),
+    ([[1.0], [2.0, 3.0]], TypeError),
+    (1.0, ValueError),
+    ([], ValueError),
+    ([0.0, np.nan], ValueError),
+    ([0.0, INF], ValueError),
+  ],
+  ids=repr,
+)
+@pytest.mark.parametrize('fn', OF_LOG_WEIGHTS)
+def test_bad_log_weights(fn, value, error):
+  with pytest.raises(error, match='^`log_weights` must'):
+    fn(value)
+
+
+@pytest.mark.parametrize(
+  'call, error, name',
+  [
+    (lambda: nvi.weighted_mean(None, [1.0]), TypeError, 'weights'),
+    (lambda: nvi.weighted_mean([1], [1.0]), TypeError, 'weights'),
+    (lambda: nvi.weighted_mean([], []), ValueError, 'weights'),
+    (lambda: nvi.weighted_mean([np.nan], [1.0]), ValueError, 'weights'),
+    (lambda: nvi.weighted_mean([1.0], None), TypeError, 'values'),
+    (lambda: nvi.weighted_mean([1.0], ['a']), TypeError, 'values'),
+    (lambda: nvi.weighted_mean([1.0], 1.0), ValueError, 'values'),
+    (
+      lambda: nvi.weighted_mean([[0.5, 0.5], [0.5, 0.5]], [1.0, 2.0]),
+      ValueError,
+      'weights',
+    ),
+    (lambda: nvi.weighted_mean([0.5, 0.5], [1.0] * 3), ValueError, 'weights'),
+    (lambda: nvi.weighted_mean([1.0], [1.0] * 3), ValueError, 'weights'),
+    (
+      lambda: nvi.weighted_mean(tf.ones([2, 3]), tf.ones([2, 4])),
+      ValueError,
+      'weights',
+    ),
+    (lambda: weighting.mean(None), TypeError, 'values'),
+    (lambda: weighting.mean([1, 2]), TypeError, 'values'),
+    (lambda: weighting.mean([]), ValueError, 'values'),
+    (lambda: weighting.total('a'), (TypeError, ValueError), 'values'),
+    (lambda: weighting.total([True]), TypeError, 'values'),
+    (lambda: weighting.total(1.0), ValueError, 'values'),
+    (
+      lambda: nvi.weighted_log_mean_exp([-0.5, 1.5], [0.0, 0.0]),
+      ValueError,
+      'weights',
+    ),
+    (lambda: nvi.weighted_log_mean_exp([1.0], None), TypeError, 'values'),
+    (lambda: nvi.weighted_log_mean_exp([1.0], [1]), TypeError, 'values'),
+    (
+      lambda: nvi.weighted_log_mean_exp([0.5, 0.5], [1.0]),
+      ValueError,
+      'values',
+    ),
+    (
+      lambda: nvi.rejection_control([0.0], None, 1),
+      TypeError,
+      'log_threshold',
+    ),
+    (
+      lambda: nvi.rejection_control([0.0], [0.0] * 2, 1),
+      ValueError,
+      'log_threshold',
+    ),
+    (
+      lambda: nvi.rejection_control([0.0], np.nan, 1),
+      ValueError,
+      'log_threshold',
+    ),
+    (lambda: nvi.rejection_control([0.0], 0.0, 'a'), TypeError, 'seed'),
+    (
+      lambda: nvi.WeightedParticles((), [0.0], [0.5]).num_ancestors,
+      TypeError,
+      'root',
+    ),
+    (
+      lambda: nvi.WeightedParticles((), [0.0], [1]).num_ancestors,
+      ValueError,
+      'root',
+    ),
+    (
+      lambda: nvi.WeightedParticles((), [0.0], [[0]]).num_ancestors,
+      ValueError,
+      'root',
+    ),
+    (
+      lambda: nvi.WeightedParticles([1.0], [0.0]).expectation(3),
+      TypeError,
+      'fn',
+    ),
+    (
+      lambda: nvi.WeightedParticles([1.0], [0.0]).standard_error(3),
+      TypeError,
+      'fn',
+    ),
+    (
+      lambda: nvi.WeightedParticles(
+        tf.zeros([3]), tf.zeros([2])
+      ).standard_error(),
+      ValueError,
+      'weights',
+    ),
+  ],
+)
+def test_bad_calls(call, error, name):
+  with pytest.raises(error, match=f'^`{name}` must'):
+    call()

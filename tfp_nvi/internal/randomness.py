@@ -422,16 +422,19 @@ def _random_gamma(shape, concentration, rate, log_rate, seed, log_space):
   drew in the context of its first trace, of `portable_sampling` or not. Its
   gradients are defined by what calls it.
   """
+  # Logarithms always, as TFP draws them under XLA alone, with another use of
+  # the same random numbers; and in one dtype.
   samples = gamma_lib._random_gamma_rejection(
     shape,
     concentration,
     rate,
     log_rate,
     seed,
-    log_space,
-    # TFP draws logarithms, in float32 perhaps, under XLA alone.
+    log_space=True,
     internal_dtype=tf.float64,
   )
+  if not log_space:
+    samples = gamma_lib._fix_zero_samples(tf.exp(samples))
   return samples, tf.constant(_UNKNOWN_RUNTIME)
 
 
