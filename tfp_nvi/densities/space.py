@@ -493,10 +493,9 @@ class Space:
       shares = np.mean(np.isfinite(x)), np.mean(_are_close(y, z))
       if is_outside or min(shares) < 0.5:
         raise ValueError(
-          f'`{name}` must draw from the support of `{target_name}`, and '
-          '`event_space_bijector` map the real space to it; draws of it are '
-          'mapped to NaN, to infinity or not back to themselves by '
-          f'{self.bijector!r}.'
+          f'The initial proposal must draw from the support of `{target_name}`;'
+          f' draws of `{name}` are mapped to NaN, to infinity or not back to '
+          f'themselves by `event_space_bijector`, {self.bijector!r}.'
         )
     return state
 
