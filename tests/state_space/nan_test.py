@@ -204,3 +204,29 @@ def test_within_a_function():
     posterior = tf.function(lambda: sample(sampler), autograph=False)()
   assert np.all(posterior.num_nan > 50)
   assert np.all(np.isfinite(posterior.log_normalizer))
+
+
+@pytest.mark.parametrize('reparameterize', [False, True])
+def test_training(reparameterize):
+  """NaN is counted, and otherwise is what zero density is."""
+  results = []
+  for value in (-float('inf'), NAN):
+    loc = tf.Variable(0.2)
+    sampler = nvi.StateSpaceSampler(
+      cut_model(value),
+      proposal_fn=lambda x, z, eta, loc=loc: tfd.Normal(
+        loc + (tf.zeros_like(eta) if z is None else z), 1.0
+      ),
+      reparameterize=reparameterize,
+    )
+    estimate, gradients = nvi.forward_kl(level_by_level=reparameterize)(
+      sampler(X), 50, tf.constant([1, 2])
+    )
+    results.append((estimate, [gradient for gradient, _ in gradients]))
+  assert results[0][0].num_nan == 0 and results[1][0].num_nan > 0
+  for _, (gradient,) in results:
+    assert np.isfinite(gradient) and gradient != 0.0
+  np.testing.assert_array_equal(results[0][0].loss, results[1][0].loss)
+  if not reparameterize:
+    # Else the prior has a gradient by a state of zero density, but not of NaN.
+    np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-5)

@@ -227,18 +227,25 @@ class StepTransition(transitions_lib.Transition):
     # Also where both densities are infinite.
     is_bad = is_nan(move.log_reverse - move.log_forward)
 
-    def replace(log_prob, value):
+    def forward(log_prob):
       if not tf.is_tensor(log_prob):
         return log_prob
-      return tf.where(is_bad, tf.constant(value, log_prob.dtype), log_prob)
+      # A number stays, so that a gradient keeps the proposal away.
+      is_kept = tf.logical_or(
+        tf.logical_not(is_bad), tf.math.is_finite(log_prob)
+      )
+      return tf.where(is_kept, log_prob, tf.zeros_like(log_prob))
 
-    zero = -float('inf')
+    def reverse(log_prob):
+      zero = tf.constant(-float('inf'), log_prob.dtype)
+      return tf.where(is_bad, zero, log_prob)
+
     replaced = move._replace(
-      log_forward=replace(move.log_forward, 0.0),
-      log_forward_fixed_sample=replace(move.log_forward_fixed_sample, 0.0),
-      log_forward_score=replace(move.log_forward_score, 0.0),
-      log_reverse=replace(move.log_reverse, zero),
-      log_reverse_fixed_states=replace(move.log_reverse_fixed_states, zero),
+      log_forward=forward(move.log_forward),
+      log_forward_fixed_sample=forward(move.log_forward_fixed_sample),
+      log_forward_score=forward(move.log_forward_score),
+      log_reverse=reverse(move.log_reverse),
+      log_reverse_fixed_states=reverse(move.log_reverse_fixed_states),
     )
     if not self._records_nan:
       num_nan = tf.reduce_sum(tf.cast(is_bad, tf.int32))
