@@ -6,7 +6,8 @@
 repeats the best one several times with nothing adapted; `Posterior` is what it
 returns. Its steps are modules of their own: `space` makes vectors of a user's
 states, `variational` and `reference` find where to start, `moves` has the
-Hamiltonian moves, `pilot` the samplers, and `diagnosis` the warnings.
+Hamiltonian moves, `pilot` the samplers, `stages` what comes before the final
+runs, and `diagnosis` the warnings.
 """
 
 from tfp_nvi.posterior.fit import (

@@ -161,7 +161,9 @@ class _Optimizer:
   def bounds(self, center, unit, parameters, seed):
     """Evidence lower bounds, from 64 draws each."""
     constant = 0.5 * center.shape[1] * (1.0 + np.log(2.0 * np.pi))
-    return self._bound(center, unit, parameters, seed) + constant
+    arguments = center, unit, parameters, seed
+    bound_fn = self._bound.get_concrete_function(*arguments)
+    return bound_fn(*arguments) + constant
 
 
 def fit_variational(
@@ -186,9 +188,11 @@ def fit_variational(
   uniform_seed, first_seed, second_seed, bound_seed = tf.unstack(
     randomness.split_seed(seed, 4)
   )
+  # Concrete functions are called, as TensorFlow would take each posterior of a
+  # program for another trace of the same function, and warn.
   log_probs = tf.function(
     lambda y: space.log_probs(y)[0], autograph=False, jit_compile=jit_compile
-  )
+  ).get_concrete_function(tf.TensorSpec([_NUM_CANDIDATES, size], dtype))
   centers, units = _starts(space, uniform_seed, log_probs)
   zeros = tf.zeros([_NUM_STARTS, size], dtype)
   optimizer = _Optimizer(space, 4, False, jit_compile)

@@ -1,0 +1,312 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The stages before the final runs: a reference, and pilots to choose from."""
+
+import time
+import typing
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_nvi import weighting
+from tfp_nvi.internal import randomness
+from tfp_nvi.posterior import moves as moves_lib
+from tfp_nvi.posterior import pilot, variational
+from tfp_nvi.posterior import reference as reference_lib
+
+__all__ = [
+  'Fitter',
+  'Pilot',
+]
+
+# How often to fit a reference to particles at most.
+_MAX_REFITS = 4
+
+
+class Pilot(typing.NamedTuple):
+  """What a pilot run is about and found."""
+
+  name: str
+  moves: moves_lib.Moves
+  reference: reference_lib.Reference
+  schedule: pilot.Schedule
+  population: pilot.Population
+
+  @property
+  def log_evidence(self):
+    """Estimate of the log evidence; `-inf` if it did not get to the target."""
+    if not self.schedule.is_complete:
+      return -np.inf
+    return float(weighting.log_normalizer(self.population.log_weights)[0])
+
+  @property
+  def variance(self):
+    """A rough relative variance of the evidence estimate."""
+    # Each stage adds what conditional effective sample sizes allow, and more
+    # where moves do not separate particles of one ancestor.
+    return (
+      sum(
+        0.12 * (1.0 + 2.0 * max(stage.correlation, 0.0))
+        for stage in self.schedule.stages
+      )
+      / self.population.u.shape[0]
+    )
+
+  @property
+  def weighted_points(self):
+    """Particles in the standardized space, and weights, in double precision."""
+    y, _ = reference_lib.forward(self.reference, self.population.u)
+    weights = weighting.normalize_weights(self.population.log_weights)[:, 0]
+    return y.numpy().astype(np.float64), weights.numpy().astype(np.float64)
+
+
+def _share_outside(points, weights, other_points, other_weights):
+  """The weight of points that are farther out than any others are.
+
+  Args:
+    points: Array of shape `[n, d]`.
+    weights: Array of shape `[n]`, with sum one.
+    other_points: Likewise: the points that say what is far.
+    other_weights: Likewise.
+
+  Returns:
+    share: Python `float`.
+  """
+  is_full = points.shape[1] <= reference_lib.MAX_FULL
+  mean, root = reference_lib.square_root(other_points, other_weights, is_full)
+
+  def square_distance(x):
+    if root.ndim == 1:
+      return np.sum(((x - mean) / root) ** 2, axis=1)
+    return np.sum(np.linalg.solve(root, (x - mean).T) ** 2, axis=0)
+
+  limit = 1.5 * np.max(square_distance(other_points[other_weights > 0.0]))
+  kept = weights > 0.0
+  return float(weights[kept] @ (square_distance(points[kept]) > limit))
+
+
+class Fitter:
+  """The stages of `fit_posterior`, and what they have found so far."""
+
+  def __init__(self, space, conditional_ess, jit_compile, bar):
+    self.space = space
+    self.conditional_ess = conditional_ess
+    self.jit_compile = jit_compile
+    self.bar = bar
+    self.history = []
+    self.num_evaluations = 0
+    self.from_reference = moves_lib.Moves(space, False, jit_compile)
+    self._from_initial = None
+    self.latest = None
+    self.has_modes = False
+    self.warnings = []
+
+  def record(self, name, start, num_evaluations, **found):
+    """Adds what a stage found to the history."""
+    self.num_evaluations += num_evaluations
+    self.history.append(
+      {
+        'name': name,
+        'seconds': time.perf_counter() - start,
+        'num_target_evaluations': num_evaluations,
+        **found,
+      }
+    )
+
+  def announce(self, name):
+    """Shows the name of a stage."""
+    self.bar.reset(total=1.0)
+    self.bar.set_description(name)
+
+  def show(self, beta):
+    """Shows a temperature."""
+    self.bar.update(beta - self.bar.n)
+
+  def fit_variational(self, seed):
+    """A Gaussian reference, and whether starts are apart by valleys."""
+    name = 'reference'
+    self.announce(name)
+    start = time.perf_counter()
+    reference, num_evaluations, bound, has_valleys = (
+      variational.fit_variational(
+        self.space, seed, jit_compile=self.jit_compile
+      )
+    )
+    self.record(
+      name,
+      start,
+      num_evaluations,
+      evidence_lower_bound=bound,
+      has_valleys=has_valleys,
+    )
+    return reference, has_valleys
+
+  def run_pilot(
+    self, name, reference, size, seed, from_initial=False, max_evaluations=None
+  ):
+    """Runs a pilot from the reference, or from the initial density."""
+    self.announce(name)
+    start = time.perf_counter()
+    draw_seed, run_seed = tf.unstack(randomness.split_seed(seed, 2))
+    if from_initial:
+      moves = self._initial_moves()
+      u = self.space.sample_initial(size, draw_seed)
+    else:
+      moves = self.from_reference
+      u = randomness.normal(
+        [size, self.space.num_values], draw_seed, self.space.dtype
+      )
+    before = moves.num_evaluations
+    schedule, population = pilot.run_pilot(
+      moves,
+      reference,
+      u,
+      run_seed,
+      conditional_ess=self.conditional_ess,
+      max_evaluations=max_evaluations,
+      has_modes=self.has_modes,
+      progress=self.show,
+    )
+    found = Pilot(name, moves, reference, schedule, population)
+    self.record(
+      name,
+      start,
+      moves.num_evaluations - before,
+      log_evidence=found.log_evidence,
+      is_complete=schedule.is_complete,
+      stages=[
+        {k: v for k, v in stage._asdict().items() if k != 'scale'}
+        for stage in schedule.stages
+      ],
+    )
+    if schedule.is_complete:
+      self.latest = found
+    return found
+
+  def _initial_moves(self):
+    """Moves along a path from the initial density."""
+    # Where that is standard normal, the reference that does nothing serves.
+    if self.space.has_exact_gaussian:
+      return self.from_reference
+    if self._from_initial is None:
+      self._from_initial = moves_lib.Moves(self.space, True, self.jit_compile)
+    return self._from_initial
+
+  def identity(self):
+    """The reference that does nothing."""
+    size = self.space.num_values
+    matrix = np.eye(size) if size <= reference_lib.MAX_FULL else np.ones(size)
+    return reference_lib.from_affine(np.zeros(size), matrix, self.space.dtype)
+
+  def refit(self, source, whitener):
+    """A reference fitted to the particles of a pilot."""
+    y, weights = source.weighted_points
+    return reference_lib.fit_to_particles(
+      whitener, y, weights, self.space.dtype
+    )
+
+  def choose(self, start, size, seed):
+    """Runs pilots, and returns the one to repeat with the reason for it."""
+    seeds = tf.unstack(randomness.split_seed(seed, 4))
+    if start == 'prior':
+      found = self.run_pilot(
+        'pilot from the prior', self.identity(), size, seeds[0], True
+      )
+      return found, 'prior', 'as asked for.'
+    whitener, self.has_modes = self.fit_variational(seeds[1])
+    best = self.run_pilot(
+      'pilot from the reference',
+      whitener,
+      size,
+      seeds[2],
+      max_evaluations=250 * size,
+    )
+    reason = 'as asked for.'
+    broad = None
+    if start == 'auto':
+      broad = self.run_pilot(
+        'pilot from the prior',
+        self.identity(),
+        size,
+        seeds[0],
+        True,
+        max_evaluations=(3_000 if self.has_modes else 400) * size,
+      )
+      best, reason = self._compare(best, broad)
+    if not best.schedule.is_complete:
+      # Nothing got to the target: the reference's own path, however long.
+      best = self.run_pilot(
+        'long pilot from the reference',
+        whitener,
+        size,
+        seeds[2],
+        max_evaluations=5_000 * size,
+      )
+      reason = 'no pilot got to the target within its budget.'
+    if best is broad:
+      roots = len(np.unique(broad.population.root.numpy()))
+      self.history[-1]['num_ancestors'] = roots
+      if self.has_modes and roots < 0.05 * size:
+        # A reference fitted to few families would lack what they lack.
+        return broad, 'prior', reason
+      whitener, _ = self.refit(broad, self.identity())
+    return self._refine(best, broad, whitener, reason, size, seeds[3])
+
+  def _compare(self, narrow, broad):
+    """Which pilot to learn from."""
+    if not broad.schedule.is_complete:
+      stages = broad.schedule.stages
+      self.warnings.append(
+        'modes at risk: a pilot from the prior got to temperature '
+        f'{stages[-1].beta if stages else 0.0:.2g} of 1 within its budget, so '
+        'that modes that the reference does not cover would not be seen. '
+        "start='prior' takes longer, but would see them."
+      )
+      return narrow, (
+        'a pilot from the prior did not get to the target within its budget.'
+      )
+    if not narrow.schedule.is_complete:
+      return broad, 'a pilot from the variational reference did not.'
+    difference = broad.log_evidence - narrow.log_evidence
+    margin = 0.1 + 2.0 * np.sqrt(narrow.variance + broad.variance)
+    outside = _share_outside(*broad.weighted_points, *narrow.weighted_points)
+    self.history[-1]['share_outside'] = outside
+    if self.has_modes:
+      return broad, (
+        'the density has valleys between the places that several starts of '
+        'variational inference led to.'
+      )
+    if difference > margin or outside > 0.02:
+      return broad, (
+        'a pilot from the prior found mass that the variational reference '
+        f'leads past ({outside:.1%} of it; log evidence '
+        f'{broad.log_evidence:.2f} and {narrow.log_evidence:.2f}).'
+      )
+    return narrow, (
+      'a pilot from the prior found no other mass (log evidence '
+      f'{broad.log_evidence:.2f} and {narrow.log_evidence:.2f}).'
+    )
+
+  def _refine(self, best, broad, whitener, reason, size, seed):
+    """Fits references to particles for as long as the path gets shorter."""
+    for i in range(_MAX_REFITS):
+      reference, drivers = self.refit(best, whitener)
+      found = self.run_pilot(
+        f'pilot from fitted reference {i + 1}',
+        reference,
+        size,
+        randomness.fold_in(seed, i),
+      )
+      self.history[-1]['drivers'] = drivers
+      # A lower evidence than before: it covers less than what it was fitted to.
+      gain = found.log_evidence - best.log_evidence
+      margin = 2.0 * np.sqrt(found.variance + best.variance)
+      num_fewer = len(best.schedule.stages) - len(found.schedule.stages)
+      if gain < -0.2 - margin or (num_fewer < 0 and gain < 0.1 + margin):
+        break
+      best = found
+      if num_fewer < 1 and gain < 0.05 + margin:
+        break
+    if best is broad:
+      return best, 'prior', reason
+    return best, 'reference', reason
