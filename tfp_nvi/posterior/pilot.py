@@ -201,7 +201,8 @@ def run_pilot(
   population = _start(moves, reference, u, 1)
   is_full = size <= reference_lib.MAX_FULL
   step = 1.2 * size**-0.25
-  beta, stages, longest = 0.0, [], max_steps
+  stages: list = []
+  beta, longest = 0.0, max_steps
   while beta < 1.0:
     stage_seed = randomness.fold_in(seed, len(stages))
     resample_seed, move_seed = tf.unstack(randomness.split_seed(stage_seed, 2))

@@ -203,7 +203,8 @@ def fit_to_particles(
   )
   center = center + matrix @ mean
   covariance = matrix @ covariance @ matrix.T
-  drivers, offset = [], np.zeros(size)
+  drivers: list = []
+  offset = np.zeros(size)
   slopes = np.zeros([_NUM_DRIVERS, size])
   root, v = _whiten(y - center, covariance, drivers)
   loss, best_center = _loss(root, v, weights), center

@@ -207,7 +207,7 @@ def fit_variational(
   unit = (units * tf.exp(log_scale))[best : best + 1]
   is_full = size <= reference_lib.MAX_FULL
   zero = tf.zeros([1, size], dtype)
-  parameters = (zero, zero)
+  parameters: tuple = (zero, zero)
   if is_full:
     parameters += (tf.zeros([1, size, size], dtype),)
   optimizer = _Optimizer(space, 16, is_full, jit_compile)
