@@ -9,6 +9,7 @@ target is must fail.
 """
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -368,3 +369,23 @@ def test_what_a_subclass_must_give():
   assert densities.describe_nan(tf.zeros([2])) is None
   densities.check(tf.zeros([2]))
   densities.check_proposal('initial_proposal', LINE)
+
+
+def test_sampler_warns_of_lost_mass():
+  """Explicit densities may be zero in places; most reverse kernels are not."""
+  normal = tfd.Normal(0.0, 1.0)
+  densities = nvi.ExplicitDensities(
+    [
+      normal,
+      lambda x: tf.where(x > 0.0, normal.log_prob(x), -float('inf')),
+      normal,
+    ]
+  )
+  with pytest.warns(RuntimeWarning, match=r'level 1 is zero .*`transitions\[0'):
+    nvi.NestedSampler(densities, nvi.GaussianTransitions(densities, seed=1))
+  mcmc = nvi.MCMCTransition(tfp.mcmc.RandomWalkMetropolis)
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    nvi.NestedSampler(densities, [mcmc, mcmc])
+    path = nvi.GeometricPath(normal, densities._densities[1], 3)
+    nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))

@@ -162,6 +162,7 @@ class NestedSampler(proposals.ParticleSampler):
         f'{densities.num_densities - 1} levels, one less than there are '
         f'densities; got {num_transitions}.'
       )
+    self._warn_of_zeros()
     checks.check_callable('resample_fn', resample_fn)
     checks.check_callable('resample_criterion_fn', resample_criterion_fn)
     checks.check_callable(
@@ -194,6 +195,24 @@ class NestedSampler(proposals.ParticleSampler):
         densities.check(values, 'initial_proposal', self.batch_shape)
     self._compiled: dict = {}
     self._has_warned = False
+
+  def _warn_of_zeros(self):
+    """Warns where reverse kernels have mass at which a density is zero."""
+    level = 0
+    for i, transition in enumerate(self.transitions):
+      levels = range(level, level + transition.num_transitions)
+      level = levels.stop
+      lost = sorted(set(levels) & set(self.densities.zero_levels))
+      if lost and not transition.keeps_support:
+        warnings.warn(
+          f'The density of level {lost[0]} is zero in places where the reverse '
+          f'kernel of `transitions[{i}]` may have mass; log Z-hat is too small '
+          'by what is lost there. Use densities that are positive wherever the '
+          'first one is, such as those of a GeometricPath, a reverse kernel '
+          'over the support, or an MCMCTransition.',
+          RuntimeWarning,
+          stacklevel=3,
+        )
 
   def _set_proposal(self, initial_proposal):
     """Sets the proposal that a run starts from."""

@@ -110,6 +110,11 @@ class Transition(tf.Module, abc.ABC):
       Default value: `False`.
     records_noise: Python `bool`: whether the record of a move is its noise.
       Default value: `True`.
+    keeps_support: Python `bool`: whether the reverse kernel is zero wherever the
+      density of the previous level is, as those of bijectors and of Markov
+      kernels that leave the level invariant are. Other kernels lose the mass
+      that they have there.
+      Default value: `False`.
     has_normalized_reverse: Python `bool`: whether `log_reverse` is a density of
       the previous state that is normalized whatever the parameters, so that its
       score has expectation zero.
@@ -150,6 +155,7 @@ class Transition(tf.Module, abc.ABC):
   is_rollable: bool = False
   is_level_batched: bool = False
   records_noise: bool = True
+  keeps_support: bool = False
   has_normalized_reverse: bool = True
 
   def bind(self, densities) -> None:

@@ -98,6 +98,7 @@ class Composition(base.Transition):
         '`transitions` must have batch shapes that broadcast with each other; '
         f'got {[shape.as_list() for shape in batch_shapes]}.'
       ) from e
+    self.keeps_support = all(t.keeps_support for t in transitions)
     self.is_rollable = all(t.is_rollable for t in transitions)
     self.is_level_batched = all(t.is_level_batched for t in transitions)
     self.records_noise = all(t.records_noise for t in transitions)

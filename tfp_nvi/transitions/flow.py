@@ -63,6 +63,8 @@ class BijectorTransition(base.Transition):
   ```
   """
 
+  keeps_support = True
+
   def __init__(
     self, bijector: tfp.bijectors.Bijector, name: str = 'bijector_transition'
   ):
@@ -206,6 +208,7 @@ class PlanarTransitions(base.Transition):
 
   is_rollable = True
   is_level_batched = True
+  keeps_support = True
 
   def __init__(
     self,

@@ -78,6 +78,8 @@ class MCMCTransition(base.Transition):
   ```
   """
 
+  keeps_support = True
+
   def __init__(
     self,
     make_kernel_fn: typing.Callable,
