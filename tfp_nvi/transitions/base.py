@@ -110,8 +110,8 @@ class Transition(tf.Module, abc.ABC):
       Default value: `False`.
     records_noise: Python `bool`: whether the record of a move is its noise.
       Default value: `True`.
-    keeps_support: Python `bool`: whether the reverse kernel is zero wherever the
-      density of the previous level is, as those of bijectors and of Markov
+    keeps_support: Python `bool`: whether the reverse kernel is zero wherever
+      the density of the previous level is, as those of bijectors and of Markov
       kernels that leave the level invariant are. Other kernels lose the mass
       that they have there.
       Default value: `False`.
