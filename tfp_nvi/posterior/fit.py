@@ -104,7 +104,7 @@ def fit_posterior(
 
   tfd = tfp.distributions
 
-  model = tfd.JointDistributionNamedAutoBatched(
+  model = tfd.JointDistributionNamed(
     {
       'mean': tfd.Normal(0.0, 3.0),
       'y': lambda mean: tfd.Sample(tfd.Normal(mean, 1.0), 4),

@@ -47,7 +47,7 @@ class Posterior:
 
   tfd = tfp.distributions
 
-  model = tfd.JointDistributionNamedAutoBatched(
+  model = tfd.JointDistributionNamed(
     {
       'rate': tfd.Gamma(3.0, 2.0),
       'y': lambda rate: tfd.Sample(tfd.Poisson(rate), 5),
