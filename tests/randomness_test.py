@@ -291,11 +291,8 @@ DISTRIBUTIONS = {
     tfd.Categorical(logits=d([0.0, 1.0])), tfd.Normal(d([-3.0, 3.0]), d(1.0))
   ),
   'gamma': lambda d: tfd.Gamma(d([0.3, 2.0]), d(2.0)),
-  'beta': lambda d: tfd.Beta(d(0.5), d(2.0)),
-  'student_t': lambda d: tfd.StudentT(d(3.0), d(0.0), d(1.0)),
   'poisson': lambda d: tfd.Poisson(d([0.5, 30.0])),
   'binomial': lambda d: tfd.Binomial(d([5.0, 100.0]), probs=d(0.4)),
-  'negative_binomial': lambda d: tfd.NegativeBinomial(d(3.0), probs=d(0.4)),
   'joint': lambda d: tfd.JointDistributionNamed(
     dict(x=tfd.Normal(d(0.0), d(1.0)), y=lambda x: tfd.Laplace(x, d(1.0)))
   ),

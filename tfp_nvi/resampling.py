@@ -235,7 +235,7 @@ def _resample_exactly(
   if particles_dim != 0:
     log_probs = tf.experimental.numpy.moveaxis(log_probs, particles_dim, 0)
   reductions.as_log_weights('log_probs', log_probs)
-  if not tf.is_symbolic_tensor(log_probs):
+  if reductions.is_known(log_probs):
     has_weight = np.any(log_probs.numpy() > -np.inf, axis=0)
     if not np.all(has_weight):
       raise ValueError(
@@ -621,7 +621,7 @@ def _check_indices(indices, shape, num_draws):
     raise ValueError(
       f'`resample_fn` must return integers of shape {shape}, one for each '
       f'particle; it returned {indices.dtype.name} of shape '
-      f'{indices.shape}.'
+      f'{indices.shape.as_list()}.'
     )
   if not tf.is_symbolic_tensor(indices) and not _are_in_range(
     indices, num_particles

@@ -200,7 +200,7 @@ def _as_weights(weights):
     raise ValueError(
       f'`weights` must have one particle at least; got shape {weights.shape}.'
     )
-  if not tf.is_symbolic_tensor(weights):
+  if reductions.is_known(weights):
     numbers = reductions.widen(weights).numpy()
     if not np.all(np.isfinite(numbers)):
       raise ValueError(
@@ -324,7 +324,7 @@ def weighted_log_mean_exp(weights: Any, values: Any) -> tf.Tensor:
   ```
   """
   weights = _as_weights(weights)
-  if not tf.is_symbolic_tensor(weights) and bool(tf.reduce_any(weights < 0)):
+  if reductions.is_known(weights) and bool(tf.reduce_any(weights < 0)):
     raise ValueError(
       f'`weights` must not be negative; got {tf.reduce_min(weights)}.'
     )
@@ -379,10 +379,13 @@ def log_pairs_lost(before: 'WeightedParticles', after: 'WeightedParticles'):
     ValueError: If a field has the wrong shape or wrong values.
 
   ```python
+  import tensorflow as tf
   import tfp_nvi as nvi
   from tfp_nvi import weighting
 
-  before = nvi.WeightedParticles([1.0, 2.0, 3.0], [0.0, 0.0, -9.0])
+  before = nvi.WeightedParticles(
+    tf.constant([1.0, 2.0, 3.0]), tf.constant([0.0, 0.0, -9.0])
+  )
   after = before.resample(seed=1)
   lost = weighting.log_pairs_lost(before, after)
   ```
@@ -422,7 +425,7 @@ def _checked(particles):
       f'`root` must have the shape of `log_weights`, {log_weights.shape}; got '
       f'{root.shape}.'
     )
-  if not tf.is_symbolic_tensor(root):
+  if reductions.is_known(root):
     numbers = root.numpy()
     if numbers.min() < 0 or numbers.max() >= root.shape[0]:
       raise ValueError(
@@ -740,7 +743,7 @@ def rejection_control(
   log_threshold = checks.as_tensor(
     'log_threshold', log_threshold, is_floating=True
   )
-  if not tf.is_symbolic_tensor(log_threshold) and bool(
+  if reductions.is_known(log_threshold) and bool(
     tf.reduce_any(tf.math.is_nan(log_threshold))
   ):
     raise ValueError('`log_threshold` must not be NaN; got NaN.')

@@ -22,6 +22,7 @@ __all__ = [
   'as_log_weights',
   'cumulative_sum',
   'effective_sample_size',
+  'is_known',
   'log_mean_exp',
   'normalize',
   'reduce',
@@ -60,7 +61,7 @@ def as_log_weights(name, value):
     raise ValueError(
       f'`{name}` must have one particle at least; got shape {value.shape}.'
     )
-  if not tf.is_symbolic_tensor(value):
+  if is_known(value):
     # In float32, as NumPy alone has no bfloat16.
     numbers = widen(value).numpy()
     is_bad = np.isnan(numbers) | np.isposinf(numbers)
@@ -71,6 +72,28 @@ def as_log_weights(name, value):
         f'{is_bad.size}.'
       )
   return value
+
+
+def is_known(x):
+  """Whether the values of a `Tensor` are known, and are to be checked.
+
+  They are not inside a `tf.function`, nor where functions run eagerly to
+  be debugged: what happens in them is then to be the same.
+
+  Args:
+    x: `Tensor`.
+
+  Returns:
+    is_known: Python `bool`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import reductions
+
+  assert reductions.is_known(tf.constant(1.0))
+  ```
+  """
+  return not (tf.is_symbolic_tensor(x) or tf.config.functions_run_eagerly())
 
 
 def widen(x):
