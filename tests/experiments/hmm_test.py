@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests of the hidden Markov model experiment."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -109,10 +110,11 @@ def test_a_bias_is_noticed():
   matrix = hmm_model.transition_matrix()
   matrix = 0.7 * matrix + 0.3 * np.eye(4, dtype=np.float32)
   wrong = nvi.StateSpaceSampler(
-    model._replace(
+    dataclasses.replace(
+      model,
       transition_fn=lambda z, _: tfd.Categorical(
         logits=tf.gather(tf.math.log(matrix), z)
-      )
+      ),
     ),
     sampler.initial_proposal_fn,
     sampler.proposal_fn,
