@@ -106,6 +106,11 @@ def successive_kl(densities, limits, num_points=301):
     log_prob = tf.cast(
       densities.log_prob(level, densities.evaluate(level, state)), tf.float64
     )
+    if bool(tf.reduce_any(tf.math.is_nan(log_prob))):
+      raise ValueError(
+        '`densities` must be numbers or zero everywhere; density '
+        f'{level} is NaN at some point of the grid.'
+      )
     probs = weighting.normalize_weights(log_prob)
     _check_grid(level, log_prob, probs, is_edge, num_values)
     log_prob -= weighting.log_normalizer(log_prob)
@@ -119,11 +124,6 @@ def successive_kl(densities, limits, num_points=301):
 
 def _check_grid(level, log_prob, probs, is_edge, num_values):
   """Raises an error if a density cannot be integrated on a grid."""
-  if bool(tf.reduce_any(tf.math.is_nan(log_prob))):
-    raise ValueError(
-      '`densities` must be numbers or zero everywhere; density '
-      f'{level} is NaN at some point of the grid.'
-    )
   total = weighting.total(probs).numpy()
   if np.any(total == 0.0):
     raise ValueError(
