@@ -177,7 +177,7 @@ def test_checkpoint_of_another_optimizer_is_an_error(tmp_path):
     ('variables', [1.0], TypeError),
     ('variables', [], ValueError),
     ('variables', [tf.Variable(0.0)], ValueError),
-    ('seed', 'one', ValueError),
+    ('seed', 'one', TypeError),
     ('seed', [1, 2, 3], ValueError),
     ('clip_factor', 0.0, ValueError),
     ('clip_factor', float('nan'), ValueError),
@@ -304,7 +304,7 @@ def test_nan_stops_training_and_names_step_and_level():
       return super().apply_gradients(grads_and_vars, **kwargs)
 
   # The sixth evaluation is of log(0.05 - 0.05) or less: -inf times zero.
-  with pytest.raises(FloatingPointError, match=r' at step [56], level 1'):
+  with pytest.raises(FloatingPointError, match=r'NaN at step [56], level [12]'):
     _fit(sampler, 60, optimizer=Moves(0.0), steps_per_call=20)
 
 
@@ -357,13 +357,23 @@ def test_callback_that_returns_true_ends_training(tmp_path):
   assert x == y
 
 
+@pytest.fixture
+def interrupts():
+  """Interrupts that Python handles, also where tests run in the background."""
+  previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, previous)
+
+
 def _interrupt(step, values):
   del values
   if step == 4:
     signal.raise_signal(signal.SIGINT)
 
 
-def test_interrupt_ends_a_program_with_history_and_checkpoint(tmp_path):
+def test_interrupt_ends_a_program_with_history_and_checkpoint(
+  tmp_path, interrupts
+):
   stub = Stub()
   with pytest.raises(
     training.TrainingInterrupted, match='after 4 steps'
@@ -378,7 +388,7 @@ def test_interrupt_ends_a_program_with_history_and_checkpoint(tmp_path):
   assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_interrupt_in_a_notebook_returns_the_history(monkeypatch):
+def test_interrupt_in_a_notebook_returns_the_history(monkeypatch, interrupts):
   monkeypatch.setattr(sys, 'ps1', 'In : ', raising=False)
   with pytest.warns(UserWarning, match='interrupted after 4 steps'):
     history = Stub().fit(10, steps_per_call=2, callback_fn=_interrupt)
@@ -394,7 +404,7 @@ def test_interrupt_of_a_callback_is_one_of_training(tmp_path):
   assert len(caught.value.history.loss) == 3
 
 
-def test_second_interrupt_is_immediate():
+def test_second_interrupt_is_immediate(interrupts):
   def interrupt(step, values):
     signal.raise_signal(signal.SIGINT)
     signal.raise_signal(signal.SIGINT)

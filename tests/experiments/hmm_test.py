@@ -97,7 +97,7 @@ def test_normalizing_constants_are_unbiased(method):
   # 4 standard errors: a false alarm in 16,000 tests, if 2,000 ratios are enough
   # for a normal mean; the error itself must tell a bias of a tenth.
   mean, error = mean_and_error(
-    perturbed(method), 200 if hmm.METHODS[method].resamples else 4_000
+    perturbed(method), 200 if hmm.METHODS[method].resamples else 8_000
   )
   assert error < 0.025
   assert abs(mean - 1.0) < 4.0 * error

@@ -415,6 +415,10 @@ def _stateless_poisson(shape, seed, lam, dtype=tf.int32, name=None):
   )
 
 
+def _stop_gradients(*parameters):
+  return [None if x is None else tf.stop_gradient(x) for x in parameters]
+
+
 def _random_gamma(shape, concentration, rate, log_rate, seed, log_space):
   """Stands in for TFP's sampler of gamma distributions.
 
@@ -422,6 +426,8 @@ def _random_gamma(shape, concentration, rate, log_rate, seed, log_space):
   drew in the context of its first trace, of `portable_sampling` or not. Its
   gradients are defined by what calls it.
   """
+  # Nothing is to be differentiated through the loop of the rejection sampler.
+  concentration, rate, log_rate = _stop_gradients(concentration, rate, log_rate)
   # Logarithms always, as TFP draws them under XLA alone, with another use of
   # the same random numbers; and in one dtype.
   samples = gamma_lib._random_gamma_rejection(
@@ -447,6 +453,7 @@ def _random_poisson(
   name=None,
 ):
   """Stands in for TFP's sampler of Poisson distributions; see above."""
+  rates, log_rates = _stop_gradients(rates, log_rates)
   samples = poisson_lib._random_poisson_noncpu(
     shape, rates, log_rates, output_dtype, samplers.sanitize_seed(seed), name
   )
@@ -457,6 +464,7 @@ def _random_binomial(
   shape, counts, probs, output_dtype=tf.float32, seed=None, name=None
 ):
   """Stands in for TFP's sampler of binomial distributions; see above."""
+  counts, probs = _stop_gradients(counts, probs)
   samples = binomial_lib._random_binomial_noncpu(
     shape, counts, probs, output_dtype, samplers.sanitize_seed(seed), name
   )

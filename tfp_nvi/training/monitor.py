@@ -139,6 +139,11 @@ class Monitor:
         f'Training stopped: {self._describe_nan(record, elements)} {outcome} '
         'Without `strict`, it would count as zero density.'
       )
+    if values['num_nan']:
+      return (
+        f'Training stopped: log densities were NaN at {where}, and no particle '
+        f'has any weight. {self._describe_nan(record, elements)} {outcome}'
+      )
     for field in ('log_incremental_weights', 'loss', 'log_normalizer'):
       if np.isnan(values[field]).any():
         return (

@@ -85,7 +85,8 @@ class _Clipping:
     rate = 1.0 / tf.minimum(self._count, _MEMORY)
     self._mean.assign_add(rate * (clipped_norm - self._mean))
     # Exactly one where nothing is clipped.
-    scale = tf.where(norm > tf.cast(limit, norm.dtype), limit / norm, 1.0)
+    limit = tf.cast(limit, norm.dtype)
+    scale = tf.where(norm > limit, limit / norm, tf.ones_like(norm))
     return [g * tf.cast(scale, g.dtype) for g in gradients]
 
 

@@ -17,13 +17,27 @@ of a particle depends on `rho` alone, whatever the dimension.
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import axes, checks, randomness
 from tfp_nvi.internal.axes import at_level
+from tfp_nvi.transitions import base
 from tfp_nvi.transitions.base import Move, Transition
 
 __all__ = [
   'LangevinTransitions',
 ]
+
+
+def _as_vector(name, value, dtype, size):
+  """An argument as a vector of finite numbers."""
+  value = checks.as_tensor(name, value, dtype)
+  if not axes.broadcasts_to(value.shape, [size]) or not bool(
+    tf.reduce_all(tf.math.is_finite(value))
+  ):
+    raise ValueError(
+      f'`{name}` must be a finite number, or an array of such of shape '
+      f'[{size}]; got {value}.'
+    )
+  return tf.broadcast_to(value, [size])
 
 
 class LangevinTransitions(Transition):
@@ -96,29 +110,24 @@ class LangevinTransitions(Transition):
         not positive.
     """
     super().__init__(name=name)
-    dtypes = {tf.as_dtype(x).name for x in tf.nest.flatten(densities.dtype)}
-    if len(dtypes) != 1 or not tf.as_dtype(next(iter(dtypes))).is_floating:
-      raise ValueError(
-        '`densities` must be over states of one floating point dtype; got '
-        f'{sorted(dtypes)}.'
-      )
+    base.check_real(densities, 'LangevinTransitions')
     step = checks.as_float('step', step, 0.0, is_open=True)
     if max_drift is not None:
       max_drift = checks.as_float('max_drift', max_drift, 0.0, is_open=True)
     self.num_transitions = densities.num_densities - 1
     self._max_drift = max_drift
     self._event_shape = densities.event_shape
-    dtype = tf.as_dtype(next(iter(dtypes)))
+    dtype = densities.float_dtype
     self._shapes = [
       tf.TensorShape(x).as_list() for x in tf.nest.flatten(self._event_shape)
     ]
     self._sizes = [int(np.prod(x, dtype=int)) for x in self._shapes]
     size = sum(self._sizes)
     self._loc, self._scale = (
-      tf.broadcast_to(checks.as_tensor(argument, value, dtype), [size])
+      _as_vector(argument, value, dtype, size)
       for argument, value in (('loc', loc), ('scale', scale))
     )
-    if bool(tf.reduce_any(self._scale <= 0.0)):
+    if not bool(tf.reduce_all(self._scale > 0.0)):
       raise ValueError(f'`scale` must be positive; got {scale!r}.')
     shape = [self.num_transitions, size]
     self._variables = [
