@@ -220,7 +220,7 @@ def _resample_exactly(
     'log_probs', log_probs, is_floating=True, min_rank=1
   )
   rank = log_probs.shape.rank
-  if particles_dim != 0:
+  if not isinstance(particles_dim, int) or particles_dim:
     particles_dim = checks.as_count('particles_dim', particles_dim, -rank)
   if not rank or particles_dim >= rank:
     raise ValueError(
