@@ -141,7 +141,7 @@ VALID_FOR = {
   ('planar_flow_density', 'num_layers'): lambda: 2,
 }
 # `fit_posterior` takes seconds for each call that succeeds; its tests have bad
-# calls of their own. Plain tuples, warnings and errors hold what they are given,
+# calls of their own. Plain tuples, warnings and errors hold any values;
 # `Posterior` and `SequenceBound` are made by functions, and `Side` is an
 # enumeration.
 NOT_CALLED = {
