@@ -4,3 +4,5 @@
 
 Nothing in this folder imports from outside of it.
 """
+
+__all__: list = []

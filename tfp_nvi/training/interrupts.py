@@ -45,6 +45,7 @@ def deferred() -> Iterator[Interrupt]:
   import signal
   from tfp_nvi.training import interrupts
 
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   with interrupts.deferred() as interrupt:
     signal.raise_signal(signal.SIGINT)
     assert interrupt.is_set

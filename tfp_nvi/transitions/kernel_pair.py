@@ -25,22 +25,19 @@ def _draw(distribution, seed):
 class KernelPair(base.Transition):
   """Forward and reverse kernels given as callables.
 
-    ```python
-    import tensorflow as tf
-    import typing
-
+  ```python
   import tensorflow as tf
   import tensorflow_probability as tfp
-    import tfp_nvi as nvi
+  import tfp_nvi as nvi
 
-    tfd = tfp.distributions
+  tfd = tfp.distributions
 
-    step = tf.Variable(0.5)
-    transition = nvi.KernelPair(
-      forward_fn=lambda y: tfd.Normal(y + step, 1.0),
-      reverse_fn=lambda z: tfd.Normal(z - step, 1.0),
-    )
-    ```
+  step = tf.Variable(0.5)
+  transition = nvi.KernelPair(
+    forward_fn=lambda y: tfd.Normal(y + step, 1.0),
+    reverse_fn=lambda z: tfd.Normal(z - step, 1.0),
+  )
+  ```
   """
 
   def __init__(
