@@ -48,7 +48,7 @@ def importance_sampling():
 
 def gaussian(policy=nvi.always, num_densities=5):
   path = nvi.GeometricPath(
-    tfd.Normal(0.0, 1.0), tfd.Normal(2.0, 0.5), num_densities=num_densities
+    tfd.Normal(0.0, 1.0), tfd.Normal(1.5, 0.7), num_densities=num_densities
   )
   return nvi.NestedSampler(
     path,

@@ -600,8 +600,8 @@ class WithoutNormalizer(nvi.NestedProposal):
   """Forgets the inner estimate of the normalizer."""
 
   def _run(self, *args):
-    picked, log_normalizer = super()._run(*args)
-    return picked, tf.zeros_like(log_normalizer)
+    *picked, log_normalizer, num_nan = super()._run(*args)
+    return *picked, tf.zeros_like(log_normalizer), num_nan
 
 
 def test_mistaken_nested_proposal_is_noticed():
@@ -920,9 +920,8 @@ def test_a_loop_is_the_same_as_no_loop():
   a, b = (s.run(7, SEED) for s in (rolled, unrolled))
   assert a.segments[0].is_rolled and not b.segments[0].is_rolled
   assert_close(a.particles, b.particles)
-  assert_close(a.log_incremental_weights(), b.log_incremental_weights())
   assert_close(
-    a.mean_log_incremental_weights(), b.mean_log_incremental_weights()
+    *(run.collect(lambda r: r.log_incremental_weights) for run in (a, b))
   )
   # Densities that cannot be looked up in a loop unroll it, too.
   path = make_path()
@@ -1265,13 +1264,12 @@ def scalar_sampler(**kwargs):
 @pytest.mark.parametrize('count', [0, -3, 2.5, True, '3', None], ids=repr)
 def test_bad_particle_counts(count):
   sampler = scalar_sampler()
-  match = '`num_particles` must be a positive Python int; got'
   for call in (
     lambda: sampler.sample(count, seed=1),
     lambda: sampler.trace(count, seed=1),
     lambda: nvi.NestedProposal(sampler, count),
   ):
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises((TypeError, ValueError), match='`num_particles` must'):
       call()
 
 
@@ -1284,7 +1282,7 @@ def test_particle_counts_of_numpy():
 
 
 def test_bad_seed():
-  with pytest.raises(ValueError, match='`seed` must be'):
+  with pytest.raises(TypeError, match='`seed` must be'):
     scalar_sampler().sample(3, seed=1.5)
 
 
@@ -1408,8 +1406,11 @@ def test_nan_is_not_silent(eagerly, policy, rejection):
   )
   target.is_checked = True
   for method in (sampler.sample, sampler.trace):
-    with pytest.raises(ValueError, match='NaN. `target` and the transitions'):
+    sampler._has_warned = False
+    with pytest.warns(RuntimeWarning, match='NaN'):
       method(50, seed=1, jit_compile=False)
+  with pytest.raises(ValueError, match='NaN'):
+    sampler.sample(50, seed=1, jit_compile=False, strict=True)
 
 
 @pytest.mark.parametrize('jit_compile', [False, True])
@@ -1422,7 +1423,7 @@ def test_nan_of_a_nested_proposal_is_not_silent(jit_compile):
     )
     outer = scalar_sampler(initial_proposal=nvi.NestedProposal(inner, 3))
     target.is_checked = True
-    with pytest.raises(ValueError, match='log weights have become NaN'):
+    with pytest.warns(RuntimeWarning, match='NaN'):
       outer.sample(50, seed=1, jit_compile=jit_compile)
 
 
@@ -1439,14 +1440,14 @@ def test_nan_of_a_nested_proposal_is_not_silent(jit_compile):
     ),
     (
       dict(resample_fn=lambda *args, seed: tf.zeros([3], tf.int32)),
-      r'`resample_fn` must return integers of shape \[4\].* of shape \[3\]',
+      r'`resample_fn` must return integers of shape \[2\].* of shape \[3\]',
     ),
     (
       dict(
         resample_fn=lambda *args, seed: tf.zeros([3], tf.int32),
         resample_criterion_fn=nvi.ess_below(1.0),
       ),
-      r'`resample_fn` must return integers of shape \[4\].* of shape \[3\]',
+      r'`resample_fn` must return integers of shape \[2\].* of shape \[3\]',
     ),
     (
       dict(resample_fn=lambda *args, seed: None),

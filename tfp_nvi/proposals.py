@@ -127,13 +127,13 @@ class DistributionProposal(Proposal):
       name: Python `str` name of this module.
     """
     super().__init__(name=name)
-    self._distribution = distribution
+    self.distribution = distribution
     self.batch_shape = densities_lib.static_batch_shape(distribution)
 
   def draw(self, num_particles, batch_shape, seed):
     """Draws points of the densities' space; see `Proposal.draw`."""
     return densities_lib.draw(
-      self._distribution, num_particles, batch_shape, seed
+      self.distribution, num_particles, batch_shape, seed
     )
 
   def propose(
@@ -146,12 +146,12 @@ class DistributionProposal(Proposal):
     )
 
     def log_prob_fn(z):
-      return self._distribution.log_prob(
+      return self.distribution.log_prob(
         densities.forward(z)
       ) + densities.log_det_jacobian(z)
 
     return transitions_lib.as_draw(
-      self._distribution,
+      self.distribution,
       densities.inverse(value),
       log_prob_fn,
       reparameterize,
@@ -243,9 +243,10 @@ class NestedProposal(Proposal):
   def _run(self, num_particles, batch_shape, seed):
     """Runs the inner sampler with the outer particles as batch members."""
     run_seed, pick_seed = tf.unstack(randomness.split_seed(seed, 2))
-    particles = self._sampler.run(
+    run = self._sampler.run(
       self._num_particles, run_seed, [num_particles] + batch_shape
-    ).particles
+    )
+    particles = run.particles
     (state, terms), log_normalizer = resampling.resample(
       (particles.state, particles.terms),
       particles.log_weights,
@@ -254,11 +255,11 @@ class NestedProposal(Proposal):
       num_draws=1,
     )
     state, terms = tf.nest.map_structure(lambda x: x[0], (state, terms))
-    return state, terms, log_normalizer[0]
+    return state, terms, log_normalizer[0], run.num_nan()
 
   def draw(self, num_particles, batch_shape, seed):
     """Draws points of the densities' space; see `Proposal.draw`."""
-    state, _, _ = self._run(num_particles, batch_shape, seed)
+    state, _, _, _ = self._run(num_particles, batch_shape, seed)
     return self._sampler.densities.forward(state)
 
   def propose(
@@ -267,7 +268,9 @@ class NestedProposal(Proposal):
     """Proposes states of the first level; see `Proposal.propose`."""
     del reparameterize
     inner = self._sampler.densities
-    state, terms, log_normalizer = self._run(num_particles, batch_shape, seed)
+    state, terms, log_normalizer, num_nan = self._run(
+      num_particles, batch_shape, seed
+    )
     inner_log_prob = inner.log_prob(
       inner.num_densities - 1, terms
     ) - inner.log_det_jacobian(state)
@@ -285,5 +288,5 @@ class NestedProposal(Proposal):
       tf.stop_gradient, (state, log_forward)
     )
     return transitions_lib.Move(
-      state=state, log_forward=log_forward, record=seed
+      state=state, log_forward=log_forward, record=seed, num_nan=num_nan
     )

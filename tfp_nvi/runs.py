@@ -195,7 +195,16 @@ class Run(NamedTuple):
   def num_nan(self):
     """How many log densities were NaN or +inf, as a scalar int32 `Tensor`."""
     is_nan, num_nan = self.collect(lambda r: (r.is_nan, r.num_nan))
-    return count(self.is_nan) + count(is_nan) + tf.reduce_sum(num_nan, axis=0)
+    return (
+      count(self.is_nan)
+      + self.num_nan_of_proposal()
+      + count(is_nan)
+      + tf.reduce_sum(num_nan, axis=0)
+    )
+
+  def num_nan_of_proposal(self):
+    """How many log densities were NaN within the initial move."""
+    return 0 if self.initial_move is None else self.initial_move.num_nan
 
 
 def count(condition):
@@ -313,7 +322,10 @@ class NanCounter(Recorder):
   """Keeps nothing but the number of NaN log densities."""
 
   def __init__(self, run):
-    self._carry = tf.cast(run.is_nan, tf.int32), tf.constant(0)
+    self._carry = (
+      tf.cast(run.is_nan, tf.int32),
+      tf.convert_to_tensor(run.num_nan_of_proposal(), tf.int32),
+    )
 
   def start(self, segment, example_fn):
     """Begins a segment; see `Recorder.start`."""

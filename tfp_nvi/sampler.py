@@ -193,6 +193,11 @@ class NestedSampler(proposals.ParticleSampler):
       )
       if values is not None:
         densities.check(values, 'initial_proposal', self.batch_shape)
+      # A proposal of the densities' own has been checked by them.
+      if isinstance(self._proposal, proposals.DistributionProposal):
+        densities.check_proposal(
+          'initial_proposal', self._proposal.distribution
+        )
     self._compiled: dict = {}
     self._has_warned = False
 
@@ -229,7 +234,6 @@ class NestedSampler(proposals.ParticleSampler):
     if isinstance(initial_proposal, tfd.Distribution):
       made = densities.make_proposal(initial_proposal)
       if made is None:
-        densities.check_proposal('initial_proposal', initial_proposal)
         made = proposals.DistributionProposal(initial_proposal)
       else:
         self.proposes_initial = False

@@ -53,9 +53,11 @@ class UserDensities(Densities):
     if draws.is_sampleable(self.initial):
       self.check(self._draw(self.initial))
 
-  def _draw(self, distribution):
+  def _draw(self, distribution, batch_shape=None):
     """Draws of a density, as many as its size allows."""
-    shape = self._batch_shape.as_list()
+    shape = (
+      self._batch_shape if batch_shape is None else batch_shape
+    ).as_list()
     size = int(np.prod(shape, dtype=np.int64)) * sum(
       tf.TensorShape(s).num_elements() or 1
       for s in tf.nest.flatten(self._space.constrained_event_shape)
@@ -231,7 +233,12 @@ class UserDensities(Densities):
     super().check_proposal(name, distribution)
     if not (tf.executing_eagerly() and draws.is_sampleable(self.initial)):
       return
-    value = self._draw(self.initial)
+    value = self._draw(
+      self.initial,
+      tf.broadcast_static_shape(
+        self._batch_shape, draws.static_batch_shape(distribution)
+      ),
+    )
     log_prob = np.asarray(distribution.log_prob(value))
     is_zero = ~(log_prob > -np.inf)
     if np.any(np.mean(is_zero, axis=0) > _TOLERANCE):

@@ -41,7 +41,10 @@ class LevelRecorder(runs.Recorder):
       [tf.zeros_like(x) for x in self._sources],
       tf.zeros(batch_shape, dtype),
       (make_array(), make_array()),
-      (tf.cast(run.is_nan, tf.int32), tf.constant(0)),
+      (
+        tf.cast(run.is_nan, tf.int32),
+        tf.convert_to_tensor(run.num_nan_of_proposal(), tf.int32),
+      ),
     )
 
   def start(self, segment, example_fn):
