@@ -54,8 +54,18 @@ def make_problem(num_dimensions, distance):
   )
 
 
-@pytest.mark.parametrize('problem', PROBLEMS)
-@pytest.mark.parametrize('divergence', DIVERGENCES)
+# All divergences for the problem that they used to diverge on, two for others.
+CASES = [('far', divergence) for divergence in DIVERGENCES] + [
+  ('plane', 'forward_kl'),
+  ('plane', 'pearson'),
+  ('ten dimensions', 'reverse_kl'),
+  ('ten dimensions', 'hellinger'),
+  ('forward side', 'jensen_shannon'),
+  ('forward side', 'total_variation'),
+]
+
+
+@pytest.mark.parametrize('problem, divergence', CASES)
 def test_normalizer_or_warning(problem, divergence):
   num_dimensions, num_densities, distance, sides = PROBLEMS[problem]
   prior, target, expected = make_problem(num_dimensions, distance)
@@ -67,7 +77,7 @@ def test_normalizer_or_warning(problem, divergence):
       sampler,
       nvi.f_divergence(DIVERGENCES[divergence], sides=sides),
       num_particles=64,
-      num_steps=1_000,
+      num_steps=800,
       seed=2,
       progress=False,
     )
