@@ -257,7 +257,9 @@ def test_errors_name_the_argument():
         arguments[parameter.name] = value
         call = f'{name}({parameter.name}={label})'
         verdicts[call] = judge(fn, arguments, parameter.name)
-  silent = [call for call, verdict in verdicts.items() if 'NaN' in verdict]
+  silent = [
+    call for call, verdict in verdicts.items() if verdict == 'silent NaN'
+  ]
   assert not silent, silent
   obscure = [f'{c}: {v}' for c, v in verdicts.items() if 'obscure' in v]
   assert len(obscure) <= MAX_OBSCURE * len(verdicts), '\n'.join(obscure)

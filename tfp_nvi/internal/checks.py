@@ -211,6 +211,8 @@ def as_batch_shape(name: str, value) -> tf.TensorShape:
   expected = (
     f'`{name}` must be a list of non-negative Python ints; got {value!r}.'
   )
+  if isinstance(value, (int, np.integer, str)):
+    raise TypeError(expected)
   try:
     shape = tf.TensorShape(value)
   except (TypeError, ValueError) as e:
