@@ -456,7 +456,8 @@ def test_iwae_gradient_is_that_of_its_value():
   sampler = problem.sampler(num_steps=3)
 
   def loss():
-    return nvi.iwae()(sampler, 8, randomness.as_seed(1)).loss
+    estimate, _ = nvi.iwae()(sampler, 8, randomness.as_seed(1))
+    return estimate.loss
 
   gradients, _ = differentiate(
     sampler, nvi.iwae(), problem.variables, num_particles=8, seed=1
