@@ -113,8 +113,13 @@ def test_untrained_kernels(name, num_densities):
 def test_trained_kernels(name):
   problem = PROBLEMS[name]
   path = make_path(problem, 5)
-  sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
-  nvi.fit(sampler, nvi.reverse_kl(), 128, 100, seed=2, progress=False)
+  # Kernels that cross the zeros, and a divergence that keeps weights bounded:
+  # the reverse KL divergence to a density that is zero somewhere is infinite,
+  # and weights of kernels trained by it have tails too heavy for this error.
+  sampler = nvi.NestedSampler(
+    path, nvi.GaussianTransitions(path, seed=1, scale=1.0)
+  )
+  nvi.fit(sampler, nvi.forward_kl(), 128, 100, seed=2, progress=False)
   assert abs(find_deviation(sampler, problem.truth)) < 4.0
 
 
