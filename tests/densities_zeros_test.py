@@ -109,13 +109,34 @@ def test_untrained_kernels(name, num_densities):
   assert abs(find_deviation(sampler, problem.truth)) < 4.0
 
 
-@pytest.mark.parametrize('name', PROBLEMS)
-def test_trained_kernels(name):
+@pytest.mark.parametrize(
+  'name',
+  [
+    'half_line',
+    'ball',
+    'hole',
+    pytest.param(
+      'plateaus',
+      marks=pytest.mark.xfail(
+        reason='log Z-hat is near -2.3 after training, and should be -1.74'
+      ),
+    ),
+  ],
+)
+def test_kernels_trained_by_reverse_kl(name):
   problem = PROBLEMS[name]
   path = make_path(problem, 5)
-  # Kernels that cross the zeros, and a divergence that keeps weights bounded:
-  # the reverse KL divergence to a density that is zero somewhere is infinite,
-  # and weights of kernels trained by it have tails too heavy for this error.
+  sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
+  nvi.fit(sampler, nvi.reverse_kl(), 128, 100, seed=2, progress=False)
+  assert abs(find_deviation(sampler, problem.truth)) < 4.0
+
+
+@pytest.mark.parametrize('name', PROBLEMS)
+def test_kernels_trained_by_forward_kl(name):
+  problem = PROBLEMS[name]
+  path = make_path(problem, 5)
+  # With the default scale the plateaus are 3.6 standard errors off, with this
+  # one 2.0.
   sampler = nvi.NestedSampler(
     path, nvi.GaussianTransitions(path, seed=1, scale=1.0)
   )
