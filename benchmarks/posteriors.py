@@ -114,9 +114,9 @@ def _brownian():
 TARGETS = {
   'ionosphere': lambda: _regression('ionosphere.csv', 1.0, -111.62),
   'sonar': lambda: _regression('sonar.csv', 1.0, -108.38),
-  # By importance sampling of this target in double precision, from a Student t
-  # distribution at the mode, 40,000 draws: standard error 0.004. It was computed
-  # after runs had disagreed with a figure of -585.098 from elsewhere.
+  # By importance sampling of this target in double precision, with 40,000 draws
+  # from a Student t distribution at the mode: standard error 0.004. This was
+  # computed after runs had disagreed with a figure of -585.098 from elsewhere.
   'german_credit': lambda: _regression(
     'german_credit_numeric.csv', 10.0, -585.043
   ),

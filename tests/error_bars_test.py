@@ -18,9 +18,9 @@ import tfp_nvi as nvi
 tfd = tfp.distributions
 
 NUM_RUNS = 100
-# Problems have errors of log Z-hat well below one, where it is nearly normal: to
-# Normal(2, 0.5) in place of Normal(1.5, 0.7), with resampling sometimes, it was
-# 0.49, and 0.31 was predicted.
+# Problems have errors of log Z-hat well below one, where it is nearly normal.
+# With a target Normal(2, 0.5) in place of Normal(1.5, 0.7), and resampling
+# sometimes, the error was 0.49, and 0.31 was predicted.
 # Between the mean predicted error and the observed one. The observed one has a
 # relative standard error of 7% for Gaussian estimates of 100 runs.
 MAX_RATIO = 1.5

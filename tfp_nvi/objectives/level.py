@@ -23,9 +23,9 @@ of the reverse kernel given `z_k` does under `pi-check`: a multiple of `exp(l)`
 is subtracted from its factor `g'(l)`, with the coefficient that makes the
 factors smallest, so that a single particle that has all the weight has no
 gradient. Without it that particle makes the reverse kernel, and with it the
-weights of the next step, run away. Means and coefficients are estimated from the
-particles themselves, which biases the gradient by the order of one over their
-number.
+weights of the next step, run away. Means and coefficients are estimated from
+the particles themselves, which biases the gradient by the order of one over
+their number.
 """
 
 from typing import Any, NamedTuple
@@ -45,8 +45,8 @@ __all__ = [
 
 # The log ratio that stands for that of a particle proposed where the target is
 # zero. The reverse KL divergence is infinite there; with this it is finite. Its
-# gradient is approximate: a score for such particles, a path for the others, which
-# misses the flow of particles across the edge of the zeros.
+# gradient is approximate: a score for such particles, a path for the others,
+# which misses the flow of particles across the edge of the zeros.
 ZERO_DENSITY_LOG_RATIO = -20.0
 
 
