@@ -81,6 +81,9 @@ class Densities(tf.Module, abc.ABC):
   # in the real space. A reverse kernel that has mass there, as a Gaussian
   # kernel does, loses it; MCMC kernels and bijectors do not.
   zero_levels = ()
+  # Whether a density is known to be zero at some draws of the first one. It has
+  # jumps then, which gradients that pass through samples do not see.
+  has_zeros = False
   # Nested structure of `Tensor`s, computed before the levels, through which the
   # densities depend on variables.
   prepared = ()

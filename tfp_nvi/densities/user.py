@@ -164,6 +164,9 @@ class UserDensities(Densities):
       state: Draws in the real space.
       log_probs: List of arrays: log densities of the draws.
     """
+    self.has_zeros = any(
+      np.mean(log_prob == -np.inf) > _TOLERANCE for log_prob in log_probs
+    )
     point, log_density = _spread(state, log_probs[0].ndim)
     self._space.check_inverse(point)
     value, log_det_jacobian = self.forward(point), self.log_det_jacobian(point)

@@ -105,7 +105,7 @@ class NestedDivergence(base.Objective):
     self,
     csiszar_function,
     sides: Side = Side.BOTH,
-    reparameterize: bool = True,
+    reparameterize: bool | None = None,
     baseline: bool = True,
     weighted: bool = True,
     level_by_level: bool = False,
@@ -123,8 +123,11 @@ class NestedDivergence(base.Objective):
         density on its parameters ("sticking the landing", and its doubly
         reparameterized extension to other divergences). Otherwise, for kernels
         that cannot be reparameterized, and for divergences whose derivative has
-        a jump, such as the total variation, it is a score-function gradient.
-        Default value: `True`.
+        a jump, such as the total variation, it is a score-function gradient. It
+        should be `False` for densities that have jumps, which the gradient
+        through samples does not see: kernels become too narrow then.
+        Default value: `None` (i.e., `True`, unless draws of the first density
+        show that the target is zero in places, and has jumps there).
       baseline: Python `bool`: whether to subtract control variates from the
         factors of score functions.
         Default value: `True`.
@@ -155,8 +158,9 @@ class NestedDivergence(base.Objective):
     )
     if not sides:
       raise ValueError('`sides` must name at least one side; got none.')
+    if reparameterize is not None:
+      checks.check_bool('reparameterize', reparameterize)
     for name, value in (
-      ('reparameterize', reparameterize),
       ('baseline', baseline),
       ('weighted', weighted),
       ('level_by_level', level_by_level),
@@ -165,7 +169,7 @@ class NestedDivergence(base.Objective):
       checks.check_bool(name, value)
     self._csiszar_function = csiszar_function
     self._sides = sides
-    self._reparameterize = reparameterize and is_smooth
+    self._reparameterize = reparameterize if is_smooth else False
     self._baseline = baseline
     self._weighted = weighted
     self._level_by_level = level_by_level
@@ -298,10 +302,16 @@ class NestedDivergence(base.Objective):
       run = sampler.start(
         num_particles,
         seed,
-        reparameterize=self._reparameterize,
+        reparameterize=self._reparameterizes(sampler.densities),
         keep_gradient=self._keeps_gradient(sampler.densities),
       )
     return run, tape
+
+  def _reparameterizes(self, densities):
+    """Whether gradients pass through samples."""
+    if self._reparameterize is None:
+      return not densities.has_zeros
+    return self._reparameterize
 
   def _keeps_gradient(self, densities):
     """Whether the gradient by the state is all that is needed of densities."""
@@ -405,7 +415,7 @@ class NestedDivergence(base.Objective):
         previous.state,
         record.record,
         target_log_prob_fn,
-        self._reparameterize,
+        self._reparameterizes(densities),
       )
       if self._keeps_gradient(densities):
         terms = record.particles.terms
@@ -446,7 +456,9 @@ class NestedDivergence(base.Objective):
     values = level.draw(num_particles, seed)
     with tf.GradientTape() as tape:
       tape.watch(densities_lib.floating_parts(values))
-      move, log_target = level.evaluate(values, self._reparameterize)
+      move, log_target = level.evaluate(
+        values, self._reparameterize is not False
+      )
       log_weights = log_target - move.log_forward
     log_target_fixed_state = log_target
     if move.samples and self._sides != Side.BOTH:

@@ -44,9 +44,9 @@ __all__ = [
 ]
 
 # The log ratio that stands for that of a particle proposed where the target is
-# zero. The reverse KL divergence is infinite there; with this it is finite. Its
-# gradient is approximate: a score for such particles, a path for the others,
-# which misses the flow of particles across the edge of the zeros.
+# zero. The reverse KL divergence is infinite there; with this it is finite.
+# Score gradients of it are exact. Gradients through samples are approximate
+# where there are zeros, as they miss the flow of particles across their edge.
 ZERO_DENSITY_LOG_RATIO = -20.0
 
 
