@@ -585,11 +585,11 @@ def test_indices_out_of_range_become_nan_under_xla():
     (lambda log_probs: log_probs, TypeError, 'must take log probabilities'),
     (lambda *args, seed: None, TypeError, 'must return integers; it returned'),
     (lambda *args, seed: [0.0, 1.0], ValueError, 'returned float32'),
-    (returning(0), ValueError, r'of shape \[2\].* of shape \[1\]'),
+    (returning(0), ValueError, r'of shape \(2,\).* of shape \(1,\)'),
     (
       lambda *args, seed: nvi.resample_systematic(*args, seed=seed) + 1,
       ValueError,
-      'must return integers from 0 to 1; it returned 2 to 2',
+      'must return integers from 0 to 1; got 2 for 2 of 2',
     ),
     (
       lambda *args, seed: 1 - nvi.resample_systematic(*args, seed=seed),

@@ -15,6 +15,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from tfp_nvi.internal import axes
+
 __all__ = [
   'as_batch_shape',
   'as_count',
@@ -222,11 +224,22 @@ def as_batch_shape(name: str, value) -> tf.TensorShape:
   return shape
 
 
+_IS_OF_KIND = {
+  'floating point': lambda dtype: dtype.is_floating,
+  'integer': lambda dtype: dtype.is_integer,
+  'numeric': lambda dtype: dtype.is_floating or dtype.is_integer,
+  'bool': lambda dtype: dtype == tf.bool,
+  'numeric or bool': (
+    lambda dtype: dtype.is_floating or dtype.is_integer or dtype == tf.bool
+  ),
+}
+
+
 def as_tensor(
   name: str,
   value,
   dtype=None,
-  is_floating: bool = False,
+  kind: str | None = None,
   min_rank: int | None = None,
 ) -> tf.Tensor:
   """Converts an argument to a `Tensor`.
@@ -235,8 +248,9 @@ def as_tensor(
     name: Python `str` name of the argument.
     value: What came.
     dtype: dtype to convert to, or `None` for that of the value.
-    is_floating: Python `bool`: whether the dtype must be floating point.
-      Default value: `False`.
+    kind: Python `str`: the kind that the dtype must be of: `'floating point'`,
+      `'integer'`, `'numeric'`, `'bool'` or `'numeric or bool'`; or `None` for
+      any.
     min_rank: Python `int`, the smallest rank, or `None` for any.
 
   Returns:
@@ -255,14 +269,13 @@ def as_tensor(
   try:
     tensor = tf.convert_to_tensor(value, dtype)
   except (TypeError, ValueError) as e:
-    kind = (
+    expected = (
       'a Tensor' if dtype is None else f'a {tf.as_dtype(dtype).name} Tensor'
     )
-    raise TypeError(f'`{name}` must be {kind}; got {value!r}.') from e
-  if is_floating and not tensor.dtype.is_floating:
-    raise TypeError(
-      f'`{name}` must have a floating point dtype; got {tensor.dtype.name}.'
-    )
+    raise TypeError(f'`{name}` must be {expected}; got {value!r}.') from e
+  if kind is not None and not _IS_OF_KIND[kind](tensor.dtype):
+    expected = f'{"an" if kind == "integer" else "a"} {kind} dtype'
+    raise TypeError(f'`{name}` must have {expected}; got {tensor.dtype.name}.')
   if min_rank is not None and (
     tensor.shape.rank is None or tensor.shape.rank < min_rank
   ):
@@ -355,6 +368,7 @@ def check_returned(
   dtype: tf.DType | None = None,
   shape=None,
   broadcasts: bool = False,
+  kind: str | None = None,
 ) -> tf.Tensor:
   """Converts what a user's function returned, and checks dtype and shape.
 
@@ -367,6 +381,8 @@ def check_returned(
     broadcasts: Python `bool`: whether a shape that broadcasts to `shape` will
       do.
       Default value: `False`.
+    kind: Python `str`: the kind that the dtype must be of, as in `as_tensor`,
+      or `None` for any.
 
   Returns:
     tensor: `Tensor`.
@@ -389,32 +405,25 @@ def check_returned(
       f'`{name}` must return {expected}; it returned {value!r}.'
     ) from e
   is_right = dtype is None or tensor.dtype == dtype
+  details = [] if dtype is None else [f'dtype {tf.as_dtype(dtype).name}']
+  if kind is not None:
+    is_right &= _IS_OF_KIND[kind](tensor.dtype)
   if shape is not None:
     shape = tf.TensorShape(shape)
-    is_right &= (
-      _broadcasts_to(tensor.shape, shape)
-      if broadcasts
-      else tensor.shape == shape
-    )
+    if broadcasts:
+      is_right &= axes.broadcasts_to(tensor.shape, shape)
+    else:
+      is_right &= tensor.shape == shape
+    verb = 'a shape that broadcasts to' if broadcasts else 'shape'
+    details.append(f'{verb} {shape}')
   if not is_right:
-    details = []
-    if dtype is not None:
-      details.append(f'dtype {tf.as_dtype(dtype).name}')
-    if shape is not None:
-      kind = 'a shape that broadcasts to' if broadcasts else 'shape'
-      details.append(f'{kind} {shape}')
+    if details:
+      expected += f', of {" and ".join(details)}'
     raise ValueError(
-      f'`{name}` must return {expected}, of {" and ".join(details)}; it '
-      f'returned {tensor.dtype.name} of shape {tensor.shape}.'
+      f'`{name}` must return {expected}; it returned {tensor.dtype.name} of '
+      f'shape {tensor.shape}.'
     )
   return tensor
-
-
-def _broadcasts_to(shape, other):
-  try:
-    return tf.broadcast_static_shape(shape, other) == other
-  except ValueError:
-    return False
 
 
 def broadcast_shapes(named_shapes) -> tf.TensorShape:

@@ -3,7 +3,7 @@
 """Reductions over the particles.
 
 `tfp_nvi.weighting` and `tfp_nvi.resampling` check what a user hands them, by
-`as_log_weights`, and call the other functions, which check nothing. The
+the first functions, and call the others, which check nothing. The
 particle axis is axis 0; what follows are batch dimensions. No other file
 reduces over the particle axis.
 
@@ -20,6 +20,8 @@ from tfp_nvi.internal import checks
 
 __all__ = [
   'as_log_weights',
+  'as_particles',
+  'check_numbers',
   'cumulative_sum',
   'effective_sample_size',
   'is_known',
@@ -34,10 +36,38 @@ __all__ = [
 _LONGEST = 32
 
 
+def as_particles(name, value, kind='floating point'):
+  """Converts numbers of particles to a `Tensor`, and checks their axis.
+
+  Args:
+    name: Python `str` name of the argument.
+    value: What came.
+    kind: Python `str`: as of `checks.as_tensor`.
+      Default value: `'floating point'`.
+
+  Returns:
+    values: `Tensor` of shape `[num_particles, ...]`.
+
+  Raises:
+    TypeError: If `value` is not a `Tensor`, or has a dtype of another kind.
+    ValueError: If it has no particles.
+
+  ```python
+  from tfp_nvi.internal import reductions
+
+  assert reductions.as_particles('values', [0.0]).shape == [1]
+  ```
+  """
+  value = checks.as_tensor(name, value, kind=kind, min_rank=1)
+  if value.shape[0] == 0:
+    raise ValueError(
+      f'`{name}` must have one particle at least; got shape {value.shape}.'
+    )
+  return value
+
+
 def as_log_weights(name, value):
   """Converts log weights to a `Tensor`, and checks them.
-
-  Values are checked only where they are known: not inside a `tf.function`.
 
   Args:
     name: Python `str` name of the argument.
@@ -48,7 +78,8 @@ def as_log_weights(name, value):
 
   Raises:
     TypeError: If `value` is not a float `Tensor`.
-    ValueError: If it has no particles, or a value is NaN or infinity.
+    ValueError: If it has no particles, or a value, where it is known, is NaN or
+      infinity.
 
   ```python
   from tfp_nvi.internal import reductions
@@ -56,22 +87,45 @@ def as_log_weights(name, value):
   assert reductions.as_log_weights('log_weights', [0.0]).shape == [1]
   ```
   """
-  value = checks.as_tensor(name, value, is_floating=True, min_rank=1)
-  if value.shape[0] == 0:
-    raise ValueError(
-      f'`{name}` must have one particle at least; got shape {value.shape}.'
-    )
-  if is_known(value):
-    # In float32, as NumPy alone has no bfloat16.
-    numbers = widen(value).numpy()
-    is_bad = np.isnan(numbers) | np.isposinf(numbers)
-    if np.any(is_bad):
-      raise ValueError(
-        f'`{name}` must be numbers or -inf, for a weight of zero; got '
-        f'{numbers[is_bad].flat[0]} for {np.count_nonzero(is_bad)} of '
-        f'{is_bad.size}.'
-      )
+  value = as_particles(name, value)
+  check_numbers(
+    f'`{name}` must be numbers or -inf, for a weight of zero',
+    value,
+    lambda x: x < np.inf,
+  )
   return value
+
+
+def check_numbers(what, values, is_right_fn):
+  """Raises an error if a value is not as it should be, where it is known.
+
+  Args:
+    what: Python `str`: the argument and what is expected of it, to begin the
+      error with.
+    values: `Tensor`.
+    is_right_fn: Python callable from an array to a bool array.
+
+  Raises:
+    ValueError: If a value is wrong.
+
+  ```python
+  import numpy as np
+  import tensorflow as tf
+  from tfp_nvi.internal import reductions
+
+  reductions.check_numbers('`x` must be finite', tf.zeros([2]), np.isfinite)
+  ```
+  """
+  if not is_known(values):
+    return
+  # In float32, as NumPy alone has no bfloat16.
+  numbers = widen(values).numpy()
+  is_wrong = ~is_right_fn(numbers)
+  if np.any(is_wrong):
+    raise ValueError(
+      f'{what}; got {numbers[is_wrong].flat[0]} for '
+      f'{np.count_nonzero(is_wrong)} of {is_wrong.size}.'
+    )
 
 
 def is_known(x):
@@ -100,10 +154,10 @@ def widen(x):
   """Converts half precision to float32; other dtypes stay as they are.
 
   Args:
-    x: float `Tensor`.
+    x: `Tensor`.
 
   Returns:
-    x: float `Tensor`.
+    x: `Tensor`.
 
   ```python
   import tensorflow as tf
@@ -112,7 +166,8 @@ def widen(x):
   assert reductions.widen(tf.zeros([2], tf.float16)).dtype == tf.float32
   ```
   """
-  return tf.cast(x, tf.float32) if x.dtype.size == 2 else x
+  is_half = x.dtype.is_floating and x.dtype.size == 2
+  return tf.cast(x, tf.float32) if is_half else x
 
 
 def reduce(reduce_fn, values, keepdims=False):

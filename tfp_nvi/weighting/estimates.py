@@ -1,0 +1,307 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Estimates from weighted particles: normalizers, sample sizes and means."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_nvi.internal import checks, reductions
+
+__all__ = [
+  'as_numbers',
+  'effective_sample_size',
+  'log_normalizer',
+  'mean',
+  'normalize_weights',
+  'total',
+  'weighted_log_mean_exp',
+  'weighted_mean',
+]
+
+
+def log_normalizer(log_weights: Any) -> tf.Tensor:
+  """Logarithm of the mean weight: the estimate of the log normalizer.
+
+  Args:
+    log_weights: float `Tensor` of shape `[num_particles] + batch`.
+
+  Returns:
+    log_normalizer: float `Tensor` of shape `batch`; `-inf` where every weight
+      is zero.
+
+  Raises:
+    TypeError: If `log_weights` is not a float `Tensor`.
+    ValueError: If it has no particles, or a weight, where it is known, is NaN
+      or infinite.
+
+  ```python
+  import tfp_nvi as nvi
+
+  assert abs(nvi.log_normalizer([0.0, 0.0])) < 1e-6
+  ```
+  """
+  log_weights = reductions.as_log_weights('log_weights', log_weights)
+  return tf.cast(reductions.log_mean_exp(log_weights), log_weights.dtype)
+
+
+def normalize_weights(log_weights: Any) -> tf.Tensor:
+  """Weights that sum to one over the particles.
+
+  Args:
+    log_weights: float `Tensor` of shape `[num_particles] + batch`.
+
+  Returns:
+    weights: float `Tensor` of the same shape; zero, not NaN, where every weight
+      of a batch member is zero.
+
+  Raises:
+    TypeError: If `log_weights` is not a float `Tensor`.
+    ValueError: If it has no particles, or a weight, where it is known, is NaN
+      or infinite.
+
+  ```python
+  import tfp_nvi as nvi
+
+  assert nvi.normalize_weights([1.0, 1.0])[0] == 0.5
+  ```
+  """
+  log_weights = reductions.as_log_weights('log_weights', log_weights)
+  return tf.cast(reductions.normalize(log_weights), log_weights.dtype)
+
+
+def effective_sample_size(log_weights: Any) -> tf.Tensor:
+  """Effective sample size, `(sum w)^2 / sum w^2`.
+
+  It says how even the weights are, and nothing else: the number of independent
+  particles of equal weight whose weighted means would vary as much as those of
+  *independent* particles with these weights do, if the function to average has
+  nothing to do with the weights. After resampling the weights are equal and it
+  is `num_particles`, however few ancestors the particles have. For the error of
+  an estimate see `WeightedParticles.standard_error`.
+
+  Args:
+    log_weights: float `Tensor` of shape `[num_particles] + batch`.
+
+  Returns:
+    effective_sample_size: float `Tensor` of shape `batch`, from 1 to
+      `num_particles`; 0 where every weight is zero. It is of dtype float32 for
+      half precision, which has no number beyond 65,504.
+
+  Raises:
+    TypeError: If `log_weights` is not a float `Tensor`.
+    ValueError: If it has no particles, or a weight, where it is known, is NaN
+      or infinite.
+
+  #### References
+
+  [1]: A. Kong. A note on importance sampling using standardized weights.
+       Technical Report 348, University of Chicago, 1992.
+
+  ```python
+  import tfp_nvi as nvi
+
+  assert abs(nvi.effective_sample_size([0.0, 0.0, 0.0]) - 3.0) < 1e-5
+  ```
+  """
+  return reductions.effective_sample_size(
+    reductions.as_log_weights('log_weights', log_weights)
+  )
+
+
+def weighted_mean(weights: Any, values: Any) -> tf.Tensor:
+  """Sum over the particles of weights times values.
+
+  Args:
+    weights: float `Tensor` of shape `[num_particles] + batch`, usually of
+      `normalize_weights`.
+    values: Numeric or bool `Tensor` of shape `[num_particles] + batch + event`.
+      A value that has weight zero does not count, even if it is infinite or
+      NaN.
+
+  Returns:
+    mean: `Tensor` of shape `batch + event`.
+
+  Raises:
+    TypeError: If `weights` is not a float `Tensor`, or `values` not numeric.
+    ValueError: If they do not have the same number of particles, their batch
+      shapes do not broadcast, `weights` has more axes than `values`, or a
+      weight, where it is known, is NaN or infinite.
+
+  ```python
+  import tfp_nvi as nvi
+
+  assert nvi.weighted_mean([0.5, 0.5, 0.0], [1.0, 3.0, float('inf')]) == 2.0
+  ```
+  """
+  weights = _as_weights(weights)
+  rank = weights.shape.rank
+  values = as_numbers(values, weights.dtype)
+  if not _are_of_same_particles(weights.shape, values.shape):
+    raise ValueError(
+      '`weights` must have the shape of the particles and the batch of '
+      f'`values`, {values.shape}; got {weights.shape}.'
+    )
+  dtype = values.dtype
+  values = reductions.widen(values)
+  weights = tf.cast(weights, values.dtype)
+  if values.shape.rank > rank:
+    weights = tf.reshape(
+      weights,
+      tf.concat([tf.shape(weights), [1] * (values.shape.rank - rank)], axis=0),
+    )
+  return tf.cast(
+    reductions.reduce(tf.reduce_sum, tf.math.multiply_no_nan(values, weights)),
+    dtype,
+  )
+
+
+def _as_weights(weights, is_right_fn=np.isfinite, expected='finite'):
+  """Checks weights that are no logarithms."""
+  weights = reductions.as_particles('weights', weights)
+  reductions.check_numbers(
+    f'`weights` must be {expected}', weights, is_right_fn
+  )
+  return weights
+
+
+def as_numbers(values, dtype):
+  """Checks values of particles, and converts counts and truth values.
+
+  Args:
+    values: What came.
+    dtype: Floating point dtype, for values that have none.
+
+  Returns:
+    values: float `Tensor` of shape `[num_particles, ...]`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.weighting import estimates
+
+  assert estimates.as_numbers([True, False], tf.float32).dtype == tf.float32
+  ```
+  """
+  values = reductions.as_particles('values', values, 'numeric or bool')
+  return values if values.dtype.is_floating else tf.cast(values, dtype)
+
+
+def _are_of_same_particles(shape, other):
+  """Whether shapes agree in particles, and in batches up to broadcasting."""
+  return (
+    shape.rank <= other.rank
+    and tf.TensorShape(shape[:1]).is_compatible_with(other[:1])
+    and all(
+      None in (n, m) or n == m or 1 in (n, m)
+      for n, m in zip(shape[1:], other[1 : shape.rank], strict=True)
+    )
+  )
+
+
+def mean(values: Any) -> tf.Tensor:
+  """Plain mean over the particles.
+
+  Args:
+    values: float `Tensor` of shape `[num_particles] + shape`.
+
+  Returns:
+    mean: `Tensor` of that shape.
+
+  Raises:
+    TypeError: If `values` is not a float `Tensor`.
+    ValueError: If it has no particles.
+
+  ```python
+  from tfp_nvi import weighting
+
+  assert weighting.mean([1.0, 3.0]) == 2.0
+  ```
+  """
+  values = reductions.as_particles('values', values)
+  return tf.cast(
+    reductions.reduce(tf.reduce_mean, reductions.widen(values)), values.dtype
+  )
+
+
+def total(values: Any) -> tf.Tensor:
+  """Plain sum over the particles.
+
+  Args:
+    values: Numeric `Tensor` of shape `[num_particles] + shape`.
+
+  Returns:
+    total: `Tensor` of that shape.
+
+  Raises:
+    TypeError: If `values` is not a numeric `Tensor`.
+    ValueError: If it has no particles.
+
+  ```python
+  from tfp_nvi import weighting
+
+  assert weighting.total([1.0, 3.0]) == 4.0
+  ```
+  """
+  values = reductions.as_particles('values', values, 'numeric')
+  return tf.cast(
+    reductions.reduce(tf.reduce_sum, reductions.widen(values)), values.dtype
+  )
+
+
+def weighted_log_mean_exp(weights: Any, values: Any) -> tf.Tensor:
+  """Logarithm of the weighted mean of `exp(values)`.
+
+  With the normalized weights that particles bring into a level and the log
+  incremental weights of that level this estimates the logarithm of the ratio
+  of the two normalizers.
+
+  Args:
+    weights: float `Tensor` of shape `[num_particles] + batch`.
+    values: float `Tensor` of the same shape, or of one that broadcasts over the
+      batch. A value that has weight zero does not count, even if it is infinite
+      or NaN.
+
+  Returns:
+    log_mean: float `Tensor` of shape `batch`.
+
+  Raises:
+    TypeError: If an argument is not a float `Tensor`.
+    ValueError: If they do not have the same number of particles, their batch
+      shapes do not broadcast, or a weight, where it is known, is negative, NaN
+      or infinite.
+
+  ```python
+  import tfp_nvi as nvi
+
+  assert abs(nvi.weighted_log_mean_exp([0.5, 0.5], [2.0, 2.0]) - 2.0) < 1e-6
+  ```
+  """
+  weights = _as_weights(
+    weights, lambda x: np.isfinite(x) & (x >= 0.0), 'finite and not negative'
+  )
+  values = checks.as_tensor('values', values, kind='floating point', min_rank=1)
+  if values.shape.rank != weights.shape.rank or not _are_of_same_particles(
+    weights.shape, values.shape
+  ):
+    raise ValueError(
+      f'`values` must have the shape of `weights`, {weights.shape}; got '
+      f'{values.shape}.'
+    )
+  if values.dtype != weights.dtype:
+    raise TypeError(
+      f'`values` must have the dtype of `weights`, {weights.dtype.name}; got '
+      f'{values.dtype.name}.'
+    )
+  log_weights = tf.math.log(reductions.widen(weights))
+  return tf.cast(
+    reductions.reduce(
+      tf.reduce_logsumexp,
+      tf.where(
+        tf.equal(weights, 0.0),
+        log_weights,
+        reductions.widen(values) + log_weights,
+      ),
+    ),
+    values.dtype,
+  )
