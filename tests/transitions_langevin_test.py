@@ -193,6 +193,36 @@ def gradients_of(objective, sampler, seed, variables):
   return [found[variable.ref()] for variable in variables]
 
 
+def test_second_derivatives_that_are_not_finite():
+  """One particle in twenty has them, and leaves the others their gradient."""
+
+  def log_prob(x):
+    x = x[..., 0]
+    slope = x - tf.math.log(
+      -tf.math.expm1(-tf.exp(tf.clip_by_value(x, -80.0, 2.0)))
+    )
+    return -0.5 * (x / 20.0) ** 2 + slope
+
+  x = tf.constant([[-60.0]])
+  with tf.GradientTape() as outer:
+    outer.watch(x)
+    with tf.GradientTape() as inner:
+      inner.watch(x)
+      value = log_prob(x)
+    gradient = inner.gradient(value, x)
+  assert np.isfinite(gradient).all()
+  assert not np.isfinite(outer.gradient(gradient, x)).any()
+  path = nvi.GeometricPath(
+    tfd.MultivariateNormalDiag([0.0], [30.0]), log_prob, num_densities=3
+  )
+  sampler = nvi.NestedSampler(path, LangevinTransitions(path, scale=30.0))
+  _, gradients = nvi.reverse_kl()(sampler, 200, tf.constant([0, 1]))
+  assert len(gradients) == 4
+  for gradient, _ in gradients:
+    assert np.isfinite(gradient).all()
+    assert np.all(gradient != 0.0)
+
+
 def test_arguments_are_checked():
   path = gaussian_path()
   with pytest.raises(ValueError, match='`step`'):

@@ -40,6 +40,21 @@ def _as_vector(name, value, dtype, size):
   return tf.broadcast_to(value, [size])
 
 
+@tf.custom_gradient
+def _with_finite_gradient(u):
+  """The identity, with a gradient of zero for particles where it is infinite.
+
+  A target may have a finite gradient and second derivatives that are not, which
+  one particle in thousands would hand on to the gradient of all kernels.
+  """
+
+  def grad(du):
+    is_finite = tf.reduce_all(tf.math.is_finite(du), axis=-1, keepdims=True)
+    return tf.where(is_finite, du, tf.zeros_like(du))
+
+  return tf.identity(u), grad
+
+
 class LangevinTransitions(Transition):
   """Gaussian kernels that preserve a reference and follow the gradient.
 
@@ -171,6 +186,7 @@ class LangevinTransitions(Transition):
 
   def _rho_gradient(self, u, target_log_prob_fn):
     """The bounded gradient of `rho`, differentiable in `u`."""
+    u = _with_finite_gradient(u)
     with tf.GradientTape() as tape:
       tape.watch(u)
       log_prob = target_log_prob_fn(self._state_of(self._loc + self._scale * u))
