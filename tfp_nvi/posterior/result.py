@@ -225,17 +225,15 @@ class Posterior:
       lines.append('No warnings.')
     return '\n'.join(lines)
 
-  def to_arviz(self, coords=None, dims=None, seed=0):
+  def to_arviz(self, model=None, **kwargs):
     """Exports draws to ArviZ; the runs are the chains.
 
-    Each run's particles are resampled by their weights, as ArviZ knows of no
-    weights, and runs have equal numbers of draws. Prefer `expectation` for
-    numbers: it weights the runs by their evidence.
-
     Args:
-      coords: Python `dict` as in `arviz.from_dict`.
-      dims: Python `dict` as in `arviz.from_dict`.
-      seed: Python `int` or stateless seed.
+      model: `JointDistributionPinned`: the target, if it is to be asked for
+        pointwise log likelihoods, replicated data and draws of the prior.
+        Default value: `None`.
+      **kwargs: Further arguments of
+        `tfp_nvi.diagnostics.posterior_to_arviz`, such as `coords` and `dims`.
 
     Returns:
       data: `arviz.InferenceData`, or the `DataTree` of ArviZ 1.
@@ -243,41 +241,7 @@ class Posterior:
     Raises:
       ImportError: If ArviZ is not installed.
     """
-    try:
-      import arviz
-    except ImportError as e:
-      raise ImportError(
-        '`to_arviz` needs ArviZ: pip install "tfp-nvi[arviz]".'
-      ) from e
-    num_runs = self.num_runs
-    log_weights = tf.reshape(self.particles.log_weights, [-1, num_runs])
+    # Imported here, as it is below this module, and seldom needed.
+    from tfp_nvi.diagnostics import export
 
-    def split_runs(x):
-      return tf.reshape(x, [-1, num_runs] + x.shape[1:].as_list())
-
-    values = tf.nest.map_structure(split_runs, self.particles.particles)
-    draws, _ = resampling.resample(
-      values,
-      log_weights,
-      resampling.resample_systematic,
-      randomness.as_seed(seed),
-    )
-    draws = {
-      name: np.swapaxes(x.numpy(), 0, 1)
-      for name, x in zip(self.names, tf.nest.flatten(draws), strict=True)
-    }
-    stats = {
-      'log_weight': np.swapaxes(log_weights.numpy(), 0, 1),
-    }
-    options = {'coords': coords, 'dims': dims}
-    if int(arviz.__version__.split('.')[0]) >= 1:
-      groups = {'posterior': draws, 'sample_stats': stats}
-      data = arviz.from_dict(groups, **options)
-    else:
-      data = arviz.from_dict(posterior=draws, sample_stats=stats, **options)
-    data.posterior.attrs.update(
-      log_evidence=self.log_evidence,
-      log_evidence_error=self.log_evidence_error,
-      inference_library='tfp_nvi',
-    )
-    return data
+    return export.posterior_to_arviz(self, model, **kwargs)

@@ -124,6 +124,27 @@ class StateSpacePosterior(NamedTuple):
     """
     return self._weighted().standard_error(self._cast(fn))
 
+  def to_arviz(self, model=None, observations=None, **kwargs):
+    """Exports states to ArviZ, resampled by their weights, as one chain.
+
+    Args:
+      model: As of `tfp_nvi.diagnostics.state_space_posterior_to_arviz`.
+      observations: As of `tfp_nvi.diagnostics.state_space_posterior_to_arviz`.
+      **kwargs: Its further arguments, such as `coords` and `dims`.
+
+    Returns:
+      data: `arviz.InferenceData`, or the `DataTree` of ArviZ 1.
+
+    Raises:
+      ImportError: If ArviZ is not installed.
+    """
+    # Imported here, as it is below this module, and seldom needed.
+    from tfp_nvi.diagnostics import export
+
+    return export.state_space_posterior_to_arviz(
+      self, model, observations, **kwargs
+    )
+
   def _weighted(self):
     """The particles with their weights and roots alone."""
     return weighting.WeightedParticles(

@@ -117,6 +117,23 @@ class History(typing.NamedTuple):
     limit = max(_COLLAPSED_SIZE, _COLLAPSED_SHARE * self.num_particles)
     return (np.flatnonzero(median_sizes(self) <= limit) + 1).tolist()
 
+  def to_arviz(self, coords=None):
+    """Exports the course of training to ArviZ; its steps are the draws.
+
+    Args:
+      coords: As of `tfp_nvi.diagnostics.history_to_arviz`.
+
+    Returns:
+      data: `arviz.InferenceData`, or the `DataTree` of ArviZ 1.
+
+    Raises:
+      ImportError: If ArviZ is not installed.
+    """
+    # Imported here, as it is below this module, and seldom needed.
+    from tfp_nvi.diagnostics import export
+
+    return export.history_to_arviz(self, coords)
+
 
 def median_sizes(history: History) -> np.ndarray:
   """The smallest effective sample sizes in a batch, as medians over time.

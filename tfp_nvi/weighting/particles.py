@@ -345,6 +345,25 @@ class WeightedParticles(NamedTuple):
       lost = None
     return resampled._replace(log_pairs_lost=lost)
 
+  def to_arviz(self, names=None, model=None, **kwargs: Any) -> Any:
+    """Exports particles to ArviZ, resampled by their weights.
+
+    Args:
+      names: As of `tfp_nvi.diagnostics.particles_to_arviz`.
+      model: As of `tfp_nvi.diagnostics.particles_to_arviz`.
+      **kwargs: Its further arguments, such as `chain_axis`.
+
+    Returns:
+      data: `arviz.InferenceData`, or the `DataTree` of ArviZ 1.
+
+    Raises:
+      ImportError: If ArviZ is not installed.
+    """
+    # Imported here, as it is below this module, and seldom needed.
+    from tfp_nvi.diagnostics import export
+
+    return export.particles_to_arviz(self, names, model, **kwargs)
+
 
 def _count_roots(weights, root):
   """Number of distinct roots among the particles of positive weight."""

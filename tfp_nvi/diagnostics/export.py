@@ -1,0 +1,595 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Exports to ArviZ, of either of its major lines.
+
+Contract: what is exported has the axes `(chain, draw) + batch + event`. ArviZ
+knows of no weights, so that particles are resampled by them, in their order:
+copies of a particle are next to each other, where effective sample sizes by
+autocorrelation see them. What they do not see is that particles have ancestors
+in common, for which there is `standard_error` of the particles.
+
+ArviZ before version 1 returns its `InferenceData`, and from then on a
+`DataTree` of xarray. Both have the same groups and names.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_nvi import resampling, version, weighting
+from tfp_nvi.diagnostics import groups as groups_lib
+from tfp_nvi.internal import checks, naming, randomness
+
+__all__ = [
+  'history_to_arviz',
+  'particles_to_arviz',
+  'posterior_to_arviz',
+  'state_space_posterior_to_arviz',
+]
+
+
+def _import_arviz():
+  try:
+    import arviz
+  except ImportError as e:
+    raise ImportError(
+      '`to_arviz` needs ArviZ: pip install "tfp-nvi[arviz]".'
+    ) from e
+  return arviz
+
+
+def _make_data(groups, coords, dims, attributes):
+  """Makes the data of ArviZ; groups that are empty are left out.
+
+  Args:
+    groups: Python `dict` from names of groups to `dict`s from names of
+      variables to arrays.
+    coords: Python `dict` from names of axes to labels.
+    dims: Python `dict` from names of variables to names of axes.
+    attributes: Python `dict`, of the first group.
+
+  Returns:
+    data: `arviz.InferenceData` or `xarray.DataTree`.
+  """
+  arviz = _import_arviz()
+  groups = {
+    group: {name: np.asarray(x) for name, x in variables.items()}
+    for group, variables in groups.items()
+    if variables
+  }
+  if int(arviz.__version__.split('.')[0]) >= 1:
+    data = arviz.from_dict(groups, coords=coords, dims=dims)
+  else:
+    data = arviz.from_dict(**groups, coords=coords, dims=dims)
+  data[next(iter(groups))].attrs.update(
+    inference_library='tfp_nvi',
+    inference_library_version=version.__version__,
+    **{name: _as_attribute(x) for name, x in attributes.items()},
+  )
+  return data
+
+
+def _as_attribute(value):
+  """A value that files can store: text, a number, or numbers in a row."""
+  if isinstance(value, str):
+    return value
+  value = np.asarray(value)
+  return value.item() if value.ndim == 0 else value.ravel().tolist()
+
+
+def _axis_names(named, leading, dims):
+  """Names of all axes of variables.
+
+  Args:
+    named: Python `dict` from names of variables to arrays of shape
+      `[num_chains, num_draws] + leading + event`.
+    leading: List of Python `str`s: names of the axes before the event.
+    dims: Python `dict` from names of variables to names of axes of events, or
+      `None`.
+
+  Returns:
+    dims: Python `dict` from names of variables to names of axes.
+  """
+  result = {}
+  for name, x in named.items():
+    num_axes = np.ndim(x) - 2 - len(leading)
+    own = (dims or {}).get(name)
+    if own is None:
+      own = [f'{name}_dim_{i}' for i in range(num_axes)]
+    result[name] = [*leading, *own]
+  return {**(dims or {}), **result}
+
+
+def _batch_names(num_axes, name='batch'):
+  return [name] if num_axes == 1 else [f'{name}_{i}' for i in range(num_axes)]
+
+
+def _resample_chains(values, log_weights, seed, num_draws=None):
+  """Draws particles by their weights.
+
+  Args:
+    values: Nested structure of `Tensor`s of shape
+      `[num_particles] + batch + event`.
+    log_weights: float `Tensor` of shape `[num_particles] + batch`.
+    seed: Python `int` or stateless seed.
+    num_draws: Python `int`, or `None` for as many as there are.
+
+  Returns:
+    values: The draws.
+    log_weights: The log weights that the particles had before.
+
+  Raises:
+    ValueError: If no particle of some member of the batch has weight.
+  """
+  log_weights = tf.convert_to_tensor(log_weights)
+  if bool(tf.reduce_any(tf.math.is_inf(weighting.log_normalizer(log_weights)))):
+    raise ValueError(
+      '`particles` must have weight to be drawn from; all weights of a member '
+      'of the batch are zero.'
+    )
+  (values, log_weights), _ = resampling.resample(
+    (values, log_weights),
+    log_weights,
+    resampling.resample_systematic,
+    randomness.as_seed(seed),
+    num_draws=num_draws,
+  )
+  return values, log_weights
+
+
+def _model_groups(model, draws, seed, num_prior_draws):
+  """Groups of a pinned model, of draws with axes `[chain, draw]`."""
+  num_chains, num_draws = tf.nest.flatten(draws)[0].shape[:2]
+  found = groups_lib.observe_pinned(
+    model,
+    tf.nest.map_structure(
+      lambda x: tf.reshape(x, [num_chains * num_draws] + x.shape[2:].as_list()),
+      draws,
+    ),
+    seed,
+    num_prior_draws,
+  )
+  return _split_chains(found, num_chains, num_draws)
+
+
+def _split_chains(found, num_chains, num_draws):
+  """The groups of ArviZ, with axes `[chain, draw]`."""
+
+  def split(named):
+    return {
+      name: tf.reshape(x, [num_chains, num_draws] + x.shape[1:].as_list())
+      for name, x in named.items()
+    }
+
+  def as_one_chain(named):
+    return {name: x[tf.newaxis] for name, x in named.items()}
+
+  stats = {} if found.log_prob is None else {'lp': found.log_prob}
+  return {
+    'sample_stats': split(stats),
+    'log_likelihood': split(found.log_likelihood),
+    'posterior_predictive': split(found.predictive),
+    'observed_data': found.observed,
+    'prior': as_one_chain(found.prior),
+    'prior_predictive': as_one_chain(found.prior_predictive),
+  }
+
+
+def _chains_first(structure):
+  """Exchanges the axes of draws and chains."""
+
+  def exchange(x):
+    axes = list(range(x.shape.rank))
+    return tf.transpose(x, [1, 0] + axes[2:])
+
+  return tf.nest.map_structure(exchange, structure)
+
+
+def particles_to_arviz(
+  particles,
+  names=None,
+  model=None,
+  chain_axis: int | None = None,
+  num_draws: int | None = None,
+  num_prior_draws: int = 500,
+  coords=None,
+  dims=None,
+  seed=0,
+):
+  """Exports properly weighted particles to ArviZ.
+
+  Args:
+    particles: `WeightedParticles` of shape `[num_particles] + batch + event`.
+    names: List of Python `str`s: the variables, in the order of `tf.nest`.
+      Default value: `None` (i.e., those of `model`, or of the structure; a
+      single `Tensor` is named `x`).
+    model: `JointDistributionPinned` whose posterior the particles are of. With
+      it there are the groups `log_likelihood`, for each observed value by
+      itself, `posterior_predictive`, `observed_data`, `prior` and
+      `prior_predictive`, and `lp` in `sample_stats`.
+      Default value: `None`.
+    chain_axis: Python `int`: the axis of the batch, from 0, whose members are
+      independent runs for the same density, such as restarts. They become
+      chains.
+      Default value: `None` (i.e., there is one chain, and members of the batch
+      are different densities).
+    num_draws: Python `int`: draws in each chain.
+      Default value: `None` (i.e., as many as particles).
+    num_prior_draws: Python `int`: draws from the prior of `model`.
+      Default value: `500`.
+    coords: Python `dict` as in `arviz.from_dict`.
+    dims: Python `dict` as in `arviz.from_dict`: names of the axes of events.
+      Axes of the batch are named `batch`, or `batch_0` and so on.
+    seed: Python `int` or stateless seed.
+      Default value: `0`.
+
+  Returns:
+    data: `arviz.InferenceData`, or the `DataTree` of ArviZ 1.
+
+  Raises:
+    ImportError: If ArviZ is not installed.
+    TypeError: If an argument is of the wrong kind.
+    ValueError: If `chain_axis` is no axis of the batch, there are other names
+      than variables, `model` is not that of the particles or given for a batch
+      of densities, or all weights are zero.
+
+  ```python
+  import tensorflow as tf
+  import tfp_nvi as nvi
+
+  particles = nvi.WeightedParticles(
+    {'loc': tf.random.stateless_normal([100, 3], seed=[1, 2])},
+    tf.zeros([100]),
+  )
+  data = particles.to_arviz(
+    dims={'loc': ['town']}, coords={'town': ['A', 'B', 'C']}
+  )
+  assert data.posterior['loc'].dims == ('chain', 'draw', 'town')
+  ```
+  """
+  particles = weighting.WeightedParticles(*particles)
+  values = tf.nest.map_structure(tf.convert_to_tensor, particles.particles)
+  log_weights = tf.convert_to_tensor(particles.log_weights)
+  num_batch = log_weights.shape.rank - 1
+  if chain_axis is None:
+    axis, num_others = None, num_batch
+  else:
+    axis = checks.as_count('chain_axis', chain_axis, 0)
+    num_others = num_batch - 1
+    if axis >= num_batch:
+      raise ValueError(
+        f'`chain_axis` must be less than {num_batch}, the number of axes of '
+        f'the batch; got {axis}.'
+      )
+  if model is not None and num_others:
+    raise ValueError(
+      '`model` must be None for particles of several densities; got a batch '
+      f'of shape {log_weights.shape[1:].as_list()} and `chain_axis` '
+      f'{chain_axis}.'
+    )
+  resample_seed, model_seed = tf.unstack(
+    randomness.split_seed(randomness.as_seed(seed), 2)
+  )
+  root = particles.root
+  drawn, log_weights = _resample_chains(
+    (values, () if root is None else root),
+    log_weights,
+    resample_seed,
+    None if num_draws is None else checks.as_count('num_draws', num_draws),
+  )
+
+  def chains_first(x):
+    if axis is None:
+      return x[tf.newaxis]
+    axes = list(range(x.shape.rank))
+    axes.remove(axis + 1)
+    return tf.transpose(x, [axis + 1] + axes)
+
+  (values, root), log_weights = tf.nest.map_structure(
+    chains_first, (drawn, log_weights)
+  )
+  stats = {'log_weight': log_weights}
+  if tf.is_tensor(root):
+    stats['root'] = root
+  groups = {}
+  if model is not None:
+    groups = _model_groups(model, values, model_seed, num_prior_draws)
+    if names is None:
+      names = groups_lib.model_names(model, values)
+  variables = _name_parts(values, names)
+  leading = _batch_names(num_others)
+  return _make_data(
+    {
+      'posterior': variables,
+      **groups,
+      'sample_stats': {**stats, **groups.get('sample_stats', {})},
+    },
+    coords,
+    {
+      **_axis_names(stats, leading, None),
+      **_axis_names(variables, leading, dims),
+    },
+    {
+      'log_normalizer': particles.log_normalizer,
+      'log_normalizer_error': particles.log_normalizer_error,
+      'effective_sample_size': particles.effective_sample_size,
+    },
+  )
+
+
+def _name_parts(values, names):
+  """The parts of values by names; raises an error for too few or many."""
+  parts = tf.nest.flatten(values)
+  if names is None:
+    names = naming.leaf_names(values)
+  names = list(names)
+  if len(names) != len(parts):
+    raise ValueError(
+      f'`names` must be {len(parts)} names, one for each variable; got '
+      f'{names!r}.'
+    )
+  return dict(zip(names, parts, strict=True))
+
+
+def posterior_to_arviz(
+  posterior,
+  model=None,
+  num_prior_draws: int = 500,
+  coords=None,
+  dims=None,
+  seed=0,
+):
+  """Exports the result of `fit_posterior` to ArviZ; the runs are the chains.
+
+  The runs have equal numbers of draws, whatever their evidence. Prefer
+  `expectation` of the posterior for numbers: it weights the runs by it.
+
+  Args:
+    posterior: `Posterior`.
+    model: As of `particles_to_arviz`.
+      Default value: `None`.
+    num_prior_draws: As of `particles_to_arviz`.
+    coords: Python `dict` as in `arviz.from_dict`.
+    dims: Python `dict` as in `arviz.from_dict`.
+    seed: Python `int` or stateless seed.
+      Default value: `0`.
+
+  Returns:
+    data: `arviz.InferenceData`, or the `DataTree` of ArviZ 1.
+
+  Raises:
+    ImportError: If ArviZ is not installed.
+    TypeError: If an argument is of the wrong kind.
+    ValueError: If `model` is not that of the posterior.
+
+  ```python
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+
+  tfd = tfp.distributions
+
+  model = tfd.JointDistributionNamed(
+    {
+      'mean': tfd.Normal(0.0, 3.0),
+      'y': lambda mean: tfd.Sample(tfd.Normal(mean, 1.0), 4),
+    }
+  ).experimental_pin(y=[1.0, 2.0, 0.5, 1.5])
+  posterior = nvi.fit_posterior(model, num_particles=200, num_runs=2, seed=1)
+  data = posterior.to_arviz(model=model)
+  assert data.posterior['mean'].shape == (2, 200)
+  assert data.log_likelihood['y'].shape == (2, 200, 4)
+  ```
+  """
+  num_runs = posterior.num_runs
+
+  def split_runs(x):
+    return tf.reshape(x, [-1, num_runs] + x.shape[1:].as_list())
+
+  particles = posterior.particles
+  data = particles_to_arviz(
+    weighting.WeightedParticles(
+      tf.nest.map_structure(split_runs, particles.particles),
+      split_runs(particles.log_weights),
+    ),
+    names=posterior.names if model is None else None,
+    model=model,
+    chain_axis=0,
+    num_prior_draws=num_prior_draws,
+    coords=coords,
+    dims=dims,
+    seed=seed,
+  )
+  data['posterior'].attrs.update(
+    log_evidence=posterior.log_evidence,
+    log_evidence_error=posterior.log_evidence_error,
+    start=posterior.start,
+    warnings='\n'.join(posterior.warnings),
+  )
+  return data
+
+
+def state_space_posterior_to_arviz(
+  posterior,
+  model=None,
+  observations=None,
+  inputs=None,
+  num_draws: int | None = None,
+  num_prior_draws: int = 500,
+  coords=None,
+  dims=None,
+  seed=0,
+):
+  """Exports the posterior of sequences to ArviZ, as one chain.
+
+  The global state is named by its structure, or `theta` if it is a single
+  `Tensor`; trajectories likewise, or `z`, with an axis `time`; observations
+  likewise, or `x`. Axes of the batch are named `sequence`, or `sequence_0` and
+  so on.
+
+  The log likelihood, with `model` and `observations`, is that of each
+  observation given the states of its step, so that leave-one-out
+  cross-validation by it leaves out an observation, and not its states. Steps
+  that were not observed, or after the end of a sequence, are to be left out by
+  hand.
+
+  Args:
+    posterior: `StateSpacePosterior`.
+    model: `StateSpaceModel`, for the groups `log_likelihood`,
+      `posterior_predictive`, `prior` and `prior_predictive`; needs
+      `observations`.
+      Default value: `None`.
+    observations: As of `StateSpaceSampler.sample`, for the group
+      `observed_data`.
+      Default value: `None`.
+    inputs: As of `StateSpaceSampler.sample`.
+      Default value: `None`.
+    num_draws: As of `particles_to_arviz`.
+    num_prior_draws: As of `particles_to_arviz`.
+    coords: Python `dict` as in `arviz.from_dict`.
+    dims: Python `dict` as in `arviz.from_dict`.
+    seed: Python `int` or stateless seed.
+      Default value: `0`.
+
+  Returns:
+    data: `arviz.InferenceData`, or the `DataTree` of ArviZ 1.
+
+  Raises:
+    ImportError: If ArviZ is not installed.
+    TypeError: If an argument is of the wrong kind.
+    ValueError: If `model` is given without `observations`, or for a posterior
+      without trajectories, or all weights are zero.
+
+  ```python
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+
+  tfd = tfp.distributions
+
+  model = nvi.StateSpaceModel(
+    prior=tfd.Normal(0.0, 1.0),
+    initial_fn=lambda drift: tfd.Normal(drift, 1.0),
+    transition_fn=lambda z, drift: tfd.Normal(z + drift, 0.5),
+    observation_fn=lambda z: tfd.Normal(z, 0.2),
+  )
+  x = [0.1, 0.5, 0.8]
+  posterior = nvi.StateSpaceSampler(model).sample(x, 100, seed=1)
+  data = posterior.to_arviz(model, x)
+  assert data.posterior['z'].dims == ('chain', 'draw', 'time')
+  ```
+  """
+  if model is not None and observations is None:
+    raise ValueError('`observations` must be given with `model`; got None.')
+  has_trajectories = bool(tf.nest.flatten(posterior.trajectories))
+  if model is not None and not has_trajectories:
+    raise ValueError(
+      '`model` must be None for a posterior without trajectories; sample with '
+      '`trajectories=True`.'
+    )
+  resample_seed, model_seed = tf.unstack(
+    randomness.split_seed(randomness.as_seed(seed), 2)
+  )
+  states = posterior.global_state, posterior.trajectories
+  (states, root), log_weights = _resample_chains(
+    (states, posterior.root),
+    posterior.log_weights,
+    resample_seed,
+    None if num_draws is None else checks.as_count('num_draws', num_draws),
+  )
+  if observations is not None:
+    observations = groups_lib.as_observations(observations, model)
+  groups = {}
+  if model is not None:
+    groups = _split_chains(
+      groups_lib.observe_states(
+        model, states, observations, model_seed, inputs, num_prior_draws
+      ),
+      1,
+      log_weights.shape[0],
+    )
+  elif observations is not None:
+    groups = {'observed_data': groups_lib.name_observations(observations)}
+  leading = _batch_names(log_weights.shape.rank - 1, 'sequence')
+
+  def one_chain(named):
+    return {name: x[tf.newaxis] for name, x in named.items()}
+
+  variables = one_chain(groups_lib.name_states(*states))
+  stats = one_chain({'log_weight': log_weights, 'root': root})
+  num_global = len(tf.nest.flatten(states[0]))
+  all_dims = _axis_names(stats, leading, None)
+  for i, (name, x) in enumerate(variables.items()):
+    axes = leading if i < num_global else leading + ['time']
+    all_dims |= _axis_names({name: x}, axes, dims)
+  for name, x in groups.get('observed_data', {}).items():
+    drawn = x[tf.newaxis, tf.newaxis]
+    all_dims |= _axis_names({name: drawn}, leading + ['time'], dims)
+  return _make_data(
+    {'posterior': variables, **groups, 'sample_stats': stats},
+    coords,
+    all_dims,
+    {
+      'log_normalizer': posterior.log_normalizer,
+      'log_normalizer_error': posterior.log_normalizer_error,
+      'num_ancestors': posterior.num_ancestors,
+    },
+  )
+
+
+def history_to_arviz(history, coords=None):
+  """Exports what happened during training to ArviZ.
+
+  The only group is `sample_stats`: the steps are its draws, and members of the
+  batch, such as restarts, its chains. `arviz.plot_trace` of it shows the course
+  of training.
+
+  Args:
+    history: `History`.
+    coords: Python `dict` as in `arviz.from_dict`; `level` labels the levels,
+      from 1 on.
+
+  Returns:
+    data: `arviz.InferenceData`, or the `DataTree` of ArviZ 1.
+
+  Raises:
+    ImportError: If ArviZ is not installed.
+
+  ```python
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+
+  tfd = tfp.distributions
+
+  path = nvi.GeometricPath(
+    tfd.Normal(0.0, 1.0), tfd.Normal(2.0, 0.5), num_densities=3
+  )
+  sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
+  history = nvi.fit(
+    sampler, nvi.reverse_kl(), num_particles=10, num_steps=20, seed=2
+  )
+  data = history.to_arviz()
+  assert data.sample_stats['loss'].shape == (1, 20)
+  ```
+  """
+  loss = np.asarray(history.loss)
+  num_steps, num_chains = len(loss), int(np.prod(loss.shape[1:]))
+  stats = {}
+  for name in ('loss', 'log_normalizer', 'effective_sample_size'):
+    x = np.asarray(getattr(history, name))
+    stats[name] = x.reshape([num_steps, num_chains]).T
+  levels = {}
+  for name in ('log_incremental_weights', 'level_effective_sample_sizes'):
+    x = np.asarray(getattr(history, name))
+    levels[name] = np.moveaxis(x.reshape([num_steps, -1, num_chains]), 2, 0)
+  for name in ('num_nan', 'is_skipped'):
+    x = np.asarray(getattr(history, name))
+    stats[name] = np.broadcast_to(x, [num_chains, num_steps])
+  num_levels = levels['log_incremental_weights'].shape[2]
+  return _make_data(
+    {'sample_stats': {**stats, **levels}},
+    {'level': np.arange(1, num_levels + 1), **(coords or {})},
+    {name: ['level'] for name in levels},
+    {
+      'num_particles': history.num_particles,
+      'seconds': history.seconds,
+      'compile_seconds': history.compile_seconds,
+    },
+  )
