@@ -485,10 +485,10 @@ class NestedSampler(proposals.ParticleSampler):
       None if self.proposes_initial else move,
       particles,
       is_nan,
-      self._plan(level_seed, noise_seeds),
+      self._plan(level_seed, noise_seeds, densities),
     )
 
-  def _plan(self, level_seed, noise_seeds):
+  def _plan(self, level_seed, noise_seeds, densities):
     """A `Segment` for each transition, with its seeds."""
     num_levels = self.densities.num_densities - 1
     # For each level, a seed to resample and one to reject with.
@@ -507,7 +507,7 @@ class NestedSampler(proposals.ParticleSampler):
       )
       segments.append(
         Segment(
-          transition,
+          transition.given(densities),
           first_level,
           is_rolled,
           noise_seed,

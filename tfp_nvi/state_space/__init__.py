@@ -32,6 +32,10 @@ nested sampler runs; `heuristics` has the factors `psi`; `sampler` and
 `posterior` are what a user calls and gets.
 """
 
+from tfp_nvi.state_space.backward import (
+  GaussianHeuristic,
+  HiddenMarkovHeuristic,
+)
 from tfp_nvi.state_space.densities import (
   StateSpaceState,
 )
@@ -43,6 +47,10 @@ from tfp_nvi.state_space.heuristics import (
 from tfp_nvi.state_space.model import (
   StateSpaceModel,
 )
+from tfp_nvi.state_space.networks import (
+  GaussianProposalNetwork,
+  GlobalProposalNetwork,
+)
 from tfp_nvi.state_space.posterior import (
   StateSpacePosterior,
 )
@@ -52,7 +60,11 @@ from tfp_nvi.state_space.sampler import (
 
 __all__ = [
   'FeatureHeuristic',
+  'GaussianHeuristic',
+  'GaussianProposalNetwork',
+  'GlobalProposalNetwork',
   'Heuristic',
+  'HiddenMarkovHeuristic',
   'IndependentHeuristic',
   'StateSpaceModel',
   'StateSpacePosterior',

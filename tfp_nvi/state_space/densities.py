@@ -150,9 +150,12 @@ class StateSpaceDensities(densities_lib.Densities):
     """The rows of the heuristic; `()` if there is none."""
     if self.heuristic is None:
       return ()
-    rows = self.heuristic.prepare(
-      self.observations, self.is_observed, global_state
-    )
+    rows = functions.call_with_named(
+      'prepare',
+      self.heuristic.prepare,
+      ('observations', 'is_observed', 'global_state'),
+      ('u',),
+    )(self.observations, self.is_observed, global_state, u=self.inputs)
     try:
       rows = tf.nest.map_structure(tf.convert_to_tensor, rows)
     except (TypeError, ValueError) as e:
@@ -214,7 +217,7 @@ class StateSpaceDensities(densities_lib.Densities):
       densities_lib.check_values(
         name, values, prior.dtype, prior.event_shape, leading
       )
-    if self.heuristic is None:
+    if self.heuristic is None or self.heuristic.is_trusted:
       return
     try:
       rows = self.prepare(values, num_particles)
@@ -291,6 +294,11 @@ class GivenDensities(densities_lib.Densities):
     other = copy.copy(self)
     other.prepared = prepared
     return other
+
+  def proposal(self, level, root, prior):
+    """The heuristic's proposal of the step behind a level; perhaps `None`."""
+    row = self._rows(self.prepared, level, root)
+    return self._densities.heuristic.proposal(row, prior, root.shape)
 
   def _rows(self, rows, level, root):
     """Rows of a level, or of a range of levels, for each particle."""

@@ -25,8 +25,11 @@ __all__ = [
   'check_distribution',
   'check_parameters',
   'describe',
+  'entry',
   'has_values',
+  'log_probs',
   'num_categories',
+  'over_states',
 ]
 
 # Parameters of TFP's distributions that cannot be negative.
@@ -62,6 +65,59 @@ def num_categories(distribution: tfd.Distribution) -> int | None:
   if parameter is None:
     parameter = distribution.probs
   return tf.convert_to_tensor(parameter).shape[-1]
+
+
+def log_probs(distribution: tfd.Categorical) -> tf.Tensor:
+  """Log probabilities of the values of a categorical distribution."""
+  if distribution.logits is None:
+    return tf.math.log(distribution.probs)
+  return tf.math.log_softmax(distribution.logits)
+
+
+def entry(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+  """Entries of the last axis, `values[..., index]`.
+
+  Args:
+    values: `Tensor` of shape `shape + [n]`.
+    index: int `Tensor` of shape `shape`.
+
+  Returns:
+    entries: `Tensor` of shape `shape`.
+  """
+  is_it = tf.equal(
+    tf.range(values.shape[-1]), tf.cast(index, tf.int32)[..., None]
+  )
+  return tf.reduce_sum(tf.where(is_it, values, tf.zeros_like(values)), axis=-1)
+
+
+def over_states(fn, num_states, global_state, shape, dtype, event_rank=0):
+  """Calls a function with each of a few local states.
+
+  Args:
+    fn: Python callable from the local state, the global state and a shape, all
+      with more particles, to a `Tensor` of that shape and an event.
+    num_states: Python `int`.
+    global_state: Nested structure of `Tensor`s of shape `shape + event`.
+    shape: `TensorShape`: `[num_particles] + batch`.
+    dtype: That of a local state.
+    event_rank: Python `int`: that of what `fn` returns.
+
+  Returns:
+    values: `Tensor` of shape `shape + [num_states] + event`.
+  """
+  num_particles, rank = shape[0], shape.rank
+  longer = tf.TensorShape([num_states * num_particles]) + shape[1:]
+  states = tf.cast(tf.repeat(tf.range(num_states), num_particles), dtype)
+  states = tf.broadcast_to(tf.reshape(states, [-1] + [1] * (rank - 1)), longer)
+  tiled = tf.nest.map_structure(
+    lambda x: tf.tile(x, [num_states] + [1] * (x.shape.rank - 1)), global_state
+  )
+  values = fn(states, tiled, longer)
+  event = values.shape[values.shape.rank - event_rank :]
+  values = tf.broadcast_to(values, longer + event)
+  values = tf.reshape(values, [num_states] + shape + event)
+  axes = [*range(1, rank + 1), 0, *range(rank + 1, rank + 1 + event_rank)]
+  return tf.transpose(values, axes)
 
 
 class _NamedCall:

@@ -14,11 +14,15 @@ prepare(observations, is_observed, global_state)
 log_factor(row, global_state, local_state)
     log psi, of shape [num_particles] + batch; local_state is None for k = 0;
     the row itself by default
+proposal(row, prior, shape)
+    a distribution to propose the local state of step `k + 1` from, by row `k`
+    and the model's distribution of it; None, the default, if there is none
 ```
 
 `prepare` is called once a run, for the particles of level 0, so that no level
 goes through the observations again; `log_factor` once for each particle and
-level. At the last level the factor is one, whatever the heuristic returns.
+level. `prepare` may name `u` as a last argument, the inputs of all steps. At the
+last level the factor is one, whatever the heuristic returns.
 """
 
 import abc
@@ -87,6 +91,10 @@ class Heuristic(tf.Module, abc.ABC):
   ```
   """
 
+  # Whether a few draws need not be tried before a run, as what is returned has
+  # the right shape, and trying would take long.
+  is_trusted = False
+
   @abc.abstractmethod
   def prepare(self, observations, is_observed, global_state):
     """Computes what the factors need, once the global state is known.
@@ -120,6 +128,21 @@ class Heuristic(tf.Module, abc.ABC):
     """
     del global_state, local_state
     return row
+
+  def proposal(self, row, prior, shape):
+    """A proposal that knows of the observations to come; here, none.
+
+    Args:
+      row: Row `k` of what `prepare` returned, as of `log_factor`.
+      prior: `tfd.Distribution`: the model's distribution of the local state of
+        step `k + 1`, given the one before.
+      shape: `TensorShape`: `[num_particles] + batch`.
+
+    Returns:
+      proposal: `tfd.Distribution` over the local state, or `None`.
+    """
+    del row, prior, shape
+    return None
 
 
 class IndependentHeuristic(Heuristic):

@@ -17,7 +17,7 @@ import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
 from tfp_nvi.internal import checks, randomness
-from tfp_nvi.state_space import functions
+from tfp_nvi.state_space import functions, gaussian
 
 tfd = tfp.distributions
 
@@ -52,6 +52,9 @@ class Example(NamedTuple):
     support: Distribution of observations, or of their parts, whose support is
       the same for all states; `None` if that is not known.
     dtype: `tf.DType` of log densities.
+    num_states: Python `int`, if local states are of a `tfd.Categorical`.
+    has_gaussian_transitions: Python `bool`: whether local states are of normal
+      distributions over numbers or vectors.
   """
 
   local_like: Any
@@ -61,6 +64,8 @@ class Example(NamedTuple):
   num_categories: int | None
   support: tfd.Distribution | None
   dtype: tf.DType
+  num_states: int | None = None
+  has_gaussian_transitions: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -161,6 +166,22 @@ class StateSpaceModel:
   def names_step(self) -> bool:
     """Whether a function depends on the index of the step."""
     return any(call.names_step for call in vars(self)['_calls'].values())
+
+  @property
+  def depends_on_step(self) -> bool:
+    """Whether transitions name the index or the inputs of the step."""
+    call = vars(self)['_calls']['transition_fn']
+    return call.names_step or call.names_inputs
+
+  @property
+  def num_states(self) -> int | None:
+    """How many local states there are, if they are of a `tfd.Categorical`."""
+    return self.example.num_states
+
+  @property
+  def has_gaussian_transitions(self) -> bool:
+    """Whether local states are of normal distributions."""
+    return self.example.has_gaussian_transitions
 
   def initial(self, global_state, t, u, shape: tf.TensorShape):
     """The distribution of the first local state, checked."""
@@ -413,7 +434,8 @@ def _make_example(model):
   transition = model.transition(local, global_state, step + 1, u, shape)
   functions.check_distribution('transition_fn', transition, shape, local_like)
   functions.check_parameters('transition_fn', transition)
-  counts = [functions.num_categories(d) for d in (initial, transition)]
+  kernels = initial, transition
+  counts = [functions.num_categories(d) for d in kernels]
   if None not in counts and counts[1] > counts[0]:
     raise ValueError(
       f'`transition_fn` must return a distribution over the {counts[0]} states '
@@ -450,4 +472,6 @@ def _make_example(model):
     num_categories=functions.num_categories(part),
     support=part if isinstance(part, _FIXED_SUPPORT) else None,
     dtype=dtype,
+    num_states=counts[0] if counts[0] == counts[1] else None,
+    has_gaussian_transitions=all(map(gaussian.is_gaussian, kernels)),
   )

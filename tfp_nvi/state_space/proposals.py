@@ -7,10 +7,12 @@ import tensorflow as tf
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import proposals
 from tfp_nvi import transitions as transitions_lib
+from tfp_nvi.internal import randomness
 
 __all__ = [
   'GlobalProposal',
   'NoGlobalProposal',
+  'refine',
 ]
 
 
@@ -50,6 +52,48 @@ class GlobalProposal(proposals.Proposal):
       log_reverse=log_prior,
       record=seed,
     )
+
+
+def refine(distribution, space, densities, num_particles, count, seed):
+  """Fits proposals of the global state to the sequences, one after the other.
+
+  Each one has the mean and the covariance of draws from the one before, by the
+  prior times the heuristic factor before the first step. As the draws are not
+  used again, particles that start from the last proposal are properly weighted.
+
+  Args:
+    distribution: `tfd.Distribution`: the first proposal.
+    space: `GlobalSpace`.
+    densities: `StateSpaceDensities`, with a heuristic.
+    num_particles: Python `int`: how many draws to fit each one to.
+    count: Python `int`: how many proposals to fit.
+    seed: Stateless seed.
+
+  Returns:
+    distribution: `tfd.Distribution`.
+
+  #### References
+
+  [1]: J.-M. Cornuet, J.-M. Marin, A. Mira, C. P. Robert. Adaptive multiple
+       importance sampling. Scandinavian Journal of Statistics, 39(4), 2012.
+  """
+  prior = densities.model.prior
+  batch_shape = densities.batch_shape.as_list()
+  shape = [num_particles] + batch_shape
+  for one_seed in tf.unstack(randomness.split_seed(seed, count)):
+    theta = densities_lib.draw(
+      distribution, num_particles, batch_shape, one_seed
+    )
+    theta = tf.nest.map_structure(tf.identity, theta)
+    rows = densities.prepare(theta, num_particles)
+    row = tf.nest.map_structure(lambda x: x[0], rows)
+    log_weights = (
+      prior.log_prob(theta)
+      + densities.log_factor(row, theta, None, shape)
+      - distribution.log_prob(theta)
+    )
+    distribution = space.matched(theta, tf.broadcast_to(log_weights, shape))
+  return distribution
 
 
 class NoGlobalProposal(proposals.Proposal):

@@ -13,7 +13,12 @@ import tensorflow as tf
 from tfp_nvi import resampling
 from tfp_nvi import sampler as sampler_lib
 from tfp_nvi.internal import checks, randomness
-from tfp_nvi.state_space import functions, proposals
+from tfp_nvi.state_space import (
+  functions,
+  global_space,
+  guided,
+  proposals,
+)
 from tfp_nvi.state_space import model as model_lib
 from tfp_nvi.state_space import recorder as recorder_lib
 from tfp_nvi.state_space.densities import StateSpaceDensities
@@ -25,6 +30,10 @@ from tfp_nvi.state_space.transition import StepTransition
 __all__ = [
   'StateSpaceSampler',
 ]
+
+
+# Its seed is folded in, so that it does not change the draws of the run.
+_REFINEMENT = 1
 
 
 class _Run(NamedTuple):
@@ -78,11 +87,12 @@ class StateSpaceSampler(tf.Module):
     self,
     model: model_lib.StateSpaceModel,
     initial_proposal_fn: Callable | None = None,
-    proposal_fn: Callable | None = None,
+    proposal_fn: Callable | str | None = None,
     heuristic: Heuristic | None = None,
     resample_fn: Callable = resampling.resample_systematic,
     resample_criterion_fn: Callable = resampling.always,
     reparameterize: bool = False,
+    num_refinements: int = 0,
     name: str = 'state_space_sampler',
   ):
     """Initializes the sampler.
@@ -102,8 +112,11 @@ class StateSpaceSampler(tf.Module):
         Default value: `None` (i.e., the prior).
       proposal_fn: Python callable from the observation of a step, the local
         state before (`None` at the first step), and the global state, to a
-        `tfd.Distribution` over the local state.
-        Default value: `None` (i.e., the model's transition).
+        `tfd.Distribution` over the local state. Or one of these: `'prior'`, the
+        model's transition; `'guided'`, the transition times the likelihood, or
+        its Gaussian approximation; `'heuristic'`, what the heuristic proposes,
+        if it does, as `GaussianHeuristic` and `HiddenMarkovHeuristic` do.
+        Default value: `None` (i.e., `'prior'`).
       heuristic: `Heuristic`.
         Default value: `None` (i.e., a factor of one).
       resample_fn: As of `NestedSampler`.
@@ -112,12 +125,17 @@ class StateSpaceSampler(tf.Module):
         states that can be reparameterized. Nested objectives are then to be
         used level by level, as `tfp_nvi.reverse_kl(level_by_level=True)`.
         Default value: `False`.
+      num_refinements: Python `int`: how many times `sample` fits the proposal
+        of the global state to the sequences at hand, by the heuristic, before
+        it draws the particles. Each time takes a run of the heuristic's
+        preparation, and no other.
+        Default value: `0`.
       name: Python `str` name of this module.
 
     Raises:
       TypeError: If an argument is not of the kind asked for.
       ValueError: If `initial_proposal_fn` is given and the model has no prior,
-        or a function takes other arguments.
+        a function takes other arguments, or there is nothing to refine by.
     """
     super().__init__(name=name)
     checks.check_instance(
@@ -126,7 +144,8 @@ class StateSpaceSampler(tf.Module):
     checks.check_callable(
       'initial_proposal_fn', initial_proposal_fn, optional=True
     )
-    checks.check_callable('proposal_fn', proposal_fn, optional=True)
+    if not isinstance(proposal_fn, str):
+      checks.check_callable('proposal_fn', proposal_fn, optional=True)
     checks.check_instance(
       'heuristic', heuristic, Heuristic, 'a Heuristic', optional=True
     )
@@ -145,7 +164,9 @@ class StateSpaceSampler(tf.Module):
       self._initial_proposal = functions.call_with_named(
         'initial_proposal_fn', initial_proposal_fn, ('x', 'is_observed'), extras
       )
-    if proposal_fn is not None:
+    if isinstance(proposal_fn, str):
+      self._proposal = _local_proposal(proposal_fn, model, heuristic)
+    elif proposal_fn is not None:
       self._proposal = functions.call_with_named(
         'proposal_fn',
         proposal_fn,
@@ -156,6 +177,17 @@ class StateSpaceSampler(tf.Module):
     self._resample_fn = resample_fn
     self._resample_criterion_fn = resample_criterion_fn
     self._reparameterize = reparameterize
+    self._num_refinements = checks.as_count(
+      'num_refinements', num_refinements, 0
+    )
+    self._space = None
+    if num_refinements:
+      if model.prior is None or heuristic is None:
+        raise ValueError(
+          '`num_refinements` must be 0 if the model has no prior or there is no '
+          f'heuristic; got {num_refinements}.'
+        )
+      self._space = global_space.GlobalSpace(model.prior)
     self._compiled: dict = {}
     self._has_warned = False
 
@@ -321,6 +353,26 @@ class StateSpaceSampler(tf.Module):
       ).get_concrete_function(specs, tf.TensorSpec([2], tf.int32))
     return self._compiled[key]
 
+  def _refined(self, sampler, num_particles, seed):
+    """The sampler with a proposal of the global state for its sequences."""
+    densities = sampler.densities
+    first = self.model.prior
+    if self._initial_proposal is not None:
+      first = self._initial_proposal(
+        densities.observations, densities.is_observed, u=densities.inputs
+      )
+    refined = proposals.refine(
+      first,
+      self._space,
+      densities,
+      num_particles,
+      self._num_refinements,
+      randomness.fold_in(seed, _REFINEMENT),
+    )
+    return sampler.copy(
+      initial_proposal=proposals.GlobalProposal(lambda: refined, densities)
+    )
+
   def _sample(self, num_particles, trajectories, parts, seed):
     """Runs the filter once."""
     sequences = Sequences(self.model.example, *parts)
@@ -329,6 +381,8 @@ class StateSpaceSampler(tf.Module):
     num_steps = densities.num_steps
     batch_shape = densities.batch_shape
     shape = tf.TensorShape([num_particles]) + batch_shape
+    if self._num_refinements:
+      sampler = self._refined(sampler, num_particles, seed)
 
     run = sampler.start(num_particles, seed, reparameterize=False)
     run, nan_source = recorder_lib.start_without_nan(
@@ -365,6 +419,24 @@ class StateSpaceSampler(tf.Module):
       num_nan=tf.reduce_sum(recorder.num_nan, axis=0),
     )
     return _Run(posterior, tf.reduce_min(recorder.first_nan, axis=0))
+
+
+def _local_proposal(name, model, heuristic):
+  """The proposal of a name."""
+  if name == 'prior':
+    return None
+  if name == 'guided':
+    return guided.GuidedProposal(model)
+  if name != 'heuristic':
+    raise ValueError(
+      "`proposal_fn` must be a function, 'prior', 'guided' or 'heuristic'; got "
+      f'{name!r}.'
+    )
+  if heuristic is None:
+    raise ValueError(
+      "`heuristic` must be given if `proposal_fn` is 'heuristic'; got None."
+    )
+  return guided.HeuristicProposal()
 
 
 def _without_batch(run):

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The transition that adds a local state to the particles of a sequence."""
 
+import copy
+
 import tensorflow as tf
 
 from tfp_nvi import transitions as transitions_lib
@@ -12,6 +14,7 @@ from tfp_nvi.state_space.densities import (
   StateSpaceDensities,
   StateSpaceState,
 )
+from tfp_nvi.state_space.guided import LocalProposal
 
 __all__ = [
   'NAN_SOURCES',
@@ -55,8 +58,8 @@ class StepTransition(transitions_lib.Transition):
 
     Args:
       densities: `StateSpaceDensities`.
-      proposal: `None`, or callable from an observation, the local state before,
-        and the global state, which takes `t` and `u`.
+      proposal: `None`, `LocalProposal`, or callable from an observation, the
+        local state before, and the global state, which takes `t` and `u`.
       is_first: Python `bool`.
       reparameterize: Python `bool`: whether gradients may pass through states.
       records_nan: Python `bool`: whether the record of a move, instead of being
@@ -75,11 +78,21 @@ class StepTransition(transitions_lib.Transition):
     self.is_rollable = not is_first
     # Samples are made again from their seeds, which a batch does not have; and
     # functions see one step `t` at a time.
+    self._is_local = isinstance(proposal, LocalProposal)
+    self._given = None
     names_step = densities.model.names_step or (
-      proposal is not None and proposal.names_step
+      proposal is not None and (self._is_local or proposal.names_step)
     )
     self.is_level_batched = not (is_first or reparameterize or names_step)
     self.records_noise = reparameterize and not records_nan
+
+  def given(self, densities):
+    """The transition of a run, whose proposal may depend on its heuristic."""
+    if not self._is_local:
+      return self
+    other = copy.copy(self)
+    other._given = densities
+    return other
 
   def record_like(self, noise, state):
     """The seed if samples are to be differentiated, or else the samples."""
@@ -107,7 +120,19 @@ class StepTransition(transitions_lib.Transition):
       prior = model.transition(local, theta, **named, shape=shape)
     if self._proposal is None:
       return prior, prior, observation
-    proposal = self._proposal(observation, local, theta, **named)
+    if self._is_local:
+      proposal = self._proposal.distribution(
+        prior,
+        lambda z, theta, shape: model.observation(
+          z, theta, **named, shape=shape
+        ),
+        observation,
+        self._given,
+        step,
+        previous,
+      )
+    else:
+      proposal = self._proposal(observation, local, theta, **named)
     functions.check_distribution(
       'proposal_fn', proposal, shape, densities.local_like
     )
@@ -165,7 +190,11 @@ class StepTransition(transitions_lib.Transition):
         steps = tf.reshape(tf.range(step.start, step.stop), [-1] + [1] * rank)
       is_active = tf.broadcast_to(steps < densities.lengths, shape)
     # Where nothing is observed the proposal is the prior.
-    use_proposal = is_observed if proposal is not prior else None
+    use_proposal = is_observed
+    if proposal is prior or (
+      self._is_local and not self._proposal.needs_observation
+    ):
+      use_proposal = None
 
     def draw(seed):
       proposal_seed, prior_seed = tf.unstack(randomness.split_seed(seed, 2))

@@ -165,6 +165,18 @@ class Transition(tf.Module, abc.ABC):
       densities: The sequence of intermediate densities.
     """
 
+  def given(self, densities) -> 'Transition':
+    """The transition of a run, which may depend on the run's densities.
+
+    Args:
+      densities: What `Densities.given` returned for the initial move.
+
+    Returns:
+      transition: `Transition`; by default, this one.
+    """
+    del densities
+    return self
+
   def draw_noise(self, sample_shape: list, seed: tf.Tensor):
     """Draws the random numbers of all levels: by default, a seed for each.
 

@@ -1,0 +1,478 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Heuristics by a backward recursion of the model itself; nothing is learned.
+
+`HiddenMarkovHeuristic` is exact for models over a few states.
+`GaussianHeuristic` is exact for models that are linear and Gaussian given the
+global state, and an approximation for other models with normal transitions:
+the likelihoods are expanded around the most probable states, which a few steps
+of Newton's method find for each particle's global state. Both propose local
+states by the transition times the likelihood times the factor, so that where
+they are exact all particles with the same global state have the same weight.
+
+A row `k` has the factor as a function of the state of step `k`, counted from
+one, and, for the proposal, the likelihood of step `k + 1` times its factor.
+"""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_nvi.internal import checks
+from tfp_nvi.state_space import functions, gaussian
+from tfp_nvi.state_space import model as model_lib
+from tfp_nvi.state_space.heuristics import Heuristic
+
+tfd = tfp.distributions
+
+__all__ = [
+  'GaussianHeuristic',
+  'HiddenMarkovHeuristic',
+]
+
+
+class _Steps(NamedTuple):
+  """Sequences with the steps first, as the recursions take them.
+
+  Fields:
+    observations: Nested structure of `Tensor`s of shape
+      `[num_steps] + batch + event`.
+    is_observed: `None`, or bool `Tensor` of shape `[num_steps] + batch`.
+    inputs: Nested structure of `Tensor`s of shape
+      `[num_steps] + batch + event`; `()` if there are none.
+    num_steps: Python `int`.
+    shape: `TensorShape`: `[num_particles] + batch`.
+  """
+
+  observations: Any
+  is_observed: Any
+  inputs: Any
+  num_steps: int
+  shape: tf.TensorShape
+
+  def at(self, t):
+    """Observation and inputs of a step."""
+    return tf.nest.map_structure(
+      lambda x: x[t], (self.observations, self.inputs)
+    )
+
+  def mask(self, t):
+    """Whether each particle's step is observed; `None` if all are."""
+    if self.is_observed is None:
+      return None
+    return tf.broadcast_to(self.is_observed[t], self.shape)
+
+
+def _as_steps(model, observations, is_observed, global_state, inputs):
+  """Sequences of the model, for particles with these global states."""
+  example = model.example
+  parts = list(
+    zip(
+      tf.nest.flatten(observations),
+      tf.nest.flatten(example.observation_like[1]),
+      strict=True,
+    )
+  )
+  leading = parts[0][0].shape[: parts[0][0].shape.rank - parts[0][1].rank]
+  rank = leading.rank - 1
+  # Without global states, one particle stands for all.
+  num_particles = 1
+  if model.prior is not None:
+    num_particles = tf.nest.flatten(global_state)[0].shape[0]
+
+  def first(x):
+    return tf.nest.map_structure(lambda x: model_lib.steps_first(x, rank), x)
+
+  return _Steps(
+    observations=first(observations),
+    is_observed=None if is_observed is None else first(is_observed),
+    inputs=first(() if inputs is None else inputs),
+    num_steps=leading[-1],
+    shape=tf.TensorShape([num_particles]) + leading[:-1],
+  )
+
+
+def _arrays(example, num_steps):
+  return tf.nest.map_structure(
+    lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape), example
+  )
+
+
+def _write(arrays, t, values):
+  return tf.nest.map_structure(
+    lambda array, x: array.write(t, x), arrays, values
+  )
+
+
+def _loop(num_steps, body, carry):
+  """Calls `carry = body(t, carry)` for `t = 1, ..., num_steps - 1`."""
+  if num_steps == 1:
+    return carry
+  _, carry = tf.while_loop(
+    lambda t, _: t < num_steps,
+    lambda t, carry: (t + 1, body(t, carry)),
+    (tf.constant(1), carry),
+    parallel_iterations=1,
+    maximum_iterations=num_steps - 1,
+  )
+  return carry
+
+
+class GaussianHeuristic(Heuristic):
+  """The likelihood of the observations to come, by Gaussian approximations.
+
+  For models whose transitions are normal, over a number or a vector, and any
+  observations whose log density has derivatives by the local state. It is exact
+  if the model is linear and Gaussian given the global state; `num_iterations`
+  may be 1 then.
+
+  #### References
+
+  [1]: J. Durbin, S. J. Koopman. Monte Carlo maximum likelihood estimation for
+       non-Gaussian state space models. Biometrika, 84(3), 1997.
+  [2]: P. Guarniero, A. M. Johansen, A. Lee. The iterated auxiliary particle
+       filter. Journal of the American Statistical Association, 112(520), 2017.
+
+  ```python
+  import tensorflow as tf
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+
+  tfd = tfp.distributions
+
+  model = nvi.StateSpaceModel(
+    prior=None,
+    initial_fn=lambda: tfd.Normal(0.0, 1.0),
+    transition_fn=lambda z: tfd.Normal(0.9 * z, 0.3),
+    observation_fn=lambda z: tfd.Normal(0.0, tf.exp(0.5 * z)),
+  )
+  sampler = nvi.StateSpaceSampler(
+    model, proposal_fn='heuristic', heuristic=nvi.GaussianHeuristic(model)
+  )
+  posterior = sampler.sample([0.5, -1.2, 2.0], num_particles=100, seed=1)
+  assert posterior.effective_sample_sizes[-1] > 90.0
+  ```
+  """
+
+  is_trusted = True
+
+  def __init__(
+    self,
+    model: model_lib.StateSpaceModel,
+    num_iterations: int = 5,
+    name: str = 'gaussian_heuristic',
+  ):
+    """Initializes the heuristic.
+
+    Args:
+      model: `StateSpaceModel`.
+      num_iterations: Python `int`: how many times to expand around states that
+        the expansion before has found.
+        Default value: `5`.
+      name: Python `str` name of this module.
+
+    Raises:
+      TypeError: If an argument is not of the kind asked for.
+      ValueError: If the model's transitions are not normal.
+    """
+    super().__init__(name=name)
+    checks.check_instance(
+      'model', model, model_lib.StateSpaceModel, 'a StateSpaceModel'
+    )
+    if not model.has_gaussian_transitions:
+      raise ValueError(
+        '`model` must have normal transitions over numbers or vectors, '
+        'tfd.Normal or tfd.MultivariateNormalTriL for example, for a '
+        'GaussianHeuristic; its local states are '
+        f'{functions.describe(model.example.local_like[0])} of shape '
+        f'{functions.describe(model.example.local_like[1])}.'
+      )
+    self._model = model
+    self._num_iterations = checks.as_count('num_iterations', num_iterations)
+    self._event_rank = model.example.local_like[1].rank
+
+  def prepare(self, observations, is_observed, global_state, u=None):
+    """Quadratic functions of the local states; see `Heuristic.prepare`."""
+    steps = _as_steps(self._model, observations, is_observed, global_state, u)
+    path = self._roll_out(steps, global_state, None)
+
+    def improve(i, path):
+      rows = self._backward(steps, global_state, path)
+      return i + 1, self._roll_out(steps, global_state, rows, path)
+
+    _, path = tf.while_loop(
+      lambda i, _: i < self._num_iterations - 1,
+      improve,
+      (tf.constant(0), path),
+      parallel_iterations=1,
+      maximum_iterations=self._num_iterations - 1,
+    )
+    return self._backward(steps, global_state, path)
+
+  def log_factor(self, row, global_state, local_state):
+    """Values of the function of a row; see `Heuristic.log_factor`."""
+    del global_state
+    factor = gaussian.Quadratic(*row['factor'])
+    if local_state is None:
+      return factor.constant
+    return factor.log_value(gaussian.as_vector(local_state, self._event_rank))
+
+  def proposal(self, row, prior, shape):
+    """The transition, given the future; see `Heuristic.proposal`."""
+    target = gaussian.Quadratic(*row['target'], 0.0)
+    mean, covariance = gaussian.condition(
+      *gaussian.moments(prior, shape), target
+    )
+    return gaussian.normal(mean, covariance, self._event_rank)
+
+  def _prior_fn(self, steps, global_state, t):
+    """The transition to a step, from a vector; the first if that is `None`."""
+    _, u = steps.at(t)
+
+    def prior_fn(z):
+      if z is None:
+        return self._model.initial(global_state, t, u, steps.shape)
+      z = gaussian.as_event(z, self._event_rank)
+      return self._model.transition(z, global_state, t, u, steps.shape)
+
+    return prior_fn
+
+  def _likelihood(self, steps, global_state, t, z):
+    """The likelihood of a step, expanded at a vector."""
+    x, u = steps.at(t)
+
+    def observation_fn(z):
+      z = gaussian.as_event(z, self._event_rank)
+      return self._model.observation(z, global_state, t, u, steps.shape)
+
+    likelihood = gaussian.expand_likelihood(observation_fn, x, z, steps.shape)
+    mask = steps.mask(t)
+    return likelihood if mask is None else likelihood.where(mask)
+
+  def _roll_out(self, steps, global_state, rows, before=None):
+    """The most probable states, by rows; without, each given its observation.
+
+    Args:
+      steps: `_Steps`.
+      global_state: As of `prepare`.
+      rows: What `_backward` returned, or `None`.
+      before: The states of the iteration before, which stay where new ones are
+        not finite.
+
+    Returns:
+      path: `Tensor` of shape `[num_steps] + shape + [d]`.
+    """
+
+    def step(t, z):
+      mean, factor = gaussian.moments(
+        self._prior_fn(steps, global_state, t)(z), steps.shape
+      )
+      if rows is None:
+        target = self._likelihood(steps, global_state, t, mean)
+      else:
+        target = gaussian.Quadratic(*(x[t] for x in rows['target']), 0.0)
+      z, _ = gaussian.condition(mean, factor, target)
+      last = mean if before is None else before[t]
+      return tf.where(tf.math.is_finite(z), z, last)
+
+    first = step(tf.constant(0), None)
+    arrays = _write(_arrays(first, steps.num_steps), 0, first)
+
+    def body(t, carry):
+      z, array = carry
+      z = step(t, z)
+      return z, array.write(t, z)
+
+    _, array = _loop(steps.num_steps, body, (first, arrays))
+    return array.stack()
+
+  def _backward(self, steps, global_state, path):
+    """Rows of functions of the local states, expanded along a path."""
+    num_steps = steps.num_steps
+    size, dtype = path.shape[-1], path.dtype
+    one = gaussian.Quadratic.one(steps.shape, size, dtype)
+
+    def target_at(t, factor):
+      likelihood = self._likelihood(steps, global_state, t, path[t])
+      return likelihood.times(factor)
+
+    def row_of(target, factor):
+      return {'target': tuple(target[:2]), 'factor': tuple(factor)}
+
+    arrays = _arrays(row_of(one, one), num_steps)
+
+    def body(i, carry):
+      factor, arrays = carry
+      t = num_steps - i
+      target = target_at(t, factor)
+      before = gaussian.message(
+        *gaussian.linearize(
+          self._prior_fn(steps, global_state, t), path[t - 1], steps.shape
+        ),
+        target,
+      )
+      # The factor that belongs to the state before.
+      arrays = _write(arrays, t, row_of(target, before))
+      return before, arrays
+
+    factor, arrays = _loop(num_steps, body, (one, arrays))
+    zero = tf.constant(0)
+    target = target_at(zero, factor)
+    total = gaussian.log_integral(
+      *gaussian.moments(
+        self._prior_fn(steps, global_state, zero)(None), steps.shape
+      ),
+      target,
+    )
+    arrays = _write(arrays, zero, row_of(target, one._replace(constant=total)))
+    return tf.nest.map_structure(lambda array: array.stack(), arrays)
+
+
+class HiddenMarkovHeuristic(Heuristic):
+  """The likelihood of the observations to come, exactly, for a few states.
+
+  For models whose local states are of a `tfd.Categorical`. The backward
+  recursion takes time in proportion to the square of the number of states.
+
+  #### References
+
+  [1]: L. R. Rabiner. A tutorial on hidden Markov models and selected
+       applications in speech recognition. Proceedings of the IEEE, 77(2), 1989.
+
+  ```python
+  import tensorflow as tf
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+
+  tfd = tfp.distributions
+
+  model = nvi.StateSpaceModel(
+    prior=tfd.Uniform(0.0, 1.0),
+    initial_fn=lambda p: tfd.Categorical(probs=[0.5, 0.5]),
+    transition_fn=lambda z, p: tfd.Categorical(
+      probs=tf.where((z == 0)[..., tf.newaxis], [0.9, 0.1], [0.1, 0.9])
+    ),
+    observation_fn=lambda z, p: tfd.Bernoulli(
+      probs=tf.where(z == 0, p, 1.0 - p)
+    ),
+  )
+  sampler = nvi.StateSpaceSampler(
+    model, proposal_fn='heuristic', heuristic=nvi.HiddenMarkovHeuristic(model)
+  )
+  posterior = sampler.sample([0, 0, 1, 1, 0], num_particles=1_000, seed=1)
+  assert posterior.num_ancestors > 500
+  ```
+  """
+
+  is_trusted = True
+
+  def __init__(
+    self,
+    model: model_lib.StateSpaceModel,
+    name: str = 'hidden_markov_heuristic',
+  ):
+    """Initializes the heuristic.
+
+    Args:
+      model: `StateSpaceModel`.
+      name: Python `str` name of this module.
+
+    Raises:
+      TypeError: If `model` is not a `StateSpaceModel`.
+      ValueError: If its local states are not of a `tfd.Categorical`.
+    """
+    super().__init__(name=name)
+    checks.check_instance(
+      'model', model, model_lib.StateSpaceModel, 'a StateSpaceModel'
+    )
+    if model.num_states is None:
+      raise ValueError(
+        '`model` must have local states of a tfd.Categorical for a '
+        'HiddenMarkovHeuristic; they are '
+        f'{functions.describe(model.example.local_like[0])} of shape '
+        f'{functions.describe(model.example.local_like[1])}.'
+      )
+    self._model = model
+
+  def prepare(self, observations, is_observed, global_state, u=None):
+    """Log likelihoods of all states; see `Heuristic.prepare`."""
+    model = self._model
+    steps = _as_steps(model, observations, is_observed, global_state, u)
+    num_steps, num_states = steps.num_steps, model.num_states
+    zeros = tf.zeros(steps.shape + [num_states], model.example.dtype)
+
+    def target_at(t, factor):
+      x, u = steps.at(t)
+      likelihood = functions.over_states(
+        lambda z, theta, shape: model.observation(
+          z, theta, t, u, shape
+        ).log_prob(x),
+        num_states,
+        global_state,
+        steps.shape,
+        model.example.local_like[0],
+      )
+      mask = steps.mask(t)
+      if mask is not None:
+        likelihood = tf.where(mask[..., tf.newaxis], likelihood, zeros)
+      return likelihood + factor
+
+    def log_probs(distribution, shape):
+      return tf.broadcast_to(
+        functions.log_probs(distribution), shape + [num_states]
+      )
+
+    def transitions_at(t):
+      _, u = steps.at(t)
+      # Of shape `shape + [states before, states]`.
+      return functions.over_states(
+        lambda z, theta, shape: log_probs(
+          model.transition(z, theta, t, u, shape), shape
+        ),
+        num_states,
+        global_state,
+        steps.shape,
+        model.example.local_like[0],
+        event_rank=1,
+      )
+
+    fixed = None if model.depends_on_step else transitions_at(tf.constant(0))
+    arrays = _arrays((zeros, zeros), num_steps)
+
+    def body(i, carry):
+      factor, arrays = carry
+      t = num_steps - i
+      target = target_at(t, factor)
+      transitions = transitions_at(t) if fixed is None else fixed
+      before = tf.reduce_logsumexp(
+        transitions + target[..., tf.newaxis, :], axis=-1
+      )
+      return before, _write(arrays, t, (target, before))
+
+    factor, arrays = _loop(num_steps, body, (zeros, arrays))
+    zero = tf.constant(0)
+    target = target_at(zero, factor)
+    initial = model.initial(global_state, zero, steps.at(zero)[1], steps.shape)
+    total = tf.reduce_logsumexp(
+      log_probs(initial, steps.shape) + target, axis=-1, keepdims=True
+    )
+    arrays = _write(arrays, zero, (target, zeros + total))
+    target, factor = (array.stack() for array in arrays)
+    return {'target': target, 'factor': factor}
+
+  def log_factor(self, row, global_state, local_state):
+    """The entry of a local state; see `Heuristic.log_factor`."""
+    del global_state
+    factor = row['factor']
+    if local_state is None:
+      return factor[..., 0]
+    factor = tf.broadcast_to(factor, local_state.shape + factor.shape[-1:])
+    return functions.entry(factor, local_state)
+
+  def proposal(self, row, prior, shape):
+    """The transition, given the future; see `Heuristic.proposal`."""
+    del shape
+    return tfd.Categorical(
+      logits=functions.log_probs(prior) + row['target'], dtype=prior.dtype
+    )

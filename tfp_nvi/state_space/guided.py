@@ -1,0 +1,119 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Proposals of local states that need no network and no function of a user.
+
+Contract: a proposal is made of the model's own distribution of the next local
+state, of the observation of the step, and of what the heuristic knows of the
+observations to come.
+"""
+
+import abc
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_nvi.state_space import functions, gaussian
+from tfp_nvi.state_space import model as model_lib
+
+tfd = tfp.distributions
+
+__all__ = [
+  'GuidedProposal',
+  'HeuristicProposal',
+  'LocalProposal',
+]
+
+
+class LocalProposal(abc.ABC):
+  """A proposal that is made of the model.
+
+  Attributes:
+    needs_observation: Python `bool`: whether a step that is not observed is
+      proposed from the prior.
+  """
+
+  needs_observation = True
+
+  @abc.abstractmethod
+  def distribution(self, prior, observation_fn, x, given, step, previous):
+    """The proposal of a local state.
+
+    Args:
+      prior: `tfd.Distribution`: that of the model, given the state before.
+      observation_fn: Python callable from local and global states and a shape,
+        to the distribution of the observation.
+      x: Nested structure of `Tensor`s of shape `batch + event`: the observation.
+      given: `GivenDensities` of the run, or `None`.
+      step: Python `int` or scalar int `Tensor`.
+      previous: `StateSpaceState` before.
+
+    Returns:
+      proposal: `tfd.Distribution` over the local state.
+    """
+
+
+class HeuristicProposal(LocalProposal):
+  """The proposal that a heuristic makes."""
+
+  needs_observation = False
+
+  def distribution(self, prior, observation_fn, x, given, step, previous):
+    """The proposal by the row of the level before."""
+    del observation_fn, x
+    if given is None:
+      raise ValueError(
+        "`proposal_fn` 'heuristic' is made for a run; it has none yet."
+      )
+    proposal = given.proposal(step, previous.root, prior)
+    if proposal is None:
+      raise ValueError(
+        "`heuristic` must have a `proposal` if `proposal_fn` is 'heuristic', "
+        'as a GaussianHeuristic has; it returned None.'
+      )
+    return proposal
+
+
+class GuidedProposal(LocalProposal):
+  """The transition times the likelihood, or a Gaussian approximation.
+
+  Exact for categorical states, and where transitions are normal and
+  observations linear and normal. For other observations the log density is
+  expanded at the mean of the transition, a step of Newton's method; for normal
+  observations of a nonlinear mean that is the extended Kalman filter's update.
+  """
+
+  def __init__(self, model: model_lib.StateSpaceModel):
+    if not model.has_gaussian_transitions and model.num_states is None:
+      raise ValueError(
+        "`proposal_fn` can be 'guided' if local states are of a tfd.Normal, a "
+        'multivariate normal or a tfd.Categorical distribution; they are '
+        f'{functions.describe(model.example.local_like[0])} of shape '
+        f'{functions.describe(model.example.local_like[1])}.'
+      )
+    self._model = model
+
+  def distribution(self, prior, observation_fn, x, given, step, previous):
+    """The proposal; see `LocalProposal.distribution`."""
+    del given, step
+    shape = tf.TensorShape(previous.root.shape)
+    theta, example = previous.global_state, self._model.example
+    if self._model.num_states is not None:
+      likelihood = functions.over_states(
+        lambda z, theta, shape: observation_fn(z, theta, shape).log_prob(x),
+        self._model.num_states,
+        theta,
+        shape,
+        example.local_like[0],
+      )
+      return tfd.Categorical(
+        logits=functions.log_probs(prior) + likelihood, dtype=prior.dtype
+      )
+    rank = example.local_like[1].rank
+    mean, factor = gaussian.moments(prior, shape)
+    likelihood = gaussian.expand_likelihood(
+      lambda z: observation_fn(gaussian.as_event(z, rank), theta, shape),
+      x,
+      mean,
+      shape,
+    )
+    return gaussian.normal(*gaussian.condition(mean, factor, likelihood), rank)
