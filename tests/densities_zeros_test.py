@@ -217,13 +217,96 @@ def test_inner_zeros_lose_mass(name):
   assert find_deviation(sampler, problem.truth) < -4.0
 
 
-def test_a_penalty_stands_for_zero():
-  penalized = Problem(
-    LINE, lambda x: tf.maximum(half_line(x), -1e30), np.log(0.5)
-  )
-  path = make_path(penalized, 5)
+def make_penalized(penalty):
+  log_prob = lambda x: LINE.log_prob(x) - tf.where(x > 0.0, 0.0, penalty)  # noqa: E731
+  return Problem(LINE, log_prob, np.log(0.5) + np.log1p(np.exp(-penalty)))
+
+
+@pytest.mark.parametrize('penalty', [1e30, 1e9, 1e5, 60.0])
+@pytest.mark.parametrize('num_densities', [5, 9])
+def test_a_penalty_stands_for_zero(penalty, num_densities):
+  problem = make_penalized(penalty)
+  path = make_path(problem, num_densities)
+  assert path.has_zeros
   sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
-  assert abs(find_deviation(sampler, penalized.truth)) < 4.0
+  assert abs(find_deviation(sampler, problem.truth)) < 4.0
+
+
+def test_training_with_a_penalty():
+  problem = make_penalized(1e30)
+  path = make_path(problem, 4)
+  sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
+  history = nvi.fit(sampler, nvi.reverse_kl(), 128, 300, seed=2, progress=False)
+  # No term of the divergence is more than 20 nats, at each of 3 levels.
+  assert np.max(history.loss) < 60.0
+  assert abs(find_deviation(sampler, problem.truth)) < 4.0
+  assert sampler.sample(4_000, seed=1).effective_sample_size > 1_000.0
+
+
+def test_jumps_are_found_and_smooth_targets_have_none():
+  random = np.random.default_rng(1)
+  x = random.normal(size=[256, 10])
+  smooth = [
+    -0.5 * np.sum((x / scale) ** 2, axis=1) for scale in (1e-3, 0.1, 1.0)
+  ]
+  # Few draws near a peak, and many: none is a group of its own.
+  for ratio in [*smooth, -0.5 * (x[:, 0] / 1e-3) ** 2, -np.exp(9.0 * x[:, 0])]:
+    threshold = path_lib._find_threshold(ratio)
+    assert threshold == np.max(ratio) - 1e9
+  ratio = np.where(x[:, 0] > 0.5, x[:, 1], x[:, 2] - 50.0)
+  threshold = path_lib._find_threshold(ratio)
+  np.testing.assert_array_equal(ratio > threshold, x[:, 0] > 0.5)
+
+
+def test_zeros_are_remembered():
+  """Another sampler of the path does not change what was found."""
+  path = make_path(PROBLEMS['half_line'], 3, zero_log_ratio=-INF)
+  transitions = nvi.GaussianTransitions(path, seed=1)
+  assert path.has_zeros
+  assert len(path.zero_levels) > 0
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore', RuntimeWarning)
+    nvi.NestedSampler(path, transitions, initial_proposal=tfd.Normal(6.0, 0.1))
+  assert path.has_zeros
+  assert len(path.zero_levels) > 0
+
+
+def random_walk():
+  return nvi.MCMCTransition(
+    lambda target_log_prob_fn: tfp.mcmc.RandomWalkMetropolis(target_log_prob_fn)
+  )
+
+
+def shift():
+  return nvi.BijectorTransition(tfp.bijectors.Shift(0.3))
+
+
+def test_supports_that_grow_again_are_warned_of():
+  densities = nvi.ExplicitDensities([LINE, half_line, LINE])
+  with pytest.warns(RuntimeWarning, match='is zero in places'):
+    nvi.NestedSampler(densities, [random_walk() for _ in range(2)])
+  path = make_path(PROBLEMS['half_line'], 3, zero_log_ratio=-INF)
+  for make in (shift, lambda: nvi.Composition([shift(), random_walk()])):
+    with pytest.warns(RuntimeWarning, match='is zero in places'):
+      nvi.NestedSampler(path, [make() for _ in range(2)])
+
+
+def test_supports_that_shrink_or_are_mapped_are_not_warned_of():
+  path = make_path(PROBLEMS['half_line'], 3, zero_log_ratio=-INF)
+  shifted = nvi.ExplicitDensities(
+    [LINE, half_line, lambda x: half_line(x - 0.3)]
+  )
+  with warnings.catch_warnings():
+    warnings.simplefilter('error', RuntimeWarning)
+    nvi.NestedSampler(path, [random_walk() for _ in range(2)])
+    nvi.NestedSampler(shifted, [random_walk(), shift()])
+
+
+def test_bounds_warn_of_jumps():
+  path = make_path(PROBLEMS['half_line'], 3)
+  sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
+  with pytest.warns(RuntimeWarning, match='do not see the jumps'):
+    nvi.vsmc()(sampler, 16, [0, 1])
 
 
 # Values.

@@ -207,8 +207,13 @@ class NestedSampler(proposals.ParticleSampler):
     for i, transition in enumerate(self.transitions):
       levels = range(level, level + transition.num_transitions)
       level = levels.stop
-      lost = sorted(set(levels) & set(self.densities.zero_levels))
-      if lost and not transition.keeps_support:
+      lost = [
+        i
+        for i in sorted({*levels} & {*self.densities.zero_levels})
+        if not transition.keeps_support
+        or self._loses_support(transition, i, i - levels.start)
+      ]
+      if lost:
         warnings.warn(
           f'The density of level {lost[0]} is zero in places where the reverse '
           f'kernel of `transitions[{i}]` may have mass; log Z-hat is too small '
@@ -218,6 +223,25 @@ class NestedSampler(proposals.ParticleSampler):
           RuntimeWarning,
           stacklevel=3,
         )
+
+  def _loses_support(self, transition, level, local_level):
+    """Whether states without density lead to states with density."""
+    densities, state = self.densities, self.densities.probe_state
+    if state is None:
+      return False
+
+    def has_density(level, state):
+      log_prob = densities.log_prob(level, densities.evaluate(level, state))
+      return log_prob > -float('inf')
+
+    return bool(
+      tf.reduce_any(
+        tf.logical_and(
+          tf.logical_not(has_density(level, state)),
+          has_density(level + 1, transition.transport(local_level, state)),
+        )
+      )
+    )
 
   def _set_proposal(self, initial_proposal):
     """Sets the proposal that a run starts from."""

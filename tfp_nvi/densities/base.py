@@ -84,6 +84,8 @@ class Densities(tf.Module, abc.ABC):
   # Whether a density is known to be zero at some draws of the first one. It has
   # jumps then, which gradients that pass through samples do not see.
   has_zeros = False
+  # States about those of the first density, to look for zeros at, or `None`.
+  probe_state = None
   # Nested structure of `Tensor`s, computed before the levels, through which the
   # densities depend on variables.
   prepared = ()

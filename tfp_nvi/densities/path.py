@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_nvi.densities import user
 from tfp_nvi.densities.user import UserDensities
 from tfp_nvi.internal import checks
 from tfp_nvi.internal.axes import at_level
@@ -21,11 +22,15 @@ __all__ = [
   'GeometricPath',
 ]
 
-# A log ratio that is so far below is a penalty that stands for zero density.
-_PENALTY = 1e9
 # Share of the mass of the density just before the target that is to be where
 # the target is zero, as a multiple of that where it is not: exp(-_MARGIN).
 _MARGIN = 2.0
+# Where log ratios of draws fall into two groups of at least this share, so many
+# nats apart, the target has a jump there, and the lower ones count as zeros. The
+# gap must be larger than twice the spread of the upper group, and than that of
+# the lower one.
+_GROUP_SHARE = 0.03
+_LEAST_JUMP = 20.0
 
 
 class GeometricPath(UserDensities):
@@ -140,6 +145,8 @@ class GeometricPath(UserDensities):
     if zero_log_ratio is not None and zero_log_ratio != -np.inf:
       zero_log_ratio = checks.as_float('zero_log_ratio', zero_log_ratio)
     self._zero_log_ratio = zero_log_ratio
+    # The log ratio below which the target counts as zero at inner levels.
+    self._zero_threshold = None
     self._has_inner_zeros = zero_log_ratio == -np.inf
     self._num_densities = schedule.size
     super().__init__(
@@ -178,9 +185,21 @@ class GeometricPath(UserDensities):
   def _check_mass(self, state, log_probs):
     """Chooses the ratio of the inner densities where the target is zero."""
     super()._check_mass(state, log_probs)
+    with np.errstate(invalid='ignore'):
+      ratio = np.asarray(log_probs[1] - log_probs[0], np.float64)
+    threshold = _find_threshold(ratio)
     if self._zero_log_ratio is None:
-      initial, target = log_probs
-      self._zero_log_ratio = _choose_zero_log_ratio(initial, target)
+      self._zero_log_ratio = _choose_zero_log_ratio(ratio, threshold)
+    if self._zero_threshold is None and not self._has_inner_zeros:
+      self._zero_threshold = threshold
+
+  def _finds_zeros(self, log_probs):
+    """Whether the target has jumps: zeros, or what counts as zeros."""
+    with np.errstate(invalid='ignore'):
+      ratio = np.asarray(log_probs[1] - log_probs[0], np.float64)
+    return super()._finds_zeros(log_probs) or bool(
+      np.mean(~(ratio > _find_threshold(ratio))) > user.TOLERANCE
+    )
 
   def _find_zero_levels(self, has_zeros):
     """All inner levels if the initial density has zeros, and none if not."""
@@ -223,9 +242,10 @@ class GeometricPath(UserDensities):
       schedule = tf.experimental.numpy.moveaxis(schedule, -1, 0)
     beta = at_level(schedule, level, initial.shape.rank - 1)
     ratio = 0.0 if self._zero_log_ratio is None else self._zero_log_ratio
-    threshold = tf.constant(
-      np.maximum(ratio, -_PENALTY) - _PENALTY, initial.dtype
-    )
+    threshold = self._zero_threshold
+    if threshold is None:
+      threshold = np.maximum(ratio, -user.PENALTY) - user.PENALTY
+    threshold = tf.constant(threshold, initial.dtype)
     ratio = tf.constant(ratio, initial.dtype)
     # Zero times `-inf` must be zero at the first level.
     has_inner_zeros = self._has_inner_zeros
@@ -284,32 +304,66 @@ def _as_schedule(num_densities, schedule):
   return schedule
 
 
-def _choose_zero_log_ratio(initial, target):
+def _find_threshold(ratio):
+  """The log ratio below which the target counts as zero at inner levels.
+
+  Args:
+    ratio: Array of shape `[num_draws] + batch`: the log ratio of target and
+      initial density at draws of the latter.
+
+  Returns:
+    threshold: Array of shape `batch`: in the middle of a jump, or so low that
+      only what stands for zero is below.
+  """
+  values = np.where(ratio > -np.inf, ratio, -np.inf)
+  order = -np.sort(-np.maximum(values, -1e300), axis=0)
+  maximum = order[0]
+  threshold = np.maximum(maximum, -user.PENALTY) - user.PENALTY
+  size = int(np.ceil(_GROUP_SHARE * len(order)))
+  if len(order) < 2 * size + 1:
+    return threshold
+  upper, lower = order[size - 1 : -size], order[size : len(order) - size + 1]
+  jump = upper - lower
+  is_jump = jump > np.maximum(_LEAST_JUMP, 2.0 * (maximum - upper))
+  # Draws at which the target is zero say nothing of a spread.
+  lowest = np.min(np.where(order > -1e300, order, np.inf), axis=0)
+  is_jump &= jump > lower - np.minimum(lowest, lower)
+  first = np.argmax(is_jump, axis=0)[np.newaxis]
+  upper, height = (
+    np.take_along_axis(x, first, axis=0)[0] for x in (upper, jump)
+  )
+  return np.where(
+    is_jump.any(axis=0),
+    np.maximum(upper - 0.5 * height, threshold),
+    threshold,
+  )
+
+
+def _choose_zero_log_ratio(ratio, threshold):
   """Chooses the log ratio of the ends that stands for a target of zero.
 
   Args:
-    initial: Array of shape `[num_draws] + batch`: log density of the initial
-      density at draws of it.
-    target: Likewise, that of the target.
+    ratio: Array of shape `[num_draws] + batch`: the log ratio of target and
+      initial density at draws of the latter.
+    threshold: Array of shape `batch`: the log ratio of zeros is below.
 
   Returns:
     zero_log_ratio: Array of shape `batch`: such that draws at which the target
       is zero would have `exp(-_MARGIN)` of the weight of the others.
   """
-  with np.errstate(invalid='ignore', divide='ignore'):
-    ratio = np.asarray(target - initial, np.float64)
-    maximum = np.max(np.where(ratio > -np.inf, ratio, -np.inf), axis=0)
-    has_target = ratio > np.maximum(maximum, -_PENALTY) - _PENALTY
-    maximum = np.where(np.isfinite(maximum), maximum, 0.0)
+  maximum = np.max(np.where(ratio > -np.inf, ratio, -np.inf), axis=0)
+  has_target = ratio > threshold
+  maximum = np.where(np.isfinite(maximum), maximum, 0.0)
+  with np.errstate(invalid='ignore'):
     weight = np.where(has_target, np.exp(ratio - maximum), 0.0)
-    # One draw more than there are, in case that there is none of either kind.
-    num_zeros = np.sum(~has_target, axis=0)
-    return (
-      maximum
-      + np.log(np.maximum(np.sum(weight, axis=0), 1.0))
-      - np.log(num_zeros + 1.0)
-      - _MARGIN
-    )
+  # One draw more than there are, in case that there is none of either kind.
+  num_zeros = np.sum(~has_target, axis=0)
+  return (
+    maximum
+    + np.log(np.maximum(np.sum(weight, axis=0), 1.0))
+    - np.log(num_zeros + 1.0)
+    - _MARGIN
+  )
 
 
 def _with_finite_gradient(fn, value):

@@ -22,7 +22,9 @@ _NUM_DRAWS = 256
 _MAX_VALUES = 2**22
 # Share of the mass of a density that may be lost without an error, of what is
 # rounding at the ends of a support.
-_TOLERANCE = 0.01
+TOLERANCE = 0.01
+# A log density that is so far below is a penalty that stands for zero.
+PENALTY = 1e9
 
 
 class UserDensities(Densities):
@@ -164,19 +166,19 @@ class UserDensities(Densities):
       state: Draws in the real space.
       log_probs: List of arrays: log densities of the draws.
     """
-    self.has_zeros = any(
-      np.mean(log_prob == -np.inf) > _TOLERANCE for log_prob in log_probs
-    )
+    self.has_zeros |= self._finds_zeros(log_probs)
     point, log_density = _spread(state, log_probs[0].ndim)
+    self.probe_state = point
     self._space.check_inverse(point)
     value, log_det_jacobian = self.forward(point), self.log_det_jacobian(point)
     at_point = [
       np.asarray(fn(value) + log_det_jacobian) for fn in self._log_prob_fns
     ]
     is_zero = [~(log_prob > -np.inf) for log_prob in at_point]
-    self.zero_levels = self._find_zero_levels(
-      [bool(np.mean(x) > _TOLERANCE) for x in is_zero]
+    found = self._find_zero_levels(
+      [bool(np.mean(x) > TOLERANCE) for x in is_zero]
     )
+    self.zero_levels = tuple(sorted({*self.zero_levels, *found}))
     self._check_covered(
       value, is_zero[0], at_point[-1] - np.asarray(log_density)
     )
@@ -197,6 +199,10 @@ class UserDensities(Densities):
   # Whether a first density that is zero where the last one is not is an error.
   _covers_target = True
 
+  def _finds_zeros(self, log_probs):
+    """Whether a density is zero, or a penalty stands for that, at draws."""
+    return any(np.mean(~(x > -PENALTY)) > TOLERANCE for x in log_probs)
+
   def _find_zero_levels(self, has_zeros):
     """The inner levels whose density is zero somewhere."""
     return tuple(i for i, x in enumerate(has_zeros[:-1]) if x)
@@ -211,7 +217,7 @@ class UserDensities(Densities):
     lost = np.sum(weight * is_zero, axis=0) / np.maximum(
       np.sum(weight, axis=0), 1e-30
     )
-    if np.max(lost) <= _TOLERANCE:
+    if np.max(lost) <= TOLERANCE:
       return
     index = np.unravel_index(np.argmax(weight * is_zero), weight.shape)
     (initial_name, _), *_, (target_name, _) = self._named_densities
@@ -244,7 +250,7 @@ class UserDensities(Densities):
     )
     log_prob = np.asarray(distribution.log_prob(value))
     is_zero = ~(log_prob > -np.inf)
-    if np.any(np.mean(is_zero, axis=0) > _TOLERANCE):
+    if np.any(np.mean(is_zero, axis=0) > TOLERANCE):
       index = np.unravel_index(np.argmax(is_zero), is_zero.shape)
       raise ValueError(
         f'`{name}` must be positive wherever the first density is, or mass of '

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bounds on the log normalizer, whose gradient passes through all levels."""
 
+import warnings
+
 import tensorflow as tf
 
 from tfp_nvi import resampling, weighting
@@ -79,6 +81,14 @@ class SequenceBound(base.Objective):
         )
       return chain.estimate_chain(
         sampler, num_particles, seed, self._chain_level
+      )
+    if self._reparameterize and sampler.densities.has_zeros:
+      warnings.warn(
+        f'Gradients of {self._name} pass through samples, and do not see the '
+        'jumps of a target that is zero in places. Nested objectives and rws '
+        'take score gradients there.',
+        RuntimeWarning,
+        stacklevel=2,
       )
     if not self._resample:
       sampler = sampler.copy(resample_criterion_fn=resampling.never)

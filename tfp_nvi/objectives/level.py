@@ -48,6 +48,8 @@ __all__ = [
 # Score gradients of it are exact. Gradients through samples are approximate
 # where there are zeros, as they miss the flow of particles across their edge.
 ZERO_DENSITY_LOG_RATIO = -20.0
+# A log weight that is so far below stands for zero.
+_PENALTY = 5e8
 
 
 class LevelTerms(NamedTuple):
@@ -158,7 +160,7 @@ def estimate_level(
   # A particle that comes without weight counts for nothing; one that loses
   # all of its weight here has a large but finite divergence.
   counts = before > 0.0
-  is_zero = tf.equal(log_incremental_weights, -float('inf'))
+  is_zero = log_incremental_weights < -_PENALTY
   if terms.is_normalized:
     log_normalizer_ratio = tf.zeros_like(before[0])
   else:

@@ -44,13 +44,17 @@ class Pilot(typing.NamedTuple):
     """A rough relative variance of the evidence estimate."""
     # Each stage adds what conditional effective sample sizes allow, and more
     # where moves do not separate particles of one ancestor.
-    return (
+    by_stages = (
       sum(
         0.12 * (1.0 + 2.0 * max(stage.correlation, 0.0))
         for stage in self.schedule.stages
       )
       / self.population.u.shape[0]
     )
+    # Nor can it be known better than by as many draws as there are ancestors.
+    weights = weighting.normalize_weights(self.population.log_weights)[:, 0]
+    by_root = np.bincount(self.population.root.numpy()[:, 0], weights.numpy())
+    return max(by_stages, float(np.sum(by_root**2)))
 
   @property
   def weighted_points(self):

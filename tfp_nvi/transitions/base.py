@@ -158,6 +158,22 @@ class Transition(tf.Module, abc.ABC):
   keeps_support: bool = False
   has_normalized_reverse: bool = True
 
+  def transport(self, level, state):
+    """The states that the deterministic part of a move leads to.
+
+    Of transitions that keep to supports: mass is lost where the previous
+    density is zero at a state, and the next one is not where it leads.
+
+    Args:
+      level: Python `int`: the level as the transition counts.
+      state: Nested structure of `Tensor`s.
+
+    Returns:
+      state: Nested structure of `Tensor`s.
+    """
+    del level
+    return state
+
   def bind(self, densities) -> None:
     """Called once by a sampler, with the densities it will move between.
 

@@ -103,6 +103,12 @@ class Composition(base.Transition):
     self.is_level_batched = all(t.is_level_batched for t in transitions)
     self.records_noise = all(t.records_noise for t in transitions)
 
+  def transport(self, level, state):
+    """Maps states by one part after the other."""
+    for transition in self.transitions:
+      state = transition.transport(level, state)
+    return state
+
   def bind(self, densities):
     """Passes the densities on to the parts."""
     for transition in self.transitions:

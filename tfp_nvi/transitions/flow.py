@@ -151,6 +151,10 @@ class BijectorTransition(base.Transition):
     except (NotImplementedError, TypeError, ValueError):
       return densities.batch_shape.as_list()
 
+  def transport(self, level, state):
+    """Maps states; see `Transition.transport`."""
+    return self.propose(level, state, (), None).state
+
   def draw_noise(self, sample_shape, seed):
     """Deterministic: no noise is drawn."""
     del sample_shape, seed
@@ -273,6 +277,10 @@ class PlanarTransitions(base.Transition):
     base.check_bound(
       'PlanarTransitions', densities, self._event_shape, self._dtype
     )
+
+  def transport(self, level, state):
+    """Maps states; see `Transition.transport`."""
+    return self.propose(level, state, (), None).state
 
   def draw_noise(self, sample_shape, seed):
     """Deterministic: no noise is drawn."""

@@ -268,8 +268,8 @@ def weighted_log_mean_exp(weights: Any, values: Any) -> tf.Tensor:
   Raises:
     TypeError: If an argument is not a float `Tensor`.
     ValueError: If they do not have the same number of particles, their batch
-      shapes do not broadcast, or a weight, where it is known, is negative, NaN
-      or infinite.
+      shapes do not broadcast, a weight, where it is known, is negative, NaN or
+      infinite, or a value that has weight is NaN or `inf`.
 
   ```python
   import tfp_nvi as nvi
@@ -293,6 +293,11 @@ def weighted_log_mean_exp(weights: Any, values: Any) -> tf.Tensor:
       f'`values` must have the dtype of `weights`, {weights.dtype.name}; got '
       f'{values.dtype.name}.'
     )
+  reductions.check_numbers(
+    '`values` must be numbers or -inf where there is weight',
+    tf.where(weights > 0.0, values, tf.zeros_like(values)),
+    lambda x: x < np.inf,
+  )
   log_weights = tf.math.log(reductions.widen(weights))
   return tf.cast(
     reductions.reduce(

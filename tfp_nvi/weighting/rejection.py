@@ -25,8 +25,9 @@ def rejection_control(
   Args:
     log_weights: float `Tensor` of shape `[num_particles] + batch`.
     log_threshold: float `Tensor` that broadcasts against `batch`: the logarithm
-      of `c`. It may depend on the weights. Where it is NaN, so are the weights
-      but those that are zero; where its value is known, that is an error.
+      of `c`. It may depend on the weights. Where it is NaN or `inf`, weights
+      are NaN but those that are zero; where its value is known, that is an
+      error.
     seed: Python `int` or stateless seed. It must not be one that the particles
       were resampled or moved with.
 
@@ -59,7 +60,9 @@ def rejection_control(
     'log_threshold', log_threshold, kind='floating point'
   )
   reductions.check_numbers(
-    '`log_threshold` must not be NaN', log_threshold, lambda x: ~np.isnan(x)
+    '`log_threshold` must not be NaN or inf',
+    log_threshold,
+    lambda x: x < np.inf,
   )
   seed = randomness.as_seed(seed)
   if not axes.broadcasts_to(log_threshold.shape, log_weights.shape):
@@ -88,7 +91,9 @@ def rejection_control(
   # A threshold that is NaN must be seen in the weights, but for a weight of
   # zero, which is zero whatever the threshold.
   is_unknown = tf.logical_and(
-    tf.math.is_nan(log_threshold),
+    tf.logical_not(log_threshold < float('inf')),
     tf.not_equal(log_weights, negative_infinity),
   )
-  return tf.where(is_unknown, log_threshold, controlled)
+  return tf.where(
+    is_unknown, tf.constant(float('nan'), log_weights.dtype), controlled
+  )

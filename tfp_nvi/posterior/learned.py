@@ -1,0 +1,173 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a fit has learned, as a distribution and as a sampler to use again.
+
+The reference that pilots have fitted is a distribution over the user's space.
+Particles drawn from it and weighted for the target are properly weighted with a
+single evaluation of the target each, where a run of a pilot's schedule takes
+ten or more. Where that alone leaves few particles effective, levels with
+Langevin kernels stand in between.
+"""
+
+import typing
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_nvi import densities, transitions
+from tfp_nvi.internal import randomness
+from tfp_nvi.posterior import diagnosis
+from tfp_nvi.posterior import reference as reference_lib
+from tfp_nvi.sampler import NestedSampler
+
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
+__all__ = [
+  'Learned',
+  'learn',
+  'reference_distribution',
+]
+
+# Particles of the run that a sampler is judged by.
+_NUM_TRIED = 1_000
+# Densities of the samplers to choose from, both ends included.
+_NUM_DENSITIES = (2, 3, 5)
+# Pareto k above which an effective sample size is not to be trusted.
+_MAX_PARETO_K = 0.7
+
+
+class Learned(typing.NamedTuple):
+  """A sampler, and how it was chosen.
+
+  Fields:
+    sampler: `NestedSampler` over the user's space.
+    evaluations_per_particle: Python `int`: evaluations of the target, with or
+      without its gradient.
+    effective_share: Python `float`: of the particles of a run, judged by its
+      effective sample size.
+    pareto_k: Python `float`: of the weights of that run.
+    num_target_evaluations: Python `int`: of all samplers that were tried.
+  """
+
+  sampler: NestedSampler
+  evaluations_per_particle: int
+  effective_share: float
+  pareto_k: float
+  num_target_evaluations: int
+
+
+class _ReferenceBijector(tfb.Bijector):
+  """From the standard normal density to unconstrained vectors."""
+
+  def __init__(self, space, reference):
+    super().__init__(
+      forward_min_event_ndims=1,
+      dtype=space.dtype,
+      parameters={},
+      name='reference_bijector',
+    )
+    self._space = space
+    self._reference = reference
+
+  @classmethod
+  def _parameter_properties(cls, dtype, num_classes=None):
+    return {}
+
+  def _map(self, u):
+    """Values and log determinants, with particles in one axis."""
+    batch_shape = tf.shape(u)[:-1]
+    y, log_det = reference_lib.forward(
+      self._reference, tf.reshape(u, [-1, self._space.num_values])
+    )
+    x, more = self._space.unconstrained(y)
+    return tf.reshape(x, tf.shape(u)), tf.reshape(log_det + more, batch_shape)
+
+  def _forward(self, u):
+    return tf.ensure_shape(self._map(u)[0], u.shape)
+
+  def _forward_log_det_jacobian(self, u):
+    return tf.ensure_shape(self._map(u)[1], u.shape[:-1])
+
+  def _inverse(self, x):
+    flat = tf.reshape(x, [-1, self._space.num_values])
+    u = reference_lib.inverse(self._reference, self._space.standardized(flat))
+    return tf.ensure_shape(tf.reshape(u, tf.shape(x)), x.shape)
+
+
+def reference_distribution(space, reference) -> tfd.Distribution:
+  """The reference as a distribution over the user's space.
+
+  Args:
+    space: `VectorSpace`.
+    reference: `Reference`.
+
+  Returns:
+    distribution: `tfd.TransformedDistribution` of a standard normal density,
+      whose `bijector` maps that to the user's space.
+  """
+  size = space.num_values
+  return tfd.TransformedDistribution(
+    tfd.MultivariateNormalDiag(
+      tf.zeros([size], space.dtype), tf.ones([size], space.dtype)
+    ),
+    tfb.Chain([space.value_bijector(), _ReferenceBijector(space, reference)]),
+    name='reference',
+  )
+
+
+def _make_sampler(space, reference, num_densities, jit_compile):
+  """A sampler from the reference to the target."""
+  initial = reference_distribution(space, reference)
+  path = densities.GeometricPath(
+    initial,
+    space.target,
+    num_densities=num_densities,
+    event_space_bijector=initial.bijector,
+  )
+  if num_densities == 2:
+    # Nothing moves: importance sampling from the reference.
+    moves: typing.Any = [transitions.BijectorTransition(tfb.Identity())]
+  else:
+    moves = transitions.LangevinTransitions(path)
+  return NestedSampler(path, moves, jit_compile=jit_compile)
+
+
+def learn(space, reference, jit_compile: bool, seed) -> Learned:
+  """Chooses the sampler with the fewest evaluations per effective particle.
+
+  Args:
+    space: `VectorSpace`.
+    reference: `Reference` that was fitted to particles.
+    jit_compile: Python `bool`.
+    seed: Stateless seed.
+
+  Returns:
+    learned: `Learned`.
+  """
+  best, num_evaluations = None, 0
+  for num_densities in _NUM_DENSITIES:
+    sampler = _make_sampler(space, reference, num_densities, jit_compile)
+    # The weight at the end, and a gradient at both ends of each move.
+    cost = 1 if num_densities == 2 else 1 + 3 * (num_densities - 1)
+    particles = sampler.sample(
+      _NUM_TRIED, seed=randomness.fold_in(seed, num_densities)
+    )
+    num_evaluations += cost * _NUM_TRIED
+    share = float(particles.effective_sample_size) / _NUM_TRIED
+    pareto_k = diagnosis.pareto_k(particles.log_weights.numpy())
+    tried = Learned(sampler, cost, share, pareto_k, 0)
+    if best is None or _score(tried) > _score(best):
+      best = tried
+    # More levels take at least twice the evaluations.
+    if share > 0.5 and pareto_k < _MAX_PARETO_K:
+      break
+  return best._replace(num_target_evaluations=num_evaluations)
+
+
+def _score(learned):
+  """Effective particles for an evaluation; reliable ones count for more."""
+  is_reliable = learned.pareto_k < _MAX_PARETO_K
+  share = learned.effective_share / learned.evaluations_per_particle
+  return (is_reliable, share if np.isfinite(share) else 0.0)
