@@ -25,6 +25,7 @@ from tfp_nvi.posterior import (
   pilot,
   reference,
   space,
+  stages,
 )
 from tfp_nvi.targets import posteriors
 
@@ -76,6 +77,52 @@ def test_evidence_and_mean_of_a_conjugate_regression(fitted):
   # Errors from four runs follow Student's t with three degrees of freedom, of
   # which 20 is exceeded once in 4,000.
   assert np.all(error < 20.0 * posterior.standard_error()['w'])
+
+
+def test_the_learned_sampler_has_the_evidence_of_the_runs(fitted):
+  posterior, log_evidence, mean = fitted
+  learned = posterior.learned
+  # The reference is the posterior but for the errors of its moments.
+  assert learned.evaluations_per_particle == 1
+  particles = posterior.sampler.sample(2_000, seed=2)
+  assert particles.effective_sample_size > 1_000.0
+  # 5 standard errors, of weights whose relative variance is below one.
+  error = abs(particles.log_normalizer - log_evidence)
+  assert error < 5.0 * particles.log_normalizer_error + 1e-3
+  error = np.abs(particles.expectation(lambda x: x['w']) - mean)
+  assert np.all(error < 5.0 * particles.standard_error(lambda x: x['w']))
+
+
+def test_the_reference_is_a_distribution_over_the_users_space(fitted):
+  posterior, _, mean = fitted
+  draws = posterior.reference.sample(4_000, seed=[1, 2])
+  assert draws['w'].shape == [4_000, 3]
+  deviations = np.std(draws['w'], axis=0)
+  # The reference was fitted to 1,000 particles.
+  np.testing.assert_allclose(
+    np.mean(draws['w'], axis=0), mean, atol=6.0 * deviations.max() / 30.0
+  )
+  assert np.isfinite(posterior.reference.log_prob(draws)).all()
+
+
+def test_there_is_no_learned_sampler_from_the_prior():
+  target, *_ = regression()
+  posterior = fit_posterior(target, start='prior', seed=1, **SMALL)
+  assert posterior.reference is None
+  with pytest.raises(ValueError, match="start='reference'"):
+    posterior.sampler  # noqa: B018
+
+
+def test_evidence_is_known_no_better_than_by_the_ancestors():
+  """A pilot with few ancestors is no reason to start from the prior."""
+  num = 1_000
+  schedule = pilot.Schedule([], True)
+  root = tf.constant(np.arange(num)[:, np.newaxis] % 4, tf.int32)
+  population = pilot.Population(
+    tf.zeros([num, 1]), None, tf.zeros([num, 1]), root
+  )
+  few = stages.Pilot('few', None, None, schedule, population)
+  np.testing.assert_allclose(few.variance, 1.0 / 4.0, rtol=1e-6)
 
 
 def test_variables_are_structured_as_the_model_is(fitted):
@@ -328,6 +375,7 @@ def test_log_determinant_of_a_reference_with_drivers():
   np.testing.assert_allclose(
     log_det, np.linalg.slogdet(jacobian)[1], atol=1e-10
   )
+  np.testing.assert_allclose(reference.inverse(found, y), u, atol=1e-9)
 
 
 def funnel_draws(rng, num):

@@ -26,9 +26,9 @@ __all__ = [
 # the target is zero, as a multiple of that where it is not: exp(-_MARGIN).
 _MARGIN = 2.0
 # Where log ratios of draws fall into two groups of at least this share, so many
-# nats apart, the target has a jump there, and the lower ones count as zeros. The
-# gap must be larger than twice the spread of the upper group, and than that of
-# the lower one.
+# nats apart, the target has a jump there, and the lower ones count as zeros.
+# The gap must be larger than twice the spread of the upper group, and than that
+# of the lower one.
 _GROUP_SHARE = 0.03
 _LEAST_JUMP = 20.0
 

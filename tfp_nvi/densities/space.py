@@ -482,21 +482,25 @@ class Space:
     state = self.inverse(values)
     # Copies, as a bijector would return what it has cached.
     again = self.forward(tf.nest.map_structure(tf.identity, state))
-    for x, y, z in zip(
-      tf.nest.flatten(state), tf.nest.flatten(again), parts, strict=True
-    ):
-      if not (x.dtype.is_floating and has_values(x)):
-        continue
-      # At the edge of a support draws may round to its end.
-      x, y, z = np.asarray(x), np.asarray(y), np.asarray(z)
-      is_outside = np.any(np.isnan(x)) and not np.any(np.isnan(z))
-      shares = np.mean(np.isfinite(x)), np.mean(_are_close(y, z))
-      if is_outside or min(shares) < 0.5:
-        raise ValueError(
-          f'The initial proposal must draw from the support of `{target_name}`;'
-          f' draws of `{name}` are mapped to NaN, to infinity or not back to '
-          f'themselves by `event_space_bijector`, {self.bijector!r}.'
-        )
+    # States may have another structure than values.
+    known, again, values = (
+      [np.asarray(x) for x in tf.nest.flatten(y) if _is_known_float(x)]
+      for y in (state, again, values)
+    )
+    is_outside = any(np.isnan(x).any() for x in known) and not any(
+      np.isnan(x).any() for x in values
+    )
+    # At the edge of a support draws may round to its end.
+    shares = [np.mean(np.isfinite(x)) for x in known]
+    shares += [
+      np.mean(_are_close(x, y)) for x, y in zip(again, values, strict=True)
+    ]
+    if is_outside or min(shares, default=1.0) < 0.5:
+      raise ValueError(
+        f'The initial proposal must draw from the support of `{target_name}`;'
+        f' draws of `{name}` are mapped to NaN, to infinity or not back to '
+        f'themselves by `event_space_bijector`, {self.bijector!r}.'
+      )
     return state
 
   def check_inverse(self, state):
@@ -524,6 +528,10 @@ class Space:
           '`event_space_bijector` must be invertible on the real space; got '
           f'{self.bijector!r}, whose inverse does not lead back.'
         )
+
+
+def _is_known_float(x):
+  return x.dtype.is_floating and has_values(x)
 
 
 def _are_close(x, y):

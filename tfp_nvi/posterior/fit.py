@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Posteriors in one call: a reference, pilots, and runs that repeat them."""
 
+import functools
 import time
 import warnings as python_warnings
 
@@ -11,7 +12,7 @@ import tqdm
 
 from tfp_nvi import weighting
 from tfp_nvi.internal import checks, randomness
-from tfp_nvi.posterior import diagnosis, pilot, result, stages
+from tfp_nvi.posterior import diagnosis, learned, pilot, result, stages
 from tfp_nvi.posterior import reference as reference_lib
 from tfp_nvi.posterior import space as space_lib
 
@@ -151,7 +152,7 @@ def fit_posterior(
     except KeyboardInterrupt:
       if fitter.latest is None:
         raise
-      return _interrupted(fitter, num_particles * at_once)
+      return _interrupted(fitter)
     if not chosen.schedule.is_complete:
       found = chosen.schedule.stages
       raise ValueError(
@@ -208,7 +209,7 @@ def _repeat(
   except KeyboardInterrupt:
     is_interrupted = True
     if not pieces:
-      return _interrupted(fitter, num_particles * at_once)
+      return _interrupted(fitter)
   populations, level_ess, tail_ks = zip(*pieces, strict=True)
   level_ess = np.concatenate(level_ess, axis=1)
   fitter.record(
@@ -235,10 +236,9 @@ def _repeat(
   )
 
 
-def _interrupted(fitter, size):
+def _interrupted(fitter):
   """A result from the latest pilot alone."""
   latest = fitter.latest
-  del size
   return _collect(
     fitter,
     latest,
@@ -311,6 +311,16 @@ def _collect(
       f'{chosen.moves.num_nan} log densities at the start of runs were NaN, '
       'and count as zero density.'
     ]
+  reference = learn_fn = None
+  if where == 'reference':
+    reference = learned.reference_distribution(space, chosen.reference)
+    learn_fn = functools.partial(
+      learned.learn,
+      space,
+      chosen.reference,
+      fitter.jit_compile,
+      randomness.as_seed(0),
+    )
   return result.Posterior(
     particles=weighting.WeightedParticles(
       space.to_user(y), tf.reshape(log_weights, [-1])
@@ -336,4 +346,6 @@ def _collect(
     ),
     history=fitter.history,
     names=space.names,
+    reference=reference,
+    learn_fn=learn_fn,
   )

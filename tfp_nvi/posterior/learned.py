@@ -11,7 +11,6 @@ Langevin kernels stand in between.
 
 import typing
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -31,7 +30,9 @@ __all__ = [
 ]
 
 # Particles of the run that a sampler is judged by.
-_NUM_TRIED = 1_000
+_NUM_TRIED = 4_000
+# The share of particles that is to be effective for no more levels to be tried.
+_LEAST_SHARE = 0.1
 # Densities of the samplers to choose from, both ends included.
 _NUM_DENSITIES = (2, 3, 5)
 # Pareto k above which an effective sample size is not to be trusted.
@@ -48,14 +49,12 @@ class Learned(typing.NamedTuple):
     effective_share: Python `float`: of the particles of a run, judged by its
       effective sample size.
     pareto_k: Python `float`: of the weights of that run.
-    num_target_evaluations: Python `int`: of all samplers that were tried.
   """
 
   sampler: NestedSampler
   evaluations_per_particle: int
   effective_share: float
   pareto_k: float
-  num_target_evaluations: int
 
 
 class _ReferenceBijector(tfb.Bijector):
@@ -117,7 +116,7 @@ def reference_distribution(space, reference) -> tfd.Distribution:
   )
 
 
-def _make_sampler(space, reference, num_densities, jit_compile):
+def _make_sampler(space, reference, num_densities):
   """A sampler from the reference to the target."""
   initial = reference_distribution(space, reference)
   path = densities.GeometricPath(
@@ -131,11 +130,15 @@ def _make_sampler(space, reference, num_densities, jit_compile):
     moves: typing.Any = [transitions.BijectorTransition(tfb.Identity())]
   else:
     moves = transitions.LangevinTransitions(path)
-  return NestedSampler(path, moves, jit_compile=jit_compile)
+  return NestedSampler(path, moves)
 
 
 def learn(space, reference, jit_compile: bool, seed) -> Learned:
-  """Chooses the sampler with the fewest evaluations per effective particle.
+  """Makes a sampler from the reference to the target.
+
+  Importance sampling from the reference, if enough of its particles are
+  effective; otherwise the one with the fewest evaluations for an effective
+  particle, of samplers with more and more levels.
 
   Args:
     space: `VectorSpace`.
@@ -146,28 +149,32 @@ def learn(space, reference, jit_compile: bool, seed) -> Learned:
   Returns:
     learned: `Learned`.
   """
-  best, num_evaluations = None, 0
+  tried: list = []
   for num_densities in _NUM_DENSITIES:
-    sampler = _make_sampler(space, reference, num_densities, jit_compile)
-    # The weight at the end, and a gradient at both ends of each move.
-    cost = 1 if num_densities == 2 else 1 + 3 * (num_densities - 1)
+    sampler = _make_sampler(space, reference, num_densities)
     particles = sampler.sample(
-      _NUM_TRIED, seed=randomness.fold_in(seed, num_densities)
+      _NUM_TRIED,
+      seed=randomness.fold_in(seed, num_densities),
+      jit_compile=jit_compile,
     )
-    num_evaluations += cost * _NUM_TRIED
     share = float(particles.effective_sample_size) / _NUM_TRIED
-    pareto_k = diagnosis.pareto_k(particles.log_weights.numpy())
-    tried = Learned(sampler, cost, share, pareto_k, 0)
-    if best is None or _score(tried) > _score(best):
-      best = tried
-    # More levels take at least twice the evaluations.
-    if share > 0.5 and pareto_k < _MAX_PARETO_K:
+    tried.append(
+      Learned(
+        sampler,
+        # The target at the end of each move, and its gradient at both ends.
+        1 if num_densities == 2 else 1 + 3 * (num_densities - 1),
+        share,
+        diagnosis.pareto_k(particles.log_weights.numpy()),
+      )
+    )
+    if share > _LEAST_SHARE and tried[-1].pareto_k < _MAX_PARETO_K:
       break
-  return best._replace(num_target_evaluations=num_evaluations)
+  return max(tried, key=_score)
 
 
 def _score(learned):
-  """Effective particles for an evaluation; reliable ones count for more."""
-  is_reliable = learned.pareto_k < _MAX_PARETO_K
-  share = learned.effective_share / learned.evaluations_per_particle
-  return (is_reliable, share if np.isfinite(share) else 0.0)
+  """Whether the weights are reliable, and effective particles an evaluation."""
+  return (
+    learned.pareto_k < _MAX_PARETO_K,
+    learned.effective_share / learned.evaluations_per_particle,
+  )

@@ -24,6 +24,7 @@ __all__ = [
   'fit_to_particles',
   'forward',
   'from_affine',
+  'inverse',
   'square_root',
 ]
 
@@ -80,6 +81,31 @@ def forward(reference: Reference, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     y = tf.matmul(v, matrix, transpose_b=True)
   log_det = tf.reduce_sum(log_scale, axis=-1) + reference.log_det
   return reference.center + y, log_det
+
+
+def inverse(reference: Reference, y: tf.Tensor) -> tf.Tensor:
+  """Maps points back.
+
+  Args:
+    reference: `Reference`.
+    y: `Tensor` of shape `[n, d]`.
+
+  Returns:
+    u: `Tensor` of shape `[n, d]`, for which `forward` returns `y`.
+  """
+  centered = y - reference.center
+  matrix = reference.matrix
+  if matrix.shape.rank == 1:
+    v = centered / matrix
+  else:
+    v = tf.linalg.matrix_transpose(
+      tf.linalg.solve(matrix, tf.linalg.matrix_transpose(centered))
+    )
+  # The drivers have no scale but that of the matrix.
+  log_scale = reference.offset + tf.matmul(
+    tf.matmul(v, reference.drivers), reference.slopes
+  )
+  return v * tf.exp(-log_scale)
 
 
 def from_affine(center, matrix, dtype) -> Reference:

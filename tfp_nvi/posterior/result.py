@@ -3,12 +3,19 @@
 """What `fit_posterior` returns."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_nvi import resampling, weighting
 from tfp_nvi.internal import checks, randomness
+from tfp_nvi.posterior import learned as learned_lib
+from tfp_nvi.sampler import NestedSampler
+
+tfd = tfp.distributions
 
 __all__ = [
   'Posterior',
@@ -38,6 +45,9 @@ class Posterior:
     history: List of Python `dict`s: the stages, in order, each with its `name`,
       `seconds`, `num_target_evaluations` and what it found.
     names: List of Python `str`s: the variables, in the order of `tf.nest`.
+    reference: `tfd.Distribution` over the user's space that pilots have fitted
+      to their particles: Gaussian in the unconstrained space, but for scales
+      that a few coordinates set; or `None`, where runs started from the prior.
 
   ```python
   import tensorflow as tf
@@ -76,6 +86,8 @@ class Posterior:
   warnings: list
   history: list
   names: list
+  reference: tfd.Distribution | None = None
+  learn_fn: Callable | None = dataclasses.field(default=None, repr=False)
 
   def __repr__(self):
     return (
@@ -83,6 +95,27 @@ class Posterior:
       f'{self.log_evidence:.3f} +- {self.log_evidence_error:.3f}, '
       f'{self.num_runs} runs>'
     )
+
+  @functools.cached_property
+  def learned(self) -> learned_lib.Learned:
+    """The sampler from `reference`, and how it was chosen; see `sampler`."""
+    if self.learn_fn is None:
+      raise ValueError(
+        'There is no sampler from a reference where runs start from the prior, '
+        f"as they do here: {self.reason} With `start='reference'` there is one."
+      )
+    return self.learn_fn()
+
+  @property
+  def sampler(self) -> NestedSampler:
+    """A sampler from `reference` to the target, to use again.
+
+    It needs one evaluation of the target for a particle, if the reference is so
+    near that importance sampling from it does, and a few otherwise, where runs
+    need ten or more. It is made at first use, can stand in other samplers, and
+    if it has several levels can be trained by `fit`.
+    """
+    return self.learned.sampler
 
   def expectation(self, fn=lambda x: x):
     """Self-normalized estimate of the expectation of a function.

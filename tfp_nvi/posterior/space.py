@@ -89,6 +89,7 @@ class VectorSpace:
     names: List of Python `str`s: the variables of the user's space.
     has_exact_gaussian: Python `bool`: whether the initial density over `y` is
       the standard normal one.
+    target: The target that came.
 
   Args:
     target: `JointDistributionPinned`, `tfd.Distribution` or callable.
@@ -114,7 +115,7 @@ class VectorSpace:
       'a tfb.Bijector',
       optional=True,
     )
-    self._target = target
+    self.target = target
     self._initial = initial
     self._uses_pins = _is_pinned(target) and initial is None
     if initial is None and not self._uses_pins:
@@ -232,7 +233,7 @@ class VectorSpace:
       if len(self._sizes) > 1:
         return None
       # No part but this one is random, so nothing that it depends on is.
-      parts = self._target._get_single_sample_distributions()
+      parts = self.target._get_single_sample_distributions()
       gaussian = parts[0]
     else:
       gaussian = self._initial
@@ -263,8 +264,17 @@ class VectorSpace:
     ]
     return tf.nest.pack_sequence_as(self._shape, parts)
 
-  def _unconstrained(self, y):
-    """Unconstrained values of the bijector, and a log determinant."""
+  def unconstrained(self, y: tf.Tensor):
+    """Unconstrained values of the bijector.
+
+    Args:
+      y: `Tensor` of shape `[n, num_values]`.
+
+    Returns:
+      x: `Tensor` of shape `[n, num_values]`.
+      log_det: `Tensor` of shape `[n]`, or a scalar: the log determinant of the
+        Jacobian.
+    """
     if self.matrix is not None:
       x = self.center + tf.matmul(y, self.matrix, transpose_b=True)
     else:
@@ -282,6 +292,52 @@ class VectorSpace:
     x = tf.where(self._is_positive, tfp.math.softplus_inverse(value), x)
     return x, self._log_det + tf.reduce_sum(log_slope, axis=-1)
 
+  def standardized(self, x: tf.Tensor) -> tf.Tensor:
+    """Vectors of unconstrained values: the inverse of `unconstrained`.
+
+    Args:
+      x: `Tensor` of shape `[n, num_values]`.
+
+    Returns:
+      y: `Tensor` of shape `[n, num_values]`.
+    """
+    if self._is_positive is not None:
+      # The other values are not to be NaN, nor their derivatives.
+      t = tf.where(self._is_positive, x, tf.zeros_like(x))
+      x = tf.where(self._is_positive, tf.math.log(tf.math.softplus(t)), x)
+    x = x - self.center
+    if self.matrix is None:
+      return x / self.scale
+    return tf.linalg.matrix_transpose(
+      tf.linalg.triangular_solve(self.matrix, tf.linalg.matrix_transpose(x))
+    )
+
+  def value_bijector(self) -> tfb.Bijector:
+    """The bijector from vectors of unconstrained values to the user's space."""
+    is_single = not tf.nest.is_nested(self._shape) or isinstance(
+      self._shape, tf.TensorShape
+    )
+    if is_single:
+      return tfb.Chain(
+        [self.bijector, tfb.Reshape(self._shapes[0], [self.num_values])]
+      )
+    count = len(self._sizes)
+    return tfb.Chain(
+      [
+        self.bijector,
+        tfb.Restructure(
+          tf.nest.pack_sequence_as(self._shape, list(range(count)))
+        ),
+        tfb.JointMap(
+          [
+            tfb.Reshape(shape, [size])
+            for shape, size in zip(self._shapes, self._sizes, strict=True)
+          ]
+        ),
+        tfb.Split(self._sizes),
+      ]
+    )
+
   def _draw_unconstrained(self, num_draws, seed):
     # In pieces of one size, for one compiled function.
     num_pieces = -(-num_draws // _NUM_DRAWS)
@@ -294,7 +350,7 @@ class VectorSpace:
     return tf.where(self._is_positive, tf.math.log(tf.math.softplus(x)), x)
 
   def _draw_piece(self, seed):
-    source = self._target if self._uses_pins else self._initial
+    source = self.target if self._uses_pins else self._initial
 
     def sample(shape, seed):
       if self._uses_pins:
@@ -358,7 +414,7 @@ class VectorSpace:
     Returns:
       value: Nested structure of `Tensor`s of shape `batch + event`.
     """
-    return self.bijector.forward(self._unflatten(self._unconstrained(y)[0]))
+    return self.bijector.forward(self._unflatten(self.unconstrained(y)[0]))
 
   def log_probs(self, y: tf.Tensor, with_initial: bool = False):
     """The log densities of vectors.
@@ -371,7 +427,7 @@ class VectorSpace:
       log_target: `Tensor` of shape `[num_particles]`.
       log_initial: Likewise, or `None`.
     """
-    x, log_det = self._unconstrained(y)
+    x, log_det = self.unconstrained(y)
     state = self._unflatten(x)
     value = self.bijector.forward(state)
     log_det += tf.cast(
@@ -380,14 +436,14 @@ class VectorSpace:
     )
     if self._uses_pins and self.has_exact_gaussian:
       # The prior's own density would take a triangular solve.
-      parts = self._target.unnormalized_log_prob_parts(value)
+      parts = self.target.unnormalized_log_prob_parts(value)
       likelihood = sum(self._check(x, y) for x in tf.nest.flatten(parts.pinned))
       log_initial = -0.5 * tf.reduce_sum(y**2 + np.log(2.0 * np.pi), axis=-1)
       return likelihood + log_initial, log_initial
     if not with_initial:
       return self._check(self._target_fn(value), y) + log_det, None
     if self._uses_pins:
-      parts = self._target.unnormalized_log_prob_parts(value)
+      parts = self.target.unnormalized_log_prob_parts(value)
       prior, likelihood = (
         sum(self._check(x, y) for x in tf.nest.flatten(part))
         for part in (parts.unpinned, parts.pinned)
