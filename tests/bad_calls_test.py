@@ -243,7 +243,9 @@ def test_every_parameter_is_covered(name):
   assert not has_nan(result)
 
 
-def test_errors_name_the_argument():
+def test_errors_name_the_argument(tmp_path, monkeypatch):
+  # A bad value such as 'a' is a good name of a folder.
+  monkeypatch.chdir(tmp_path)
   verdicts = {}
   for name, fn, signature in public_calls():
     for parameter in signature.parameters.values():
