@@ -618,7 +618,7 @@ class TestErrors:
       nvi.Chain(lambda: 3).levels()
     with pytest.raises(TypeError, match=r'`levels\[0\]` must be a Level'):
       nvi.Chain([self.normal])
-    with pytest.raises(ValueError, match='at least one Level'):
+    with pytest.raises(ValueError, match='`levels` must have at least 1'):
       nvi.Chain([])
 
   def estimate(self, *args, **kwargs):
