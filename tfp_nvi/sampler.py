@@ -43,6 +43,7 @@ from tfp_nvi.runs import (
   Trace,
   replace_nan,
 )
+from tfp_nvi.transitions import probes
 
 tfd = tfp.distributions
 
@@ -184,15 +185,16 @@ class NestedSampler(compiled.CompiledSampler):
 
   def _warn_of_zeros(self):
     """Warns where reverse kernels have mass at which a density is zero."""
+    densities = self.densities
     level = 0
     for i, transition in enumerate(self.transitions):
       levels = range(level, level + transition.num_transitions)
       level = levels.stop
       lost = [
         i
-        for i in sorted({*levels} & {*self.densities.zero_levels})
+        for i in sorted({*levels} & {*densities.zero_levels})
         if not transition.keeps_support
-        or self._loses_support(transition, i, i - levels.start)
+        or probes.loses_support(densities, transition, i, i - levels.start)
       ]
       if lost:
         warnings.warn(
@@ -204,25 +206,6 @@ class NestedSampler(compiled.CompiledSampler):
           RuntimeWarning,
           stacklevel=3,
         )
-
-  def _loses_support(self, transition, level, local_level):
-    """Whether states without density lead to states with density."""
-    densities, state = self.densities, self.densities.probe_state
-    if state is None:
-      return False
-
-    def has_density(level, state):
-      log_prob = densities.log_prob(level, densities.evaluate(level, state))
-      return log_prob > -float('inf')
-
-    return bool(
-      tf.reduce_any(
-        tf.logical_and(
-          tf.logical_not(has_density(level, state)),
-          has_density(level + 1, transition.transport(local_level, state)),
-        )
-      )
-    )
 
   def _set_proposal(self, initial_proposal):
     """Sets the proposal that a run starts from."""
