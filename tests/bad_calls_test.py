@@ -13,6 +13,7 @@ A new public name is covered when it appears: `test_every_parameter_is_covered`
 fails until `VALID` knows a value for each parameter that has no default.
 """
 
+import functools
 import inspect
 import warnings
 
@@ -54,23 +55,43 @@ BAD_VALUES = {
 }
 
 
+@functools.cache
 def make_path():
   return nvi.GeometricPath(
     tfd.Normal(0.0, 1.0), tfd.Normal(1.0, 1.0), num_densities=3
   )
 
 
+@functools.cache
+def make_transitions():
+  return nvi.GaussianTransitions(make_path(), [3], seed=1)
+
+
+@functools.cache
 def make_sampler():
-  path = make_path()
-  return nvi.NestedSampler(path, nvi.GaussianTransitions(path, [3], seed=1))
+  return nvi.NestedSampler(make_path(), make_transitions())
 
 
+@functools.cache
 def make_model():
   return nvi.StateSpaceModel(
     prior=tfd.Normal(0.0, 1.0),
     initial_fn=lambda drift: tfd.Normal(drift, 1.0),
     transition_fn=lambda z, drift: tfd.Normal(z + drift, 0.5),
     observation_fn=lambda z, drift: tfd.Normal(z, 0.2),
+  )
+
+
+@functools.cache
+def make_discrete_model():
+  def switch(drift):
+    return tfd.Categorical(logits=tf.stack([drift, -drift], axis=-1))
+
+  return nvi.StateSpaceModel(
+    prior=tfd.Normal(0.0, 1.0),
+    initial_fn=switch,
+    transition_fn=lambda z, drift: switch(drift),
+    observation_fn=lambda z, drift: tfd.Normal(tf.cast(z, tf.float32), 1.0),
   )
 
 
@@ -97,7 +118,7 @@ def make_level():
 
 
 LOG_WEIGHTS = tf.constant([0.0, 1.0, -1.0])
-# Values by the name of the parameter, made anew for each call.
+# Values by the name of the parameter. What takes long to make is made once.
 VALID = {
   'base': lambda: tfd.MultivariateNormalDiag([0.0, 0.0]),
   'bijector': lambda: tfb.Shift(1.0),
@@ -131,7 +152,7 @@ VALID = {
   'seed': lambda: 1,
   'target': lambda: tfd.Normal(1.0, 1.0),
   'transition_fn': lambda: lambda z, drift: tfd.Normal(z + drift, 1.0),
-  'transitions': lambda: nvi.GaussianTransitions(make_path(), [3], seed=1),
+  'transitions': make_transitions,
   'trainables': lambda: [tf.Variable(0.0)],
   'values': lambda: tf.constant([0.5, 1.0, 2.0]),
   'weight_fn': lambda: lambda eta: eta[..., tf.newaxis],
@@ -149,6 +170,7 @@ VALID_FOR = {
     tfd.Normal(1.0, 1.0),
   ],
   ('GeometricPath', 'num_densities'): lambda: 3,
+  ('HiddenMarkovHeuristic', 'model'): make_discrete_model,
   ('StackedPerceptron', 'num_levels'): lambda: 2,
   ('StackedPerceptron', 'batch_shape'): lambda: [],
   ('StackedPerceptron', 'num_units'): lambda: [2, 3, 1],
@@ -243,7 +265,9 @@ def test_every_parameter_is_covered(name):
   assert not has_nan(result)
 
 
-def test_errors_name_the_argument():
+def test_errors_name_the_argument(tmp_path, monkeypatch):
+  # A bad value such as 'a' is a good name of a folder.
+  monkeypatch.chdir(tmp_path)
   verdicts = {}
   for name, fn, signature in public_calls():
     for parameter in signature.parameters.values():

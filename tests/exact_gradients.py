@@ -23,6 +23,7 @@ in the forward side, wherever they are written.
 import collections
 
 import numpy as np
+import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -280,6 +281,23 @@ def assert_agrees(estimates, expected, names):
     if not abs(score) <= NUM_STANDARD_ERRORS
   ]
   assert not wrong, '; '.join(wrong)
+
+
+def assert_mutants_fail(names, estimates, assert_agrees_fn):
+  """Raises an error unless the estimate named `'unchanged'` alone agrees.
+
+  Args:
+    names: Names of the estimates.
+    estimates: As many estimates.
+    assert_agrees_fn: Python callable that raises an error for an estimate that
+      does not agree with what is exact.
+  """
+  for name, estimate in zip(names, estimates, strict=True):
+    if name == 'unchanged':
+      assert_agrees_fn(estimate)
+    else:
+      with pytest.raises(AssertionError, match='standard errors'):
+        assert_agrees_fn(estimate)
 
 
 def negate(x):

@@ -25,6 +25,7 @@ import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import samplers
 
 from tfp_nvi.internal import randomness
+from tfp_nvi.internal.randomness import draws as draws_lib
 
 tfd = tfp.distributions
 
@@ -73,7 +74,7 @@ KNOWN_ANSWERS = [
 @pytest.mark.parametrize('key, counter, expected', KNOWN_ANSWERS)
 def test_known_answers(key, counter, expected):
   assert threefry(key, counter) == expected
-  words = randomness._threefry(
+  words = draws_lib._threefry(
     as_int32([key]), as_int32(counter[:1]), as_int32(counter[1])
   )
   assert tuple(words[0].numpy()) == expected
@@ -85,7 +86,7 @@ def test_many_blocks_agree_with_numpy():
     key = [int(k) for k in rng.integers(0, 2**32, 2)]
     counters = rng.integers(0, 2**32, 7)
     purpose = int(rng.integers(0, 2**32))
-    words = randomness._threefry(
+    words = draws_lib._threefry(
       as_int32([key]), as_int32(counters), as_int32(purpose)
     )
     expected = [threefry(key, (int(c), purpose)) for c in counters]
@@ -162,7 +163,7 @@ def test_seeds_are_made_of_the_cipher():
 def test_the_ends_are_excluded(monkeypatch, dtype, word):
   """Also where the cipher returns its smallest or largest word."""
   monkeypatch.setattr(
-    randomness,
+    draws_lib,
     '_words',
     lambda shape, *args: tf.fill(shape, tf.constant(word, tf.uint32)),
   )

@@ -1436,18 +1436,18 @@ def test_nan_of_a_nested_proposal_is_not_silent(jit_compile):
     ),
     (
       dict(resample_fn=lambda *args, seed: tf.zeros([4, 2], tf.int32)),
-      r'`resample_fn` must return .*of shape \[4, 2\]',
+      r'`resample_fn` must return .*of shape \(4, 2\)',
     ),
     (
       dict(resample_fn=lambda *args, seed: tf.zeros([3], tf.int32)),
-      r'`resample_fn` must return integers of shape \[2\].* of shape \[3\]',
+      r'`resample_fn` must return integers of shape \(2,\).* of shape \(3,\)',
     ),
     (
       dict(
         resample_fn=lambda *args, seed: tf.zeros([3], tf.int32),
         resample_criterion_fn=nvi.ess_below(1.0),
       ),
-      r'`resample_fn` must return integers of shape \[2\].* of shape \[3\]',
+      r'`resample_fn` must return integers of shape \(2,\).* of shape \(3,\)',
     ),
     (
       dict(resample_fn=lambda *args, seed: None),

@@ -1031,7 +1031,11 @@ def normal_around(x):
       TypeError,
       "`scale` must be a Python float; got 'a'",
     ),
-    (lambda: nvi.Composition([]), ValueError, '`transitions` must not be emp'),
+    (
+      lambda: nvi.Composition([]),
+      ValueError,
+      '`transitions` must have at least 1',
+    ),
     (lambda: nvi.Composition(None), TypeError, '`transitions` must be a list'),
     (lambda: nvi.Composition(3), TypeError, '`transitions` must be a list'),
     (
@@ -1064,7 +1068,7 @@ def normal_around(x):
         ]
       ),
       ValueError,
-      '`transitions`.*batch',
+      r'`transitions\[1\]` must have a batch shape',
     ),
   ],
 )

@@ -12,14 +12,12 @@ Contract: both sides of a level are densities of the same values, and both are
 normalized, up to a constant factor that does not depend on parameters.
 """
 
-import collections.abc
-
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import transitions as transitions_lib
-from tfp_nvi.internal import fusion
+from tfp_nvi.internal import checks, fusion
 
 tfd = tfp.distributions
 
@@ -31,6 +29,9 @@ __all__ = [
 
 def _list_variables(trainables):
   """A list of variables for each variable, module or layer."""
+  trainables = checks.as_list(
+    'trainables', trainables, 'tf.Variables and tf.Modules'
+  )
   groups = []
   for i, part in enumerate(trainables):
     if isinstance(part, tf.Variable):
@@ -118,23 +119,18 @@ class Level:
     Raises:
       TypeError: If an argument is not of the kind asked for.
     """
-    if not isinstance(proposal, tfd.Distribution):
-      raise TypeError(
-        '`proposal` must be a tfd.Distribution or a JointDistribution, to draw '
-        f'from; got {proposal!r}.'
-      )
-    if csiszar_function is not None and not callable(csiszar_function):
-      raise TypeError(
-        '`csiszar_function` must be a callable from log u to f(u), such as '
-        f'tfp.vi.kl_reverse, or None; got {csiszar_function!r}.'
-      )
-    if isinstance(trainables, str) or not isinstance(
-      trainables, collections.abc.Iterable
-    ):
-      raise TypeError(
-        '`trainables` must be a list of tf.Variables and tf.Modules; got '
-        f'{trainables!r}.'
-      )
+    checks.check_instance(
+      'proposal',
+      proposal,
+      tfd.Distribution,
+      'a tfd.Distribution or a JointDistribution, to draw from',
+    )
+    checks.check_callable(
+      'csiszar_function',
+      csiszar_function,
+      'a callable from log u to f(u), such as tfp.vi.kl_reverse',
+      optional=True,
+    )
     self._proposal = proposal
     self.log_target = densities_lib.log_prob_fn(target, 'target')
     self._groups = _list_variables(trainables)
@@ -293,7 +289,7 @@ class Chain:
     if callable(levels):
       self._levels_fn = levels
     else:
-      _check_levels(levels)
+      levels = checks.as_list('levels', levels, 'Levels', Level, minimum=1)
       self._levels_fn = lambda: levels
 
   def levels(self):
@@ -306,19 +302,19 @@ class Chain:
       TypeError: If the callable did not return a list of `Level`s.
       ValueError: If there are no levels.
     """
-    levels = self._levels_fn()
-    _check_levels(levels)
-    return levels
-
-
-def _check_levels(levels):
-  if not isinstance(levels, list | tuple):
-    raise TypeError(
-      '`levels` must be a list of Levels, or a callable that returns one; got '
-      f'{levels!r}.'
+    return checks.as_list(
+      'levels', self._levels_fn(), 'Levels', Level, minimum=1
     )
-  if not levels:
-    raise ValueError('`levels` must have at least one Level; got none.')
-  for i, level in enumerate(levels):
-    if not isinstance(level, Level):
-      raise TypeError(f'`levels[{i}]` must be a Level; got {level!r}.')
+
+  def describe_nan(self, num_particles: int, seed) -> str | None:
+    """Finds a NaN log density; see `ParticleSampler.describe_nan`.
+
+    Args:
+      num_particles: Python `int`.
+      seed: Stateless seed.
+
+    Returns:
+      description: `None`: a chain does not know of states.
+    """
+    del num_particles, seed
+    return None

@@ -182,6 +182,20 @@ class ParticleSampler(tf.Module, metaclass=abc.ABCMeta):
         level.
     """
 
+  def describe_nan(self, num_particles: int, seed) -> str | None:
+    """Finds a state at which a log density is NaN or +inf.
+
+    Args:
+      num_particles: Python `int`.
+      seed: Python `int` or stateless seed of the run to look into.
+
+    Returns:
+      description: Python `str` that names the density or the part of it, and
+        the state; by default `None`, for samplers that cannot say.
+    """
+    del num_particles, seed
+    return None
+
 
 class NestedProposal(Proposal):
   """A nested sampler as the initial proposal of another one.

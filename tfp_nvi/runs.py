@@ -143,6 +143,12 @@ class Options(NamedTuple):
   keep_gradient: bool = False
   keep_root: bool = False
 
+  def log_forward(self, move):
+    """The log density of a `Move`'s forward kernel, with its gradient."""
+    if self.log_forward_fn is None:
+      return move.log_forward
+    return self.log_forward_fn(move)
+
 
 class Run(NamedTuple):
   """A run of a sampler: its plan, and once it is finished, its record.

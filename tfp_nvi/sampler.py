@@ -27,8 +27,8 @@ import warnings
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_nvi import compiled, proposals, resampling, weighting
 from tfp_nvi import densities as densities_lib
-from tfp_nvi import proposals, resampling, weighting
 from tfp_nvi import transitions as transitions_lib
 from tfp_nvi.internal import axes, checks, randomness
 from tfp_nvi.runs import (
@@ -41,30 +41,15 @@ from tfp_nvi.runs import (
   Run,
   Segment,
   Trace,
-  count,
   replace_nan,
 )
+from tfp_nvi.transitions import probes
 
 tfd = tfp.distributions
 
 __all__ = [
   'NestedSampler',
 ]
-
-
-def _list_transitions(transitions):
-  """Transitions as a list; raises an error if that is not what they are."""
-  if isinstance(transitions, transitions_lib.Transition):
-    return [transitions]
-  try:
-    transitions = list(transitions)
-  except TypeError as e:
-    raise TypeError(
-      '`transitions` must be a Transition or a list of such; got '
-      f'{transitions!r}.'
-    ) from e
-  transitions_lib.check_transitions(transitions)
-  return transitions
 
 
 def _as_weighted(particles):
@@ -74,11 +59,7 @@ def _as_weighted(particles):
   )
 
 
-def _stop_gradient(structure):
-  return tf.nest.map_structure(tf.stop_gradient, structure)
-
-
-class NestedSampler(proposals.ParticleSampler):
+class NestedSampler(compiled.CompiledSampler):
   """Samples a sequence of densities, with proper weights.
 
   #### References
@@ -152,7 +133,11 @@ class NestedSampler(proposals.ParticleSampler):
     super().__init__(name=name)
     densities_lib.check_densities(densities)
     self.densities = densities
-    self.transitions = _list_transitions(transitions)
+    if isinstance(transitions, transitions_lib.Transition):
+      transitions = [transitions]
+    self.transitions = checks.as_list(
+      'transitions', transitions, 'Transitions', transitions_lib.Transition
+    )
     for transition in self.transitions:
       transition.bind(densities)
     num_transitions = sum(t.num_transitions for t in self.transitions)
@@ -163,7 +148,6 @@ class NestedSampler(proposals.ParticleSampler):
         f'densities; got {num_transitions}.'
       )
     self._warn_of_zeros()
-    checks.check_callable('resample_fn', resample_fn)
     checks.check_callable('resample_criterion_fn', resample_criterion_fn)
     checks.check_callable(
       'rejection_log_threshold_fn', rejection_log_threshold_fn, optional=True
@@ -198,20 +182,19 @@ class NestedSampler(proposals.ParticleSampler):
         densities.check_proposal(
           'initial_proposal', self._proposal.distribution
         )
-    self._compiled: dict = {}
-    self._has_warned = False
 
   def _warn_of_zeros(self):
     """Warns where reverse kernels have mass at which a density is zero."""
+    densities = self.densities
     level = 0
     for i, transition in enumerate(self.transitions):
       levels = range(level, level + transition.num_transitions)
       level = levels.stop
       lost = [
         i
-        for i in sorted({*levels} & {*self.densities.zero_levels})
+        for i in sorted({*levels} & {*densities.zero_levels})
         if not transition.keeps_support
-        or self._loses_support(transition, i, i - levels.start)
+        or probes.loses_support(densities, transition, i, i - levels.start)
       ]
       if lost:
         warnings.warn(
@@ -223,25 +206,6 @@ class NestedSampler(proposals.ParticleSampler):
           RuntimeWarning,
           stacklevel=3,
         )
-
-  def _loses_support(self, transition, level, local_level):
-    """Whether states without density lead to states with density."""
-    densities, state = self.densities, self.densities.probe_state
-    if state is None:
-      return False
-
-    def has_density(level, state):
-      log_prob = densities.log_prob(level, densities.evaluate(level, state))
-      return log_prob > -float('inf')
-
-    return bool(
-      tf.reduce_any(
-        tf.logical_and(
-          tf.logical_not(has_density(level, state)),
-          has_density(level + 1, transition.transport(local_level, state)),
-        )
-      )
-    )
 
   def _set_proposal(self, initial_proposal):
     """Sets the proposal that a run starts from."""
@@ -300,7 +264,7 @@ class NestedSampler(proposals.ParticleSampler):
         return particles
       where = is_active
     else:
-      where = self._check_criterion(criterion, particles.log_weights.shape[1:])
+      where = self._as_where(criterion, particles.log_weights.shape[1:])
       if is_active is not None:
         where = tf.logical_and(where, is_active)
     (state, terms, root), log_weights = resampling.resample(
@@ -310,7 +274,6 @@ class NestedSampler(proposals.ParticleSampler):
       seed,
       where=where,
     )
-    checks.check_same_states('`resample_fn`', state, particles.state)
     resampled = Particles(state, terms, log_weights, root)
     if tf.is_tensor(root):
       lost = weighting.log_pairs_lost(
@@ -321,45 +284,18 @@ class NestedSampler(proposals.ParticleSampler):
       )
     return resampled
 
-  @staticmethod
-  def _check_criterion(criterion, batch_shape):
+  def _as_where(self, criterion, batch_shape):
     """What the policy returned, as a bool `Tensor` of shape `batch`."""
-    expected = 'a Python bool or a bool Tensor'
-    try:
-      where = tf.convert_to_tensor(criterion)
-    except (TypeError, ValueError) as e:
-      raise TypeError(
-        f'`resample_criterion_fn` must return {expected}; it returned '
-        f'{criterion!r}.'
-      ) from e
-    shapes = batch_shape, tf.TensorShape([1]) + batch_shape
-    if where.dtype != tf.bool or where.shape not in shapes:
-      raise ValueError(
-        f'`resample_criterion_fn` must return {expected}, of shape '
-        f'{shapes[0].as_list()} or {shapes[1].as_list()}; it returned '
-        f'{where.dtype.name} of shape {where.shape.as_list()}.'
-      )
-    if where.shape.rank > batch_shape.rank:
-      where = tf.squeeze(where, axis=0)
-    return where
-
-  def _check_move(self, level, move, previous):
-    """Raises an error if states or log densities have the wrong shape."""
-    what = 'The transition' + (
-      f' to level {level}' if isinstance(level, int) else ''
+    check = functools.partial(
+      checks.check_returned,
+      'resample_criterion_fn',
+      expected='a Python bool or a bool Tensor',
+      kind='bool',
     )
-    checks.check_same_states(what, move.state, previous.state)
-    shape = previous.log_weights.shape
-    for field in ('log_forward', 'log_reverse'):
-      value = getattr(move, field)
-      # The default of a move is the number 0.
-      if tf.is_tensor(value) and value.shape != shape:
-        raise ValueError(
-          f'{what} must return a log density for each particle, of shape '
-          f'{shape.as_list()}; its {field} has shape {value.shape.as_list()}. '
-          'A kernel over vectors must be a distribution over vectors, such as '
-          'tfd.Independent.'
-        )
+    where = check(criterion)
+    if where.shape == tf.TensorShape([1]) + batch_shape:
+      where = tf.squeeze(where, axis=0)
+    return check(where, shape=batch_shape)
 
   def _step(self, run, segment, local_level, particles, noise):
     """Brings particles from one level to the next.
@@ -382,7 +318,7 @@ class NestedSampler(proposals.ParticleSampler):
       particles, resample_seed, densities.is_active(level)
     )
     if options.cut:
-      previous = _stop_gradient(previous)
+      previous = transitions_lib.stop_gradient(previous)
 
     def target_log_prob_fn(state):
       return densities.log_prob(level, densities.evaluate(level, state))
@@ -394,7 +330,9 @@ class NestedSampler(proposals.ParticleSampler):
       target_log_prob_fn,
       options.reparameterize,
     )
-    self._check_move(level, move, previous)
+    transitions_lib.check_move(
+      move, previous.state, previous.log_weights.shape, level
+    )
     if options.keep_gradient:
       terms, log_prob_gradient = densities_lib.evaluate_with_gradient(
         densities, level, move.state
@@ -402,14 +340,11 @@ class NestedSampler(proposals.ParticleSampler):
     else:
       terms, log_prob_gradient = densities.evaluate(level, move.state), []
     terms, is_nan = replace_nan(terms, previous.log_weights.shape)
-    log_forward = move.log_forward
-    if options.log_forward_fn is not None:
-      log_forward = options.log_forward_fn(move)
     log_incremental_weights = (
       densities.log_prob(level, terms)
       + move.log_reverse
       - densities.log_prob(level - 1, previous.terms)
-      - log_forward
+      - options.log_forward(move)
     )
     # A particle that has lost all weight stays without any.
     log_weights = tf.where(
@@ -490,11 +425,10 @@ class NestedSampler(proposals.ParticleSampler):
         tf.zeros(sample_shape, densities.float_dtype),
       )
     else:
-      log_forward = move.log_forward
-      if settings.log_forward_fn is not None:
-        log_forward = settings.log_forward_fn(move)
       log_weights = (
-        densities.log_prob(0, terms) + move.log_reverse - log_forward
+        densities.log_prob(0, terms)
+        + move.log_reverse
+        - settings.log_forward(move)
       )
     particles = Particles(move.state, terms, log_weights)
     if settings.keep_root:
@@ -669,135 +603,3 @@ class NestedSampler(proposals.ParticleSampler):
       (state, log_weights, is_nan),
     )
     return Trace(self.densities.forward(state), log_weights, increments, is_nan)
-
-  def _call_compiled(self, method, num_particles, seed, jit_compile):
-    num_particles = checks.as_count('num_particles', num_particles)
-    checks.check_bool('jit_compile', jit_compile)
-    seed = randomness.as_seed(seed)
-    fn = functools.partial(getattr(self, method), num_particles)
-    if not tf.config.functions_run_eagerly():
-      # One compiled function for each number of particles, so that TensorFlow
-      # has no cause to warn of retracing where there are many samplers.
-      key = f'{method}, {num_particles}, jit_compile={jit_compile}'
-      if key not in self._compiled:
-        self._compiled[key] = tf.function(
-          fn, jit_compile=jit_compile, autograph=False
-        ).get_concrete_function(tf.TensorSpec([2], tf.int32))
-      fn = self._compiled[key]
-    result = fn(seed)
-    if tf.executing_eagerly():
-      is_nan = tf.math.is_nan(result.log_weights)
-      if bool(tf.reduce_any(is_nan)):
-        raise ValueError(
-          'The log weights have become NaN: the log densities of the '
-          f'transitions, or `resample_fn`, are not as they should be; '
-          f'{count(is_nan)} of {is_nan.shape.num_elements()} log weights are '
-          'NaN.'
-        )
-    return result
-
-  def _report_nan(self, num_nan, num_particles, seed, strict):
-    """Warns of NaN log densities once, or raises an error."""
-    if not tf.executing_eagerly() or (self._has_warned and not strict):
-      return
-    num_nan = int(num_nan)
-    if num_nan == 0:
-      return
-    message = (
-      f'{num_nan} log densities were NaN or +inf, and were taken to be zero '
-      'densities.'
-    )
-    described = self.describe_nan(num_particles, seed)
-    if described is not None:
-      message = f'{message} {described}'
-    if strict:
-      raise ValueError(message)
-    self._has_warned = True
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
-
-  def describe_nan(self, num_particles: int, seed) -> str | None:
-    """Finds a state at which a log density is NaN or +inf.
-
-    Args:
-      num_particles: Python `int`.
-      seed: Python `int` or stateless seed of the run to look into.
-
-    Returns:
-      description: Python `str` that names the density or the part of it, and
-        the state; `None` if the run has no such state among those that it
-        proposed, or the densities cannot say.
-    """
-    trace = self._call_compiled('_trace', num_particles, seed, False)
-    levels = tf.reduce_any(
-      trace.is_nan, axis=list(range(1, trace.is_nan.shape.rank))
-    )
-    for level in tf.where(levels)[:, 0].numpy():
-      state = self.densities.inverse(
-        tf.nest.map_structure(lambda x, k=level: x[k], trace.particles)
-      )
-      described = self.densities.describe_nan(state)
-      if described is not None:
-        return described
-    return None
-
-  def sample(
-    self,
-    num_particles: int,
-    seed=None,
-    jit_compile: bool = True,
-    strict: bool = False,
-  ) -> weighting.WeightedParticles:
-    """Draws properly weighted particles.
-
-    Compiles at the first call, and anew for each number of particles.
-
-    Args:
-      num_particles: Python `int`.
-      seed: Python `int` or stateless seed.
-      jit_compile: Python `bool`: whether to compile with XLA. The draws are the
-        same for the same seed. Sums are rounded differently, and where that
-        decides which particles are resampled, the particles differ from there
-        on; they are properly weighted either way.
-        Default value: `True`.
-      strict: Python `bool`: whether a log density that is NaN or +inf is an
-        error. Otherwise it is taken to be a density of zero, with a warning at
-        the first one of this sampler.
-        Default value: `False`.
-
-    Returns:
-      particles: `WeightedParticles` for the last density, in the space that the
-        densities are written in. `log_weights` has shape
-        `[num_particles] + batch`; `num_nan` counts the log densities that were
-        NaN or +inf.
-
-    Raises:
-      ValueError: If `num_particles` is not positive, a weight is NaN, or a log
-        density is and `strict` is true.
-    """
-    checks.check_bool('strict', strict)
-    seed = randomness.as_seed(seed)
-    particles = self._call_compiled('_sample', num_particles, seed, jit_compile)
-    self._report_nan(particles.num_nan, num_particles, seed, strict)
-    return particles
-
-  def trace(
-    self, num_particles: int, seed=None, jit_compile: bool = True
-  ) -> Trace:
-    """Draws properly weighted particles, and returns those of each level.
-
-    Args:
-      num_particles: Python `int`.
-      seed: Python `int` or stateless seed.
-      jit_compile: Python `bool`: whether to compile with XLA.
-        Default value: `True`.
-
-    Returns:
-      trace: `Trace`, in the space that the densities are written in.
-
-    Raises:
-      ValueError: If `num_particles` is not positive, or a weight is NaN.
-    """
-    seed = randomness.as_seed(seed)
-    trace = self._call_compiled('_trace', num_particles, seed, jit_compile)
-    self._report_nan(count(trace.is_nan), num_particles, seed, strict=False)
-    return trace

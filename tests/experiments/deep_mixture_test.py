@@ -12,7 +12,11 @@ import tensorflow_probability as tfp
 import tf_keras
 
 import tfp_nvi as nvi
-from tfp_nvi.experiments.image_mixture import deep_mixture, likelihood
+from tfp_nvi.experiments.image_mixture import (
+  deep_mixture,
+  likelihood,
+  mixture_model,
+)
 
 tfd = tfp.distributions
 
@@ -204,7 +208,7 @@ def test_latents_level():
   gradient = moved['loc:0']
   # Standard errors are about 30 * 0.5 / sqrt(30 * 500) = 0.12.
   np.testing.assert_allclose(
-    gradient / deep_mixture._CLUSTER_UNIT, expected, atol=0.6
+    gradient / mixture_model._CLUSTER_UNIT, expected, atol=0.6
   )
 
 

@@ -590,20 +590,20 @@ def test_takes_what_converts(make):
 def test_bad_points(make, method):
   fn = getattr(make(tf.float32), method)
   for shape in ([], [3], [2, 1], [2, 3]):
-    with pytest.raises(ValueError, match=r'`x` has shape .*\[\.\.\., 2\]'):
+    with pytest.raises(ValueError, match=r'`x` must have shape \[\.\.\., 2\]'):
       fn(tf.zeros(shape))
   for x in (tf.zeros([4, 2], tf.float64), tf.zeros([4, 2], tf.int32)):
-    with pytest.raises(TypeError, match='`x` has dtype .* expected float32'):
+    with pytest.raises(TypeError, match='`x` must be a float32 Tensor'):
       fn(x)
   for spec in (tf.TensorSpec(None), tf.TensorSpec([4, None])):
-    with pytest.raises(ValueError, match='`x` has shape'):
+    with pytest.raises(ValueError, match='`x` must have shape'):
       tf.function(fn).get_concrete_function(spec)
 
 
 @every_target
 def test_bad_dtype(make):
   for dtype in (tf.float16, tf.int32):
-    with pytest.raises(TypeError, match='`dtype` is'):
+    with pytest.raises(TypeError, match='`dtype` must be'):
       make(dtype)
 
 
@@ -616,11 +616,11 @@ def test_bad_seed(make):
 @pytest.mark.parametrize(
   ('changed', 'message'),
   [
-    ({'mode_locations': [0.0, 0.0]}, r'`mode_locations` has shape \(2,\)'),
-    ({'mode_locations': [[0.0]]}, r'`mode_locations` has shape \(1, 1\)'),
+    ({'mode_locations': [0.0, 0.0]}, r'`mode_locations` must .* got \(2,\)'),
+    ({'mode_locations': [[0.0]]}, r'`mode_locations` must .* got \(1, 1\)'),
     (
       {'mode_probabilities': [0.5, 0.5]},
-      r'`mode_probabilities` has shape \(2,\)',
+      r'`mode_probabilities` must .* got \(2,\)',
     ),
   ],
 )

@@ -2,12 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bijectors that are missing from TensorFlow Probability."""
 
-from tfp_nvi.bijectors.planar import (
-  PlanarFlow,
-  PlanarFlows,
-  planar_forward,
-  planar_inverse,
-)
+from tfp_nvi.bijectors.planar import PlanarFlow, PlanarFlows
+from tfp_nvi.bijectors.planar_map import planar_forward, planar_inverse
 
 __all__ = [
   'PlanarFlow',

@@ -8,9 +8,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.densities.user import UserDensities
+from tfp_nvi.internal import checks
 
 tfb = tfp.bijectors
-tfd = tfp.distributions
 
 __all__ = [
   'ExplicitDensities',
@@ -65,17 +65,7 @@ class ExplicitDensities(UserDensities):
         batch shapes do not broadcast, or one does not return one log density
         for each particle and batch member.
     """
-    if isinstance(densities, tfd.Distribution) or not isinstance(
-      densities, collections.abc.Iterable
-    ):
-      raise TypeError(
-        f'`densities` must be a list of densities; got {densities!r}.'
-      )
-    densities = list(densities)
-    if len(densities) < 2:
-      raise ValueError(
-        f'`densities` must have at least 2 elements; got {len(densities)}.'
-      )
+    densities = checks.as_list('densities', densities, 'densities', minimum=2)
     super().__init__(
       [(f'densities[{i}]', density) for i, density in enumerate(densities)],
       event_space_bijector,

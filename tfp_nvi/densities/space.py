@@ -387,11 +387,16 @@ class Space:
     if not {*floats} <= {tf.float32, tf.float64}:
       raise ValueError(
         f'`{name}` must be over float32 or float64, as lower precision is too '
-        f'coarse for weights; got {_describe(self.dtype)}.'
+        f'coarse for weights; got {tf.nest.map_structure(str, self.dtype)}.'
       )
     kinds = {n: support_kinds(d) for n, d in described}
     for other_name, other in described[:-1]:
-      self._check_same(name, reference, other_name, other)
+      specs = [_specs(d.dtype, d.event_shape) for d in (reference, other)]
+      if not checks.are_alike(*specs):
+        raise ValueError(
+          f'`{name}` and `{other_name}` must have the same structure, event '
+          f'shapes and dtypes; got {" and ".join(map(checks.describe, specs))}.'
+        )
       _check_kinds(other_name, kinds[other_name], f'`{name}`', kinds[name])
     # What one density does not tell another may.
     self.kinds = tuple(
@@ -410,27 +415,6 @@ class Space:
     self._event_ndims = tf.nest.map_structure(
       lambda s: tf.TensorShape(s).rank, self.event_shape
     )
-
-  @staticmethod
-  def _check_same(name, reference, other_name, other):
-    """Raises an error if two densities are not over the same space."""
-    try:
-      tf.nest.assert_same_structure(reference.event_shape, other.event_shape)
-    except (TypeError, ValueError) as e:
-      raise ValueError(
-        f'`{name}` and `{other_name}` must be over the same structure; got '
-        f'event shapes {_describe(reference.event_shape)} and '
-        f'{_describe(other.event_shape)}.'
-      ) from e
-    for what, ours, theirs in (
-      ('event shape', reference.event_shape, other.event_shape),
-      ('dtype', reference.dtype, other.dtype),
-    ):
-      if tf.nest.flatten(ours) != tf.nest.flatten(theirs):
-        raise ValueError(
-          f'`{name}` and `{other_name}` must have the same {what}; got '
-          f'{_describe(ours)} and {_describe(theirs)}.'
-        )
 
   def forward(self, state):
     """Maps states to the user's space."""
@@ -541,8 +525,17 @@ def _are_close(x, y):
     return np.abs(x - y) <= 0.1 * (1.0 + np.abs(x))
 
 
-def _describe(structure):
-  return tf.nest.map_structure(str, structure)
+def _specs(dtype, event_shape, leading_shape=()):
+  """A `TensorSpec` for each part of a space, in the structure of its events."""
+  return tf.nest.pack_sequence_as(
+    event_shape,
+    [
+      tf.TensorSpec(tf.TensorShape(leading_shape) + tf.TensorShape(shape), d)
+      for d, shape in zip(
+        tf.nest.flatten(dtype), tf.nest.flatten(event_shape), strict=True
+      )
+    ],
+  )
 
 
 def check_values(name, values, dtype, event_shape, leading_shape) -> None:
@@ -568,27 +561,10 @@ def check_values(name, values, dtype, event_shape, leading_shape) -> None:
   Raises:
     ValueError: If the values have another structure, dtype or shape.
   """
-  try:
-    tf.nest.assert_same_structure(values, dtype)
-  except (TypeError, ValueError) as e:
+  expected = _specs(dtype, event_shape, leading_shape)
+  if not checks.are_alike(values, expected):
     raise ValueError(
-      f'`{name}` must draw values of the structure {_describe(dtype)}; it '
-      f'draws {_describe(tf.nest.map_structure(lambda x: x.dtype, values))}.'
-    ) from e
-  for x, part_dtype, part_shape in zip(
-    tf.nest.flatten(values),
-    tf.nest.flatten(dtype),
-    tf.nest.flatten(event_shape),
-    strict=True,
-  ):
-    if x.dtype != part_dtype:
-      raise ValueError(
-        f'`{name}` must draw values of dtype {tf.as_dtype(part_dtype).name}, '
-        f'as the densities are over; it draws {x.dtype.name}.'
-      )
-    shape = tf.TensorShape(leading_shape) + tf.TensorShape(part_shape)
-    if x.shape != shape:
-      raise ValueError(
-        f'`{name}` must draw values of shape [num_particles] + batch + event, '
-        f'here {shape.as_list()}; it draws shape {x.shape.as_list()}.'
-      )
+      f'`{name}` must draw values of the structure, dtypes and shapes '
+      f'[num_particles] + batch + event of the densities, here '
+      f'{checks.describe(expected)}; it draws {checks.describe(values)}.'
+    )

@@ -8,7 +8,6 @@ was expected, and what came. Arguments are checked once, where the user hands
 them over.
 """
 
-import collections.abc
 import numbers
 import os
 
@@ -18,11 +17,13 @@ import tensorflow as tf
 from tfp_nvi.internal import axes
 
 __all__ = [
+  'are_alike',
   'as_batch_shape',
   'as_count',
   'as_counts',
   'as_float',
   'as_folder',
+  'as_list',
   'as_tensor',
   'broadcast_shapes',
   'check_bool',
@@ -89,12 +90,7 @@ def as_counts(name: str, values) -> list:
   assert checks.as_counts('hidden_units', (50, 20)) == [50, 20]
   ```
   """
-  if isinstance(values, str) or not isinstance(
-    values, collections.abc.Iterable
-  ):
-    raise TypeError(
-      f'`{name}` must be a list of positive Python ints; got {values!r}.'
-    )
+  values = as_list(name, values, 'positive Python ints')
   return [as_count(f'{name}[{i}]', value) for i, value in enumerate(values)]
 
 
@@ -188,6 +184,52 @@ def as_folder(name: str, value) -> str:
   if not isinstance(folder, str):
     raise TypeError(f'`{name}` must be a str or an os.PathLike; got {value!r}.')
   return folder
+
+
+def as_list(
+  name: str, values, expected: str, kind: type | None = None, minimum: int = 0
+) -> list:
+  """Checks that an argument is a list, and that its elements are of a class.
+
+  Args:
+    name: Python `str` name of the argument.
+    values: What came: anything that can be iterated over, but a `str`.
+    expected: Python `str`: what its elements must be, in the plural.
+    kind: Class of the elements, or `None` for any.
+    minimum: Python `int`: how many elements it must have.
+      Default value: `0`.
+
+  Returns:
+    values: Python `list`.
+
+  Raises:
+    TypeError: If `values` is not a list, or an element not of the class.
+    ValueError: If there are too few elements.
+
+  ```python
+  from tfp_nvi.internal import checks
+
+  assert checks.as_list('names', ('a', 'b'), 'Python strs', str) == ['a', 'b']
+  ```
+  """
+  try:
+    elements = None if isinstance(values, str) else list(values)
+  except TypeError:
+    elements = None
+  if elements is None:
+    raise TypeError(f'`{name}` must be a list of {expected}; got {values!r}.')
+  if len(elements) < minimum:
+    plural = '' if minimum == 1 else 's'
+    raise ValueError(
+      f'`{name}` must have at least {minimum} element{plural}; got '
+      f'{len(elements)}.'
+    )
+  if kind is not None:
+    for i, element in enumerate(elements):
+      check_instance(
+        f'{name}[{i}]', element, kind, f'a {expected.removesuffix("s")}'
+      )
+  return elements
 
 
 def as_batch_shape(name: str, value) -> tf.TensorShape:
@@ -418,12 +460,18 @@ def check_returned(
     details.append(f'{verb} {shape}')
   if not is_right:
     if details:
-      expected += f', of {" and ".join(details)}'
+      expected += ' of ' if dtype is None else ', of '
+      expected += ' and '.join(details)
     raise ValueError(
       f'`{name}` must return {expected}; it returned {tensor.dtype.name} of '
       f'shape {tensor.shape}.'
     )
   return tensor
+
+
+def _show(shape):
+  """A shape for an error."""
+  return 'unknown' if shape.rank is None else str(shape.as_list())
 
 
 def broadcast_shapes(named_shapes) -> tf.TensorShape:
@@ -454,7 +502,7 @@ def broadcast_shapes(named_shapes) -> tf.TensorShape:
     except ValueError as e:
       raise ValueError(
         f'`{name}` must have a batch shape that broadcasts with those of the '
-        f'other arguments, {result.as_list()}; got {shape.as_list()}.'
+        f'other arguments, {_show(result)}; got {_show(shape)}.'
       ) from e
   return result
 
@@ -482,6 +530,35 @@ def describe(structure) -> str:
   )
 
 
+def are_alike(structure, other) -> bool:
+  """Whether two structures of `Tensor`s have the same dtypes and shapes.
+
+  Args:
+    structure: Nested structure of `Tensor`s or `TensorSpec`s.
+    other: Likewise.
+
+  Returns:
+    are_alike: Python `bool`: whether structure, dtypes and shapes are the same.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import checks
+
+  assert not checks.are_alike(tf.zeros([2]), tf.TensorSpec([3], tf.float32))
+  ```
+  """
+  try:
+    tf.nest.assert_same_structure(structure, other)
+  except (TypeError, ValueError):
+    return False
+  return all(
+    x.shape == y.shape and x.dtype == y.dtype
+    for x, y in zip(
+      tf.nest.flatten(structure), tf.nest.flatten(other), strict=True
+    )
+  )
+
+
 def check_same_states(what: str, state, previous) -> None:
   """Raises an error if a kernel leads to states unlike those before it.
 
@@ -500,17 +577,7 @@ def check_same_states(what: str, state, previous) -> None:
   Raises:
     ValueError: If the two differ in structure, shapes or dtypes.
   """
-  try:
-    tf.nest.assert_same_structure(state, previous)
-    is_same = all(
-      x.shape == y.shape and x.dtype == y.dtype
-      for x, y in zip(
-        tf.nest.flatten(state), tf.nest.flatten(previous), strict=True
-      )
-    )
-  except (TypeError, ValueError):
-    is_same = False
-  if not is_same:
+  if not are_alike(state, previous):
     raise ValueError(
       f'{what} must lead to states of the same structure, dtype and shape as '
       f'the states before, {describe(previous)}; it leads to '

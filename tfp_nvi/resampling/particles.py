@@ -210,11 +210,7 @@ def _check_indices(indices, shape, num_draws):
   num_particles = shape[0]
   shape = [num_draws] + shape[1:].as_list()
   indices = checks.check_returned(
-    'resample_fn',
-    indices,
-    'integers',
-    shape=shape,
-    kind='integer',
+    'resample_fn', indices, 'integers', shape=shape, kind='integer'
   )
   _check_range('`resample_fn` must return integers', indices, num_particles)
   is_valid = tf.logical_and(indices >= 0, indices < num_particles)
@@ -241,10 +237,6 @@ def _away_from_zero(indices, log_weights):
 
 def _as_particles(particles, shape):
   """Checks that particles are as many as their weights."""
-  if particles is None:
-    raise TypeError(
-      '`particles` must be a nested structure of Tensors; got None.'
-    )
 
   def check(x):
     x = checks.as_tensor('particles', x)

@@ -22,7 +22,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import checks, randomness
 
 __all__ = [
   'MultimodalTarget',
@@ -102,13 +102,13 @@ class MultimodalTarget:
     self.limits = (float(limits[0]), float(limits[1]))
     if self.mode_locations.ndim != 2 or self.mode_locations.shape[1] != 2:
       raise ValueError(
-        f'`mode_locations` has shape {self.mode_locations.shape}; expected '
-        '[num_modes, 2].'
+        '`mode_locations` must have shape [num_modes, 2]; got '
+        f'{self.mode_locations.shape}.'
       )
     if self.mode_probabilities.shape != self.mode_locations.shape[:1]:
       raise ValueError(
-        f'`mode_probabilities` has shape {self.mode_probabilities.shape}; '
-        f'expected {self.mode_locations.shape[:1]}, one for each mode.'
+        f'`mode_probabilities` must have shape {self.mode_locations.shape[:1]},'
+        f' one for each mode; got {self.mode_probabilities.shape}.'
       )
     self._unnormalized_log_prob_fn = unnormalized_log_prob_fn
     self._sample_fn = sample_fn
@@ -514,18 +514,16 @@ def _validate_dtype(dtype):
   dtype = tf.as_dtype(dtype)
   if dtype not in (tf.float32, tf.float64):
     raise TypeError(
-      f'`dtype` is {dtype.name}; expected tf.float32 or tf.float64.'
+      f'`dtype` must be tf.float32 or tf.float64; got {dtype.name}.'
     )
   return dtype
 
 
 def _validate_points(x, dtype):
-  x = tf.convert_to_tensor(x, dtype_hint=dtype, name='x')
-  if x.dtype != dtype:
-    raise TypeError(f'`x` has dtype {x.dtype.name}; expected {dtype.name}.')
+  x = checks.as_tensor('x', x, dtype)
   if not x.shape.rank or x.shape[-1] != 2:
     raise ValueError(
-      f'`x` has shape {x.shape}; expected [..., 2], the last dimension '
-      'statically known.'
+      '`x` must have shape [..., 2], the last dimension statically known; got '
+      f'{x.shape}.'
     )
   return x

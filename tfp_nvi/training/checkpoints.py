@@ -9,12 +9,10 @@ checkpoint before. Each file has checksums; one that is damaged is passed over
 for the one before it, with a warning.
 """
 
-import contextlib
 import io
 import json
 import os
 import re
-import tempfile
 import warnings
 import zipfile
 import zlib
@@ -22,7 +20,7 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import checks
+from tfp_nvi.internal import checks, files
 
 __all__ = [
   'Checkpoints',
@@ -92,9 +90,7 @@ class Checkpoints:
     self._settings = _as_json(settings)
     self._max_to_keep = checks.as_count('max_to_keep', max_to_keep)
     try:
-      os.makedirs(self._folder, exist_ok=True)
-      with tempfile.TemporaryFile(dir=self._folder):
-        pass
+      files.open_folder(self._folder)
       for file in os.listdir(self._folder):
         if _LITTER.fullmatch(file):
           os.remove(os.path.join(self._folder, file))
@@ -132,18 +128,7 @@ class Checkpoints:
       **{f'array/{k}': np.asarray(v) for k, v in (arrays or {}).items()},
       **{f'variable/{i}': _value(v) for i, v in enumerate(variables)},
     }
-    path = self._path(step)
-    try:
-      with open(path + '.part', 'wb') as f:
-        np.savez(f, **content)
-        f.flush()
-        # Else a crash of the machine could leave the name without the content.
-        os.fsync(f.fileno())
-      os.replace(path + '.part', path)
-    except BaseException:
-      with contextlib.suppress(OSError):
-        os.remove(path + '.part')
-      raise
+    files.replace_file(self._path(step), lambda f: np.savez(f, **content))
     steps = self.steps
     # Training went on from before a later step, whose file was damaged.
     useless = [later for later in steps if later > step]
@@ -201,15 +186,11 @@ class Checkpoints:
     return None
 
   def _check_settings(self, found):
-    different = [
-      f'{key} {found.get(key)!r}, now {self._settings.get(key)!r}'
-      for key in sorted({*found, *self._settings})
-      if found.get(key) != self._settings.get(key)
-    ]
+    different = files.differences(found, self._settings)
     if different:
       raise ValueError(
         f'`{self._name}` {self._folder!r} holds training with other arguments: '
-        f'{"; ".join(different)}. Give another folder, or the arguments as '
+        f'{different}. Give another folder, or the arguments as '
         'they were.'
       )
 

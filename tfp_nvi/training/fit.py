@@ -168,7 +168,10 @@ def fit(
   make_sampler_fn, element_spec = _check_sampler(sampler, data)
   _check_objective(objective)
   optimizer = _check_optimizer(optimizer)
-  variables = _check_variables(variables)
+  if variables is not None:
+    variables = checks.as_list(
+      'variables', variables, 'tf.Variables', tf.Variable, minimum=1
+    )
   if checkpoint_dir is not None:
     checkpoint_dir = _check_checkpoints(checkpoint_dir, seed, optimizer)
   seed = randomness.as_seed(seed)
@@ -295,20 +298,6 @@ def _check_optimizer(optimizer):
       f'has; got {optimizer!r}.'
     )
   return optimizer
-
-
-def _check_variables(variables):
-  if variables is None:
-    return None
-  expected = 'a list of tf.Variables'
-  checks.check_instance('variables', variables, (list, tuple), expected)
-  for i, variable in enumerate(variables):
-    checks.check_instance(
-      f'variables[{i}]', variable, tf.Variable, 'a tf.Variable'
-    )
-  if not variables:
-    raise ValueError(f'`variables` must be {expected}, one at least; got none.')
-  return list(variables)
 
 
 def _check_checkpoints(folder, seed, optimizer):

@@ -340,8 +340,6 @@ class CompiledSteps:
       description: Python `str`, or `None` if the sampler does not know.
     """
     sampler = self._make_sampler_fn(_element(elements, index))
-    # A user's own objective may take anything for a sampler.
-    describe_nan = getattr(sampler, 'describe_nan', None)
-    if describe_nan is None:
-      return None
-    return describe_nan(self._num_particles, randomness.fold_in(seed, step))
+    return sampler.describe_nan(
+      self._num_particles, randomness.fold_in(seed, step)
+    )

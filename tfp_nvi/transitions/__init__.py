@@ -8,17 +8,15 @@ networks, Langevin kernels, pairs of kernels, bijectors, Markov kernels, and
 compositions.
 """
 
-from tfp_nvi.internal.checks import (
-  check_same_states,
-)
 from tfp_nvi.transitions.base import (
   Move,
   Transition,
   as_draw,
-  check_transitions,
+  check_move,
   deterministic_move,
   flatten_state,
   kernel_move,
+  stop_gradient,
   unflatten_state,
 )
 from tfp_nvi.transitions.composition import (
@@ -52,10 +50,10 @@ __all__ = [
   'PlanarTransitions',
   'Transition',
   'as_draw',
-  'check_same_states',
-  'check_transitions',
+  'check_move',
   'deterministic_move',
   'flatten_state',
   'kernel_move',
+  'stop_gradient',
   'unflatten_state',
 ]

@@ -34,8 +34,8 @@ __all__ = [
   'as_draw',
   'check_bound',
   'check_continuous',
+  'check_move',
   'check_real',
-  'check_transitions',
   'deterministic_move',
   'flatten_state',
   'kernel_move',
@@ -192,6 +192,12 @@ class Transition(tf.Module, abc.ABC):
     """
     del densities
     return self
+
+  def _roll(self, num_transitions: int | None) -> None:
+    """Sets how many levels there are in one loop; `None` for one, unrolled."""
+    self.is_rollable = num_transitions is not None
+    if num_transitions is not None:
+      self.num_transitions = checks.as_count('num_transitions', num_transitions)
 
   def draw_noise(self, sample_shape: list, seed: tf.Tensor):
     """Draws the random numbers of all levels: by default, a seed for each.
@@ -458,15 +464,33 @@ def unflatten_state(vector: tf.Tensor, event_shape):
   return tf.nest.pack_sequence_as(event_shape, parts)
 
 
-def check_transitions(transitions) -> None:
-  """Raises an error if an element of a list is not a `Transition`."""
-  for i, transition in enumerate(transitions):
-    checks.check_instance(
-      f'transitions[{i}]',
-      transition,
-      Transition,
-      'a Transition, such as KernelPair or BijectorTransition',
-    )
+def check_move(move: Move, previous, shape: tf.TensorShape, level) -> None:
+  """Raises an error if states or log densities of a move have another shape.
+
+  Args:
+    move: `Move`.
+    previous: The previous state.
+    shape: `[num_particles] + batch`.
+    level: Python `int`: the level that the move leads to; or an int `Tensor`.
+
+  Raises:
+    ValueError: If states do not have the structure, dtypes and shapes of those
+      before, or a log density not the shape `shape`.
+  """
+  what = 'The transition'
+  if isinstance(level, int):
+    what += f' to level {level}'
+  checks.check_same_states(what, move.state, previous)
+  for field in ('log_forward', 'log_reverse'):
+    value = getattr(move, field)
+    # The default of a move is the number 0.
+    if tf.is_tensor(value) and value.shape != shape:
+      raise ValueError(
+        f'{what} must return a log density for each particle, of shape '
+        f'{shape.as_list()}; its {field} has shape {value.shape.as_list()}. '
+        'A kernel over vectors must be a distribution over vectors, such as '
+        'tfd.Independent.'
+      )
 
 
 def _dtypes(densities):

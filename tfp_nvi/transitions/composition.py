@@ -2,13 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transitions one after the other, within one level."""
 
-import collections.abc
-import functools
 import typing
 
 import tensorflow as tf
 
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import checks, randomness
 from tfp_nvi.transitions import base
 from tfp_nvi.transitions.mcmc import MCMCTransition
 
@@ -63,16 +61,9 @@ class Composition(base.Transition):
         transition that is not one.
     """
     super().__init__(name=name)
-    if isinstance(transitions, base.Transition) or not isinstance(
-      transitions, collections.abc.Iterable
-    ):
-      raise TypeError(
-        f'`transitions` must be a list of Transitions; got {transitions!r}.'
-      )
-    transitions = list(transitions)
-    if not transitions:
-      raise ValueError('`transitions` must not be empty.')
-    base.check_transitions(transitions)
+    transitions = checks.as_list(
+      'transitions', transitions, 'Transitions', base.Transition, minimum=1
+    )
     counts = [t.num_transitions for t in transitions]
     if len(set(counts)) != 1:
       raise ValueError(
@@ -88,16 +79,9 @@ class Composition(base.Transition):
       )
     self.transitions = transitions
     self.num_transitions = counts[0]
-    batch_shapes = [t.batch_shape for t in transitions]
-    try:
-      self.batch_shape = functools.reduce(
-        tf.broadcast_static_shape, batch_shapes
-      )
-    except ValueError as e:
-      raise ValueError(
-        '`transitions` must have batch shapes that broadcast with each other; '
-        f'got {[shape.as_list() for shape in batch_shapes]}.'
-      ) from e
+    self.batch_shape = checks.broadcast_shapes(
+      [(f'transitions[{i}]', t.batch_shape) for i, t in enumerate(transitions)]
+    )
     self.keeps_support = all(t.keeps_support for t in transitions)
     self.is_rollable = all(t.is_rollable for t in transitions)
     self.is_level_batched = all(t.is_level_batched for t in transitions)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.bijectors import planar
+from tfp_nvi.bijectors import planar_map
 from tfp_nvi.internal import checks, randomness
 from tfp_nvi.internal.axes import at_level
 from tfp_nvi.transitions import base, probes
@@ -37,7 +37,27 @@ def _sum_of_events(states, event_ndims):
   return np.asarray(tf.add_n(totals))
 
 
-class BijectorTransition(base.Transition):
+class _Deterministic(base.Transition):
+  """A transition without noise."""
+
+  keeps_support = True
+
+  def draw_noise(self, sample_shape, seed):
+    """Deterministic: no noise is drawn."""
+    del sample_shape, seed
+    return ()
+
+  def draw_level_noise(self, sample_shape, seed, level):
+    """Deterministic: no noise is drawn."""
+    del sample_shape, seed, level
+    return ()
+
+  def transport(self, level, state):
+    """Maps states; see `Transition.transport`."""
+    return self.propose(level, state, (), None).state
+
+
+class BijectorTransition(_Deterministic):
   """A bijector as a transition, with its own density change.
 
   Any `tfb.Bijector` between real spaces will do: flows such as RealNVP, masked
@@ -62,8 +82,6 @@ class BijectorTransition(base.Transition):
   )
   ```
   """
-
-  keeps_support = True
 
   def __init__(
     self, bijector: tfp.bijectors.Bijector, name: str = 'bijector_transition'
@@ -151,20 +169,6 @@ class BijectorTransition(base.Transition):
     except (NotImplementedError, TypeError, ValueError):
       return densities.batch_shape.as_list()
 
-  def transport(self, level, state):
-    """Maps states; see `Transition.transport`."""
-    return self.propose(level, state, (), None).state
-
-  def draw_noise(self, sample_shape, seed):
-    """Deterministic: no noise is drawn."""
-    del sample_shape, seed
-    return ()
-
-  def draw_level_noise(self, sample_shape, seed, level):
-    """Deterministic: no noise is drawn."""
-    del sample_shape, seed, level
-    return ()
-
   def propose(
     self, level, previous, noise, target_log_prob_fn, reparameterize=True
   ):
@@ -183,7 +187,7 @@ class BijectorTransition(base.Transition):
     return base.deterministic_move(state, log_det_jacobian)
 
 
-class PlanarTransitions(base.Transition):
+class PlanarTransitions(_Deterministic):
   """Planar flows as transitions, several layers for each level.
 
   ```none
@@ -212,7 +216,6 @@ class PlanarTransitions(base.Transition):
 
   is_rollable = True
   is_level_batched = True
-  keeps_support = True
 
   def __init__(
     self,
@@ -278,20 +281,6 @@ class PlanarTransitions(base.Transition):
       'PlanarTransitions', densities, self._event_shape, self._dtype
     )
 
-  def transport(self, level, state):
-    """Maps states; see `Transition.transport`."""
-    return self.propose(level, state, (), None).state
-
-  def draw_noise(self, sample_shape, seed):
-    """Deterministic: no noise is drawn."""
-    del sample_shape, seed
-    return ()
-
-  def draw_level_noise(self, sample_shape, seed, level):
-    """Deterministic: no noise is drawn."""
-    del sample_shape, seed, level
-    return ()
-
   def propose(
     self, level, previous, noise, target_log_prob_fn, reparameterize=True
   ):
@@ -311,7 +300,7 @@ class PlanarTransitions(base.Transition):
     # A loop, as compiling each layer apart takes longer than a training run.
     def body(i, x, log_det_jacobian):
       direction, normal, bias = (tf.gather(p, i) for p in layers)
-      y, layer_log_det_jacobian = planar.planar_forward(
+      y, layer_log_det_jacobian = planar_map.planar_forward(
         x, direction, normal, bias
       )
       return i + 1, y, log_det_jacobian + layer_log_det_jacobian

@@ -79,13 +79,9 @@ class KernelPair(base.Transition):
       checks.check_callable(
         argument, fn, 'a callable that returns a tfd.Distribution'
       )
-    if num_transitions is not None:
-      num_transitions = checks.as_count('num_transitions', num_transitions)
-      self.num_transitions = num_transitions
-    self.is_rollable = num_transitions is not None
+    self._roll(num_transitions)
     self._forward_fn = forward_fn
     self._reverse_fn = reverse_fn
-
     self._event_ndims = None
 
   def bind(self, densities):

@@ -112,10 +112,7 @@ class MCMCTransition(base.Transition):
       'a callable from a target_log_prob_fn to a tfp.mcmc.TransitionKernel',
     )
     num_steps = checks.as_count('num_steps', num_steps)
-    if num_transitions is not None:
-      num_transitions = checks.as_count('num_transitions', num_transitions)
-      self.num_transitions = num_transitions
-    self.is_rollable = num_transitions is not None
+    self._roll(num_transitions)
     self.is_level_batched = self.is_rollable
     self._make_kernel_fn = make_kernel_fn
     self._num_steps = num_steps

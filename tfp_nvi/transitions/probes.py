@@ -16,6 +16,7 @@ __all__ = [
   'are_integers',
   'is_positive',
   'location_and_scale',
+  'loses_support',
   'probe_states',
 ]
 
@@ -123,4 +124,34 @@ def is_positive(densities, states, first_level):
   # NaN, as at states that are NaN, is not positive.
   return tf.reduce_all(
     [log_prob > -float('inf') for log_prob in log_probs], axis=0
+  )
+
+
+def loses_support(densities, transition, level, local_level):
+  """Whether states without density lead to states with density.
+
+  Args:
+    densities: The sequence of intermediate densities.
+    transition: `Transition` that keeps to supports.
+    level: Python `int`: the level before.
+    local_level: Python `int`: the same as the transition counts.
+
+  Returns:
+    loses_support: Python `bool`; false if there are no states to look at.
+  """
+  state = densities.probe_state
+  if state is None:
+    return False
+
+  def has_density(level, state):
+    log_prob = densities.log_prob(level, densities.evaluate(level, state))
+    return log_prob > -float('inf')
+
+  return bool(
+    tf.reduce_any(
+      tf.logical_and(
+        tf.logical_not(has_density(level, state)),
+        has_density(level + 1, transition.transport(local_level, state)),
+      )
+    )
   )

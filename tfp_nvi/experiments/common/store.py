@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -18,13 +17,13 @@ import tensorflow_probability as tfp
 import tf_keras
 
 from tfp_nvi.experiments.common.settings import SettingError
+from tfp_nvi.internal import files
 
 __all__ = [
   'Results',
   'Store',
   'finish',
   'open_output',
-  'replace_file',
 ]
 
 
@@ -54,18 +53,6 @@ def _versions():
     'numpy': np.__version__,
     'python': platform.python_version(),
   }
-
-
-def replace_file(path: str, write_fn: Callable) -> None:
-  """Writes a file under another name first, so that it is never incomplete.
-
-  Args:
-    path: Python `str`.
-    write_fn: Python callable that writes to a binary file.
-  """
-  with open(path + '.part', 'wb') as f:
-    write_fn(f)
-  os.replace(path + '.part', path)
 
 
 class Store:
@@ -145,20 +132,14 @@ class Store:
     if found == configuration:
       self.rows = list(rows.values())
     elif not overwrite:
-      different = [
-        f'{key} {found[key]!r}, now {value!r}'
-        for key, value in configuration.items()
-        if found[key] != value
-      ]
-      got = f'{directory!r}, which has {"; ".join(different)}'
+      different = files.differences(found, configuration)
+      got = f'{directory!r}, which has {different}'
       raise SettingError(argument, expected, got)
 
   def _check_writable(self, argument):
     try:
       for folder in (self._directory, self.path('cells')):
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-          pass
+        files.open_folder(folder)
     except OSError as e:
       raise SettingError(
         argument,
@@ -209,7 +190,7 @@ class Store:
     """
     cell = self._cell(row)
     if arrays is not None:
-      replace_file(
+      files.replace_file(
         self._arrays_path(*cell), lambda f: np.savez_compressed(f, **arrays)
       )
     rows = [r for r in self.rows if self._cell(r) != cell]
@@ -219,7 +200,7 @@ class Store:
     content = json.dumps(
       {**self._configuration, 'rows': self.rows}, indent=2, allow_nan=False
     )
-    replace_file(
+    files.replace_file(
       self.path(self._file), lambda f: f.write(content.encode() + b'\n')
     )
 
@@ -260,7 +241,7 @@ def finish(
   pictures = []
   for name, figure in figures.items():
     pictures.append(store.path(f'{name}.png'))
-    replace_file(
+    files.replace_file(
       pictures[-1], lambda f, figure=figure: figure.savefig(f, format='png')
     )
   print('\nWritten:')
