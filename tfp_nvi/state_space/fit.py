@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A sampler for a model in one call: what it proposes, and what it learns."""
 
+from typing import Any
+
 import tensorflow as tf
 import tf_keras
 
@@ -113,7 +115,7 @@ def fit_state_space(
   network_seed, heuristic_seed, data_seed, fit_seed = tf.unstack(
     randomness.split_seed(randomness.as_seed(seed), 4)
   )
-  settings = dict(num_units=num_units, num_steps=length)
+  settings: dict[str, Any] = dict(num_units=num_units, num_steps=length)
   heuristic = _choose_heuristic(model, settings, heuristic_seed)
   is_learned = isinstance(heuristic, twisting.RecurrentHeuristic)
   network = None
@@ -141,7 +143,9 @@ def fit_state_space(
     lambda element: learning.Simulated(
       network,
       learned,
-      *element,
+      element[0],
+      element[1],
+      element[2],
       tf.nest.map_structure(
         lambda x: tf.broadcast_to(x, [batch_size] + x.shape), inputs
       ),
