@@ -164,16 +164,16 @@ def inverse_cholesky(a: tf.Tensor) -> tuple:
       tf.math.log(tf.linalg.diag_part(factor)), axis=-1
     )
   rows = _factor(a)
-  inverse: list = [[None] * size for _ in range(size)]
+  columns: list = [[None] * size for _ in range(size)]
   for i in range(size):
-    inverse[i][i] = 1.0 / rows[i][i]
+    columns[i][i] = 1.0 / rows[i][i]
     for j in range(i):
-      total = rows[i][j] * inverse[j][j]
+      total = rows[i][j] * columns[j][j]
       for k in range(j + 1, i):
-        total += rows[i][k] * inverse[k][j]
-      inverse[i][j] = -total * inverse[i][i]
+        total += rows[i][k] * columns[k][j]
+      columns[i][j] = -total * columns[i][i]
   log_det = 2.0 * tf.add_n([tf.math.log(rows[i][i]) for i in range(size)])
-  return _of_rows(inverse), log_det
+  return _of_rows(columns), log_det
 
 
 def project_positive(a: tf.Tensor) -> tf.Tensor:

@@ -39,10 +39,20 @@ from tfp_nvi.state_space.backward import (
 from tfp_nvi.state_space.densities import (
   StateSpaceState,
 )
+from tfp_nvi.state_space.fit import (
+  fit_state_space,
+)
 from tfp_nvi.state_space.heuristics import (
   FeatureHeuristic,
   Heuristic,
   IndependentHeuristic,
+)
+from tfp_nvi.state_space.history import (
+  FilterHistory,
+)
+from tfp_nvi.state_space.kernels import (
+  ConditionalFilter,
+  ParticleMetropolis,
 )
 from tfp_nvi.state_space.model import (
   StateSpaceModel,
@@ -57,17 +67,31 @@ from tfp_nvi.state_space.posterior import (
 from tfp_nvi.state_space.sampler import (
   StateSpaceSampler,
 )
+from tfp_nvi.state_space.smoothing import (
+  SmoothedDraws,
+  smooth,
+)
+from tfp_nvi.state_space.twisting import (
+  RecurrentHeuristic,
+)
 
 __all__ = [
+  'ConditionalFilter',
   'FeatureHeuristic',
+  'FilterHistory',
   'GaussianHeuristic',
   'GaussianProposalNetwork',
   'GlobalProposalNetwork',
   'Heuristic',
   'HiddenMarkovHeuristic',
   'IndependentHeuristic',
+  'ParticleMetropolis',
+  'RecurrentHeuristic',
+  'SmoothedDraws',
   'StateSpaceModel',
   'StateSpacePosterior',
   'StateSpaceSampler',
   'StateSpaceState',
+  'fit_state_space',
+  'smooth',
 ]

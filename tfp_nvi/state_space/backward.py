@@ -197,18 +197,26 @@ class GaussianHeuristic(Heuristic):
     steps = _as_steps(self._model, observations, is_observed, global_state, u)
     path = self._roll_out(steps, global_state, None)
 
-    def improve(i, path):
-      rows = self._backward(steps, global_state, path)
-      return i + 1, self._roll_out(steps, global_state, rows, path)
+    # One loop, so that each recursion is compiled once.
+    rows = self._no_rows(steps, path)
 
-    _, path = tf.while_loop(
-      lambda i, _: i < self._num_iterations - 1,
+    def improve(i, path, rows):
+      del rows
+      rows = self._backward(steps, global_state, path)
+      return i + 1, self._roll_out(steps, global_state, rows, path), rows
+
+    _, _, rows = tf.while_loop(
+      lambda i, *_: i < self._num_iterations,
       improve,
-      (tf.constant(0), path),
+      (tf.constant(0), path, rows),
       parallel_iterations=1,
-      maximum_iterations=self._num_iterations - 1,
+      maximum_iterations=self._num_iterations,
     )
-    return self._backward(steps, global_state, path)
+    return rows
+
+  def given(self, model):
+    """That of a given global state; see `Heuristic.given`."""
+    return GaussianHeuristic(model, self._num_iterations, self.name)
 
   def log_factor(self, row, global_state, local_state):
     """Values of the function of a row; see `Heuristic.log_factor`."""
@@ -286,6 +294,12 @@ class GaussianHeuristic(Heuristic):
 
     _, array = _loop(steps.num_steps, body, (first, arrays))
     return array.stack()
+
+  def _no_rows(self, steps, path):
+    """Rows of zeros."""
+    shape = tf.TensorShape([steps.num_steps]) + steps.shape
+    one = gaussian.Quadratic.one(shape, path.shape[-1], path.dtype)
+    return {'target': tuple(one[:2]), 'factor': tuple(one)}
 
   def _backward(self, steps, global_state, path):
     """Rows of functions of the local states, expanded along a path."""
@@ -460,6 +474,10 @@ class HiddenMarkovHeuristic(Heuristic):
     arrays = _write(arrays, zero, (target, zeros + total))
     target, factor = (array.stack() for array in arrays)
     return {'target': target, 'factor': factor}
+
+  def given(self, model):
+    """That of a given global state; see `Heuristic.given`."""
+    return HiddenMarkovHeuristic(model, self.name)
 
   def log_factor(self, row, global_state, local_state):
     """The entry of a local state; see `Heuristic.log_factor`."""

@@ -203,7 +203,9 @@ def call_with_named(
       and parameter.kind != kinds.POSITIONAL_ONLY
       and not (is_state and parameter.kind == kinds.POSITIONAL_OR_KEYWORD)
     ):
-      named.append(parameter.name)
+      # One that is not there may be left to its default.
+      if parameter.name in extras or parameter.default is kinds.empty:
+        named.append(parameter.name)
     elif parameter.kind != kinds.KEYWORD_ONLY:
       positional.append(parameter)
   required = sum(p.default is kinds.empty for p in positional)

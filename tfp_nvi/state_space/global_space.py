@@ -102,6 +102,18 @@ class GlobalSpace(tf.Module):
     state = tf.nest.map_structure(tf.identity, global_state)
     return self._bijector.inverse(state)
 
+  def state(self, y: tf.Tensor):
+    """The global states of vectors."""
+    return self._bijector.forward(tf.identity(y))
+
+  def log_prior(self, y: tf.Tensor) -> tf.Tensor:
+    """The log density of vectors that the prior has."""
+    y = tf.identity(y)
+    state = tf.nest.map_structure(tf.identity, self._bijector.forward(y))
+    return self._prior.log_prob(
+      state
+    ) + self._bijector.forward_log_det_jacobian(y, event_ndims=1)
+
   def distribution(self, loc: tf.Tensor, scale_tril: tf.Tensor):
     """A distribution over global states, normal but for its wider tails.
 
@@ -122,7 +134,7 @@ class GlobalSpace(tf.Module):
     return tfd.TransformedDistribution(mixture, self._bijector)
 
   def matched(self, global_state, log_weights: tf.Tensor, floor: float = 0.02):
-    """A distribution with the mean and the covariance of weighted particles.
+    """The mean and a factor of the covariance of weighted particles.
 
     Weights are raised to a power of at most one that leaves some of them
     effective, so that a bad start does not end in a single point.
@@ -135,7 +147,8 @@ class GlobalSpace(tf.Module):
         there are at least five effective ones for each coordinate.
 
     Returns:
-      distribution: `tfd.Distribution` of batch shape `batch`.
+      loc: `Tensor` of shape `batch + [size]`.
+      scale_tril: `Tensor` of shape `batch + [size, size]`.
     """
     num_particles = log_weights.shape[0]
     least = min(
@@ -159,7 +172,7 @@ class GlobalSpace(tf.Module):
     )
     diagonal = tf.linalg.diag_part(covariance)
     covariance += tf.linalg.diag(1e-3 * diagonal + 1e-6)
-    return self.distribution(loc, matrices.cholesky(covariance))
+    return loc, matrices.cholesky(covariance)
 
 
 def _tempered(log_weights, least):

@@ -42,7 +42,7 @@ class LocalProposal(abc.ABC):
       prior: `tfd.Distribution`: that of the model, given the state before.
       observation_fn: Python callable from local and global states and a shape,
         to the distribution of the observation.
-      x: Nested structure of `Tensor`s of shape `batch + event`: the observation.
+      x: Nested structure of `Tensor`s of shape `batch + event`.
       given: `GivenDensities` of the run, or `None`.
       step: Python `int` or scalar int `Tensor`.
       previous: `StateSpaceState` before.

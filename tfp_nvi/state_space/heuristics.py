@@ -21,8 +21,8 @@ proposal(row, prior, shape)
 
 `prepare` is called once a run, for the particles of level 0, so that no level
 goes through the observations again; `log_factor` once for each particle and
-level. `prepare` may name `u` as a last argument, the inputs of all steps. At the
-last level the factor is one, whatever the heuristic returns.
+level. `prepare` may name `u` as a last argument, the inputs of all steps. At
+the last level the factor is one, whatever the heuristic returns.
 """
 
 import abc
@@ -142,6 +142,18 @@ class Heuristic(tf.Module, abc.ABC):
       proposal: `tfd.Distribution` over the local state, or `None`.
     """
     del row, prior, shape
+    return None
+
+  def given(self, model) -> 'Heuristic | None':
+    """The heuristic of a model whose global state is given; here, none.
+
+    Args:
+      model: `StateSpaceModel` without a prior, of `given_model`.
+
+    Returns:
+      heuristic: `Heuristic`, or `None`.
+    """
+    del model
     return None
 
 

@@ -1,10 +1,11 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Learning the proposal of the global state from simulated sequences.
+"""Learning proposals and heuristics from simulated sequences.
 
-Contract: global states and sequences are drawn together from the model, so that
-the gradient of the mean of `log q(theta | x)` is that of the forward KL
-divergence from the posterior, without particles and their weights.
+Contract: states and sequences are drawn together from the model, so that no
+particles and no weights are needed. The gradient of the mean of
+`log q(theta | x)` is that of the forward KL divergence from the posterior of
+the global state; that of a contrast between states trains a heuristic.
 
 #### References
 
@@ -14,34 +15,79 @@ divergence from the posterior, without particles and their weights.
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tfp_nvi import objectives
 from tfp_nvi.internal import randomness
 from tfp_nvi.objectives import base
-from tfp_nvi.state_space import networks
 
 __all__ = [
   'Simulated',
-  'SimulatedForwardKL',
+  'SimulationObjective',
+  'simulate_finite',
 ]
+
+# At how many levels of a mini-batch the heuristic is trained.
+_NUM_LEVELS = 4
 
 
 class Simulated(NamedTuple):
-  """Simulated sequences with their global states, and the network to learn.
+  """Simulated sequences with their states, and what is to be learned.
 
   Fields:
-    network: `GlobalProposalNetwork`.
+    network: `GlobalProposalNetwork`, or `None`.
+    heuristic: `RecurrentHeuristic`, or `None`.
     global_state: Nested structure of `Tensor`s of shape `[batch_size] + event`.
-    observations: Nested structure of `Tensor`s of shape
+    local_states: Nested structure of `Tensor`s of shape
       `[batch_size, num_steps] + event`.
-    inputs: Nested structure of `Tensor`s; `()` if there are none.
+    observations: Likewise.
+    inputs: Likewise; `()` if there are none.
   """
 
-  network: networks.GlobalProposalNetwork
+  network: Any
+  heuristic: Any
   global_state: Any
+  local_states: Any
   observations: Any
   inputs: Any = ()
+
+
+def simulate_finite(model, num_steps, num_sequences, inputs, seed):
+  """Sequences of a model, without those that overflow.
+
+  Args:
+    model: `StateSpaceModel`.
+    num_steps: Python `int`.
+    num_sequences: Python `int`.
+    inputs: Nested structure of `Tensor`s of shape `[num_steps] + event`;
+      `None` if there are none.
+    seed: Stateless seed.
+
+  Returns:
+    values: Tuple of global states, local states and observations, each with a
+      first axis over sequences.
+
+  Raises:
+    ValueError: If nearly all of the sequences overflow.
+  """
+  simulate = tf.function(
+    lambda seed: model.simulate(num_steps, [num_sequences], seed, inputs),
+    autograph=False,
+  )
+  values = simulate(seed)
+  is_finite = np.ones([num_sequences], bool)
+  for x in tf.nest.flatten(values):
+    if x.dtype.is_floating:
+      # Squares are to be finite as well.
+      is_small = np.abs(x.numpy()) < 1e15
+      is_finite &= is_small.reshape([num_sequences, -1]).all(axis=1)
+  if is_finite.sum() < 0.01 * num_sequences:
+    raise ValueError(
+      '`model` must simulate sequences of numbers that do not overflow; of '
+      f'{num_sequences} sequences, {is_finite.sum()} did not.'
+    )
+  return tf.nest.map_structure(lambda x: tf.boolean_mask(x, is_finite), values)
 
 
 def _random_mask(shape, seed):
@@ -56,23 +102,33 @@ def _random_mask(shape, seed):
   return tf.where(kind < 0.7, True, tf.where(kind < 0.85, is_kept, is_before))
 
 
-class SimulatedForwardKL(objectives.Objective):
-  """The mean of `-log q(theta | x)` over simulated pairs."""
+class SimulationObjective(objectives.Objective):
+  """The losses of what is learned, over simulated sequences."""
 
   def __call__(self, sampler, num_particles, seed):
     """The loss and its gradients; see `Objective`."""
     del num_particles
-    network, global_state, observations, inputs = sampler
+    mask_seed, level_seed = tf.unstack(randomness.split_seed(seed, 2))
     # One batch axis, of the mini-batch.
-    shape = tf.nest.flatten(observations)[0].shape[:2].as_list()
-    mask = _random_mask(shape, seed)
+    shape = tf.nest.flatten(sampler.observations)[0].shape[:2].as_list()
+    mask = _random_mask(shape, mask_seed)
+    loss = 0.0
     with tf.GradientTape() as tape:
-      log_prob = network.log_prob(global_state, observations, mask, inputs)
-      is_finite = tf.math.is_finite(log_prob)
-      # A heavy tail of the prior may overflow in a simulation.
-      loss = -tf.reduce_sum(
-        tf.where(is_finite, log_prob, tf.zeros_like(log_prob))
-      ) / tf.reduce_sum(tf.cast(is_finite, log_prob.dtype))
+      if sampler.network is not None:
+        loss -= tf.reduce_mean(
+          sampler.network.log_prob(
+            sampler.global_state, sampler.observations, mask, sampler.inputs
+          )
+        )
+      if sampler.heuristic is not None:
+        loss += sampler.heuristic.contrast(
+          sampler.global_state,
+          sampler.local_states,
+          sampler.observations,
+          mask,
+          _NUM_LEVELS,
+          level_seed,
+        )
     variables = tape.watched_variables()
     zero = tf.zeros([1], loss.dtype)
     estimate = objectives.Estimate(
@@ -81,7 +137,7 @@ class SimulatedForwardKL(objectives.Objective):
       effective_sample_size=zero[0] + 1.0,
       log_incremental_weights=zero,
       level_effective_sample_sizes=zero + 1.0,
-      num_nan=tf.reduce_sum(tf.cast(~is_finite, tf.int32)),
+      num_nan=tf.constant(0),
     )
     return estimate, base.pair_gradients(
       tape.gradient(loss, variables), variables

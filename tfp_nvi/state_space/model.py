@@ -294,6 +294,88 @@ class StateSpaceModel:
     )
     return global_state, local_states, observations
 
+  def continue_from(
+    self, global_state, local_state, lengths, num_steps, seed, inputs=None
+  ):
+    """Draws the steps after a state.
+
+    Args:
+      global_state: Nested structure of `Tensor`s of shape
+        `[num_draws] + batch + event`.
+      local_state: Likewise: the last local state.
+      lengths: int32 `Tensor` of shape `batch`: the index of the first step to
+        draw. Sequences of different lengths need a model whose functions do not
+        name `t`.
+      num_steps: Python `int`.
+      seed: Stateless seed.
+      inputs: As of `simulate`, of the steps to come.
+        Default value: `None`.
+
+    Returns:
+      local_states: Nested structure of `Tensor`s of shape
+        `[num_draws] + batch + [num_steps] + event`.
+      observations: Likewise.
+
+    Raises:
+      ValueError: If inputs are wrong, or functions name `t` and lengths differ.
+    """
+    z = tf.nest.flatten(local_state)[0]
+    event = tf.TensorShape(tf.nest.flatten(self.example.local_like[1])[0])
+    shape = z.shape[: z.shape.rank - event.rank]
+    start = tf.reshape(lengths, [-1])[0]
+    if self.names_step and bool(tf.reduce_any(lengths != start)):
+      raise ValueError(
+        '`lengths` must be the same for all sequences if functions of the '
+        f'model name `t`; got {lengths.numpy().tolist()}.'
+      )
+    inputs = as_inputs(inputs, self.example, shape[1:] + [num_steps])
+    inputs = tf.nest.map_structure(
+      lambda x: steps_first(x, shape.rank - 1), inputs
+    )
+    return _simulate_on(
+      self, global_state, local_state, start, num_steps, shape, seed, inputs
+    )
+
+
+def _simulate_on(model, theta, z, start, num_steps, shape, seed, inputs):
+  """Loops over the steps after a state; see `continue_from`."""
+  seeds = tf.reshape(
+    randomness.split_seed(seed, 2 * num_steps), [num_steps, 2, 2]
+  )
+
+  def step(k, z):
+    u = tf.nest.map_structure(lambda x: x[k], inputs)
+    named = dict(t=start + k, u=u, shape=shape)
+    z = sample_of_shape(
+      model.transition(z, theta, **named), shape.as_list(), seeds[k, 0]
+    )
+    x = sample_of_shape(
+      model.observation(z, theta, **named), shape.as_list(), seeds[k, 1]
+    )
+    return z, x
+
+  first = step(tf.constant(0), z)
+  arrays = tf.nest.map_structure(
+    lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape).write(
+      0, x
+    ),
+    first,
+  )
+
+  def body(k, z, arrays):
+    values = step(k, z)
+    arrays = tf.nest.map_structure(
+      lambda array, x: array.write(k, x), arrays, values
+    )
+    return k + 1, values[0], arrays
+
+  *_, arrays = tf.while_loop(
+    lambda k, *_: k < num_steps, body, (tf.constant(1), first[0], arrays)
+  )
+  return tf.nest.map_structure(
+    lambda array: steps_last(array.stack(), shape.rank), arrays
+  )
+
 
 def as_inputs(inputs, example: Example, shape: tf.TensorShape):
   """Inputs as `Tensor`s of a shape `batch + [num_steps] + event`.

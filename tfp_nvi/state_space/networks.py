@@ -20,13 +20,15 @@ from tfp_nvi.state_space import model as model_lib
 tfd = tfp.distributions
 
 __all__ = [
+  'Dense',
   'Features',
   'GaussianProposalNetwork',
   'GlobalProposalNetwork',
+  'Recurrent',
 ]
 
 
-class _Dense(tf.Module):
+class Dense(tf.Module):
   """An affine map; one whose outputs begin at zero, if it is the last one."""
 
   def __init__(self, inputs, outputs, dtype, seed, is_last=False):
@@ -37,6 +39,7 @@ class _Dense(tf.Module):
     self._bias = tf.Variable(tf.zeros([outputs], dtype))
 
   def __call__(self, x):
+    """Outputs of shape `leading + [outputs]`."""
     return tf.tensordot(x, self._weights, 1) + self._bias
 
 
@@ -90,7 +93,7 @@ class Features(tf.Module):
     return tf.concat([tf.asinh(x), 0.25 * tf.math.log(x**2 + 1e-4)], axis=-1)
 
 
-class _Recurrent(tf.Module):
+class Recurrent(tf.Module):
   """A gated recurrent unit over the first axis.
 
   #### References
@@ -103,7 +106,7 @@ class _Recurrent(tf.Module):
     super().__init__(name='recurrent')
     seeds = tf.unstack(randomness.split_seed(seed, 2))
     self.num_units = num_units
-    self._inputs = _Dense(inputs, 3 * num_units, dtype, seeds[0])
+    self._inputs = Dense(inputs, 3 * num_units, dtype, seeds[0])
     self._weights = tf.Variable(
       randomness.normal([num_units, 3 * num_units], seeds[1], dtype)
       * np.sqrt(1.0 / num_units)
@@ -213,10 +216,10 @@ class GlobalProposalNetwork(tf.Module):
     seeds = tf.unstack(randomness.split_seed(randomness.as_seed(seed), 4))
     size = self._features.size + 1 + self._inputs_size
     outputs = self.space.size * (self.space.size + 3) // 2
-    self._embed = _Dense(size, num_units, dtype, seeds[0])
-    self._recurrent = _Recurrent(num_units, num_units, dtype, seeds[1])
-    self._hidden = _Dense(3 * num_units, 2 * num_units, dtype, seeds[2])
-    self._last = _Dense(2 * num_units, outputs, dtype, seeds[3], is_last=True)
+    self._embed = Dense(size, num_units, dtype, seeds[0])
+    self._recurrent = Recurrent(num_units, num_units, dtype, seeds[1])
+    self._hidden = Dense(3 * num_units, 2 * num_units, dtype, seeds[2])
+    self._last = Dense(2 * num_units, outputs, dtype, seeds[3], is_last=True)
 
   def parameters(self, x, is_observed=None, u=None) -> tuple:
     """The location and the scale of the proposal, in the vector space.
@@ -359,10 +362,10 @@ class GaussianProposalNetwork(tf.Module):
       self._space = global_space.GlobalSpace(model.prior)
       num_globals = self._space.size
     seeds = tf.unstack(randomness.split_seed(randomness.as_seed(seed), 2))
-    self._hidden = _Dense(
+    self._hidden = Dense(
       self._features.size + size + 1 + num_globals, num_units, dtype, seeds[0]
     )
-    self._last = _Dense(num_units, 2 * size, dtype, seeds[1], is_last=True)
+    self._last = Dense(num_units, 2 * size, dtype, seeds[1], is_last=True)
 
   def __call__(self, x, z, theta=()) -> tfd.Distribution:
     """The proposal of a local state.

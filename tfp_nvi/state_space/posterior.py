@@ -7,15 +7,29 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfp_nvi import weighting
-from tfp_nvi.internal import checks
+from tfp_nvi import resampling, weighting
+from tfp_nvi.internal import checks, randomness
 
 __all__ = [
   'StateSpacePosterior',
 ]
 
 
-class StateSpacePosterior(NamedTuple):
+class _Fields(NamedTuple):
+  """The fields of `StateSpacePosterior`, which has a model as well."""
+
+  global_state: Any
+  trajectories: Any
+  log_weights: tf.Tensor
+  log_normalizer_increments: tf.Tensor
+  effective_sample_sizes: tf.Tensor
+  num_roots: tf.Tensor
+  root: tf.Tensor
+  num_nan: tf.Tensor
+  history: Any = ()
+
+
+class StateSpacePosterior(_Fields):
   """Properly weighted particles for the posterior of each sequence.
 
   Where a sequence has ended, its trajectories stay at their last state, and
@@ -46,6 +60,8 @@ class StateSpacePosterior(NamedTuple):
       particle's ancestor at level 0.
     num_nan: int32 `Tensor` of shape `batch`: how many particles lost their
       weight, at all levels together, as a log density was NaN.
+    history: `FilterHistory`: the filter's particles at all steps; `()` if not
+      asked for.
 
   #### References
 
@@ -73,14 +89,8 @@ class StateSpacePosterior(NamedTuple):
   ```
   """
 
-  global_state: Any
-  trajectories: Any
-  log_weights: tf.Tensor
-  log_normalizer_increments: tf.Tensor
-  effective_sample_sizes: tf.Tensor
-  num_roots: tf.Tensor
-  root: tf.Tensor
-  num_nan: tf.Tensor
+  # What `predict` needs; not a field, as it is no Tensor.
+  _source: Any = None
 
   @property
   def log_normalizer(self) -> tf.Tensor:
@@ -100,6 +110,79 @@ class StateSpacePosterior(NamedTuple):
     is small.
     """
     return self._weighted().log_normalizer_error
+
+  def of_model(self, model, sequences, is_single: bool):
+    """The same posterior, with what `predict` needs.
+
+    Args:
+      model: `StateSpaceModel`.
+      sequences: `Sequences` that it is the posterior of.
+      is_single: Python `bool`: whether these are a batch of one that the
+        posterior is not.
+
+    Returns:
+      posterior: `StateSpacePosterior`.
+    """
+    lengths = sequences.lengths
+    if lengths is None:
+      lengths = tf.fill(sequences.batch_shape, sequences.num_steps)
+    other = StateSpacePosterior(*self)
+    other._source = model, lengths[0] if is_single else lengths
+    return other
+
+  def predict(
+    self, num_steps: int, num_draws: int = 1_000, seed=None, inputs=None
+  ):
+    """Draws what comes after the sequences, given the sequences.
+
+    Args:
+      num_steps: Python `int`: how many steps after the last one.
+      num_draws: Python `int`.
+        Default value: `1_000`.
+      seed: Python `int` or stateless seed.
+      inputs: Nested structure of `Tensor`s of shape
+        `batch + [num_steps] + event`, or that broadcast to it: the inputs of
+        the steps to come, if the model has inputs.
+        Default value: `None`.
+
+    Returns:
+      global_state: Nested structure of `Tensor`s of shape
+        `[num_draws] + batch + event`.
+      local_states: Nested structure of `Tensor`s of shape
+        `[num_draws] + batch + [num_steps] + event`.
+      observations: Likewise.
+
+    Raises:
+      TypeError: If a count is not an int.
+      ValueError: If a count is not positive, the inputs are wrong, or there are
+        no trajectories, or this is not what `sample` returned.
+    """
+    num_steps = checks.as_count('num_steps', num_steps)
+    num_draws = checks.as_count('num_draws', num_draws)
+    if self._source is None or not tf.nest.flatten(self.trajectories):
+      raise ValueError(
+        '`predict` needs the posterior that `StateSpaceSampler.sample` '
+        'returned, with its trajectories.'
+      )
+    model, lengths = self._source
+    rank = self.log_weights.shape.rank - 1
+    draw_seed, seed = tf.unstack(
+      randomness.split_seed(randomness.as_seed(seed), 2)
+    )
+    # Systematically, which is by the weights and has less noise.
+    (theta, path), _ = resampling.resample(
+      (self.global_state, self.trajectories),
+      self.log_weights,
+      resampling.resample_systematic,
+      draw_seed,
+      num_draws=num_draws,
+    )
+    last = tf.nest.map_structure(
+      lambda x: tf.gather(x, x.shape[rank + 1] - 1, axis=rank + 1), path
+    )
+    return theta, *model.continue_from(
+      theta, last, lengths, num_steps, seed, inputs
+    )
 
   def expectation(self, fn: Callable):
     """Self-normalized estimate of a posterior expectation.

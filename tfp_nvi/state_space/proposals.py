@@ -80,9 +80,17 @@ def refine(distribution, space, densities, num_particles, count, seed):
   prior = densities.model.prior
   batch_shape = densities.batch_shape.as_list()
   shape = [num_particles] + batch_shape
-  for one_seed in tf.unstack(randomness.split_seed(seed, count)):
+  first_seed, seed = tf.unstack(randomness.split_seed(seed, 2))
+  # The first proposal as one of the same family.
+  theta = densities_lib.draw(
+    distribution, num_particles, batch_shape, first_seed
+  )
+  loc, scale_tril = space.matched(theta, tf.zeros(shape, space.dtype))
+
+  def fit(i, loc, scale_tril):
+    distribution = space.distribution(loc, scale_tril)
     theta = densities_lib.draw(
-      distribution, num_particles, batch_shape, one_seed
+      distribution, num_particles, batch_shape, randomness.fold_in(seed, i)
     )
     theta = tf.nest.map_structure(tf.identity, theta)
     rows = densities.prepare(theta, num_particles)
@@ -92,8 +100,16 @@ def refine(distribution, space, densities, num_particles, count, seed):
       + densities.log_factor(row, theta, None, shape)
       - distribution.log_prob(theta)
     )
-    distribution = space.matched(theta, tf.broadcast_to(log_weights, shape))
-  return distribution
+    return i + 1, *space.matched(theta, tf.broadcast_to(log_weights, shape))
+
+  _, loc, scale_tril = tf.while_loop(
+    lambda i, *_: i < count,
+    fit,
+    (tf.constant(0), loc, scale_tril),
+    parallel_iterations=1,
+    maximum_iterations=count,
+  )
+  return space.distribution(loc, scale_tril)
 
 
 class NoGlobalProposal(proposals.Proposal):

@@ -54,16 +54,21 @@ class FilterRecorder(runs.Recorder):
     nan_source: int32 `Tensor` of shape `[num_particles] + batch`: the causes of
       NaN at level 0.
     trajectories: Python `bool`: whether to keep local states and ancestors.
+    history: Python `bool`: whether to keep what a `FilterHistory` has.
+      Default value: `False`.
   """
 
   draws_noise_ahead = False
 
-  def __init__(self, run, num_steps, nan_source, trajectories):
+  def __init__(self, run, num_steps, nan_source, trajectories, history=False):
     self._trajectories = trajectories
+    self._history = history
     state = run.initial.state
     example = summarize(run.initial)
     if trajectories:
       example['path'] = (state.local_state, state.ancestor)
+    if history:
+      example['history'] = _filtered(run.initial)
     self._arrays = tf.nest.map_structure(
       lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape),
       example,
@@ -97,6 +102,8 @@ class FilterRecorder(runs.Recorder):
     if self._trajectories:
       state = record.particles.state
       values['path'] = (state.local_state, state.ancestor)
+    if self._history:
+      values['history'] = _filtered(record.particles)
     arrays = tf.nest.map_structure(
       lambda array, x: array.write(level - 1, x), arrays, values
     )
@@ -110,6 +117,20 @@ class FilterRecorder(runs.Recorder):
   def stack(self):
     """The values of all steps, with a first axis over steps."""
     return tf.nest.map_structure(lambda array: array.stack(), self._arrays)
+
+
+def _filtered(particles):
+  """Roots, local states, and weights without the heuristic factor."""
+  state, (log_factor,) = particles.state, particles.terms
+  log_weights = particles.log_weights
+  return (
+    state.root,
+    state.local_state,
+    # Where both are zero the weight is.
+    tf.where(
+      tf.math.is_finite(log_factor), log_weights - log_factor, log_weights
+    ),
+  )
 
 
 def _nan_source(source, is_nan):
@@ -131,6 +152,10 @@ def start_without_nan(run, shape, has_proposal):
     0,
   )
   source = _nan_source(tf.broadcast_to(source, shape), run.is_nan)
+  # Where the prior is zero, nothing else counts.
+  log_reverse = tf.convert_to_tensor(move.log_reverse, log_weights.dtype)
+  is_impossible = tf.broadcast_to(tf.equal(log_reverse, zero), shape)
+  source = tf.where(is_impossible, 0, source)
   log_weights = tf.where(is_nan(log_weights), zero, log_weights)
   return (
     run._replace(initial=particles._replace(log_weights=log_weights)),

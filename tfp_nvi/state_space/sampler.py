@@ -14,6 +14,7 @@ from tfp_nvi import resampling
 from tfp_nvi import sampler as sampler_lib
 from tfp_nvi.internal import checks, randomness
 from tfp_nvi.state_space import (
+  conditional,
   functions,
   global_space,
   guided,
@@ -23,6 +24,7 @@ from tfp_nvi.state_space import model as model_lib
 from tfp_nvi.state_space import recorder as recorder_lib
 from tfp_nvi.state_space.densities import StateSpaceDensities
 from tfp_nvi.state_space.heuristics import Heuristic
+from tfp_nvi.state_space.history import FilterHistory
 from tfp_nvi.state_space.posterior import StateSpacePosterior
 from tfp_nvi.state_space.sequences import Sequences
 from tfp_nvi.state_space.transition import StepTransition
@@ -184,8 +186,8 @@ class StateSpaceSampler(tf.Module):
     if num_refinements:
       if model.prior is None or heuristic is None:
         raise ValueError(
-          '`num_refinements` must be 0 if the model has no prior or there is no '
-          f'heuristic; got {num_refinements}.'
+          '`num_refinements` must be 0 if the model has no prior or there is '
+          f'no heuristic; got {num_refinements}.'
         )
       self._space = global_space.GlobalSpace(model.prior)
     self._compiled: dict = {}
@@ -263,7 +265,7 @@ class StateSpaceSampler(tf.Module):
   def sample(
     self,
     observations,
-    num_particles: int,
+    num_particles: int = 2_000,
     seed=None,
     is_observed=None,
     lengths=None,
@@ -271,6 +273,7 @@ class StateSpaceSampler(tf.Module):
     jit_compile: bool = True,
     inputs=None,
     strict: bool = False,
+    history: bool = False,
   ) -> StateSpacePosterior:
     """Draws properly weighted particles for the posterior of each sequence.
 
@@ -287,6 +290,7 @@ class StateSpaceSampler(tf.Module):
     Args:
       observations: As of `__call__`.
       num_particles: Python `int`.
+        Default value: `2_000`.
       seed: Python `int` or stateless seed.
       is_observed: As of `__call__`.
       lengths: As of `__call__`.
@@ -297,6 +301,9 @@ class StateSpaceSampler(tf.Module):
         Default value: `True`.
       inputs: As of `__call__`.
       strict: Python `bool`: whether a log density that is NaN is an error.
+        Default value: `False`.
+      history: Python `bool`: whether to keep the particles of all steps, which
+        gives the posterior a `FilterHistory`.
         Default value: `False`.
 
     Returns:
@@ -323,14 +330,18 @@ class StateSpaceSampler(tf.Module):
     # Checks, with the values that a compiled function does not know.
     self._make(sequences, reparameterize=False)
     parts = sequences.parts()
-    fn = functools.partial(self._sample, num_particles, trajectories)
+    fn = functools.partial(self._sample, num_particles, trajectories, history)
     if not tf.config.functions_run_eagerly():
       fn = self._compile(
-        fn, (num_particles, trajectories, jit_compile), parts, jit_compile
+        fn,
+        (num_particles, trajectories, history, jit_compile),
+        parts,
+        jit_compile,
       )
     run = fn(parts, seed)
     if is_single:
       run = _without_batch(run)
+    posterior = run.posterior.of_model(self.model, sequences, is_single)
     if functions.has_values(run.posterior.log_weights):
       _check_weights(run)
       message = _describe_nan(run)
@@ -339,7 +350,63 @@ class StateSpaceSampler(tf.Module):
       if message and not self._has_warned:
         self._has_warned = True
         warnings.warn(message, RuntimeWarning, stacklevel=2)
-    return run.posterior
+    return posterior
+
+  def given(
+    self, global_state, batch_rank: int, looks_ahead: bool = True
+  ) -> 'StateSpaceSampler':
+    """A sampler of local states alone, for global states that are given.
+
+    It has the same kind of proposal and heuristic. Where these are functions or
+    networks of the global state there is no heuristic, and the proposal is
+    guided if it can be, else the prior.
+
+    Args:
+      global_state: Nested structure of `Tensor`s of shape `batch + event`.
+      batch_rank: Python `int`: the number of axes of `batch`, which is the
+        batch shape of all sequences that the sampler serves.
+      looks_ahead: Python `bool`: whether it has a heuristic.
+        Default value: `True`.
+
+    Returns:
+      sampler: `StateSpaceSampler`.
+    """
+    model = self.model
+    if model.prior is not None:
+      model = conditional.given_model(model, global_state, batch_rank)
+    heuristic = None
+    if looks_ahead and self.heuristic is not None:
+      heuristic = self.heuristic.given(model)
+    is_guided = model.has_gaussian_transitions or model.num_states is not None
+    proposal_fn = 'guided' if is_guided else 'prior'
+    if self.proposal_fn == 'heuristic' and heuristic is not None:
+      proposal_fn = 'heuristic'
+    elif self.proposal_fn in (None, 'prior'):
+      proposal_fn = 'prior'
+    return StateSpaceSampler(
+      model,
+      proposal_fn=proposal_fn,
+      heuristic=heuristic,
+      resample_fn=self._resample_fn,
+      resample_criterion_fn=self._resample_criterion_fn,
+    )
+
+  def run_once(self, parts, num_particles: int, seed, **keep):
+    """Runs the filter, inside of a compiled function.
+
+    Args:
+      parts: `Sequences.parts()`.
+      num_particles: Python `int`.
+      seed: Stateless seed.
+      **keep: Python `bool`s `trajectories` and `history`, as of `sample`.
+
+    Returns:
+      posterior: `StateSpacePosterior`.
+    """
+    keep = {'trajectories': False, 'history': False, **keep}
+    return self._sample(
+      num_particles, keep['trajectories'], keep['history'], parts, seed
+    ).posterior
 
   def _compile(self, fn, key, parts, jit_compile):
     """The compiled function for parts of these shapes."""
@@ -373,7 +440,7 @@ class StateSpaceSampler(tf.Module):
       initial_proposal=proposals.GlobalProposal(lambda: refined, densities)
     )
 
-  def _sample(self, num_particles, trajectories, parts, seed):
+  def _sample(self, num_particles, trajectories, history, parts, seed):
     """Runs the filter once."""
     sequences = Sequences(self.model.example, *parts)
     sampler = self._make(sequences, reparameterize=False, records_nan=True)
@@ -389,11 +456,12 @@ class StateSpaceSampler(tf.Module):
       run, shape, self.initial_proposal_fn is not None
     )
     recorder = recorder_lib.FilterRecorder(
-      run, num_steps, nan_source, trajectories
+      run, num_steps, nan_source, trajectories, history
     )
     particles = sampler.fold(run, recorder)
     stacked = recorder.stack()
     path = stacked.pop('path', None)
+    kept = stacked.pop('history', None)
     series = tf.nest.map_structure(
       lambda x, xs: tf.concat([x[tf.newaxis], xs], axis=0),
       recorder_lib.summarize(run.initial),
@@ -417,6 +485,9 @@ class StateSpaceSampler(tf.Module):
       num_roots=series['num_roots'],
       root=particles.state.root,
       num_nan=tf.reduce_sum(recorder.num_nan, axis=0),
+      history=FilterHistory(run.initial.state.global_state, *kept)
+      if history
+      else (),
     )
     return _Run(posterior, tf.reduce_min(recorder.first_nan, axis=0))
 
@@ -442,10 +513,20 @@ def _local_proposal(name, model, heuristic):
 def _without_batch(run):
   """The run for a single sequence, of that for a batch of one."""
   posterior = run.posterior
+  history = posterior.history
+  if history:
+    first, *rest = history
+    history = FilterHistory(
+      tf.nest.map_structure(lambda x: tf.squeeze(x, axis=1), first),
+      *tf.nest.map_structure(lambda x: tf.squeeze(x, axis=2), rest),
+    )
   squeezed = tf.nest.map_structure(
-    lambda x: tf.squeeze(x, axis=1), posterior._replace(num_nan=())
+    lambda x: tf.squeeze(x, axis=1), posterior._replace(num_nan=(), history=())
   )
-  return _Run(squeezed._replace(num_nan=posterior.num_nan[0]), run.first_nan[0])
+  return _Run(
+    squeezed._replace(num_nan=posterior.num_nan[0], history=history),
+    run.first_nan[0],
+  )
 
 
 def _check_weights(run):

@@ -1,0 +1,205 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The filter's particles at all steps, and what can be found from them.
+
+Contract: at each step the particles and their weights are those of the
+filtering distribution `p(eta, z_t | x_{0:t})`: the heuristic factor is divided
+out. With a heuristic that looks far ahead the particles are where the whole
+sequence has the states, and few of them may be effective for a filter, which
+`effective_sample_sizes` says.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfp_nvi import resampling, weighting
+from tfp_nvi.internal import randomness
+from tfp_nvi.state_space import model as model_lib
+
+__all__ = [
+  'FilterHistory',
+  'draw_backward',
+  'draw_index',
+]
+
+
+class FilterHistory(NamedTuple):
+  """The particles of all steps.
+
+  Fields:
+    initial_global_state: Nested structure of `Tensor`s of shape
+      `[num_particles] + batch + event`: those of level 0.
+    root: int32 `Tensor` of shape `[num_steps, num_particles] + batch`: the
+      index of each particle's global state among these.
+    local_states: Nested structure of `Tensor`s of shape
+      `[num_steps, num_particles] + batch + event`.
+    log_weights: float `Tensor` of shape `[num_steps, num_particles] + batch`:
+      the mean weight of a step estimates `p(x_{0:t})`.
+  """
+
+  initial_global_state: Any
+  root: tf.Tensor
+  local_states: Any
+  log_weights: tf.Tensor
+
+  @property
+  def effective_sample_sizes(self) -> tf.Tensor:
+    """Those of the filter, of shape `[num_steps] + batch`."""
+    return tf.map_fn(weighting.effective_sample_size, self.log_weights)
+
+  @property
+  def log_scores(self) -> tf.Tensor:
+    """`log p(x_t | x_{0:t-1})`, of shape `[num_steps] + batch`."""
+    total = tf.map_fn(weighting.log_normalizer, self.log_weights)
+    return tf.concat([total[:1], total[1:] - total[:-1]], axis=0)
+
+  def expectation(self, fn: Callable):
+    """Filtered expectations.
+
+    Args:
+      fn: Python callable from the global state and the local state of a step to
+        a nested structure of `Tensor`s of shape
+        `[num_particles] + batch + any`.
+
+    Returns:
+      expectation: Nested structure of `Tensor`s of shape
+        `[num_steps] + batch + any`.
+    """
+
+    def at_step(step):
+      root, z, log_weights = step
+      weights = weighting.normalize_weights(log_weights)
+      theta = tf.nest.map_structure(
+        lambda x: resampling.gather_ancestors(x, root),
+        self.initial_global_state,
+      )
+      return tf.nest.map_structure(
+        lambda x: weighting.weighted_mean(
+          weights, tf.cast(x, log_weights.dtype)
+        ),
+        fn(theta, z),
+      )
+
+    values = [
+      at_step(tf.nest.map_structure(lambda x, t=t: x[t], self[1:]))
+      for t in range(self.log_weights.shape[0])
+    ]
+    return tf.nest.map_structure(lambda *x: tf.stack(x), *values)
+
+
+def draw_index(log_weights: tf.Tensor, seed, num_draws=None) -> tf.Tensor:
+  """Draws indices of particles by their weights, independently.
+
+  Args:
+    log_weights: float `Tensor` of shape `[num_particles] + shape`.
+    seed: Stateless seed.
+    num_draws: Python `int`, for a first axis over draws.
+      Default value: `None` (i.e., one draw without an axis).
+
+  Returns:
+    index: int32 `Tensor` of shape `shape`, or `[num_draws] + shape`.
+  """
+  weights = weighting.normalize_weights(log_weights)
+  ends = tf.cumsum(weights, axis=0)
+  shape = log_weights.shape[1:].as_list()
+  if num_draws is not None:
+    shape = [num_draws] + shape
+    ends = ends[:, tf.newaxis]
+  # The last end may be rounded to less than one.
+  u = randomness.uniform(shape, seed, log_weights.dtype) * ends[-1]
+  index = tf.reduce_sum(tf.cast(ends <= u, tf.int32), axis=0)
+  return tf.minimum(index, log_weights.shape[0] - 1)
+
+
+def draw_backward(
+  model: model_lib.StateSpaceModel,
+  history: FilterHistory,
+  num_draws: int,
+  seed,
+  lengths=None,
+  inputs=(),
+):
+  """Draws trajectories by backward simulation.
+
+  The state of the last step is drawn by its weight, and that of each step
+  before by its weight times the transition to the state drawn after it. The
+  trajectories do not share their past, as those that are read back along their
+  ancestors do.
+
+  Args:
+    model: `StateSpaceModel` without a prior.
+    history: `FilterHistory`.
+    num_draws: Python `int`.
+    seed: Stateless seed.
+    lengths: int32 `Tensor` of shape `batch`, or `None`.
+    inputs: Nested structure of `Tensor`s of shape
+      `batch + [num_steps] + event`; `()` if there are none.
+
+  Returns:
+    trajectories: Nested structure of `Tensor`s of shape
+      `[num_draws] + batch + [num_steps] + event`.
+
+  #### References
+
+  [1]: S. J. Godsill, A. Doucet, M. West. Monte Carlo smoothing for nonlinear
+       time series. Journal of the American Statistical Association, 99(465),
+       2004.
+  """
+  num_steps = history.log_weights.shape[0]
+  shape = history.log_weights.shape[1:]
+  rank = shape.rank - 1
+  seeds = randomness.split_seed(seed, num_steps)
+  inputs = tf.nest.map_structure(
+    lambda x: model_lib.steps_first(x, rank), inputs
+  )
+
+  def states_at(t, index):
+    return tf.nest.map_structure(
+      lambda x: resampling.gather_ancestors(tf.gather(x, t), index),
+      history.local_states,
+    )
+
+  last = num_steps - 1
+  index = draw_index(history.log_weights[last], seeds[last], num_draws)
+  z = states_at(last, index)
+  arrays = tf.nest.map_structure(
+    lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape).write(
+      last, x
+    ),
+    z,
+  )
+
+  def body(i, index, z, arrays):
+    t = last - i
+    before = tf.nest.map_structure(lambda x: x[t], history.local_states)
+    u = tf.nest.map_structure(lambda x: x[t + 1], inputs)
+    transition = model.transition(before, (), t + 1, u, shape)
+    # Of shape `[num_draws, num_particles] + batch`.
+    log_prob = transition.log_prob(
+      tf.nest.map_structure(lambda x: x[:, tf.newaxis], z)
+    )
+    log_weights = tf.broadcast_to(
+      history.log_weights[t] + log_prob, [num_draws] + shape
+    )
+    new = draw_index(
+      tf.transpose(log_weights, [1, 0, *range(2, shape.rank + 1)]), seeds[t]
+    )
+    if lengths is not None:
+      # Behind its end a sequence stays what it is.
+      new = tf.where(t + 1 < lengths, new, index)
+    z = states_at(t, new)
+    arrays = tf.nest.map_structure(lambda a, x: a.write(t, x), arrays, z)
+    return i + 1, new, z, arrays
+
+  *_, arrays = tf.while_loop(
+    lambda i, *_: i < num_steps,
+    body,
+    (tf.constant(1), index, z, arrays),
+    parallel_iterations=1,
+    maximum_iterations=num_steps - 1,
+  )
+  return tf.nest.map_structure(
+    lambda array: model_lib.steps_last(array.stack(), shape.rank), arrays
+  )

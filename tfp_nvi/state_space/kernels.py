@@ -1,0 +1,494 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Markov kernels that leave the posterior of a sequence as it is.
+
+They have the interface of `tfp.mcmc.TransitionKernel`, and run in
+`tfp.mcmc.sample_chain`. All of them are compositions of a filter for given
+global states, whose estimate of the likelihood is unbiased, with one filter for
+each chain.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_nvi import resampling
+from tfp_nvi.internal import checks, randomness
+from tfp_nvi.state_space import (
+  global_space,
+  guided,
+  recorder,
+  smoothing,
+)
+from tfp_nvi.state_space import history as history_lib
+from tfp_nvi.state_space import model as model_lib
+from tfp_nvi.state_space.densities import StateSpaceState
+from tfp_nvi.state_space.sampler import StateSpaceSampler
+
+__all__ = [
+  'ConditionalFilter',
+  'ConditionalFilterResults',
+  'ParticleMetropolis',
+  'ParticleMetropolisResults',
+  'log_likelihood_fn',
+]
+
+
+def log_likelihood_fn(
+  sampler: StateSpaceSampler,
+  sequences,
+  num_particles: int,
+  looks_ahead: bool = True,
+) -> Callable:
+  """Estimates of the likelihood of given global states.
+
+  Args:
+    sampler: `StateSpaceSampler` of a model with a prior.
+    sequences: `Sequences` without batch axes.
+    num_particles: Python `int`: those of each filter.
+    looks_ahead: Python `bool`, as of `StateSpaceSampler.given`.
+      Default value: `True`.
+
+  Returns:
+    fn: Python callable from global states of shape `[num_chains] + event` and a
+      stateless seed to `Tensor`s of shape `[num_steps + 1, num_chains]`, which
+      add up to the estimates of `log p(x | theta)`.
+  """
+
+  def fn(theta, seed):
+    size = tf.nest.flatten(theta)[0].shape[0]
+    given = sampler.given(theta, 1, looks_ahead)
+    increments = given.run_once(
+      smoothing.repeat_parts(sequences, size), num_particles, seed
+    ).log_normalizer_increments
+    zero = tf.constant(-float('inf'), increments.dtype)
+    return tf.where(tf.math.is_nan(increments), zero, increments)
+
+  return fn
+
+
+class ParticleMetropolisResults(NamedTuple):
+  """What `ParticleMetropolis` knows of its state.
+
+  Fields:
+    log_likelihood: float `Tensor` of shape `[num_chains]`: the estimate that
+      was accepted with the state.
+    is_accepted: bool `Tensor` of shape `[num_chains]`.
+    seed: Stateless seed of the step.
+  """
+
+  log_likelihood: tf.Tensor
+  is_accepted: tf.Tensor
+  seed: tf.Tensor
+
+
+class ParticleMetropolis(tfp.mcmc.TransitionKernel):
+  """Particle marginal Metropolis-Hastings over the global state.
+
+  A random walk in the space of the prior's event-space bijector, accepted by
+  estimates of the likelihood. Whatever the number of particles, the posterior
+  of the global state is left as it is.
+
+  #### References
+
+  [1]: C. Andrieu, A. Doucet, R. Holenstein. Particle Markov chain Monte Carlo
+       methods. Journal of the Royal Statistical Society B, 72(3), 2010.
+
+  ```python
+  import tensorflow as tf
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+
+  tfd = tfp.distributions
+
+  model = nvi.StateSpaceModel(
+    prior=tfd.Normal(0.0, 1.0),
+    initial_fn=lambda drift: tfd.Normal(drift, 1.0),
+    transition_fn=lambda z, drift: tfd.Normal(z + drift, 0.5),
+    observation_fn=lambda z, drift: tfd.Normal(z, 0.4),
+  )
+  kernel = nvi.ParticleMetropolis(
+    nvi.StateSpaceSampler(model, proposal_fn='guided'),
+    observations=[0.1, 0.5, 0.8],
+    num_particles=20,
+  )
+  drifts = tfp.mcmc.sample_chain(
+    num_results=5,
+    current_state=tf.zeros([3]),
+    kernel=kernel,
+    trace_fn=None,
+    seed=1,
+  )
+  assert drifts.shape == [5, 3]
+  ```
+  """
+
+  def __init__(
+    self,
+    sampler: StateSpaceSampler,
+    observations,
+    num_particles: int = 100,
+    scale: Any = 0.3,
+    is_observed=None,
+    inputs=None,
+  ):
+    """Initializes the kernel.
+
+    Args:
+      sampler: `StateSpaceSampler` of a model with a prior.
+      observations: Nested structure of `Tensor`s of shape
+        `[num_steps] + event`: one sequence.
+      num_particles: Python `int`: those of each filter.
+        Default value: `100`.
+      scale: Python `float`, in units of the prior's spread; or a `Tensor` of
+        shape `[size, size]`, a factor of the covariance of the steps in the
+        vector space of the prior.
+        Default value: `0.3`.
+      is_observed: As of `StateSpaceSampler.sample`.
+      inputs: As of `StateSpaceSampler.sample`.
+
+    Raises:
+      TypeError: If an argument is not of the kind asked for.
+      ValueError: If the model has no prior, or the arguments are not one
+        sequence of the model.
+    """
+    checks.check_instance(
+      'sampler', sampler, StateSpaceSampler, 'a StateSpaceSampler'
+    )
+    if sampler.model.prior is None:
+      raise ValueError(
+        '`sampler` must be of a model with a prior over global states.'
+      )
+    self._space = global_space.GlobalSpace(sampler.model.prior)
+    scale = tf.convert_to_tensor(scale, self._space.dtype)
+    if scale.shape.rank == 0:
+      scale = scale * tf.eye(self._space.size, dtype=scale.dtype)
+    self._scale = scale
+    sequences = smoothing.as_single(sampler, observations, is_observed, inputs)
+    self._estimate = log_likelihood_fn(
+      sampler, sequences, checks.as_count('num_particles', num_particles)
+    )
+
+  @property
+  def is_calibrated(self) -> bool:
+    """Whether the kernel leaves the posterior as it is: always."""
+    return True
+
+  def bootstrap_results(self, init_state) -> ParticleMetropolisResults:
+    """The results before the first step.
+
+    Args:
+      init_state: Nested structure of `Tensor`s of shape
+        `[num_chains] + event`: global states.
+
+    Returns:
+      results: `ParticleMetropolisResults`.
+    """
+    seed = randomness.as_seed(0)
+    estimate = tf.reduce_sum(self._estimate(init_state, seed), axis=0)
+    return ParticleMetropolisResults(
+      estimate, tf.ones(estimate.shape, tf.bool), seed
+    )
+
+  def one_step(self, current_state, previous_kernel_results, seed=None):
+    """Takes a step in all chains.
+
+    Args:
+      current_state: Nested structure of `Tensor`s of shape
+        `[num_chains] + event`.
+      previous_kernel_results: `ParticleMetropolisResults`.
+      seed: Python `int` or stateless seed.
+
+    Returns:
+      state: Like `current_state`.
+      results: `ParticleMetropolisResults`.
+    """
+    seed = randomness.as_seed(seed)
+    walk_seed, run_seed, accept_seed = tf.unstack(
+      randomness.split_seed(seed, 3)
+    )
+    y = self._space.vector(current_state)
+    noise = randomness.normal(y.shape, walk_seed, y.dtype)
+    proposed = y + tf.linalg.matvec(self._scale, noise)
+    state = self._space.state(proposed)
+    estimate = tf.reduce_sum(self._estimate(state, run_seed), axis=0)
+    before = previous_kernel_results.log_likelihood
+    log_ratio = (
+      self._space.log_prior(proposed)
+      + estimate
+      - self._space.log_prior(y)
+      - before
+    )
+    uniform = randomness.uniform(log_ratio.shape, accept_seed, log_ratio.dtype)
+    # NaN is not accepted.
+    is_accepted = tf.math.log(uniform) < log_ratio
+
+    def choose(new, old):
+      mask = tf.reshape(
+        is_accepted, is_accepted.shape + [1] * (new.shape.rank - 1)
+      )
+      return tf.where(mask, new, old)
+
+    return tf.nest.map_structure(
+      choose, state, current_state
+    ), ParticleMetropolisResults(
+      tf.where(is_accepted, estimate, before), is_accepted, seed
+    )
+
+
+class ConditionalFilterResults(NamedTuple):
+  """What `ConditionalFilter` tells of a step.
+
+  Fields:
+    is_moved: bool `Tensor` of shape `[num_steps] + batch`: which states are not
+      those of the trajectory before.
+    seed: Stateless seed of the step.
+  """
+
+  is_moved: tf.Tensor
+  seed: tf.Tensor
+
+
+class ConditionalFilter(tfp.mcmc.TransitionKernel):
+  """Conditional sequential Monte Carlo with ancestor sampling.
+
+  The state is a trajectory of local states. One particle of the filter follows
+  it, and its ancestor is drawn anew at each step, so that the trajectory that
+  is drawn at the end shares hardly any part with the one before, with few
+  particles already. The smoothing distribution is left as it is whatever the
+  number of particles.
+
+  #### References
+
+  [1]: F. Lindsten, M. I. Jordan, T. B. Schon. Particle Gibbs with ancestor
+       sampling. Journal of Machine Learning Research, 15, 2014.
+
+  ```python
+  import tensorflow as tf
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+
+  tfd = tfp.distributions
+
+  model = nvi.StateSpaceModel(
+    prior=None,
+    initial_fn=lambda: tfd.Normal(0.0, 1.0),
+    transition_fn=lambda z: tfd.Normal(0.9 * z, 0.5),
+    observation_fn=lambda z: tfd.Normal(z, 0.4),
+  )
+  kernel = nvi.ConditionalFilter(
+    nvi.StateSpaceSampler(model, proposal_fn='guided'),
+    observations=[0.1, 0.5, 0.8],
+    num_particles=10,
+  )
+  z = tfp.mcmc.sample_chain(
+    num_results=5,
+    current_state=tf.zeros([7, 3]),
+    kernel=kernel,
+    trace_fn=None,
+    seed=1,
+  )
+  assert z.shape == [5, 7, 3]
+  ```
+  """
+
+  def __init__(
+    self,
+    sampler: StateSpaceSampler,
+    observations,
+    num_particles: int = 20,
+    global_state: Any = None,
+    is_observed=None,
+    inputs=None,
+  ):
+    """Initializes the kernel.
+
+    Args:
+      sampler: `StateSpaceSampler`, whose proposal is guided, if it can be, or
+        the prior.
+      observations: Nested structure of `Tensor`s of shape
+        `[num_steps] + event`: one sequence.
+      num_particles: Python `int`, at least 2.
+        Default value: `20`.
+      global_state: Nested structure of `Tensor`s of shape
+        `[num_chains] + event`, if the model has a prior.
+        Default value: `None`.
+      is_observed: As of `StateSpaceSampler.sample`.
+      inputs: As of `StateSpaceSampler.sample`.
+
+    Raises:
+      TypeError: If an argument is not of the kind asked for.
+      ValueError: If a global state is given and must not be, or the other way
+        round, or the arguments are not one sequence of the model.
+    """
+    checks.check_instance(
+      'sampler', sampler, StateSpaceSampler, 'a StateSpaceSampler'
+    )
+    self._num_particles = checks.as_count('num_particles', num_particles, 2)
+    if (global_state is None) != (sampler.model.prior is None):
+      raise ValueError(
+        '`global_state` must be given if the model has a prior, and only then; '
+        f'got {global_state!r}.'
+      )
+    self._sequences = smoothing.as_single(
+      sampler, observations, is_observed, inputs
+    )
+    given = sampler.given(global_state, 1, looks_ahead=False)
+    self._model = given.model
+    self._proposal = None
+    if given.proposal_fn == 'guided':
+      self._proposal = guided.GuidedProposal(given.model)
+
+  @property
+  def is_calibrated(self) -> bool:
+    """Whether the kernel leaves the posterior as it is: always."""
+    return True
+
+  def bootstrap_results(self, init_state) -> ConditionalFilterResults:
+    """The results before the first step.
+
+    Args:
+      init_state: Nested structure of `Tensor`s of shape
+        `[num_chains, num_steps] + event`: trajectories.
+
+    Returns:
+      results: `ConditionalFilterResults`.
+    """
+    num_chains = tf.nest.flatten(init_state)[0].shape[0]
+    return ConditionalFilterResults(
+      tf.zeros([self._sequences.num_steps, num_chains], tf.bool),
+      randomness.as_seed(0),
+    )
+
+  def _propose(self, t, before, path, shape, seed):
+    """States of a step, the last one that of the path, and their weights.
+
+    Args:
+      t: Scalar int32 `Tensor`.
+      before: Local states before, or `None`.
+      path: Local states of the trajectory at this step, `[num_chains] + event`.
+      shape: `TensorShape`: `[num_particles, num_chains]`.
+      seed: Stateless seed.
+
+    Returns:
+      z: Nested structure of `Tensor`s of shape `shape + event`.
+      log_weights: `Tensor` of shape `shape`.
+    """
+    model, (observations, is_observed, _, inputs) = (
+      self._model,
+      self._sequences.parts(),
+    )
+    x, u = tf.nest.map_structure(lambda x: x[t], (observations, inputs))
+    named = dict(t=t, u=u)
+    if before is None:
+      prior = model.initial((), **named, shape=shape)
+    else:
+      prior = model.transition(before, (), **named, shape=shape)
+    proposal = prior
+    if self._proposal is not None:
+      index = tf.zeros(shape, tf.int32)
+      proposal = self._proposal.distribution(
+        prior,
+        lambda z, theta, shape: model.observation(
+          z, theta, **named, shape=shape
+        ),
+        x,
+        None,
+        t,
+        StateSpaceState((), before, index, index, index),
+      )
+    z = model_lib.sample_of_shape(proposal, shape.as_list(), seed)
+    z = tf.nest.map_structure(
+      lambda z, x: tf.concat([z[:-1], x[tf.newaxis]], axis=0), z, path
+    )
+    likelihood = model.observation(z, (), **named, shape=shape).log_prob(x)
+    if is_observed is not None:
+      likelihood = tf.where(is_observed[t], likelihood, 0.0)
+    log_weights = likelihood
+    if proposal is not prior:
+      log_weights += prior.log_prob(z) - proposal.log_prob(z)
+    log_weights = tf.broadcast_to(log_weights, shape)
+    zero = tf.constant(-float('inf'), log_weights.dtype)
+    return z, tf.where(tf.math.is_nan(log_weights), zero, log_weights)
+
+  def _ancestors(self, t, z, log_weights, path, shape, seed):
+    """Ancestors by weight; the last by the transition to the path as well."""
+    seeds = tf.unstack(randomness.split_seed(seed, 2))
+    u = tf.nest.map_structure(lambda x: x[t], self._sequences.inputs)
+    transition = self._model.transition(z, (), t, u, shape).log_prob(path)
+    others = history_lib.draw_index(log_weights, seeds[0], shape[0] - 1)
+    own = history_lib.draw_index(log_weights + transition, seeds[1])
+    return tf.concat([others, own[tf.newaxis]], axis=0)
+
+  def one_step(self, current_state, previous_kernel_results, seed=None):
+    """Draws another trajectory in each chain.
+
+    Args:
+      current_state: Nested structure of `Tensor`s of shape
+        `[num_chains, num_steps] + event`.
+      previous_kernel_results: `ConditionalFilterResults`.
+      seed: Python `int` or stateless seed.
+
+    Returns:
+      state: Like `current_state`.
+      results: `ConditionalFilterResults`.
+    """
+    del previous_kernel_results
+    seed = randomness.as_seed(seed)
+    num_steps = self._sequences.num_steps
+    path = tf.nest.map_structure(
+      lambda x: model_lib.steps_first(x, 1), current_state
+    )
+    num_chains = tf.nest.flatten(current_state)[0].shape[0]
+    shape = tf.TensorShape([self._num_particles, num_chains])
+    seeds = tf.reshape(
+      randomness.split_seed(seed, 2 * num_steps + 2), [num_steps + 1, 2, 2]
+    )
+
+    def path_at(t):
+      return tf.nest.map_structure(lambda x: x[t], path)
+
+    zero = tf.constant(0)
+    z, log_weights = self._propose(
+      zero, None, path_at(zero), shape, seeds[0, 0]
+    )
+    own = tf.reshape(tf.range(shape[0]), [-1, 1]) + tf.zeros(shape, tf.int32)
+    arrays = tf.nest.map_structure(
+      lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape).write(
+        0, x
+      ),
+      (z, own),
+    )
+
+    def body(t, z, log_weights, arrays):
+      ancestors = self._ancestors(
+        t, z, log_weights, path_at(t), shape, seeds[t, 1]
+      )
+      before = tf.nest.map_structure(
+        lambda x: resampling.gather_ancestors(x, ancestors), z
+      )
+      z, log_weights = self._propose(t, before, path_at(t), shape, seeds[t, 0])
+      arrays = tf.nest.map_structure(
+        lambda array, x: array.write(t, x), arrays, (z, ancestors)
+      )
+      return t + 1, z, log_weights, arrays
+
+    _, z, log_weights, arrays = tf.while_loop(
+      lambda t, *_: t < num_steps,
+      body,
+      (tf.constant(1), z, log_weights, arrays),
+      parallel_iterations=1,
+      maximum_iterations=num_steps - 1,
+    )
+    index = history_lib.draw_index(log_weights, seeds[num_steps, 0], 1)
+    states, ancestors = tf.nest.map_structure(lambda a: a.stack(), arrays)
+    paths = recorder.read_back(
+      (states, tf.broadcast_to(own, ancestors.shape)), ancestors, shape
+    )
+    path, indices = tf.nest.map_structure(
+      lambda x: resampling.gather_ancestors(x, index)[0], paths
+    )
+    is_moved = tf.transpose(indices != self._num_particles - 1)
+    return path, ConditionalFilterResults(is_moved, seed)
