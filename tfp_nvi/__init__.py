@@ -54,6 +54,11 @@ from tfp_nvi.runs import (
 from tfp_nvi.sampler import (
   NestedSampler,
 )
+from tfp_nvi.saving import (
+  SavedSampler,
+  load,
+  save,
+)
 from tfp_nvi.state_space import (
   FeatureHeuristic,
   GaussianHeuristic,
@@ -127,6 +132,7 @@ __all__ = [
   'PlanarTransitions',
   'Posterior',
   'Proposal',
+  'SavedSampler',
   'SequenceBound',
   'Side',
   'StackedPerceptron',
@@ -150,6 +156,7 @@ __all__ = [
   'fit_posterior',
   'forward_kl',
   'iwae',
+  'load',
   'log_normalizer',
   'never',
   'normalize_weights',
@@ -159,6 +166,7 @@ __all__ = [
   'resample_systematic',
   'reverse_kl',
   'rws',
+  'save',
   'svi',
   'targets',
   'vsmc',

@@ -30,7 +30,7 @@ import tensorflow_probability as tfp
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import proposals, resampling, weighting
 from tfp_nvi import transitions as transitions_lib
-from tfp_nvi.internal import axes, checks, randomness
+from tfp_nvi.internal import axes, checks, persistence, randomness
 from tfp_nvi.runs import (
   FullRecorder,
   LevelRecord,
@@ -78,7 +78,7 @@ def _stop_gradient(structure):
   return tf.nest.map_structure(tf.stop_gradient, structure)
 
 
-class NestedSampler(proposals.ParticleSampler):
+class NestedSampler(persistence.Persistent, proposals.ParticleSampler):
   """Samples a sequence of densities, with proper weights.
 
   #### References
@@ -198,7 +198,8 @@ class NestedSampler(proposals.ParticleSampler):
         densities.check_proposal(
           'initial_proposal', self._proposal.distribution
         )
-    self._compiled: dict = {}
+    # Not tracked, as it is no part of what checkpoints and copies are of.
+    self._compiled: dict = self._no_dependency({})
     self._has_warned = False
 
   def _warn_of_zeros(self):
@@ -636,6 +637,9 @@ class NestedSampler(proposals.ParticleSampler):
       run: `Run`.
     """
     return self.finish(self.start(num_particles, seed, batch_shape, **options))
+
+  def _probe(self):
+    return self._sample(2, tf.constant([0, 0]))
 
   def _sample(self, num_particles, seed):
     run = self.start(num_particles, seed, keep_root=True)
