@@ -373,6 +373,7 @@ class StateSpaceSampler(persistence.Persistent):
     return sampler.copy(
       initial_proposal=proposals.GlobalProposal(lambda: refined, densities)
     )
+
   def _probe(self):
     """Samples a short sequence."""
     example = self.model.example
