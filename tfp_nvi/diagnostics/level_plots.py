@@ -367,7 +367,7 @@ def plot_modes(report, title=None):
     )
   figures.style_axes(axes)
   axes.set(xlabel='mode', ylabel='weight', xticks=number, ylim=(0.0, None))
-  figure.legend(loc='outside upper right', ncols=2, frameon=False)
+  figure.legend(loc='outside lower center', ncols=2, frameon=False)
   if title:
     figure.suptitle(title, fontsize=12)
   return figure
