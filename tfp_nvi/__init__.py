@@ -18,6 +18,11 @@ from tfp_nvi.flows import (
 from tfp_nvi.internal.perceptron import (
   StackedPerceptron,
 )
+from tfp_nvi.interoperability import (
+  SamplerDistribution,
+  SamplerKernel,
+  start_chains,
+)
 from tfp_nvi.objectives import (
   Estimate,
   NestedDivergence,
@@ -132,6 +137,8 @@ __all__ = [
   'PlanarTransitions',
   'Posterior',
   'Proposal',
+  'SamplerDistribution',
+  'SamplerKernel',
   'SavedSampler',
   'SequenceBound',
   'Side',
@@ -167,6 +174,7 @@ __all__ = [
   'reverse_kl',
   'rws',
   'save',
+  'start_chains',
   'svi',
   'targets',
   'vsmc',
