@@ -18,6 +18,11 @@ from tfp_nvi.flows import (
 from tfp_nvi.internal.perceptron import (
   StackedPerceptron,
 )
+from tfp_nvi.interoperability import (
+  SamplerDistribution,
+  SamplerKernel,
+  start_chains,
+)
 from tfp_nvi.objectives import (
   Estimate,
   NestedDivergence,
@@ -53,6 +58,11 @@ from tfp_nvi.runs import (
 )
 from tfp_nvi.sampler import (
   NestedSampler,
+)
+from tfp_nvi.saving import (
+  SavedSampler,
+  load,
+  save,
 )
 from tfp_nvi.state_space import (
   ConditionalFilter,
@@ -138,6 +148,9 @@ __all__ = [
   'Posterior',
   'Proposal',
   'RecurrentHeuristic',
+  'SamplerDistribution',
+  'SamplerKernel',
+  'SavedSampler',
   'SequenceBound',
   'Side',
   'SmoothedDraws',
@@ -163,6 +176,7 @@ __all__ = [
   'fit_state_space',
   'forward_kl',
   'iwae',
+  'load',
   'log_normalizer',
   'never',
   'normalize_weights',
@@ -173,6 +187,8 @@ __all__ = [
   'reverse_kl',
   'rws',
   'smooth',
+  'save',
+  'start_chains',
   'svi',
   'targets',
   'vsmc',

@@ -35,7 +35,8 @@ class CompiledSampler(proposals.ParticleSampler):
       name: Python `str` name of this module.
     """
     super().__init__(name=name)
-    self._compiled: dict = {}
+    # Not tracked, as it is no part of what checkpoints and copies are of.
+    self._compiled: dict = self._no_dependency({})
     self._has_warned = False
 
   @abc.abstractmethod

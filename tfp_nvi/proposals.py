@@ -254,8 +254,23 @@ class NestedProposal(Proposal):
     self._sampler = sampler
     self.batch_shape = sampler.batch_shape
 
-  def _run(self, num_particles, batch_shape, seed):
-    """Runs the inner sampler with the outer particles as batch members."""
+  def run(self, num_particles: int, batch_shape: list, seed):
+    """Runs the inner sampler with the outer particles as batch members.
+
+    Args:
+      num_particles: Python `int`: outer particles.
+      batch_shape: List of Python `int`s.
+      seed: Stateless seed.
+
+    Returns:
+      state: Nested structure of `Tensor`s of shape
+        `[num_particles] + batch_shape + event`: one inner particle of each run,
+        taken by its weight, in the real space.
+      terms: The terms of the inner densities at it.
+      log_normalizer: float `Tensor` of shape `[num_particles] + batch_shape`:
+        the estimate of each run.
+      num_nan: Scalar int32 `Tensor`: NaN log densities in all runs.
+    """
     run_seed, pick_seed = tf.unstack(randomness.split_seed(seed, 2))
     run = self._sampler.run(
       self._num_particles, run_seed, [num_particles] + batch_shape
@@ -273,7 +288,7 @@ class NestedProposal(Proposal):
 
   def draw(self, num_particles, batch_shape, seed):
     """Draws points of the densities' space; see `Proposal.draw`."""
-    state, _, _, _ = self._run(num_particles, batch_shape, seed)
+    state, _, _, _ = self.run(num_particles, batch_shape, seed)
     return self._sampler.densities.forward(state)
 
   def propose(
@@ -282,7 +297,7 @@ class NestedProposal(Proposal):
     """Proposes states of the first level; see `Proposal.propose`."""
     del reparameterize
     inner = self._sampler.densities
-    state, terms, log_normalizer, num_nan = self._run(
+    state, terms, log_normalizer, num_nan = self.run(
       num_particles, batch_shape, seed
     )
     inner_log_prob = inner.log_prob(

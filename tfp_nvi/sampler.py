@@ -30,7 +30,7 @@ import tensorflow_probability as tfp
 from tfp_nvi import compiled, proposals, resampling, weighting
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import transitions as transitions_lib
-from tfp_nvi.internal import axes, checks, randomness
+from tfp_nvi.internal import axes, checks, persistence, randomness
 from tfp_nvi.runs import (
   FullRecorder,
   LevelRecord,
@@ -59,7 +59,7 @@ def _as_weighted(particles):
   )
 
 
-class NestedSampler(compiled.CompiledSampler):
+class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
   """Samples a sequence of densities, with proper weights.
 
   #### References
@@ -570,6 +570,9 @@ class NestedSampler(compiled.CompiledSampler):
       run: `Run`.
     """
     return self.finish(self.start(num_particles, seed, batch_shape, **options))
+
+  def _probe(self):
+    return self._sample(2, tf.constant([0, 0]))
 
   def _sample(self, num_particles, seed):
     run = self.start(num_particles, seed, keep_root=True)

@@ -3,9 +3,10 @@
 """Diagnostics of samplers and their training: numbers, pictures, and exports.
 
 `numbers` has divergences between successive densities and the weight that each
-mode of a target has; `plots` shows particles, schedules and training; `export`
-hands results to ArviZ, with what `groups` asks a model about draws. No function
-here changes a sampler.
+mode of a target has, `levels` the divergences and weights of the levels of a
+run; `plots` and `level_plots` show particles, schedules, training, levels, runs
+and modes, by what `figures` has; `export` hands results to ArviZ, with what
+`groups` asks a model about draws. No function here changes a sampler.
 """
 
 from tfp_nvi.diagnostics.export import (
@@ -14,7 +15,20 @@ from tfp_nvi.diagnostics.export import (
   posterior_to_arviz,
   state_space_posterior_to_arviz,
 )
+from tfp_nvi.diagnostics.level_plots import (
+  plot_levels,
+  plot_modes,
+  plot_ranks,
+  plot_trace,
+)
+from tfp_nvi.diagnostics.levels import (
+  LevelReport,
+  level_report,
+  pareto_k,
+)
 from tfp_nvi.diagnostics.numbers import (
+  ModeReport,
+  mode_report,
   mode_shares,
   successive_kl,
 )
@@ -25,11 +39,20 @@ from tfp_nvi.diagnostics.plots import (
 )
 
 __all__ = [
+  'LevelReport',
+  'ModeReport',
   'history_to_arviz',
+  'level_report',
+  'mode_report',
   'mode_shares',
+  'pareto_k',
   'particles_to_arviz',
+  'plot_levels',
+  'plot_modes',
+  'plot_ranks',
   'plot_samples',
   'plot_schedules',
+  'plot_trace',
   'plot_training',
   'posterior_to_arviz',
   'state_space_posterior_to_arviz',

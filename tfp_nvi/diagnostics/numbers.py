@@ -5,12 +5,16 @@
 Contract: no function changes a sampler.
 """
 
+import typing
+
 import numpy as np
 import tensorflow as tf
 
 from tfp_nvi import transitions, weighting
 
 __all__ = [
+  'ModeReport',
+  'mode_report',
   'mode_shares',
   'successive_kl',
 ]
@@ -160,4 +164,104 @@ def mode_shares(particles, target):
     lambda x: tf.one_hot(
       target.mode_index(x), num_modes, dtype=particles.log_weights.dtype
     )
+  )
+
+
+class ModeReport(typing.NamedTuple):
+  """The weight of each mode of a target, and how well it is known.
+
+  Fields:
+    shares: float `Tensor` of shape `batch + [num_modes]`.
+    errors: Likewise: standard errors from the genealogy of the particles. They
+      know nothing of a mode that no particle has found.
+    expected: float array of shape `[num_modes]`: probabilities of the modes.
+    num_particles: int32 `Tensor` of shape `batch + [num_modes]`: particles with
+      weight in each mode.
+    num_lost: int32 `Tensor` of shape `batch`: modes without any.
+
+  ```python
+  import numpy as np
+  import tfp_nvi as nvi
+
+  report = nvi.diagnostics.ModeReport(
+    np.array([0.4, 0.6]),
+    np.array([0.1, 0.1]),
+    np.array([0.5, 0.5]),
+    np.array([40, 60]),
+    np.array(0),
+  )
+  assert 'of 2 modes' in str(report)
+  ```
+  """
+
+  shares: typing.Any
+  errors: typing.Any
+  expected: typing.Any
+  num_particles: typing.Any
+  num_lost: typing.Any
+
+  def __str__(self):
+    """A table with a row for each mode; of a batch, the means of members."""
+
+    def mean(values):
+      values = np.asarray(values, np.float64)
+      return values.reshape([-1, values.shape[-1]]).mean(axis=0)
+
+    lines = [
+      f'{"mode":>4}{"expected":>10}{"share":>9}{"error":>9}{"number":>9}'
+    ]
+    rows = zip(
+      mean(self.expected),
+      mean(self.shares),
+      mean(self.errors),
+      mean(self.num_particles),
+      strict=True,
+    )
+    for mode, (expected, share, error, number) in enumerate(rows):
+      lines.append(
+        f'{mode:>4}{expected:>10.4f}{share:>9.4f}{error:>9.4f}{number:>9.0f}'
+      )
+    lost = float(np.mean(self.num_lost))
+    lines.append(f'{lost:g} of {len(lines) - 1} modes have no particle.')
+    return '\n'.join(lines)
+
+
+def mode_report(particles, target) -> ModeReport:
+  """The weight of each mode of a target, with its standard error.
+
+  Args:
+    particles: `WeightedParticles` of shape `[num_particles] + batch + [2]`;
+      with their roots, errors know of common ancestors.
+    target: As of `mode_shares`.
+
+  Returns:
+    report: `ModeReport`; printed, it is a table.
+
+  ```python
+  import tensorflow as tf
+  import tfp_nvi as nvi
+
+  target = nvi.targets.ring_of_gaussians()
+  particles = nvi.WeightedParticles(
+    target.sample(1_000, seed=1), tf.zeros(1_000)
+  )
+  report = nvi.diagnostics.mode_report(particles, target)
+  assert report.num_lost == 0 and max(report.errors) < 0.02
+  ```
+  """
+  particles = weighting.WeightedParticles(*particles)
+  num_modes = len(target.mode_probabilities)
+  dtype = particles.log_weights.dtype
+
+  def is_in_mode(x):
+    return tf.one_hot(target.mode_index(x), num_modes, dtype=dtype)
+
+  has_weight = tf.cast(particles.weights > 0.0, dtype)[..., tf.newaxis]
+  counts = weighting.total(is_in_mode(particles.particles) * has_weight)
+  return ModeReport(
+    particles.expectation(is_in_mode),
+    particles.standard_error(is_in_mode),
+    target.mode_probabilities,
+    tf.cast(counts, tf.int32),
+    tf.reduce_sum(tf.cast(counts < 0.5, tf.int32), axis=-1),
   )

@@ -10,58 +10,13 @@ display; `figure.savefig(path)` writes it.
 import numpy as np
 
 from tfp_nvi import weighting
+from tfp_nvi.diagnostics import figures
 
 __all__ = [
   'plot_samples',
   'plot_schedules',
   'plot_training',
 ]
-
-# Okabe and Ito's palette, whose colors differ for every kind of color vision.
-_COLORS = (
-  '#d55e00',
-  '#0072b2',
-  '#009e73',
-  '#cc79a7',
-  '#e69f00',
-  '#56b4e9',
-  '#000000',
-)
-_DOTS_PER_INCH = 100
-
-
-def _make_figure(width, height, layout='constrained'):
-  """Makes an empty figure, whose size is in inches."""
-  # Imported late: matplotlib takes longer to import than the rest of tfp_nvi.
-  from matplotlib.figure import Figure
-
-  return Figure(figsize=(width, height), dpi=_DOTS_PER_INCH, layout=layout)
-
-
-def _style_axes(axes):
-  axes.spines[['top', 'right']].set_visible(False)
-  axes.grid(color='0.9', linewidth=0.8)
-  axes.set_axisbelow(True)
-
-
-def _line_styles(labels, styles):
-  """Line properties for each label: defaults by order, then those given."""
-  found = {}
-  for i, label in enumerate(labels):
-    found[label] = {
-      'color': _COLORS[i % len(_COLORS)],
-      'linestyle': '-',
-      **(styles or {}).get(label, {}),
-    }
-  return found
-
-
-def _check_labelled(name, value):
-  if not isinstance(value, dict) or not value:
-    raise ValueError(
-      f'`{name}` must be a dict with an entry for each label to show; got '
-      f'{value!r}.'
-    )
 
 
 def plot_samples(
@@ -111,7 +66,7 @@ def plot_samples(
   """
   import matplotlib
 
-  _check_labelled('traces', traces)
+  figures.check_labelled('traces', traces)
   rows = {
     label: _weighted_levels(*trace[:2]) for label, trace in traces.items()
   }
@@ -120,13 +75,13 @@ def plot_samples(
   if num_bins is None:
     num_bins = 80 if len(rows) < 4 else 55
   # In inches. A bin is then exactly two dots wide, which keeps files small.
-  panel = 2 * num_bins / _DOTS_PER_INCH
+  panel = 2 * num_bins / figures.DOTS_PER_INCH
   gap, left, top = 0.04, 0.32, 0.26
   if title:
     top += 0.3
   width = left + num_panels * (panel + gap)
   height = top + len(rows) * (panel + gap)
-  figure = _make_figure(width, height, layout=None)
+  figure = figures.make_figure(width, height, layout=None)
   all_axes = figure.subplots(
     len(rows),
     num_panels,
@@ -272,16 +227,16 @@ def plot_schedules(schedules, divergences, styles=None, title=None):
   )
   ```
   """
-  _check_labelled('schedules', schedules)
-  _check_labelled('divergences', divergences)
+  figures.check_labelled('schedules', schedules)
+  figures.check_labelled('divergences', divergences)
   if set(schedules) != set(divergences):
     raise ValueError(
       '`divergences` must have the labels of `schedules`, '
       f'{sorted(schedules)}; got {sorted(divergences)}.'
     )
-  figure = _make_figure(9.6, 3.6 + (0.3 if title else 0.0))
+  figure = figures.make_figure(9.6, 3.6 + (0.3 if title else 0.0))
   left, right = figure.subplots(1, 2)
-  for label, style in _line_styles(schedules, styles).items():
+  for label, style in figures.line_styles(schedules, styles).items():
     schedule = np.asarray(schedules[label], np.float64)
     schedule = schedule.reshape([-1, schedule.shape[-1]])
     divergence = np.asarray(divergences[label], np.float64)
@@ -306,7 +261,7 @@ def plot_schedules(schedules, divergences, styles=None, title=None):
         label=label,
       )
   for axes in (left, right):
-    _style_axes(axes)
+    figures.style_axes(axes)
   num_levels = max(np.shape(s)[-1] for s in schedules.values())
   left.set(
     xlabel=r'level $k$',
@@ -387,17 +342,19 @@ def plot_training(
   )
   ```
   """
-  _check_labelled('effective_sample_sizes', effective_sample_sizes)
-  _check_labelled('log_normalizers', log_normalizers)
+  figures.check_labelled('effective_sample_sizes', effective_sample_sizes)
+  figures.check_labelled('log_normalizers', log_normalizers)
   if set(effective_sample_sizes) != set(log_normalizers):
     raise ValueError(
       '`log_normalizers` must have the labels of `effective_sample_sizes`, '
       f'{sorted(effective_sample_sizes)}; got {sorted(log_normalizers)}.'
     )
-  figure = _make_figure(11.0, 3.7 + (0.3 if title else 0.0))
+  figure = figures.make_figure(11.0, 3.7 + (0.3 if title else 0.0))
   left, right = figure.subplots(1, 2)
   settled = [] if true_log_normalizer is None else [true_log_normalizer]
-  for label, style in _line_styles(effective_sample_sizes, styles).items():
+  for label, style in figures.line_styles(
+    effective_sample_sizes, styles
+  ).items():
     shares = 100.0 * np.asarray(effective_sample_sizes[label]) / num_particles
     for axes, values in ((left, shares), (right, log_normalizers[label])):
       steps, blocks = _block_means(np.asarray(values, np.float64), num_blocks)
@@ -415,7 +372,7 @@ def plot_training(
       if axes is right:
         settled.extend(mean[len(mean) // 4 :])
   for axes in (left, right):
-    _style_axes(axes)
+    figures.style_axes(axes)
     axes.set_xlabel('training step')
     axes.xaxis.set_major_formatter('{x:,.0f}')
     axes.locator_params(axis='x', nbins=5)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfp_nvi import resampling
 from tfp_nvi import sampler as sampler_lib
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, persistence, randomness
 from tfp_nvi.state_space import (
   conditional,
   functions,
@@ -51,7 +51,7 @@ class _Run(NamedTuple):
   first_nan: Any
 
 
-class StateSpaceSampler(tf.Module):
+class StateSpaceSampler(persistence.Persistent):
   """A sampler of the posterior of a state-space model, for any observations.
 
   Called with sequences it returns the `NestedSampler` for them, so that it is
@@ -190,7 +190,8 @@ class StateSpaceSampler(tf.Module):
           f'no heuristic; got {num_refinements}.'
         )
       self._space = global_space.GlobalSpace(model.prior)
-    self._compiled: dict = {}
+    # Not tracked, as it is no part of what checkpoints and copies are of.
+    self._compiled: dict = self._no_dependency({})
     self._has_warned = False
 
   def __call__(
@@ -439,6 +440,16 @@ class StateSpaceSampler(tf.Module):
     return sampler.copy(
       initial_proposal=proposals.GlobalProposal(lambda: refined, densities)
     )
+
+  def _probe(self):
+    """Samples a short sequence."""
+    example = self.model.example
+    x, inputs = tf.nest.map_structure(
+      lambda x: tf.tile(x[tf.newaxis, tf.newaxis], [1, 3] + [1] * x.shape.rank),
+      (example.observation, example.inputs),
+    )
+    sequences = Sequences(example, x, inputs=inputs)
+    return self._sample(2, True, False, sequences.parts(), tf.constant([0, 0]))
 
   def _sample(self, num_particles, trajectories, history, parts, seed):
     """Runs the filter once."""

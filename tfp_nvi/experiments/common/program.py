@@ -3,6 +3,7 @@
 """The program of an experiment: its flags are the settings."""
 
 import dataclasses
+import pathlib
 import sys
 from collections.abc import Callable
 
@@ -47,7 +48,23 @@ def main(
   # Absl shows this text with --help and with a wrong flag.
   sys.modules['__main__'].__doc__ = doc
   names = [field.name for field in dataclasses.fields(settings_class)]
-  app.run(lambda argv: _run(run_fn, names, errors, argv))
+  app.run(
+    lambda argv: _run(run_fn, names, errors, argv),
+    argv=[sys.argv[0], *map(_find_flagfile, sys.argv[1:])],
+  )
+
+
+def _find_flagfile(argument):
+  """Completes the name of a flag file of this package, if it is one."""
+  name, _, value = argument.partition('=')
+  packaged = pathlib.Path(__file__).parents[1] / pathlib.Path(value).name
+  if (
+    name.lstrip('-') != 'flagfile'
+    or pathlib.Path(value).exists()
+    or not packaged.is_file()
+  ):
+    return argument
+  return f'{name}={packaged}'
 
 
 def _run(run_fn, names, errors, argv):

@@ -10,7 +10,7 @@ the proposals, from simulated sequences [1].
 ```shell
 python -m tfp_nvi.experiments.hmm --output_dir=results/hmm
 python -m tfp_nvi.experiments.hmm --output_dir=results/hmm_paper \
-  --flagfile=tfp_nvi/experiments/hmm_paper.flags
+  --flagfile=hmm_paper.flags
 ```
 
 All methods have the same model, proposals and training data:

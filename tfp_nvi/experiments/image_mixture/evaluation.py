@@ -3,7 +3,6 @@
 """Evaluates a trained mixture on the test set."""
 
 import numpy as np
-import scipy.optimize
 import tensorflow as tf
 
 from tfp_nvi.experiments.image_mixture.batches import mini_batches
@@ -40,6 +39,9 @@ def match(labels, clusters, num_classes, num_clusters):
     class_of_cluster: int array of shape `[num_clusters]`; -1 where a cluster
       has no class.
   """
+  # Of an extra, which is not needed for --help.
+  import scipy.optimize
+
   contingency = np.zeros([num_clusters, num_classes], np.int64)
   np.add.at(contingency, (clusters, labels), 1)
   rows, columns = scipy.optimize.linear_sum_assignment(-contingency)
@@ -82,7 +84,7 @@ def evaluate(mixture, data, settings):
     figures: Python `dict`: fields of a row.
     arrays: Python `dict` of NumPy arrays, to draw from.
   """
-  # If it is not installed, importing `image_clusters` has raised an error.
+  # Of an extra, which `run` has looked for.
   from sklearn import metrics
 
   num_classes = len(data.class_names)

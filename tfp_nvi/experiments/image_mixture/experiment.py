@@ -3,6 +3,7 @@
 """Trains, evaluates and reports the mixture of images."""
 
 import dataclasses
+import importlib
 import math
 import os
 import time
@@ -16,7 +17,6 @@ from tfp_nvi.experiments import common
 from tfp_nvi.experiments.image_mixture import (
   deep_mixture,
   evaluation,
-  image_clusters,
   image_data,
   report,
   saved_model,
@@ -215,6 +215,8 @@ def _start(mixture, data, images, settings, folder):
   }
   if not folder.has('clusters'):
     # First, because this step raises an error for images that do not suit it.
+    from tfp_nvi.experiments.image_mixture import image_clusters
+
     start = time.perf_counter()
     clusters = image_clusters.find_clusters(
       images, mixture.num_clusters, settings.seed
@@ -368,6 +370,8 @@ def _run_cell(dataset, objective, seed, settings, data, path):
 @common.with_settings(Settings)
 def run(settings) -> common.Results:
   """Runs the experiment, and prints its table."""
+  # Needs an extra, which is known at once, but not missed by --help.
+  importlib.import_module('tfp_nvi.experiments.image_mixture.image_clusters')
   store = common.open_output(
     settings,
     ['dataset', 'objective', 'seed'],

@@ -31,17 +31,18 @@ clustered once more [4].
 """
 
 import numpy as np
-import scipy.sparse
-import scipy.sparse.csgraph
-import scipy.special
-from scipy.sparse import linalg as sparse_linalg
 
 try:
+  import scipy.sparse
+  import scipy.sparse.csgraph
+  import scipy.special
   import threadpoolctl
+  from scipy.sparse import linalg as sparse_linalg
   from sklearn import cluster, decomposition, neighbors
 except ImportError as e:
   raise ImportError(
-    "This experiment needs the package scikit-learn: install 'tfp-nvi[images]'."
+    'This experiment needs scikit-learn, SciPy and threadpoolctl: pip install '
+    f'"tfp-nvi[images]" ({e}).'
   ) from e
 
 __all__ = [

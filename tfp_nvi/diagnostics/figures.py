@@ -1,0 +1,60 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What all pictures share: figures, colors, lines and labels."""
+
+__all__ = [
+  'COLORS',
+  'DOTS_PER_INCH',
+  'check_labelled',
+  'line_styles',
+  'make_figure',
+  'style_axes',
+]
+
+# Okabe and Ito's palette, whose colors differ for every kind of color vision.
+COLORS = (
+  '#d55e00',
+  '#0072b2',
+  '#009e73',
+  '#cc79a7',
+  '#e69f00',
+  '#56b4e9',
+  '#000000',
+)
+DOTS_PER_INCH = 100
+
+
+def make_figure(width, height, layout='constrained'):
+  """Makes an empty figure, whose size is in inches."""
+  # Imported late: matplotlib takes longer to import than the rest of tfp_nvi.
+  from matplotlib.figure import Figure
+
+  return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout=layout)
+
+
+def style_axes(axes):
+  """Draws a light grid, and no frame above and on the right."""
+  axes.spines[['top', 'right']].set_visible(False)
+  axes.grid(color='0.9', linewidth=0.8)
+  axes.set_axisbelow(True)
+
+
+def line_styles(labels, styles):
+  """Line properties for each label: defaults by order, then those given."""
+  found = {}
+  for i, label in enumerate(labels):
+    found[label] = {
+      'color': COLORS[i % len(COLORS)],
+      'linestyle': '-',
+      **(styles or {}).get(label, {}),
+    }
+  return found
+
+
+def check_labelled(name, value):
+  """Raises an error if there is nothing to show."""
+  if not isinstance(value, dict) or not value:
+    raise ValueError(
+      f'`{name}` must be a dict with an entry for each label to show; got '
+      f'{value!r}.'
+    )
