@@ -21,7 +21,7 @@ states share the weights.
      inference. NeurIPS, 2021. https://arxiv.org/abs/2106.11302
 """
 
-import collections
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -55,7 +55,7 @@ _LOG_2_PI = float(np.log(2.0 * np.pi))
 _WINDOW = 8
 
 
-class Emissions(collections.namedtuple('Emissions', ['precision', 'mean'])):
+class Emissions(NamedTuple):
   """The global state.
 
   Fields:
@@ -63,7 +63,8 @@ class Emissions(collections.namedtuple('Emissions', ['precision', 'mean'])):
     mean: Likewise.
   """
 
-  __slots__ = ()
+  precision: Any
+  mean: Any
 
 
 def transition_matrix():

@@ -6,7 +6,6 @@ Contract: data that are returned have been checked. Images are bytes, of one
 size in the training and test sets, with one label each.
 """
 
-import collections
 import gzip
 import importlib
 import math
@@ -14,6 +13,7 @@ import os
 import struct
 import zipfile
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 
@@ -63,19 +63,7 @@ class DataError(ValueError):
   """Data are not available, or not as expected."""
 
 
-class ImageData(
-  collections.namedtuple(
-    'ImageData',
-    [
-      'train_images',
-      'train_labels',
-      'test_images',
-      'test_labels',
-      'class_names',
-      'source',
-    ],
-  )
-):
+class ImageData(NamedTuple):
   """Labelled images.
 
   Fields:
@@ -87,7 +75,12 @@ class ImageData(
     source: Python `str`: where they are from.
   """
 
-  __slots__ = ()
+  train_images: np.ndarray
+  train_labels: np.ndarray
+  test_images: np.ndarray
+  test_labels: np.ndarray
+  class_names: tuple
+  source: str
 
 
 def read_idx(path):
