@@ -297,7 +297,7 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
       where = tf.squeeze(where, axis=0)
     return check(where, shape=batch_shape)
 
-  def _step(self, run, segment, local_level, particles, noise):
+  def step(self, run, segment, local_level, particles, noise):
     """Brings particles from one level to the next.
 
     Args:
@@ -519,7 +519,7 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
       )
 
     def body(level, particles, carry):
-      record = self._step(run, segment, level, particles, noise_at(level))
+      record = self.step(run, segment, level, particles, noise_at(level))
       carry = recorder.visit(segment, level, record, carry)
       return record.particles, carry
 

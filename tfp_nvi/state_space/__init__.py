@@ -61,11 +61,19 @@ from tfp_nvi.state_space.networks import (
   GaussianProposalNetwork,
   GlobalProposalNetwork,
 )
+from tfp_nvi.state_space.online import (
+  OnlineFilter,
+  OnlineState,
+)
 from tfp_nvi.state_space.posterior import (
   StateSpacePosterior,
 )
 from tfp_nvi.state_space.sampler import (
   StateSpaceSampler,
+)
+from tfp_nvi.state_space.sequential import (
+  SequentialPosterior,
+  smc_squared,
 )
 from tfp_nvi.state_space.smoothing import (
   SmoothedDraws,
@@ -85,13 +93,17 @@ __all__ = [
   'Heuristic',
   'HiddenMarkovHeuristic',
   'IndependentHeuristic',
+  'OnlineFilter',
+  'OnlineState',
   'ParticleMetropolis',
   'RecurrentHeuristic',
+  'SequentialPosterior',
   'SmoothedDraws',
   'StateSpaceModel',
   'StateSpacePosterior',
   'StateSpaceSampler',
   'StateSpaceState',
   'fit_state_space',
+  'smc_squared',
   'smooth',
 ]

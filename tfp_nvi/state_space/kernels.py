@@ -8,6 +8,7 @@ global states, whose estimate of the likelihood is unbiased, with one filter for
 each chain.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -33,12 +34,12 @@ __all__ = [
   'ParticleMetropolis',
   'ParticleMetropolisResults',
   'log_likelihood_fn',
+  'metropolis',
 ]
 
 
 def log_likelihood_fn(
   sampler: StateSpaceSampler,
-  sequences,
   num_particles: int,
   looks_ahead: bool = True,
 ) -> Callable:
@@ -46,27 +47,84 @@ def log_likelihood_fn(
 
   Args:
     sampler: `StateSpaceSampler` of a model with a prior.
-    sequences: `Sequences` without batch axes.
     num_particles: Python `int`: those of each filter.
     looks_ahead: Python `bool`, as of `StateSpaceSampler.given`.
       Default value: `True`.
 
   Returns:
-    fn: Python callable from global states of shape `[num_chains] + event` and a
-      stateless seed to `Tensor`s of shape `[num_steps + 1, num_chains]`, which
-      add up to the estimates of `log p(x | theta)`.
+    fn: Python callable from the parts of a single sequence, global states of
+      shape `[num_chains] + event` and a stateless seed to `Tensor`s of shape
+      `[num_steps + 1, num_chains]`, which add up to the estimates of
+      `log p(x | theta)`.
   """
 
-  def fn(theta, seed):
+  def fn(parts, theta, seed):
     size = tf.nest.flatten(theta)[0].shape[0]
     given = sampler.given(theta, 1, looks_ahead)
     increments = given.run_once(
-      smoothing.repeat_parts(sequences, size), num_particles, seed
+      smoothing.repeat_parts(parts, size), num_particles, seed
     ).log_normalizer_increments
     zero = tf.constant(-float('inf'), increments.dtype)
     return tf.where(tf.math.is_nan(increments), zero, increments)
 
   return fn
+
+
+def metropolis(
+  space: global_space.GlobalSpace,
+  scale,
+  estimate_fn: Callable,
+  log_likelihood_of: Callable,
+  theta,
+  estimate,
+  seed,
+) -> tuple:
+  """A step of a random walk over global states, accepted by estimates.
+
+  Args:
+    space: `GlobalSpace`.
+    scale: `Tensor` of shape `[size, size]`: a factor of the covariance of the
+      walk.
+    estimate_fn: Python callable from global states and a stateless seed to a
+      `Tensor` of shape `any + [num_chains]`.
+    log_likelihood_of: Python callable from that to an estimate of the log
+      likelihood, of shape `[num_chains]`.
+    theta: Nested structure of `Tensor`s of shape `[num_chains] + event`.
+    estimate: What `estimate_fn` gave for it, when it was accepted.
+    seed: Stateless seed.
+
+  Returns:
+    theta: Like the argument.
+    estimate: Likewise.
+    is_accepted: bool `Tensor` of shape `[num_chains]`.
+  """
+  walk_seed, run_seed, accept_seed = tf.unstack(randomness.split_seed(seed, 3))
+  y = space.vector(theta)
+  noise = randomness.normal(y.shape, walk_seed, y.dtype)
+  proposed_y = y + tf.linalg.matvec(scale, noise)
+  proposed = space.state(proposed_y)
+  new = estimate_fn(proposed, run_seed)
+  log_ratio = (
+    space.log_prior(proposed_y)
+    + log_likelihood_of(new)
+    - space.log_prior(y)
+    - log_likelihood_of(estimate)
+  )
+  uniform = randomness.uniform(log_ratio.shape, accept_seed, log_ratio.dtype)
+  # NaN is not accepted.
+  is_accepted = tf.math.log(uniform) < log_ratio
+
+  def choose(new, old):
+    mask = tf.reshape(
+      is_accepted, is_accepted.shape + [1] * (new.shape.rank - 1)
+    )
+    return tf.where(mask, new, old)
+
+  return (
+    tf.nest.map_structure(choose, proposed, theta),
+    tf.where(is_accepted, new, estimate),
+    is_accepted,
+  )
 
 
 class ParticleMetropolisResults(NamedTuple):
@@ -166,9 +224,14 @@ class ParticleMetropolis(tfp.mcmc.TransitionKernel):
     if scale.shape.rank == 0:
       scale = scale * tf.eye(self._space.size, dtype=scale.dtype)
     self._scale = scale
-    sequences = smoothing.as_single(sampler, observations, is_observed, inputs)
-    self._estimate = log_likelihood_fn(
-      sampler, sequences, checks.as_count('num_particles', num_particles)
+    parts = smoothing.as_single(
+      sampler, observations, is_observed, inputs
+    ).parts()
+    self._estimate = functools.partial(
+      log_likelihood_fn(
+        sampler, checks.as_count('num_particles', num_particles)
+      ),
+      parts,
     )
 
   @property
@@ -206,36 +269,16 @@ class ParticleMetropolis(tfp.mcmc.TransitionKernel):
       results: `ParticleMetropolisResults`.
     """
     seed = randomness.as_seed(seed)
-    walk_seed, run_seed, accept_seed = tf.unstack(
-      randomness.split_seed(seed, 3)
+    state, estimate, is_accepted = metropolis(
+      self._space,
+      self._scale,
+      lambda theta, seed: tf.reduce_sum(self._estimate(theta, seed), axis=0),
+      lambda estimate: estimate,
+      current_state,
+      previous_kernel_results.log_likelihood,
+      seed,
     )
-    y = self._space.vector(current_state)
-    noise = randomness.normal(y.shape, walk_seed, y.dtype)
-    proposed = y + tf.linalg.matvec(self._scale, noise)
-    state = self._space.state(proposed)
-    estimate = tf.reduce_sum(self._estimate(state, run_seed), axis=0)
-    before = previous_kernel_results.log_likelihood
-    log_ratio = (
-      self._space.log_prior(proposed)
-      + estimate
-      - self._space.log_prior(y)
-      - before
-    )
-    uniform = randomness.uniform(log_ratio.shape, accept_seed, log_ratio.dtype)
-    # NaN is not accepted.
-    is_accepted = tf.math.log(uniform) < log_ratio
-
-    def choose(new, old):
-      mask = tf.reshape(
-        is_accepted, is_accepted.shape + [1] * (new.shape.rank - 1)
-      )
-      return tf.where(mask, new, old)
-
-    return tf.nest.map_structure(
-      choose, state, current_state
-    ), ParticleMetropolisResults(
-      tf.where(is_accepted, estimate, before), is_accepted, seed
-    )
+    return state, ParticleMetropolisResults(estimate, is_accepted, seed)
 
 
 class ConditionalFilterResults(NamedTuple):

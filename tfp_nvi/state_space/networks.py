@@ -221,7 +221,7 @@ class GlobalProposalNetwork(tf.Module):
     self._hidden = Dense(3 * num_units, 2 * num_units, dtype, seeds[2])
     self._last = Dense(2 * num_units, outputs, dtype, seeds[3], is_last=True)
 
-  def parameters(self, x, is_observed=None, u=None) -> tuple:
+  def parameters(self, x, is_observed=None, u=()) -> tuple:
     """The location and the scale of the proposal, in the vector space.
 
     Args:

@@ -259,8 +259,7 @@ class StateSpaceSampler(persistence.Persistent):
       densities,
       steps,
       initial_proposal=proposal,
-      resample_fn=self._resample_fn,
-      resample_criterion_fn=self._resample_criterion_fn,
+      **self.resampling,
     )
 
   def sample(
@@ -353,6 +352,19 @@ class StateSpaceSampler(persistence.Persistent):
         warnings.warn(message, RuntimeWarning, stacklevel=2)
     return posterior
 
+  @property
+  def local_proposal(self):
+    """The proposal of local states, as `StepTransition` takes it."""
+    return self._proposal
+
+  @property
+  def resampling(self) -> dict:
+    """The functions that resample, as `NestedSampler` takes them."""
+    return dict(
+      resample_fn=self._resample_fn,
+      resample_criterion_fn=self._resample_criterion_fn,
+    )
+
   def given(
     self, global_state, batch_rank: int, looks_ahead: bool = True
   ) -> 'StateSpaceSampler':
@@ -388,8 +400,7 @@ class StateSpaceSampler(persistence.Persistent):
       model,
       proposal_fn=proposal_fn,
       heuristic=heuristic,
-      resample_fn=self._resample_fn,
-      resample_criterion_fn=self._resample_criterion_fn,
+      **self.resampling,
     )
 
   def run_once(self, parts, num_particles: int, seed, **keep):
@@ -408,6 +419,23 @@ class StateSpaceSampler(persistence.Persistent):
     return self._sample(
       num_particles, keep['trajectories'], keep['history'], parts, seed
     ).posterior
+
+  def compiled(self, key: tuple, fn: Callable, jit_compile: bool):
+    """A compiled function, made once for each key.
+
+    Args:
+      key: Tuple of what `fn` depends on besides its arguments.
+      fn: Python callable from `Tensor`s.
+      jit_compile: Python `bool`.
+
+    Returns:
+      fn: The function that was compiled first for this key.
+    """
+    if key not in self._compiled:
+      self._compiled[key] = tf.function(
+        fn, jit_compile=jit_compile, autograph=False
+      )
+    return self._compiled[key]
 
   def _compile(self, fn, key, parts, jit_compile):
     """The compiled function for parts of these shapes."""

@@ -39,11 +39,11 @@ class SmoothedDraws(NamedTuple):
   trajectories: Any
 
 
-def repeat_parts(sequences: Sequences, size: int) -> tuple:
+def repeat_parts(parts: tuple, size: int) -> tuple:
   """The parts of a batch that repeats a single sequence.
 
   Args:
-    sequences: `Sequences` without batch axes.
+    parts: `Sequences.parts()`, without batch axes.
     size: Python `int`.
 
   Returns:
@@ -55,7 +55,7 @@ def repeat_parts(sequences: Sequences, size: int) -> tuple:
     else tf.nest.map_structure(
       lambda x: tf.broadcast_to(x, [size] + x.shape), part
     )
-    for part in sequences.parts()
+    for part in parts
   )
 
 
@@ -154,9 +154,9 @@ def smooth(
       draw_seed,
       num_draws=num_draws,
     )
-    parts = repeat_parts(sequences, num_draws)
+    parts = repeat_parts(parts, num_draws)
 
-  def run(theta, seed):
+  def run(parts, theta, seed):
     filter_seed, back_seed = tf.unstack(randomness.split_seed(seed, 2))
     # A heuristic would move the filter's particles away from where it has
     # their weights.
@@ -173,8 +173,10 @@ def smooth(
       path = tf.nest.map_structure(lambda x: x[0], path)
     return path
 
-  fn = tf.function(run, jit_compile=jit_compile, autograph=False)
-  return SmoothedDraws(theta, fn(theta, seed))
+  fn = sampler.compiled(
+    ('smooth', num_draws, num_particles, jit_compile), run, jit_compile
+  )
+  return SmoothedDraws(theta, fn(parts, theta, seed))
 
 
 def as_single(sampler, observations, is_observed, inputs) -> Sequences:
