@@ -90,6 +90,19 @@ def test_errors_without_genealogies(runs):
     )
 
 
+def test_functions_of_trajectories_alone():
+  log_weights = tf.math.log([0.25, 0.75])
+  z = tf.constant([[1.0, 2.0], [3.0, 6.0]])
+  posterior = posterior_lib.StateSpacePosterior(
+    (), z, log_weights, (), (), (), tf.constant([0, 1]), ()
+  )
+  for fn in (lambda z: z, lambda _, z: z, lambda *states: states[-1]):
+    np.testing.assert_allclose(posterior.expectation(fn), [2.5, 5.0])
+  with_drift = posterior._replace(global_state=tf.constant([1.0, 5.0]))
+  with pytest.raises(TypeError, match='positional argument'):
+    with_drift.expectation(lambda z: z)
+
+
 def make_posterior(log_weights, root, drift=()):
   return posterior_lib.StateSpacePosterior(
     drift, (), tf.constant(log_weights), (), (), (), tf.constant(root), ()

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The posterior of sequences, as weighted particles, and its errors."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +14,15 @@ from tfp_nvi.internal import checks, randomness
 __all__ = [
   'StateSpacePosterior',
 ]
+
+
+def _takes_one(fn):
+  """Whether a function takes a single argument."""
+  try:
+    inspect.signature(fn).bind(None)
+  except (TypeError, ValueError):
+    return False
+  return True
 
 
 class _Fields(NamedTuple):
@@ -189,7 +199,8 @@ class StateSpacePosterior(_Fields):
 
     Args:
       fn: Python callable from `global_state` and `trajectories` to a nested
-        structure of `Tensor`s of shape `[num_particles] + batch + any`.
+        structure of `Tensor`s of shape `[num_particles] + batch + any`; or from
+        `trajectories` alone, where the model has no global state.
 
     Returns:
       expectation: Nested structure of `Tensor`s of shape `batch + any`.
@@ -237,6 +248,11 @@ class StateSpacePosterior(_Fields):
   def _cast(self, fn):
     """The function of a pair, with values of the dtype of the weights."""
     checks.check_callable('fn', fn)
+    # Without a global state a function may take the trajectories alone.
+    if not tf.nest.flatten(self.global_state) and _takes_one(fn):
+      call = lambda pair: fn(pair[1])  # noqa: E731
+    else:
+      call = lambda pair: fn(*pair)  # noqa: E731
     return lambda pair: tf.nest.map_structure(
-      lambda x: tf.cast(x, self.log_weights.dtype), fn(*pair)
+      lambda x: tf.cast(x, self.log_weights.dtype), call(pair)
     )
