@@ -128,6 +128,136 @@ def _no_nan(weights, values):
   return tf.math.multiply_no_nan(values, weights)
 
 
+class _Factors(NamedTuple):
+  """What weights the log densities of a level, for each particle.
+
+  Fields:
+    is_zero: Whether the target is zero at the proposed state.
+    before: `W_{k-1}`, which estimate expectations under `pi-hat_k`.
+    after: `W_k`, which estimate expectations under `pi-check_k`.
+    g: The Csiszar function of the log ratio.
+    second: Its second derivative times `before`, or `None` where it is zero.
+    reverse: Its derivative `g'`, times `before`.
+    forward: `g - g'`, times `before`.
+    score: `g` without its mean, times `before`.
+  """
+
+  is_zero: tf.Tensor
+  before: tf.Tensor
+  after: tf.Tensor
+  g: tf.Tensor
+  second: Any
+  reverse: tf.Tensor
+  forward: tf.Tensor
+  score: tf.Tensor
+
+
+def _make_factors(
+  terms, log_incremental_weights, csiszar_function, weighted, baseline
+):
+  """Computes the `_Factors` of a level."""
+  before = weighting.normalize_weights(
+    terms.log_weights if weighted else tf.zeros_like(terms.log_weights)
+  )
+  is_zero = log_incremental_weights < -_PENALTY
+  if terms.is_normalized:
+    log_normalizer_ratio = tf.zeros_like(before[0])
+  else:
+    log_normalizer_ratio = weighting.weighted_log_mean_exp(
+      before, log_incremental_weights
+    )
+  log_normalizer_ratio = tf.where(
+    tf.equal(log_normalizer_ratio, -float('inf')),
+    tf.zeros_like(log_normalizer_ratio),
+    log_normalizer_ratio,
+  )
+  log_ratio = tf.where(
+    is_zero,
+    tf.constant(ZERO_DENSITY_LOG_RATIO, before.dtype),
+    log_incremental_weights - log_normalizer_ratio,
+  )
+  # A particle that comes without weight counts for nothing; one that loses
+  # all of its weight here has a large but finite divergence.
+  log_ratio = tf.where(before > 0.0, log_ratio, tf.zeros_like(log_ratio))
+  g, g1, g2 = derivatives(csiszar_function, log_ratio)
+  # Where the target is zero nothing can be differentiated by the state.
+  reverse = _no_nan(before, tf.where(is_zero, tf.zeros_like(g1), g1))
+  forward = _no_nan(before, g) - reverse
+  if not baseline:
+    center = tf.zeros_like(before[0])
+  elif terms.is_normalized:
+    center = mean_of_others(g - g1)
+  else:
+    center = weighting.total(forward)
+  return _Factors(
+    is_zero=is_zero,
+    before=before,
+    after=before
+    * tf.where(is_zero, tf.zeros_like(log_ratio), tf.exp(log_ratio)),
+    g=g,
+    second=None
+    if g2 is None
+    else _no_nan(before, tf.where(is_zero, tf.zeros_like(g2), g2)),
+    reverse=reverse,
+    forward=forward,
+    score=_no_nan(before, g - center),
+  )
+
+
+def _forward_surrogate(terms, factors, has_reverse_side):
+  """What the parameters of the forward side have gradients of."""
+  move = terms.move
+  path = (
+    terms.log_target
+    + move.log_reverse
+    - move.log_forward
+    + move.log_forward_fixed_sample
+  )
+  if not has_reverse_side:
+    path -= terms.log_target_fixed_state + move.log_reverse_fixed_states
+  source_factor = factors.forward - factors.before * weighting.total(
+    factors.forward
+  )
+  surrogate = (
+    _no_nan(factors.reverse, path)
+    + factors.score * move.log_forward_score
+    + source_factor * terms.log_source
+  )
+  if move.samples:
+    # By its score, as there is no path back to where the target is positive.
+    surrogate += (
+      tf.where(factors.is_zero, factors.score, tf.zeros_like(factors.score))
+      * move.log_forward_fixed_sample
+    )
+    if factors.second is not None:
+      surrogate -= _pathwise_correction(
+        factors.second, move.samples, terms.sample_gradients_fn()
+      )
+  return surrogate
+
+
+def _normalizer_surrogate(terms, factors, has_control_variate):
+  """What the reverse side subtracts: expectations under `pi_k`."""
+  after = factors.after
+  # The normalizer of pi_k changes with its parameters.
+  surrogate = (
+    weighting.total(factors.reverse) * after * terms.log_target_fixed_state
+  )
+  log_reverse = terms.move.log_reverse_fixed_states
+  if (
+    has_control_variate
+    and terms.has_normalized_reverse
+    # A single particle would have no gradient at all.
+    and after.shape[0] > 1
+    and tf.is_tensor(log_reverse)
+  ):
+    coefficient = tf.math.divide_no_nan(
+      weighting.total(factors.reverse * after), weighting.total(after**2)
+    )
+    surrogate += _no_nan(coefficient * after, log_reverse)
+  return surrogate
+
+
 def estimate_level(
   terms: LevelTerms,
   csiszar_function,
@@ -153,107 +283,27 @@ def estimate_level(
   log_incremental_weights = tf.stop_gradient(
     terms.log_target + move.log_reverse - terms.log_source - move.log_forward
   )
-  # W_{k-1}, which estimate expectations under pi-hat_k.
-  before = weighting.normalize_weights(
-    terms.log_weights if weighted else tf.zeros_like(terms.log_weights)
+  factors = _make_factors(
+    terms, log_incremental_weights, csiszar_function, weighted, baseline
   )
-  # A particle that comes without weight counts for nothing; one that loses
-  # all of its weight here has a large but finite divergence.
-  counts = before > 0.0
-  is_zero = log_incremental_weights < -_PENALTY
-  if terms.is_normalized:
-    log_normalizer_ratio = tf.zeros_like(before[0])
-  else:
-    log_normalizer_ratio = weighting.weighted_log_mean_exp(
-      before, log_incremental_weights
-    )
-  log_normalizer_ratio = tf.where(
-    tf.equal(log_normalizer_ratio, -float('inf')),
-    tf.zeros_like(log_normalizer_ratio),
-    log_normalizer_ratio,
-  )
-  log_ratio = tf.where(
-    is_zero,
-    tf.constant(ZERO_DENSITY_LOG_RATIO, before.dtype),
-    log_incremental_weights - log_normalizer_ratio,
-  )
-  log_ratio = tf.where(counts, log_ratio, tf.zeros_like(log_ratio))
-  # W_k, which estimate expectations under pi-check_k.
-  after = before * tf.where(
-    is_zero, tf.zeros_like(log_ratio), tf.exp(log_ratio)
-  )
-  g, g1, g2 = derivatives(csiszar_function, log_ratio)
-  # Where the target is zero nothing can be differentiated by the state.
-  reverse_factor = _no_nan(before, tf.where(is_zero, tf.zeros_like(g1), g1))
-  forward_factor = _no_nan(before, g) - reverse_factor
-  total_reverse_factor = weighting.total(reverse_factor)
-  total_forward_factor = weighting.total(forward_factor)
-  total_after_squared = weighting.total(after**2)
-  if not baseline:
-    center = tf.zeros_like(total_forward_factor)
-  elif terms.is_normalized:
-    center = mean_of_others(g - g1)
-  else:
-    center = total_forward_factor
-  score_factor = _no_nan(before, g - center)
-
-  surrogate = 0.0
   if Side.FORWARD in sides:
-    path = (
-      terms.log_target
-      + move.log_reverse
-      - move.log_forward
-      + move.log_forward_fixed_sample
-    )
-    if Side.REVERSE not in sides:
-      path -= terms.log_target_fixed_state + move.log_reverse_fixed_states
-    surrogate += _no_nan(reverse_factor, path)
-    surrogate += score_factor * move.log_forward_score
-    surrogate += (
-      forward_factor - before * total_forward_factor
-    ) * terms.log_source
-    if move.samples:
-      # By its score, as there is no path back to where the target is positive.
-      surrogate += (
-        tf.where(is_zero, score_factor, tf.zeros_like(score_factor))
-        * move.log_forward_fixed_sample
-      )
-      if g2 is not None:
-        surrogate -= _pathwise_correction(
-          _no_nan(before, tf.where(is_zero, tf.zeros_like(g2), g2)),
-          move.samples,
-          terms.sample_gradients_fn(),
-        )
+    surrogate = _forward_surrogate(terms, factors, Side.REVERSE in sides)
   else:
-    surrogate += _no_nan(
-      reverse_factor,
+    surrogate = _no_nan(
+      factors.reverse,
       terms.log_target_fixed_state + move.log_reverse_fixed_states,
     )
   if Side.REVERSE in sides and not terms.is_normalized:
-    # The normalizer of pi_k changes with its parameters.
-    surrogate -= total_reverse_factor * after * terms.log_target_fixed_state
-    has_control_variate = (
-      baseline
-      # Without weights the particles do not stand for pi-check.
-      and weighted
-      and terms.has_normalized_reverse
-      # A single particle would have no gradient at all.
-      and before.shape[0] > 1
-      and tf.is_tensor(move.log_reverse_fixed_states)
-    )
-    if has_control_variate:
-      coefficient = tf.math.divide_no_nan(
-        weighting.total(reverse_factor * after), total_after_squared
-      )
-      surrogate -= _no_nan(coefficient * after, move.log_reverse_fixed_states)
+    # Without weights the particles do not stand for pi-check.
+    surrogate -= _normalizer_surrogate(terms, factors, baseline and weighted)
   return LevelEstimate(
     surrogate=tf.reduce_sum(surrogate),
-    loss=weighting.weighted_mean(before, g),
+    loss=weighting.weighted_mean(factors.before, factors.g),
     log_incremental_weight=weighting.weighted_mean(
-      before, log_incremental_weights
+      factors.before, log_incremental_weights
     ),
     effective_sample_size=tf.math.divide_no_nan(
-      weighting.total(after) ** 2, total_after_squared
+      weighting.total(factors.after) ** 2, weighting.total(factors.after**2)
     ),
   )
 
