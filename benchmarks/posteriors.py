@@ -10,7 +10,9 @@ python -m benchmarks.posteriors --data_dir=../shared/data/posteriors \
 Fits each target with all defaults, for several seeds, and prints a table: the
 error of the log evidence (RMSE over seeds, and the largest), how often
 intervals of 90% from the reported errors hold, the worst share of a mode,
-evaluations of the target's gradient, and seconds. Targets whose data are not in
+evaluations of the target's gradient, and seconds. With `--peers`, variational
+inference of TFP with importance weights has as many evaluations, and a second
+table compares the errors. Targets whose data are not in
 `--data_dir`, or that need a package that is not installed, are left out, and
 said so. Writes JSON and a picture of error against evaluations.
 
@@ -29,7 +31,7 @@ import tensorflow_probability as tfp
 from absl import app, flags
 from matplotlib import figure as figure_lib
 
-from benchmarks import reporting
+from benchmarks import posterior_peers, reporting
 from tfp_nvi.posterior import fit_posterior
 from tfp_nvi.targets import posteriors
 
@@ -143,6 +145,10 @@ _NUM_PARTICLES = flags.DEFINE_integer(
 )
 _NUM_RUNS = flags.DEFINE_integer('num_runs', 8, 'Runs.', lower_bound=2)
 
+_PEERS = flags.DEFINE_bool(
+  'peers', False, 'Whether to run other methods with as many evaluations.'
+)
+
 
 def measure(known, seed, **kwargs):
   """Fits one posterior.
@@ -230,6 +236,36 @@ def summarize(rows):
   return '\n'.join(lines)
 
 
+def compare(rows, peer_rows):
+  """A table of the errors of `fit_posterior` beside those of peers.
+
+  Args:
+    rows: List of what `measure` returned.
+    peer_rows: List of what `posterior_peers.measure_surrogate` returned.
+
+  Returns:
+    text: Python `str`.
+  """
+  methods = ['fit_posterior', *posterior_peers.OPERATORS]
+  lines = [
+    '| target | ' + ' | '.join(methods) + ' |',
+    '|---' * (len(methods) + 1) + '|',
+  ]
+  for name in dict.fromkeys(row['target'] for row in rows):
+    cells = []
+    for method in methods:
+      errors = [
+        row['error']
+        for row in [*rows, *peer_rows]
+        if row['target'] == name
+        and row.get('method', 'fit_posterior') == method
+      ]
+      root_mean_square = np.sqrt(np.mean(np.square(errors)))
+      cells.append(f'{root_mean_square:.3f}')
+    lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
+  return '\n'.join(lines)
+
+
 def _picture(rows):
   with reporting.style():
     figure = figure_lib.Figure(figsize=(7.0, 4.5), layout='constrained')
@@ -261,7 +297,7 @@ def main(argv):
       f'--targets must be of {", ".join(TARGETS)}; got {", ".join(unknown)}.'
     )
   seeds = reporting.integers('seeds', 0)
-  rows, skipped = [], {}
+  rows, peer_rows, skipped = [], [], {}
   for name in _TARGETS.value:
     try:
       known = TARGETS[name]()
@@ -283,9 +319,22 @@ def main(argv):
         f'{row["processor_seconds"]:.0f} CPU s; ' + ' '.join(row['warnings']),
         flush=True,
       )
+      for method in posterior_peers.OPERATORS if _PEERS.value else ():
+        peer_rows.append(
+          posterior_peers.measure_surrogate(
+            known, method, row['num_evaluations'], seed
+          )
+        )
+        print(
+          f'  {method}: error {peer_rows[-1]["error"]:+.4f}, '
+          f'{peer_rows[-1]["processor_seconds"]:.0f} CPU s',
+          flush=True,
+        )
   if not rows:
     return
   print(summarize(rows))
+  if peer_rows:
+    print(compare(rows, peer_rows))
   if _OUTPUT_DIR.value is not None:
     os.makedirs(_OUTPUT_DIR.value, exist_ok=True)
     reporting.save(
@@ -295,6 +344,7 @@ def main(argv):
         'versions': reporting.versions(_PACKAGES),
         'skipped': skipped,
         'rows': rows,
+        'peers': peer_rows,
       },
       _picture(rows),
     )

@@ -23,10 +23,13 @@ ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / 'colab').glob('*.ipynb'))
 MAX_BYTES = 1_000_000
 
-# What to put in the place of patterns. The first one must occur.
-NUM_STEPS = r'^num_steps = [\d_]+$'
+# What to put in the place of patterns. One of the first two must occur.
+SIZES = {
+  r'^num_steps = [\d_]+$': 'num_steps = 4',
+  r'^num_particles = [\d_]+$': 'num_particles = 20',
+}
 SETTINGS = {
-  NUM_STEPS: 'num_steps = 4',
+  **SIZES,
   r'\b10_000\b': '100',
   r'\brange\(\d+\)': 'range(2)',
   r'\bjit_compile=True\b': 'jit_compile=False',
@@ -50,8 +53,12 @@ def without_magics(source: str) -> str:
 
 def shrink(source: list[str]) -> list[str]:
   """The code of cells with few steps and draws, and without XLA."""
-  if not any(re.search(NUM_STEPS, text, re.MULTILINE) for text in source):
-    raise ValueError('`num_steps` expected to be assigned a number.')
+  if not any(
+    re.search(size, text, re.MULTILINE) for size in SIZES for text in source
+  ):
+    raise ValueError(
+      '`num_steps` or `num_particles` expected to be assigned a number.'
+    )
   for pattern, replacement in SETTINGS.items():
     source = [
       re.sub(pattern, replacement, text, flags=re.MULTILINE) for text in source
