@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
+DOCS_STAMP := $(VENV)/.installed-docs
 
 # The interpreter that .venv is made from: the version of constraints.txt first.
 PYTHON ?= $(shell \
@@ -28,7 +29,7 @@ export TF_CPP_MIN_LOG_LEVEL
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench test lint format clean distclean
+.PHONY: help install demo bench docs test lint format clean distclean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' \
@@ -44,6 +45,10 @@ bench: $(BENCH_STAMP)  ## Measure training and sampling beside other libraries.
 	$(BIN)/python -m benchmarks.annealing_training \
 	  --output_dir=results/benchmarks $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.sampling --output_dir=results/benchmarks
+
+docs: $(DOCS_STAMP)  ## Build the site of documentation in .build/site.
+	$(BIN)/python -m docs.make_site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f .build/mkdocs.yml
 
 test: lint  ## Lint, check the format, and run all tests.
 	@status=5; for part in $(PARTS); do \
@@ -86,4 +91,9 @@ $(STAMP): pyproject.toml constraints.txt
 # What benchmarks compare with is large, and nothing else needs it.
 $(BENCH_STAMP): $(STAMP)
 	$(BIN)/pip install -c constraints.txt -e '.[bench]'
+	@touch $@
+
+# What builds the site, which nothing else needs.
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/pip install -c constraints.txt -e '.[docs]'
 	@touch $@
