@@ -26,6 +26,7 @@ PRIVATE = ('__main__', 'experiments', 'internal', 'version')
 PAGES = {
   'README.md': 'index.md',
   'CHANGELOG.md': 'changelog.md',
+  'CONTRIBUTING.md': 'contributing.md',
   'benchmarks/README.md': 'benchmarks.md',
 }
 NAVIGATION = {
@@ -40,7 +41,7 @@ NAVIGATION = {
 }
 NAVIGATION_AFTER = {
   'Results': ['results.md', 'performance.md', 'benchmarks.md'],
-  'Project': ['layout.md', 'changelog.md'],
+  'Project': ['contributing.md', 'layout.md', 'changelog.md'],
 }
 # Where the site lacks a file, only the text of a link to it is left.
 _LINK = re.compile(r'(!?)\[([^\]]*)\]\(\s*([^)\s]+)\s*\)')
