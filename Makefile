@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
+DOCS_STAMP := $(VENV)/.installed-docs
 
 # The interpreter that .venv is made from: the version of constraints.txt first.
 PYTHON ?= $(shell \
@@ -28,7 +29,7 @@ export TF_CPP_MIN_LOG_LEVEL
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench test lint format clean distclean
+.PHONY: help install demo bench docs test coverage lint format clean distclean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' \
@@ -45,6 +46,10 @@ bench: $(BENCH_STAMP)  ## Measure training and sampling beside other libraries.
 	  --output_dir=results/benchmarks $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.sampling --output_dir=results/benchmarks
 
+docs: $(DOCS_STAMP)  ## Build the site of documentation in .build/site.
+	$(BIN)/python -m docs.make_site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f .build/mkdocs.yml
+
 test: lint  ## Lint, check the format, and run all tests.
 	@status=5; for part in $(PARTS); do \
 	  echo "Tests, part $$part of $(words $(PARTS))"; \
@@ -58,6 +63,16 @@ test: lint  ## Lint, check the format, and run all tests.
 	  esac; \
 	done; exit $$status
 
+coverage: $(STAMP)  ## Run all tests, and show which lines they do not reach.
+	$(BIN)/coverage erase
+	@for part in $(PARTS); do \
+	  $(BIN)/coverage run -m pytest --part=$$part/$(words $(PARTS)) \
+	    $(PYTEST_ARGS); \
+	  case $$? in 0|5) ;; *) exit 1 ;; esac; \
+	done
+	$(BIN)/coverage combine
+	$(BIN)/coverage report
+
 lint: $(STAMP)  ## Lint, check the format and the types, changing nothing.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -68,7 +83,8 @@ format: $(STAMP)  ## Format the code and fix what the linter can fix.
 	$(BIN)/ruff format
 
 clean:  ## Remove build files, caches and the demo's results.
-	rm -rf .build dist *.egg-info .pytest_cache .ruff_cache results/demo
+	rm -rf .build dist *.egg-info .coverage* .pytest_cache .ruff_cache \
+	  results/demo
 	find $(wildcard benchmarks tests tfp_nvi) -name __pycache__ -type d \
 	  -prune -exec rm -rf {} +
 
@@ -86,4 +102,9 @@ $(STAMP): pyproject.toml constraints.txt
 # What benchmarks compare with is large, and nothing else needs it.
 $(BENCH_STAMP): $(STAMP)
 	$(BIN)/pip install -c constraints.txt -e '.[bench]'
+	@touch $@
+
+# What builds the site, which nothing else needs.
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/pip install -c constraints.txt -e '.[docs]'
 	@touch $@
