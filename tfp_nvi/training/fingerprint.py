@@ -19,6 +19,7 @@ __all__ = [
   'check_probe',
   'describe',
   'describe_optimizer',
+  'describe_training',
 ]
 
 PROBED = ('loss', 'log_normalizer', 'log_incremental_weights')
@@ -112,6 +113,41 @@ def describe_optimizer(optimizer) -> dict:
     **{
       k: v.item() if isinstance(v, np.generic) else v for k, v in config.items()
     },
+  }
+
+
+def describe_training(
+  objective, optimizer, num_particles, clip_factor, element_spec
+) -> dict:
+  """The arguments of training that checkpoints belong to.
+
+  Args:
+    objective: `Objective`.
+    optimizer: Anything with `apply_gradients`.
+    num_particles: Python `int`.
+    clip_factor: Python `float` or `None`.
+    element_spec: Nested structure of `TensorSpec`s: that of the data.
+
+  Returns:
+    description: Python `dict`.
+
+  ```python
+  import tf_keras
+  import tfp_nvi as nvi
+  from tfp_nvi.training import fingerprint
+
+  description = fingerprint.describe_training(
+    nvi.reverse_kl(), tf_keras.optimizers.Adam(0.5), 10, None, ()
+  )
+  assert description['num_particles'] == 10
+  ```
+  """
+  return {
+    'num_particles': num_particles,
+    'objective': objective.description,
+    'optimizer': describe_optimizer(optimizer),
+    'clip_factor': clip_factor,
+    'data': str(element_spec),
   }
 
 

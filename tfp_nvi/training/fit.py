@@ -156,12 +156,9 @@ def fit(
   checkpoint_seconds = checks.as_float('checkpoint_seconds', checkpoint_seconds)
   if clip_factor is not None:
     clip_factor = checks.as_float('clip_factor', clip_factor, 0.0, is_open=True)
-  for name, value in (
-    ('strict', strict),
-    ('jit_compile', jit_compile),
-    ('progress', progress),
-  ):
-    checks.check_bool(name, value)
+  checks.check_bool('strict', strict)
+  checks.check_bool('jit_compile', jit_compile)
+  checks.check_bool('progress', progress)
   checks.check_callable('callback_fn', callback_fn, optional=True)
   if tensorboard_dir is not None:
     tensorboard_dir = checks.as_folder('tensorboard_dir', tensorboard_dir)
@@ -192,15 +189,14 @@ def fit(
   )
   store = store_lib.NoStore()
   if checkpoint_dir is not None:
-    settings = {
-      'num_particles': num_particles,
-      'objective': objective.description,
-      'optimizer': fingerprint.describe_optimizer(optimizer),
-      'clip_factor': clip_factor,
-      'data': str(element_spec),
-    }
     store = store_lib.TrainingStore(
-      checkpoint_dir, checkpoint_seconds, steps, seed, settings
+      checkpoint_dir,
+      checkpoint_seconds,
+      steps,
+      seed,
+      fingerprint.describe_training(
+        objective, optimizer, num_particles, clip_factor, element_spec
+      ),
     )
   no_steps = steps.compile(seed)
   record = history_lib.Record(num_particles)
