@@ -14,6 +14,7 @@ import tfp_nvi as nvi
 from benchmarks import (
   annealing_report,
   annealing_training,
+  filtering,
   growth,
   image_mixture_step,
   reporting,
@@ -276,3 +277,16 @@ def test_arguments_that_are_no_flags():
   reporting.check_arguments(['program'])
   with pytest.raises(app.UsageError, match='got num_densities=8'):
     reporting.check_arguments(['program', 'num_densities=8'])
+
+
+def test_filters_agree_with_a_kalman_filter():
+  rows, _ = filtering.measure('linear', 20, 2_000, repetitions=2)
+  assert {row['filter'] for row in rows} >= {
+    'tfp_nvi, prior',
+    'tfp_nvi, guided',
+    'tfp_nvi, look ahead',
+    'tfp',
+  }
+  assert all(row['error'] < 0.5 for row in rows)
+  # Nothing is approximated.
+  assert rows[2]['error'] < 1e-3

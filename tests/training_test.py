@@ -431,13 +431,52 @@ def test_tensorboard_summaries_are_written(tmp_path):
       tags.add(value.tag)
       steps.add(event.step)
   assert tags == {
+    '_hparams_/session_start_info',
     'loss',
     'log_normalizer',
     'effective_sample_size',
+    'is_skipped',
+    'level_effective_sample_sizes/1',
+    'level_effective_sample_sizes/2',
     'log_incremental_weights/1',
     'log_incremental_weights/2',
+    'num_nan',
   }
-  assert steps == {2, 4}
+  assert steps == {0, 2, 4}
+
+
+def test_tensorboard_reads_settings_and_levels(tmp_path):
+  """Against TensorBoard's own reader of events."""
+  reader = pytest.importorskip(
+    'tensorboard.backend.event_processing.event_accumulator'
+  )
+  plugin_data = pytest.importorskip(
+    'tensorboard.plugins.hparams.plugin_data_pb2'
+  )
+  history = _fit(
+    _sampler(),
+    4,
+    steps_per_call=2,
+    tensorboard_dir=tmp_path,
+    optimizer=tf_keras.optimizers.Adam(0.125),
+  )
+  events = reader.EventAccumulator(str(tmp_path))
+  events.Reload()
+  sizes = [
+    tf.make_ndarray(x.tensor_proto)
+    for x in events.Tensors('level_effective_sample_sizes/2')
+  ]
+  np.testing.assert_allclose(
+    sizes,
+    history.level_effective_sample_sizes[:, 1].reshape([2, 2]).mean(axis=1),
+    rtol=1e-6,
+  )
+  found = plugin_data.HParamsPluginData.FromString(
+    events.SummaryMetadata('_hparams_/session_start_info').plugin_data.content
+  ).session_start_info.hparams
+  assert found['optimizer/learning_rate'].number_value == 0.125
+  assert found['num_steps'].number_value == 4
+  assert 'KL' in found['objective'].string_value.upper()
 
 
 @pytest.mark.parametrize(

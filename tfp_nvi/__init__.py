@@ -85,8 +85,10 @@ from tfp_nvi.state_space import (
   StateSpaceSampler,
   StateSpaceState,
   fit_state_space,
+  linear_gaussian_model,
   smc_squared,
   smooth,
+  structural_time_series_model,
 )
 from tfp_nvi.training import (
   CollapseWarning,
@@ -183,6 +185,7 @@ __all__ = [
   'fit_state_space',
   'forward_kl',
   'iwae',
+  'linear_gaussian_model',
   'load',
   'log_normalizer',
   'never',
@@ -195,6 +198,7 @@ __all__ = [
   'rws',
   'smc_squared',
   'smooth',
+  'structural_time_series_model',
   'save',
   'start_chains',
   'svi',

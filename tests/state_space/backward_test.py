@@ -358,3 +358,25 @@ def test_models_that_are_not_of_the_kind():
       make(3)
   with pytest.raises(ValueError, match="`proposal_fn` can be 'guided' if"):
     nvi.StateSpaceSampler(model, proposal_fn='guided')
+
+
+def test_global_states_far_out():
+  """Where the expansions overflow the factor is zero, and nowhere else."""
+  model = nvi.StateSpaceModel(
+    prior=tfd.Normal(0.0, 1.0),
+    initial_fn=lambda mean: tfd.Normal(mean, 1.0),
+    transition_fn=lambda z, mean: tfd.Normal(z, 0.5),
+    observation_fn=lambda z: tfd.Normal(0.0, tf.exp(0.5 * z)),
+  )
+  heuristic = nvi.GaussianHeuristic(model)
+  x = tf.constant([0.5, -1.0, 2.0])
+  rows = heuristic.prepare(x, None, tf.constant([0.3, 1e30, 0.5]))
+  alone = heuristic.prepare(x, None, tf.constant([0.3, 0.5]))
+  assert rows['factor'][2][0, 1] == -np.inf
+  for ours, theirs in zip(
+    tf.nest.flatten(rows), tf.nest.flatten(alone), strict=True
+  ):
+    np.testing.assert_allclose(
+      tf.gather(ours, [0, 2], axis=1), theirs, rtol=1e-4, atol=1e-4
+    )
+    assert not np.any(np.isnan(ours))

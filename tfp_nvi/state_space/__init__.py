@@ -79,6 +79,10 @@ from tfp_nvi.state_space.smoothing import (
   SmoothedDraws,
   smooth,
 )
+from tfp_nvi.state_space.sources import (
+  linear_gaussian_model,
+  structural_time_series_model,
+)
 from tfp_nvi.state_space.twisting import (
   RecurrentHeuristic,
 )
@@ -104,6 +108,8 @@ __all__ = [
   'StateSpaceSampler',
   'StateSpaceState',
   'fit_state_space',
+  'linear_gaussian_model',
   'smc_squared',
   'smooth',
+  'structural_time_series_model',
 ]

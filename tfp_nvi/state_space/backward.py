@@ -119,13 +119,34 @@ def _loop(num_steps, body, carry):
   return carry
 
 
+def _without_overflow(rows, steps):
+  """Rows that are zero, but for a factor of zero, where one is not finite."""
+  rank = steps.shape.rank
+  is_good = tf.ones(steps.shape, tf.bool)
+  for x in tf.nest.flatten(rows):
+    axes = [0, *range(1 + rank, x.shape.rank)]
+    is_good &= tf.reduce_all(tf.math.is_finite(x), axis=axes)
+
+  def clean(x):
+    mask = tf.reshape(is_good, is_good.shape + [1] * (x.shape.rank - rank - 1))
+    return tf.where(mask, x, tf.zeros_like(x))
+
+  rows = tf.nest.map_structure(clean, rows)
+  precision, linear, constant = rows['factor']
+  zero = tf.where(is_good, tf.constant(0.0, constant.dtype), -float('inf'))
+  first = (constant[0] + zero)[tf.newaxis]
+  constant = tf.concat([first, constant[1:]], axis=0)
+  return {**rows, 'factor': (precision, linear, constant)}
+
+
 class GaussianHeuristic(Heuristic):
   """The likelihood of the observations to come, by Gaussian approximations.
 
   For models whose transitions are normal, over a number or a vector, and any
   observations whose log density has derivatives by the local state. It is exact
   if the model is linear and Gaussian given the global state; `num_iterations`
-  may be 1 then.
+  may be 1 then. A global state for which the expansions overflow, as they do
+  far out in the tails of a prior, has a factor of zero.
 
   #### References
 
@@ -212,7 +233,7 @@ class GaussianHeuristic(Heuristic):
       parallel_iterations=1,
       maximum_iterations=self._num_iterations,
     )
-    return rows
+    return rows if self._model.prior is None else _without_overflow(rows, steps)
 
   def given(self, model):
     """That of a given global state; see `Heuristic.given`."""

@@ -187,6 +187,16 @@ def fit(
     clip_factor,
     strict,
   )
+  if tensorboard_dir is not None:
+    summaries.describe(
+      {
+        'num_particles': num_particles,
+        'num_steps': num_steps,
+        'objective': getattr(objective, 'description', str(objective)),
+        'optimizer': fingerprint.describe_optimizer(optimizer),
+        'clip_factor': clip_factor,
+      }
+    )
   store = store_lib.NoStore()
   if checkpoint_dir is not None:
     store = store_lib.TrainingStore(

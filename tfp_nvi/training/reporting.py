@@ -20,6 +20,8 @@ __all__ = [
 ]
 
 _MEANS = ('loss', 'log_normalizer', 'effective_sample_size')
+_LEVEL_MEANS = ('log_incremental_weights', 'level_effective_sample_sizes')
+_COUNTS = ('num_nan', 'is_skipped')
 
 
 def _mean(piece, field):
@@ -27,6 +29,18 @@ def _mean(piece, field):
   is_taken = ~piece['is_skipped']
   values = piece[field]
   return float(np.mean(values[is_taken] if is_taken.any() else values))
+
+
+def _flatten(settings, prefix=''):
+  """Numbers, bools and strings by names without nesting."""
+  flat = {}
+  for name, value in settings.items():
+    if isinstance(value, dict):
+      flat.update(_flatten(value, f'{prefix}{name}/'))
+    else:
+      is_simple = isinstance(value, (bool, int, float, str))
+      flat[prefix + name] = value if is_simple else str(value)
+  return flat
 
 
 class Bar:
@@ -112,8 +126,24 @@ class Summaries:
           "'tfp-nvi[tensorboard]'."
         ) from e
 
+  def describe(self, settings: dict) -> None:
+    """Writes what the training is with, for the tab HParams.
+
+    Args:
+      settings: Python `dict` from names to numbers, strings, or `dict`s of
+        such.
+    """
+    if self._writer is None:
+      return
+    # Of TensorBoard, which a folder of summaries needs.
+    from tensorboard.plugins.hparams import api
+
+    with self._writer.as_default():
+      api.hparams(_flatten(settings))
+    self._writer.flush()
+
   def write(self, record) -> None:
-    """Writes means over the steps of the last call.
+    """Writes means over the steps of the last call, and counts of its steps.
 
     Args:
       record: `Record`.
@@ -121,11 +151,14 @@ class Summaries:
     if self._writer is None:
       return
     piece, step = record.pieces[-1], record.num_steps
-    levels = piece['log_incremental_weights']
-    levels = np.mean(levels, axis=(0, *range(2, levels.ndim)))
     with self._writer.as_default():
       for name in _MEANS:
         tf.summary.scalar(name, _mean(piece, name), step=step)
-      for level, value in enumerate(levels, start=1):
-        tf.summary.scalar(f'log_incremental_weights/{level}', value, step=step)
+      for name in _LEVEL_MEANS:
+        levels = piece[name]
+        levels = np.mean(levels, axis=(0, *range(2, levels.ndim)))
+        for level, value in enumerate(levels, start=1):
+          tf.summary.scalar(f'{name}/{level}', value, step=step)
+      for name in _COUNTS:
+        tf.summary.scalar(name, np.sum(piece[name]), step=step)
     self._writer.flush()

@@ -1,0 +1,46 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of the experiment with state-space models."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tfp_nvi.experiments import state_space
+from tfp_nvi.experiments.state_space import experiment
+
+
+@pytest.mark.parametrize('name', state_space.MODELS)
+def test_models_simulate_numbers(name):
+  model = state_space.MODELS[name]()
+  _, z, x = model.simulate(20, [50], seed=1)
+  assert z.shape == x.shape == [50, 20]
+  assert np.all(np.isfinite(x)) and np.std(x) > 0.0
+
+
+def test_program(tmp_path):
+  results = state_space.run(
+    model='stochastic_volatility',
+    sequence_length=10,
+    num_particles=100,
+    num_runs=3,
+    num_steps=10,
+    num_predicted=3,
+    reference_steps=50,
+    output_dir=str(tmp_path),
+  )
+  (row,) = results.rows
+  assert row['least_ancestors'] > 10
+  assert set(row['parameters']) == {'mean', 'persistence', 'scale'}
+  assert row['parameters']['mean']['off_by'] < 1.0
+  saved = json.loads((tmp_path / 'metrics.json').read_text())
+  assert saved['rows'] == [row]
+  assert (tmp_path / 'stochastic_volatility.png').stat().st_size > 1_000
+
+
+def test_bands():
+  """Quantiles of draws with weights."""
+  values = np.array([[3.0], [1.0], [2.0], [9.0]])
+  weights = np.array([0.3, 0.3, 0.4, 0.0])
+  assert np.ravel(experiment._bands(values, weights)).tolist() == [1, 2, 3]

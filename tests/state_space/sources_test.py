@@ -1,0 +1,103 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Models of TensorFlow Probability have the same likelihood here."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import tfp_nvi as nvi
+
+tfd = tfp.distributions
+
+NUM_STEPS = 5
+
+
+def double(x):
+  return tf.constant(x, tf.float64)
+
+
+def make(log_scale):
+  """Two states, two outputs, and parts that depend on the step."""
+  scale = tf.exp(log_scale)[..., tf.newaxis]
+
+  def matrix(t):
+    share = 0.1 * tf.cast(t, tf.float64)
+    return tf.linalg.LinearOperatorFullMatrix(
+      [[0.9 - share, 0.2], [double(0.0), 0.7]]
+    )
+
+  return tfd.LinearGaussianStateSpaceModel(
+    num_timesteps=NUM_STEPS,
+    transition_matrix=matrix,
+    transition_noise=tfd.MultivariateNormalDiag(
+      loc=double([0.3, -0.2]), scale_diag=scale * double([0.5, 0.8])
+    ),
+    observation_matrix=double([[1.0, 0.5], [0.0, 1.0]]),
+    observation_noise=lambda t: tfd.MultivariateNormalDiag(
+      scale_diag=double([0.6, 0.4]) + 0.1 * tf.cast(t, tf.float64)
+    ),
+    initial_state_prior=tfd.MultivariateNormalDiag(
+      double([1.0, 0.0]), double([0.5, 0.5])
+    ),
+  )
+
+
+@pytest.mark.parametrize('has_prior', [True, False])
+def test_likelihood(has_prior):
+  if has_prior:
+    model = nvi.linear_gaussian_model(
+      make, prior=tfd.Normal(double(0.0), double(0.5))
+    )
+    scales = np.random.default_rng(1).normal(size=[4])
+  else:
+    model = nvi.linear_gaussian_model(lambda: make(double(0.2)))
+    scales = np.array([0.2])
+  x = np.random.default_rng(2).normal(size=[NUM_STEPS, 2])
+  is_observed = np.array([True, False, True, True, True])
+  rows = nvi.GaussianHeuristic(model, num_iterations=1).prepare(
+    double(x), tf.constant(is_observed), double(scales) if has_prior else ()
+  )
+  expected = [
+    make(double(scale)).log_prob(x, mask=np.logical_not(is_observed))
+    for scale in scales
+  ]
+  np.testing.assert_allclose(rows['factor'][2][0], expected, rtol=1e-10)
+  sampler = nvi.StateSpaceSampler(
+    model, proposal_fn='heuristic', heuristic=nvi.GaussianHeuristic(model, 1)
+  )
+  posterior = sampler.sample(x, 10, seed=1, is_observed=is_observed)
+  np.testing.assert_allclose(
+    posterior.log_normalizer_increments[1:], 0.0, atol=1e-9
+  )
+
+
+def test_structural_time_series():
+  series = np.array([0.1, 0.5, 0.3, 0.9, 1.4], np.float32)
+  source = tfp.sts.Sum(
+    [tfp.sts.LocalLinearTrend(observed_time_series=series)],
+    observed_time_series=series,
+  )
+  model = nvi.structural_time_series_model(source, num_steps=5)
+  theta, _, x = model.simulate(5, [3], seed=1)
+  # Of moderate size, as both filters are in single precision.
+  theta = {name: tf.constant([0.3, 0.5, 0.8]) for name in theta}
+  rows = nvi.GaussianHeuristic(model, num_iterations=1).prepare(
+    x[0], None, theta
+  )
+  expected = source.make_state_space_model(5, theta).log_prob(x[0])
+  np.testing.assert_allclose(
+    rows['factor'][2][0], expected, rtol=1e-3, atol=1e-2
+  )
+
+
+def test_what_cannot_be_a_source():
+  series = np.array([0.1, 0.5, 0.3, 0.9, 1.4], np.float32)
+  seasonal = tfp.sts.Seasonal(num_seasons=3, observed_time_series=series)
+  with pytest.raises(ValueError, match='transition noise has a density'):
+    nvi.structural_time_series_model(seasonal, num_steps=5)
+  with pytest.raises(TypeError, match='`source` must be a tfp.sts'):
+    nvi.structural_time_series_model(3, num_steps=5)
+  with pytest.raises(TypeError, match='`make_fn` must be a callable that ret'):
+    nvi.linear_gaussian_model(lambda: tfd.Normal(0.0, 1.0))
