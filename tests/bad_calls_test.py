@@ -95,6 +95,26 @@ def make_discrete_model():
   )
 
 
+@functools.cache
+def make_filter():
+  return nvi.StateSpaceSampler(
+    make_model(), proposal_fn=lambda x, z, drift: tfd.Normal(drift, 1.0)
+  )
+
+
+def make_linear_gaussian(*states):
+  del states
+  noise = tfd.MultivariateNormalDiag(scale_diag=[0.5])
+  return tfd.LinearGaussianStateSpaceModel(
+    num_timesteps=2,
+    transition_matrix=[[0.9]],
+    transition_noise=noise,
+    observation_matrix=[[1.0]],
+    observation_noise=noise,
+    initial_state_prior=noise,
+  )
+
+
 class CheapObjective(nvi.Objective):
   """An objective that takes no time: calls of `fit` are many."""
 
@@ -138,11 +158,13 @@ VALID = {
     lambda target_log_prob_fn: tfp.mcmc.RandomWalkMetropolis(target_log_prob_fn)
   ),
   'model': make_model,
+  'num_chains': lambda: 2,
   'num_densities': lambda: 3,
   'num_particles': lambda: 4,
   'num_steps': lambda: 1,
   'objective': nvi.reverse_kl,
   'observation_fn': lambda: lambda z, drift: tfd.Normal(z, 1.0),
+  'observations': lambda: tf.constant([0.1, 0.2]),
   'particles': lambda: tf.constant([1.0, 2.0, 3.0]),
   'prior': lambda: tfd.Normal(0.0, 1.0),
   'proposal': lambda: tfd.Normal(0.0, 1.0),
@@ -165,12 +187,16 @@ VALID_FOR = {
   ('Composition', 'transitions'): lambda: [
     nvi.BijectorTransition(tfb.Shift(1.0))
   ],
+  ('ConditionalFilter', 'global_state'): lambda: tf.constant(0.5),
+  ('ConditionalFilter', 'sampler'): make_filter,
   ('ExplicitDensities', 'densities'): lambda: [
     tfd.Normal(0.0, 1.0),
     tfd.Normal(1.0, 1.0),
   ],
   ('GeometricPath', 'num_densities'): lambda: 3,
   ('HiddenMarkovHeuristic', 'model'): make_discrete_model,
+  ('OnlineFilter', 'sampler'): make_filter,
+  ('ParticleMetropolis', 'sampler'): make_filter,
   ('StackedPerceptron', 'num_levels'): lambda: 2,
   ('StackedPerceptron', 'batch_shape'): lambda: [],
   ('StackedPerceptron', 'num_units'): lambda: [2, 3, 1],
@@ -178,21 +204,34 @@ VALID_FOR = {
   ('fit', 'progress'): lambda: False,
   ('fit', 'steps_per_call'): lambda: 2,
   ('fit', 'jit_compile'): lambda: False,
+  ('linear_gaussian_model', 'make_fn'): lambda: make_linear_gaussian,
   ('planar_flow_density', 'event_size'): lambda: 2,
   ('planar_flow_density', 'num_layers'): lambda: 2,
+  ('structural_time_series_model', 'source'): lambda: tfp.sts.LocalLevel(
+    observed_time_series=[0.1, 0.5, 0.3]
+  ),
+  ('start_chains', 'particles'): lambda: nvi.WeightedParticles(
+    tf.constant([1.0, 2.0, 3.0]), LOG_WEIGHTS
+  ),
 }
-# `fit_posterior` takes seconds for each call that succeeds; its tests have bad
-# calls of their own. Plain tuples, warnings and errors hold any values;
-# `Posterior` and `SequenceBound` are made by functions, and `Side` is an
-# enumeration.
+# `fit_posterior`, `fit_state_space`, `smc_squared`, `smooth`, `save` and `load`
+# take seconds for each call that succeeds; their tests have bad calls of their
+# own. Plain tuples, warnings and errors hold any values; functions make
+# `Posterior`, `SavedSampler`, `SequenceBound` and `SequentialPosterior`, and
+# `Side` is an enumeration.
 NOT_CALLED = {
   'CollapseWarning',
   'Estimate',
+  'FilterHistory',
   'History',
   'Move',
+  'OnlineState',
   'Posterior',
+  'SavedSampler',
   'SequenceBound',
+  'SequentialPosterior',
   'Side',
+  'SmoothedDraws',
   'StateSpacePosterior',
   'StateSpaceState',
   'Trace',
@@ -200,6 +239,11 @@ NOT_CALLED = {
   'TrainingInterrupted',
   'WeightedParticles',
   'fit_posterior',
+  'fit_state_space',
+  'load',
+  'save',
+  'smc_squared',
+  'smooth',
 }
 
 

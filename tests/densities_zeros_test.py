@@ -536,6 +536,7 @@ def test_sampler_warns_of_lost_mass():
   mcmc = nvi.MCMCTransition(tfp.mcmc.RandomWalkMetropolis)
   with warnings.catch_warnings():
     warnings.simplefilter('error')
-    nvi.NestedSampler(densities, [mcmc, mcmc])
+    shrinking = nvi.ExplicitDensities([normal] + 2 * [densities._densities[1]])
+    nvi.NestedSampler(shrinking, [mcmc, mcmc])
     path = nvi.GeometricPath(normal, densities._densities[1], 3)
     nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))

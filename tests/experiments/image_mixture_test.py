@@ -18,7 +18,11 @@ import tfp_nvi as nvi
 from tests.experiments import programs
 from tests.experiments.programs import read
 from tfp_nvi.experiments import image_mixture
-from tfp_nvi.experiments.image_mixture import evaluation, experiment
+from tfp_nvi.experiments.image_mixture import (
+  evaluation,
+  experiment,
+  image_clusters,
+)
 
 ROW_TYPES = {
   'dataset': str,
@@ -60,7 +64,7 @@ def fast(monkeypatch):
   monkeypatch.setattr(evaluation, '_NUM_TEST_BATCHES', 2)
   monkeypatch.setattr(evaluation, '_NUM_BOUND_IMAGES', 50)
   monkeypatch.setattr(
-    experiment.image_clusters,
+    image_clusters,
     'find_clusters',
     lambda images, num_clusters, seed: np.arange(len(images)) % num_clusters,
   )

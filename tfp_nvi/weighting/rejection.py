@@ -88,10 +88,13 @@ def rejection_control(
   controlled = tf.where(
     is_kept, tf.maximum(log_weights, log_threshold), negative_infinity
   )
-  # A threshold that is NaN must be seen in the weights, but for a weight of
-  # zero, which is zero whatever the threshold.
+  # A threshold that is no number must be seen in the weights, but for a weight
+  # of zero, which is zero whatever the threshold. Not written as the negation
+  # of `log_threshold < inf`, of which TensorFlow makes `log_threshold >= inf`.
   is_unknown = tf.logical_and(
-    tf.logical_not(log_threshold < float('inf')),
+    tf.logical_or(
+      tf.math.is_nan(log_threshold), tf.equal(log_threshold, float('inf'))
+    ),
     tf.not_equal(log_weights, negative_infinity),
   )
   return tf.where(
