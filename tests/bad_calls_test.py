@@ -95,6 +95,11 @@ def make_discrete_model():
   )
 
 
+@functools.cache
+def make_state_space_sampler():
+  return nvi.StateSpaceSampler(make_model())
+
+
 class CheapObjective(nvi.Objective):
   """An objective that takes no time: calls of `fit` are many."""
 
@@ -142,6 +147,7 @@ VALID = {
   'num_particles': lambda: 4,
   'num_steps': lambda: 1,
   'objective': nvi.reverse_kl,
+  'observations': lambda: tf.constant([0.1, 0.5, 0.8]),
   'observation_fn': lambda: lambda z, drift: tfd.Normal(z, 1.0),
   'particles': lambda: tf.constant([1.0, 2.0, 3.0]),
   'prior': lambda: tfd.Normal(0.0, 1.0),
@@ -171,6 +177,8 @@ VALID_FOR = {
   ],
   ('GeometricPath', 'num_densities'): lambda: 3,
   ('HiddenMarkovHeuristic', 'model'): make_discrete_model,
+  ('OnlineFilter', 'sampler'): make_state_space_sampler,
+  ('ParticleMetropolis', 'sampler'): make_state_space_sampler,
   ('StackedPerceptron', 'num_levels'): lambda: 2,
   ('StackedPerceptron', 'batch_shape'): lambda: [],
   ('StackedPerceptron', 'num_units'): lambda: [2, 3, 1],
@@ -181,18 +189,23 @@ VALID_FOR = {
   ('planar_flow_density', 'event_size'): lambda: 2,
   ('planar_flow_density', 'num_layers'): lambda: 2,
 }
-# `fit_posterior` takes seconds for each call that succeeds; its tests have bad
-# calls of their own. Plain tuples, warnings and errors hold any values;
-# `Posterior` and `SequenceBound` are made by functions, and `Side` is an
-# enumeration.
+# What fits or runs a sampler takes seconds for each call that succeeds; its
+# tests have bad calls of their own. Plain tuples, warnings and errors hold any
+# values; `Posterior` and `SequenceBound` are made by functions, and `Side` is
+# an enumeration.
 NOT_CALLED = {
   'CollapseWarning',
+  'ConditionalFilter',
   'Estimate',
+  'FilterHistory',
   'History',
   'Move',
+  'OnlineState',
   'Posterior',
   'SequenceBound',
+  'SequentialPosterior',
   'Side',
+  'SmoothedDraws',
   'StateSpacePosterior',
   'StateSpaceState',
   'Trace',
@@ -200,6 +213,11 @@ NOT_CALLED = {
   'TrainingInterrupted',
   'WeightedParticles',
   'fit_posterior',
+  'fit_state_space',
+  'linear_gaussian_model',
+  'smc_squared',
+  'smooth',
+  'structural_time_series_model',
 }
 
 
