@@ -205,16 +205,21 @@ def _level(incoming, increment):
   base = np.where(np.isfinite(peak), peak, 0.0)
   with np.errstate(divide='ignore'):
     log_ratio = base + np.log(np.sum(np.exp(outgoing - base), axis=0))
+  # Not the difference of two infinities where nothing has weight.
   log_relative = np.where(
-    np.isfinite(log_ratio), increment - log_ratio, -np.inf
+    np.isfinite(log_ratio),
+    increment - np.where(np.isfinite(log_ratio), log_ratio, 0.0),
+    -np.inf,
   )
   relative = np.exp(log_relative)
   finite = np.where(np.isfinite(log_relative), log_relative, 0.0)
   reverse = -np.sum(weights * np.where(has_weight, finite, 0.0), axis=0)
   is_lost = np.any(has_weight & ~np.isfinite(log_relative), axis=0)
-  chi_square = np.sum(weights * relative**2, axis=0) - 1.0
+  chi_square = np.where(
+    np.isfinite(peak), np.sum(weights * relative**2, axis=0) - 1.0, np.inf
+  )
   after = _normalize(outgoing)
-  with np.errstate(divide='ignore'):
+  with np.errstate(divide='ignore', invalid='ignore'):
     size = np.sum(after, axis=0) ** 2 / np.sum(after**2, axis=0)
   return (
     log_ratio,
