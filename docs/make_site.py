@@ -32,6 +32,7 @@ PAGES = {
 NAVIGATION = {
   'Guides': [
     'index.md',
+    'posteriors.md',
     'how_it_works.md',
     'sequences.md',
     'deep_models.md',
