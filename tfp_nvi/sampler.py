@@ -443,10 +443,13 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
       None if self.proposes_initial else move,
       particles,
       is_nan,
-      self._plan(level_seed, noise_seeds, densities),
+      [
+        segment._replace(transition=segment.transition.given(densities))
+        for segment in self._plan(level_seed, noise_seeds)
+      ],
     )
 
-  def _plan(self, level_seed, noise_seeds, densities):
+  def _plan(self, level_seed, noise_seeds):
     """A `Segment` for each transition, with its seeds."""
     num_levels = self.densities.num_densities - 1
     # For each level, a seed to resample and one to reject with.
@@ -465,7 +468,7 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
       )
       segments.append(
         Segment(
-          transition.given(densities),
+          transition,
           first_level,
           is_rolled,
           noise_seed,
