@@ -599,8 +599,8 @@ def test_nested_proposal(inner_policy):
 class WithoutNormalizer(nvi.NestedProposal):
   """Forgets the inner estimate of the normalizer."""
 
-  def _run(self, *args):
-    *picked, log_normalizer, num_nan = super()._run(*args)
+  def run(self, *args):
+    *picked, log_normalizer, num_nan = super().run(*args)
     return *picked, tf.zeros_like(log_normalizer), num_nan
 
 
