@@ -12,7 +12,10 @@ error of the log evidence (RMSE over seeds, and the largest), how often
 intervals of 90% from the reported errors hold, the worst share of a mode,
 evaluations of the target's gradient, and seconds. With `--peers`, variational
 inference of TFP with importance weights has as many evaluations, and a second
-table compares the errors. Targets whose data are not in
+table compares the errors. With `--learned`, a table compares evaluations of the
+target for an effective draw: those of the runs, of importance sampling from the
+reference that was learned, and of Langevin kernels on top of it, before and
+after training. Targets whose data are not in
 `--data_dir`, or that need a package that is not installed, are left out, and
 said so. Writes JSON and a picture of error against evaluations.
 
@@ -31,6 +34,7 @@ import tensorflow_probability as tfp
 from absl import app, flags
 from matplotlib import figure as figure_lib
 
+import tfp_nvi as nvi
 from benchmarks import posterior_peers, reporting
 from tfp_nvi.posterior import fit_posterior
 from tfp_nvi.targets import posteriors
@@ -149,6 +153,14 @@ _PEERS = flags.DEFINE_bool(
   'peers', False, 'Whether to run other methods with as many evaluations.'
 )
 
+_LEARNED = flags.DEFINE_bool(
+  'learned', False, 'Whether to measure samplers from the learned reference.'
+)
+# Of the comparison with `--learned`.
+_NUM_DRAWS = 20_000
+_NUM_TRAINING_STEPS = 600
+_NUM_TRAINING_PARTICLES = 64
+
 
 def measure(known, seed, **kwargs):
   """Fits one posterior.
@@ -165,6 +177,8 @@ def measure(known, seed, **kwargs):
   posterior = fit_posterior(
     known.target, known.initial, seed=seed, progress=False, **kwargs
   )
+  seconds = time.perf_counter() - start
+  processor_seconds = time.process_time() - processor
   error = posterior.log_evidence - known.log_evidence
   width = scipy.stats.t(posterior.num_runs - 1).ppf(0.95)
   row = {
@@ -176,8 +190,8 @@ def measure(known, seed, **kwargs):
     'standard_error': posterior.log_evidence_error,
     'is_covered': bool(abs(error) < width * posterior.log_evidence_error),
     'num_evaluations': posterior.num_target_evaluations,
-    'seconds': time.perf_counter() - start,
-    'processor_seconds': time.process_time() - processor,
+    'seconds': seconds,
+    'processor_seconds': processor_seconds,
     'start': posterior.start,
     'num_levels': len(posterior.history[-1]['pareto_k']),
     'warnings': posterior.warnings,
@@ -186,6 +200,8 @@ def measure(known, seed, **kwargs):
       for i, stage in enumerate(posterior.history)
     },
   }
+  if _LEARNED.value and posterior.reference is not None:
+    row['learned'] = measure_learned(known, posterior, seed)
   if known.mode_index_fn is not None:
     count = len(known.mode_probabilities)
     shares = posterior.expectation(
@@ -195,6 +211,85 @@ def measure(known, seed, **kwargs):
     row['smallest_mode_share'] = float(ratios.min())
     row['largest_mode_share'] = float(ratios.max())
   return row
+
+
+def measure_learned(known, posterior, seed):
+  """Evaluations of the target for an effective draw, by several samplers.
+
+  Args:
+    known: `KnownPosterior`.
+    posterior: `Posterior` of it, which has a reference.
+    seed: Python `int`.
+
+  Returns:
+    row: Python `dict`: `runs`, `importance`, `langevin` and `trained`, and the
+      `pareto_k` of importance sampling.
+  """
+
+  def make_sampler(num_densities, make_transitions):
+    path = nvi.GeometricPath(
+      posterior.reference,
+      known.target,
+      num_densities=num_densities,
+      learnable=True,
+      event_space_bijector=posterior.reference.bijector,
+    )
+    return nvi.NestedSampler(path, make_transitions(path))
+
+  def cost(sampler, evaluations):
+    particles = sampler.sample(_NUM_DRAWS, seed=seed)
+    share = float(particles.effective_sample_size) / _NUM_DRAWS
+    return evaluations / share, particles
+
+  importance, particles = cost(
+    make_sampler(2, lambda path: nvi.BijectorTransition(tfb.Identity())), 1
+  )
+  langevin = make_sampler(3, nvi.LangevinTransitions)
+  # The target at the end of each move, and its gradient at both ends.
+  evaluations = 1 + 3 * 2
+  before, _ = cost(langevin, evaluations)
+  nvi.fit(
+    langevin,
+    nvi.reverse_kl(),
+    _NUM_TRAINING_PARTICLES,
+    _NUM_TRAINING_STEPS,
+    seed=seed,
+    progress=False,
+  )
+  after, _ = cost(langevin, evaluations)
+  return {
+    'runs': posterior.history[-1]['num_target_evaluations']
+    / float(posterior.particles.effective_sample_size),
+    'importance': importance,
+    'langevin': before,
+    'trained': after,
+    'pareto_k': float(nvi.diagnostics.pareto_k(particles.log_weights.numpy())),
+  }
+
+
+def summarize_learned(rows):
+  """A table of the evaluations for an effective draw.
+
+  Args:
+    rows: List of what `measure` returned.
+
+  Returns:
+    text: Python `str`.
+  """
+  lines = [
+    '| target | d | runs | learned reference (k) | Langevin kernels '
+    '| trained |',
+    '|---|---|---|---|---|---|',
+  ]
+  for row in rows:
+    found = row.get('learned')
+    if found is not None:
+      lines.append(
+        f'| {row["target"]} | {row["num_values"]} | {found["runs"]:.1f} '
+        f'| {found["importance"]:.1f} ({found["pareto_k"]:.2f}) '
+        f'| {found["langevin"]:.1f} | {found["trained"]:.1f} |'
+      )
+  return '\n'.join(lines)
 
 
 def summarize(rows):
@@ -333,6 +428,8 @@ def main(argv):
   if not rows:
     return
   print(summarize(rows))
+  if _LEARNED.value:
+    print(summarize_learned(rows))
   if peer_rows:
     print(compare(rows, peer_rows))
   if _OUTPUT_DIR.value is not None:

@@ -21,7 +21,7 @@ import shutil
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = 'tfp_nvi'
-# Not for users: helpers, programs, and what others re-export.
+# Modules without a page in the reference.
 PRIVATE = ('__main__', 'experiments', 'internal', 'version')
 PAGES = {
   'README.md': 'index.md',

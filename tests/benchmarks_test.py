@@ -17,11 +17,14 @@ from benchmarks import (
   filtering,
   growth,
   image_mixture_step,
+  posterior_peers,
+  posteriors,
   reporting,
   sampling,
   workers,
 )
 from tfp_nvi.experiments.image_mixture import deep_mixture
+from tfp_nvi.targets import posteriors as known_posteriors
 
 tfd = tfp.distributions
 
@@ -290,3 +293,70 @@ def test_filters_agree_with_a_kalman_filter():
   assert all(row['error'] < 0.5 for row in rows)
   # Nothing is approximated.
   assert rows[2]['error'] < 1e-3
+
+
+# Posteriors.
+
+
+def known_gaussian():
+  """A normal density times `exp(2)`, over two dimensions."""
+  normal = tfd.MultivariateNormalDiag([1.0, -1.0], [0.5, 0.2])
+  return known_posteriors.KnownPosterior(
+    'gaussian',
+    2,
+    lambda x: normal.log_prob(x) + 2.0,
+    tfd.MultivariateNormalDiag([0.0, 0.0], [2.0, 2.0]),
+    2.0,
+  )
+
+
+@pytest.mark.parametrize('name', posterior_peers.OPERATORS)
+def test_variational_inference_finds_the_evidence(name):
+  row = posterior_peers.measure_surrogate(known_gaussian(), name, 40_000, 1)
+  # The surrogate's family has the target: weights are all the same but for
+  # what training leaves, whose square is the variance of 20,000 weights.
+  assert abs(row['error']) < 0.02
+  assert row['num_evaluations'] == 40_000
+
+
+@pytest.fixture(scope='module')
+def measured_posterior():
+  known = known_gaussian()
+  posterior = nvi.fit_posterior(
+    known.target,
+    known.initial,
+    num_particles=100,
+    num_runs=4,
+    progress=False,
+    seed=1,
+  )
+  return posterior, posteriors.measure_learned(known, posterior, 1)
+
+
+def test_evaluations_for_an_effective_draw(measured_posterior):
+  posterior, found = measured_posterior
+  # Every sampler has one evaluation a draw at least, and no draw is more than
+  # effective; the reference is the target but for the errors of its moments.
+  assert 1.0 <= found['importance'] < 1.5
+  for name in ('langevin', 'trained'):
+    assert 7.0 <= found[name] < 14.0
+  assert found['runs'] >= posterior.history[-1]['num_target_evaluations'] / 400
+  assert found['pareto_k'] < 0.7
+
+
+def test_tables_of_posteriors():
+  rows = [
+    {'target': 'a', 'error': 3.0, 'num_values': 2},
+    {'target': 'a', 'error': 4.0, 'num_values': 2},
+  ]
+  peers = [
+    {'target': 'a', 'method': name, 'error': -0.5}
+    for name in posterior_peers.OPERATORS
+  ]
+  # The root of the mean of 9 and 16.
+  last = posteriors.compare(rows, peers).splitlines()[-1]
+  assert last == '| a | 3.536 | 0.500 | 0.500 |'
+  found = dict.fromkeys(('runs', 'importance', 'langevin', 'trained'), 2.0)
+  rows[0]['learned'] = {**found, 'pareto_k': 0.5}
+  text = posteriors.summarize_learned(rows).splitlines()
+  assert text[2:] == ['| a | 2 | 2.0 | 2.0 (0.50) | 2.0 | 2.0 |']

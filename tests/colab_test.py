@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / 'colab').glob('*.ipynb'))
 MAX_BYTES = 1_000_000
 
-# What to put in the place of patterns. One of the first two must occur.
+# Replacements of patterns, for a short run. One of the first two must occur.
 SIZES = {
   r'^num_steps = [\d_]+$': 'num_steps = 4',
   r'^num_particles = [\d_]+$': 'num_particles = 20',

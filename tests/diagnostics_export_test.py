@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What is exported is what ArviZ expects, and ArviZ itself works on it.
+"""Exported data have the layout that ArviZ expects, and ArviZ works on them.
 
 Runs with ArviZ before and after its version 1. Numbers are held against closed
 forms. Statistical tests have fixed seeds and allow five standard errors.

@@ -59,7 +59,7 @@ def draws():
 
 def test_importance_weights_are_unbiased(draws):
   x, log_prob = draws
-  # Of another density than the sampler's: its normalizer and first moment.
+  # The normalizer and first moment of another density than the sampler's.
   other = tfd.Normal(1.2, 0.5)
   weights = np.exp(other.log_prob(x) + 0.3 - log_prob)
   assert assert_mean(weights, np.exp(0.3)) < 0.05

@@ -36,6 +36,7 @@ import tensorflow_probability as tfp
 
 from tfp_nvi import proposals, resampling, weighting
 from tfp_nvi.internal import checks, randomness
+from tfp_nvi.posterior import Posterior
 
 tfd = tfp.distributions
 
@@ -465,7 +466,7 @@ def start_chains(particles, num_chains: int, seed=None):
   ```
   """
   num_chains = checks.as_count('num_chains', num_chains)
-  if hasattr(particles, 'num_runs'):
+  if isinstance(particles, Posterior):
     particles = particles.particles
   particles = weighting.WeightedParticles(*particles)
   log_weights = tf.convert_to_tensor(particles.log_weights)

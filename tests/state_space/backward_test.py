@@ -311,7 +311,7 @@ SAMPLERS = {
 
 @pytest.mark.parametrize('name', SAMPLERS)
 def test_proper_weighting(name):
-  """Of few particles, in a model that is not linear."""
+  """Few particles of a nonlinear model, averaged over many runs."""
   arguments = dict(SAMPLERS[name])
   model = volatility_model()
   if arguments.get('heuristic'):

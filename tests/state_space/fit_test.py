@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What is learned from simulations agrees with exact posteriors.
+"""Samplers that were trained on simulations agree with exact posteriors.
 
 Networks are approximations: tolerances are those of a short training, and a
 network that has learned nothing, or the wrong thing, is far beyond them.

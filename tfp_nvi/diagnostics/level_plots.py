@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfp_nvi import weighting
 from tfp_nvi.diagnostics import figures, levels
 from tfp_nvi.internal import checks, naming
+from tfp_nvi.posterior import Posterior
 
 __all__ = [
   'plot_levels',
@@ -258,7 +259,7 @@ def plot_ranks(particles, chain_axis: int = 0, names=None, num_bins: int = 20):
   ```
   """
   num_bins = checks.as_count('num_bins', num_bins, 2)
-  if hasattr(particles, 'num_runs'):
+  if isinstance(particles, Posterior):
     num_runs = particles.num_runs
     names = particles.names if names is None else names
     particles = tf.nest.map_structure(

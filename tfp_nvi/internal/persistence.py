@@ -7,6 +7,7 @@ function refers to, such as a network in a kernel, it does not know: a
 checkpoint would be without them, silently. Tracing a call finds them all.
 """
 
+import abc
 import copy
 import pickle
 
@@ -46,7 +47,7 @@ def captured_variables(traced) -> list[tf.Variable]:
   ]
 
 
-class Persistent(tf.Module):
+class Persistent(tf.Module, abc.ABC):
   """A module whose checkpoints have all variables, and copies are copies.
 
   A subclass gives `_probe`, a call that uses all variables. What was compiled
@@ -69,9 +70,9 @@ class Persistent(tf.Module):
   ```
   """
 
+  @abc.abstractmethod
   def _probe(self):
     """Uses every variable once; called in a function that is traced."""
-    raise NotImplementedError
 
   def find_variables(self) -> list[tf.Variable]:
     """All variables, also those that only functions refer to.

@@ -9,13 +9,11 @@ log densities here include the Jacobians of both maps, so that their integrals
 over `y` are those over the user's space.
 """
 
-import collections.abc
-
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, naming, randomness
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -26,25 +24,6 @@ __all__ = [
 
 # How many draws of the initial density its location and scale are found from.
 _NUM_DRAWS = 1_000
-
-
-def _paths(structure, prefix=''):
-  """Names of the leaves of a nested structure, in the order of `tf.nest`."""
-
-  def name(key):
-    return f'{prefix}.{key}' if prefix else str(key)
-
-  if isinstance(structure, collections.abc.Mapping):
-    items = [(name(key), structure[key]) for key in sorted(structure)]
-  elif isinstance(structure, tuple) and hasattr(structure, '_fields'):
-    items = [(name(key), getattr(structure, key)) for key in structure._fields]
-  elif isinstance(structure, (list, tuple)) and not isinstance(
-    structure, tf.TensorShape
-  ):
-    items = [(f'{prefix}[{i}]', part) for i, part in enumerate(structure)]
-  else:
-    return [prefix or 'x']
-  return [path for key, part in items for path in _paths(part, key)]
 
 
 def _is_pinned(target):
@@ -129,7 +108,7 @@ class VectorSpace:
     self._check_batch_shape(source)
     self.bijector = event_space_bijector or _default_bijector(source)
     self.event_shape = source.event_shape
-    self.names = _paths(self.event_shape)
+    self.names = naming.leaf_names(self.event_shape)
     dtypes = {tf.as_dtype(x) for x in tf.nest.flatten(source.dtype)}
     if len(dtypes) != 1 or not next(iter(dtypes)).is_floating:
       raise ValueError(

@@ -192,7 +192,7 @@ def fit(
       {
         'num_particles': num_particles,
         'num_steps': num_steps,
-        'objective': getattr(objective, 'description', str(objective)),
+        'objective': objective.description,
         'optimizer': fingerprint.describe_optimizer(optimizer),
         'clip_factor': clip_factor,
       }
