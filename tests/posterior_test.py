@@ -113,16 +113,40 @@ def test_there_is_no_learned_sampler_from_the_prior():
     posterior.sampler  # noqa: B018
 
 
+def pilot_of_four_ancestors(log_evidence=0.0):
+  num = 1_000
+  population = pilot.Population(
+    tf.zeros([num, 1]),
+    None,
+    tf.fill([num, 1], log_evidence),
+    tf.constant(np.arange(num)[:, np.newaxis] % 4, tf.int32),
+  )
+  schedule = pilot.Schedule([], True)
+  return stages.Pilot('few', None, None, schedule, population)
+
+
 def test_evidence_is_known_no_better_than_by_the_ancestors():
   """A pilot with few ancestors is no reason to start from the prior."""
-  num = 1_000
-  schedule = pilot.Schedule([], True)
-  root = tf.constant(np.arange(num)[:, np.newaxis] % 4, tf.int32)
-  population = pilot.Population(
-    tf.zeros([num, 1]), None, tf.zeros([num, 1]), root
-  )
-  few = stages.Pilot('few', None, None, schedule, population)
-  np.testing.assert_allclose(few.variance, 1.0 / 4.0, rtol=1e-6)
+  few = pilot_of_four_ancestors()
+  np.testing.assert_allclose(few.variance_by_ancestors, 0.25, rtol=1e-6)
+
+
+def test_a_reference_that_loses_mass_is_not_taken(monkeypatch):
+  """However few ancestors the pilot has that it was fitted to."""
+  broad = pilot_of_four_ancestors()
+  fitter = object.__new__(stages.Fitter)
+  fitter.history = [{}]
+  monkeypatch.setattr(fitter, 'refit', lambda *args: (None, []), raising=False)
+  for loss, is_kept in ((1.0, True), (0.0, False)):
+    monkeypatch.setattr(
+      fitter,
+      'run_pilot',
+      lambda *args, loss=loss: pilot_of_four_ancestors(-loss),
+      raising=False,
+    )
+    best, start, _ = fitter._refine(broad, broad, None, '', 1_000, [0, 1])
+    assert (best is broad) == is_kept
+    assert start == ('prior' if is_kept else 'reference')
 
 
 def test_variables_are_structured_as_the_model_is(fitted):

@@ -44,17 +44,20 @@ class Pilot(typing.NamedTuple):
     """A rough relative variance of the evidence estimate."""
     # Each stage adds what conditional effective sample sizes allow, and more
     # where moves do not separate particles of one ancestor.
-    by_stages = (
+    return (
       sum(
         0.12 * (1.0 + 2.0 * max(stage.correlation, 0.0))
         for stage in self.schedule.stages
       )
       / self.population.u.shape[0]
     )
-    # Nor can it be known better than by as many draws as there are ancestors.
+
+  @property
+  def variance_by_ancestors(self):
+    """The same, but not below that of as many draws as there are ancestors."""
     weights = weighting.normalize_weights(self.population.log_weights)[:, 0]
     by_root = np.bincount(self.population.root.numpy()[:, 0], weights.numpy())
-    return max(by_stages, float(np.sum(by_root**2)))
+    return max(self.variance, float(np.sum(by_root**2)))
 
   @property
   def weighted_points(self):
@@ -272,7 +275,9 @@ class Fitter:
     if not narrow.schedule.is_complete:
       return broad, 'a pilot from the variational reference did not.'
     difference = broad.log_evidence - narrow.log_evidence
-    margin = 0.1 + 2.0 * np.sqrt(narrow.variance + broad.variance)
+    margin = 0.1 + 2.0 * np.sqrt(
+      narrow.variance_by_ancestors + broad.variance_by_ancestors
+    )
     outside = _share_outside(*broad.weighted_points, *narrow.weighted_points)
     self.history[-1]['share_outside'] = outside
     if self.has_modes:
@@ -304,6 +309,7 @@ class Fitter:
       self.history[-1]['drivers'] = drivers
       # A lower evidence than before: it covers less than what it was fitted to.
       gain = found.log_evidence - best.log_evidence
+      # Not by ancestors: a start with few of them is no reason to lose mass.
       margin = 2.0 * np.sqrt(found.variance + best.variance)
       num_fewer = len(best.schedule.stages) - len(found.schedule.stages)
       if gain < -0.2 - margin or (num_fewer < 0 and gain < 0.1 + margin):

@@ -153,10 +153,17 @@ def _draw(name, x, z, posterior, settings):
     bottom.fill_between(index, low, high, alpha=0.3, label=label)
     bottom.plot(index, middle)
   bottom.plot(steps, z, color='black', linewidth=0.8, label='simulated')
-  top.set(title=name.replace('_', ' '), ylabel='observation')
+  figure.suptitle(name.replace('_', ' '))
+  top.set(ylabel='observation')
   bottom.set(xlabel='step', ylabel='local state')
   for axes in (top, bottom):
-    axes.legend(loc='upper left', fontsize=8, frameon=False)
+    axes.legend(
+      loc='lower left',
+      bbox_to_anchor=(0.0, 1.0),
+      ncols=3,
+      fontsize=8,
+      frameon=False,
+    )
   return figure
 
 
