@@ -15,6 +15,7 @@ import scipy.stats
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+import tfp_nvi as nvi
 from tfp_nvi import weighting
 from tfp_nvi.internal import randomness
 from tfp_nvi.posterior import (
@@ -520,3 +521,25 @@ def test_arguments_are_checked(change, error, words):
   target, *_ = regression()
   with pytest.raises(error, match=words):
     fit_posterior(**{'target': target, **change})
+
+
+def test_levels_from_the_reference_can_be_trained():
+  """Over a structured space, whose parts are split in a compiled loop."""
+  known = posteriors.eight_schools()
+  posterior = fit_posterior(
+    known.target, num_particles=100, num_runs=4, progress=False, seed=1
+  )
+  path = nvi.GeometricPath(
+    posterior.reference,
+    known.target,
+    num_densities=3,
+    event_space_bijector=posterior.reference.bijector,
+  )
+  sampler = nvi.NestedSampler(path, nvi.LangevinTransitions(path))
+  history = nvi.fit(sampler, nvi.reverse_kl(), 64, 50, seed=1, progress=False)
+  assert np.isfinite(history.loss).all()
+  particles = sampler.sample(2_000, seed=2)
+  assert particles.effective_sample_size > 800.0
+  error = abs(particles.log_normalizer - known.log_evidence)
+  # False alarm: 5 standard errors, of weights with a relative variance near 1.
+  assert error < 5.0 * particles.log_normalizer_error

@@ -76,23 +76,22 @@ class _ReferenceBijector(tfb.Bijector):
 
   def _map(self, u):
     """Values and log determinants, with particles in one axis."""
-    batch_shape = tf.shape(u)[:-1]
     y, log_det = reference_lib.forward(
       self._reference, tf.reshape(u, [-1, self._space.num_values])
     )
     x, more = self._space.unconstrained(y)
-    return tf.reshape(x, tf.shape(u)), tf.reshape(log_det + more, batch_shape)
+    return tf.reshape(x, u.shape), tf.reshape(log_det + more, u.shape[:-1])
 
   def _forward(self, u):
-    return tf.ensure_shape(self._map(u)[0], u.shape)
+    return self._map(u)[0]
 
   def _forward_log_det_jacobian(self, u):
-    return tf.ensure_shape(self._map(u)[1], u.shape[:-1])
+    return self._map(u)[1]
 
   def _inverse(self, x):
     flat = tf.reshape(x, [-1, self._space.num_values])
     u = reference_lib.inverse(self._reference, self._space.standardized(flat))
-    return tf.ensure_shape(tf.reshape(u, tf.shape(x)), x.shape)
+    return tf.reshape(u, x.shape)
 
 
 def reference_distribution(space, reference) -> tfd.Distribution:

@@ -58,6 +58,21 @@ def _default_bijector(density):
   return tfb.Identity() if bijector is None else bijector
 
 
+class _Split(tfb.Split):
+  """Splits vectors at places that XLA knows in every loop.
+
+  `tfb.Split` has them in a `Tensor`, which is no constant in a loop that is
+  differentiated.
+  """
+
+  def __init__(self, sizes):
+    self._static_sizes = list(sizes)
+    super().__init__(sizes)
+
+  def _forward(self, x):
+    return tf.split(x, self._static_sizes, axis=-1)
+
+
 class VectorSpace:
   """A target over vectors of real numbers, standardized by its initial density.
 
@@ -313,7 +328,7 @@ class VectorSpace:
             for shape, size in zip(self._shapes, self._sizes, strict=True)
           ]
         ),
-        tfb.Split(self._sizes),
+        _Split(self._sizes),
       ]
     )
 
