@@ -89,26 +89,18 @@ def _brownian():
     np.float32,
   )
   is_seen = np.isfinite(observed)
-  places = tf.constant(np.flatnonzero(is_seen))
+  seen = tf.constant(np.flatnonzero(is_seen))
   y = tf.constant(observed[is_seen])
-
-  def column(scale):
-    return tf.convert_to_tensor(scale)[..., tf.newaxis]
 
   model = tfd.JointDistributionNamed(
     {
       'innovation': tfd.LogNormal(0.0, 2.0),
       'noise': tfd.LogNormal(0.0, 2.0),
-      # Increments in units of their deviation.
-      'steps': tfd.Sample(tfd.Normal(0.0, 1.0), len(observed)),
-      'y': lambda innovation, noise, steps: tfd.Independent(
-        tfd.Normal(
-          tf.gather(
-            column(innovation) * tf.cumsum(steps, axis=-1), places, axis=-1
-          ),
-          column(noise),
-        ),
-        1,
+      'places': lambda innovation: tfd.TransformedDistribution(
+        tfd.Sample(tfd.Normal(0.0, innovation), len(observed)), tfb.Cumsum()
+      ),
+      'y': lambda noise, places: tfd.Independent(
+        tfd.Normal(tf.gather(places, seen, axis=-1), noise[..., tf.newaxis]), 1
       ),
     }
   )

@@ -3,23 +3,31 @@
 """References: maps from the standard normal density to one near the target.
 
 ```none
-v = u exp(offset + (u drivers) slopes)
+t = marginals(u)
+v = t exp(offset + features(t drivers) slopes)
 y = center + matrix v
 ```
 
-With slopes of zero this is affine, a Gaussian reference. The slopes let a few
-coordinates, the drivers, set the scales of others, as the logarithm of the
-deviation of a group does in a hierarchical model: Neal's funnel is such a map
-exactly.
+Without marginals and with slopes of zero this is affine, a Gaussian reference.
+The slopes let a few coordinates, the drivers, set the scales of others, as the
+logarithm of the deviation of a group does in a hierarchical model: Neal's
+funnel is such a map exactly. The features of a driver are its value and a bend,
+so that other scales may follow it in one tail and not in the other, as those of
+effects do that the data determine. The marginals are monotone maps of
+coordinates that have two modes, or a tail that no normal density has.
 """
 
 import typing
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_nvi.posterior import marginals as marginals_lib
 
 __all__ = [
   'MAX_FULL',
+  'NUM_DRIVERS',
   'Reference',
   'fit_to_particles',
   'forward',
@@ -31,12 +39,9 @@ __all__ = [
 # Above so many values the matrix is diagonal.
 MAX_FULL = 128
 # How many coordinates may set the scales of others.
-_NUM_DRIVERS = 2
+NUM_DRIVERS = 2
 # By how much a driver must raise the mean log density, in nats.
 _LEAST_GAIN = 0.03
-# By how much the reference's density of a driver is wider than the particles':
-# the tails of log scales are seldom those of normal densities.
-_DRIVER_INFLATION = 1.3
 
 
 class Reference(typing.NamedTuple):
@@ -48,7 +53,9 @@ class Reference(typing.NamedTuple):
     log_det: Scalar `Tensor`: the log determinant of the matrix.
     offset: `Tensor` of shape `[d]`.
     drivers: `Tensor` of shape `[d, num_drivers]`, of zeros and ones.
-    slopes: `Tensor` of shape `[num_drivers, d]`, zero for the drivers.
+    slopes: `Tensor` of shape `[2 * num_drivers, d]`, zero for the drivers.
+    marginals: `tfb.Bijector` over vectors of `d` values that maps each by
+      itself, or `None`.
   """
 
   center: tf.Tensor
@@ -57,6 +64,7 @@ class Reference(typing.NamedTuple):
   offset: tf.Tensor
   drivers: tf.Tensor
   slopes: tf.Tensor
+  marginals: tfp.bijectors.Bijector | None = None
 
 
 def forward(reference: Reference, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -70,17 +78,32 @@ def forward(reference: Reference, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     y: `Tensor` of shape `[n, d]`.
     log_det: `Tensor` of shape `[n]`.
   """
-  log_scale = reference.offset + tf.matmul(
-    tf.matmul(u, reference.drivers), reference.slopes
-  )
-  v = u * tf.exp(log_scale)
+  t, log_slopes = u, tf.zeros_like(u)
+  if reference.marginals is not None:
+    t = reference.marginals.forward(u)
+    log_slopes = reference.marginals.forward_log_det_jacobian(u)
+  log_scale = _log_scale(reference, t)
+  v = t * tf.exp(log_scale)
   matrix = reference.matrix
   if matrix.shape.rank == 1:
     y = v * matrix
   else:
     y = tf.matmul(v, matrix, transpose_b=True)
-  log_det = tf.reduce_sum(log_scale, axis=-1) + reference.log_det
+  log_det = tf.reduce_sum(log_scale + log_slopes, axis=-1) + reference.log_det
   return reference.center + y, log_det
+
+
+def _log_scale(reference, t):
+  driver = tf.matmul(t, reference.drivers)
+  # The logarithm of the hyperbolic cosine.
+  bend = tf.math.softplus(2.0 * driver) - driver - np.log(2.0)
+  features = tf.concat([driver, bend], axis=-1)
+  return reference.offset + tf.matmul(features, reference.slopes)
+
+
+def _features(driver):
+  bend = np.logaddexp(2.0 * driver, 0.0) - driver - np.log(2.0)
+  return np.concatenate([driver, bend], axis=1)
 
 
 def inverse(reference: Reference, y: tf.Tensor) -> tf.Tensor:
@@ -102,10 +125,8 @@ def inverse(reference: Reference, y: tf.Tensor) -> tf.Tensor:
       tf.linalg.solve(matrix, tf.linalg.matrix_transpose(centered))
     )
   # The drivers have no scale but that of the matrix.
-  log_scale = reference.offset + tf.matmul(
-    tf.matmul(v, reference.drivers), reference.slopes
-  )
-  return v * tf.exp(-log_scale)
+  t = v * tf.exp(-_log_scale(reference, v))
+  return t if reference.marginals is None else reference.marginals.inverse(t)
 
 
 def from_affine(center, matrix, dtype) -> Reference:
@@ -133,17 +154,18 @@ def from_affine(center, matrix, dtype) -> Reference:
       matrix,
       log_det,
       np.zeros(size),
-      np.zeros([size, _NUM_DRIVERS]),
-      np.zeros([_NUM_DRIVERS, size]),
+      np.zeros([size, NUM_DRIVERS]),
+      np.zeros([2 * NUM_DRIVERS, size]),
     ),
     dtype,
   )
 
 
-def _as_tensors(reference, dtype):
-  return tf.nest.map_structure(
-    lambda x: tf.constant(np.asarray(x, dtype.as_numpy_dtype)), reference
-  )
+def _as_tensors(reference, dtype, marginals=None):
+  tensors = [
+    tf.constant(np.asarray(x, dtype.as_numpy_dtype)) for x in reference[:-1]
+  ]
+  return Reference(*tensors, marginals)
 
 
 def square_root(x: np.ndarray, weights: np.ndarray, is_full: bool):
@@ -200,7 +222,7 @@ def _covariance(x, weights, is_full):
 
 def fit_to_particles(
   previous: Reference, y: np.ndarray, weights: np.ndarray, dtype
-) -> tuple[Reference, list]:
+) -> tuple[Reference, dict]:
   """Fits a reference to weighted points: the forward KL divergence.
 
   Args:
@@ -212,7 +234,8 @@ def fit_to_particles(
 
   Returns:
     reference: `Reference`.
-    drivers: List of Python `int`s: the coordinates that set scales of others.
+    found: Python `dict`: the indices of the `drivers`, and of the coordinates
+      with `marginals` of their own.
   """
   y = np.asarray(y, np.float64)
   kept = weights > 0.0
@@ -223,7 +246,7 @@ def fit_to_particles(
   center = np.asarray(previous.center, np.float64)
   if not is_full:
     mean, root = square_root((y - center) / matrix, weights, False)
-    return from_affine(center + matrix * mean, matrix * root, dtype), []
+    return from_affine(center + matrix * mean, matrix * root, dtype), {}
   mean, covariance = _covariance(
     np.linalg.solve(matrix, (y - center).T).T, weights, True
   )
@@ -231,10 +254,10 @@ def fit_to_particles(
   covariance = matrix @ covariance @ matrix.T
   drivers: list = []
   offset = np.zeros(size)
-  slopes = np.zeros([_NUM_DRIVERS, size])
+  slopes = np.zeros([2 * NUM_DRIVERS, size])
   root, v = _whiten(y - center, covariance, drivers)
   loss, best_center = _loss(root, v, weights), center
-  for _ in range(_NUM_DRIVERS):
+  for _ in range(NUM_DRIVERS):
     candidate = _find_driver(v, y - center, covariance, weights, drivers)
     if candidate is None:
       break
@@ -254,28 +277,32 @@ def fit_to_particles(
       break
     drivers, loss = tried, tried_loss
     best_center, root, offset, v = center_, root_, offset_, u
-    slopes[: len(drivers)] = slopes_
-  center = best_center
-  selection = np.zeros([size, _NUM_DRIVERS])
+    slopes[: len(drivers)], slopes[NUM_DRIVERS:][: len(drivers)] = np.split(
+      slopes_, 2
+    )
+  marginals, is_mapped, gain = marginals_lib.fit_marginals(
+    v, weights, drivers, dtype
+  )
+  # Correlations blur the modes of coordinates, those that are but noise too.
+  deviations = np.sqrt(np.diag(covariance))
+  alone = (y - center) / deviations
+  fitted = marginals_lib.fit_marginals(alone, weights, [], dtype)
+  if np.sum(np.log(deviations)) + 0.5 * size - fitted[2] < loss - gain:
+    marginals, is_mapped, gain = fitted
+    best_center, root, drivers = center, np.diag(deviations), []
+    offset, slopes = np.zeros(size), np.zeros([2 * NUM_DRIVERS, size])
+  selection = np.zeros([size, NUM_DRIVERS])
   for i, driver in enumerate(drivers):
     selection[driver, i] = 1.0
-    # The same map in another unit, and a wider density of the driver.
-    root[:, driver] *= _DRIVER_INFLATION
-    slopes[i] *= _DRIVER_INFLATION
-  return (
-    _as_tensors(
-      Reference(
-        center,
-        root,
-        np.linalg.slogdet(root)[1],
-        offset,
-        selection,
-        slopes,
-      ),
-      dtype,
-    ),
-    drivers,
+  found = {
+    'drivers': drivers,
+    'marginals': np.flatnonzero(is_mapped).tolist(),
+    'gain_of_marginals': gain,
+  }
+  reference = Reference(
+    best_center, root, np.linalg.slogdet(root)[1], offset, selection, slopes
   )
+  return _as_tensors(reference, dtype, marginals), found
 
 
 def _whiten(centered, covariance, drivers):
@@ -301,7 +328,7 @@ def _regress(y, weights, drivers, found, v):
   offset, slopes, *_ = found
   size = y.shape[1]
   order = drivers + [i for i in range(size) if i not in drivers]
-  precision = np.exp(-2.0 * (offset + v[:, drivers] @ slopes))
+  precision = np.exp(-2.0 * (offset + _features(v[:, drivers]) @ slopes))
   total = 1.0 / np.sum(weights**2)
   root, center, new_v = np.zeros([size, size]), np.zeros(size), np.zeros_like(y)
   for rank, i in enumerate(order):
@@ -368,20 +395,22 @@ def _fit_scales(v, weights, drivers):
 
   Returns:
     offset: Array of shape `[d]`.
-    slopes: Array of shape `[num_drivers, d]`.
+    slopes: Array of shape `[2 * num_drivers, d]`.
     u: Array of shape `[n, d]`: the coordinates divided by their scales.
     mean_log_scale: Python `float`: the sum of the mean log scales.
     Or `None`, where the likelihood is not much better.
   """
   num, size = v.shape
   total = 1.0 / np.sum(weights**2)
-  features = np.concatenate([np.ones([num, 1]), v[:, drivers]], axis=1)
+  features = np.concatenate(
+    [np.ones([num, 1]), _features(v[:, drivers])], axis=1
+  )
   rest = np.setdiff1d(np.arange(size), drivers)
   square = v[:, rest] ** 2
   parameters = np.zeros([features.shape[1], len(rest)])
   weighted = features * weights[:, np.newaxis]
   # A normal prior on the slopes, which the likelihood outweighs where it knows.
-  ridge = np.diag([0.0] + [2.0 / total] * len(drivers))
+  ridge = np.diag([0.0] + [2.0 / total] * (features.shape[1] - 1))
 
   def loss(parameters):
     eta = np.clip(features @ parameters, -30.0, 30.0)
@@ -413,8 +442,8 @@ def _fit_scales(v, weights, drivers):
   kept = gain > max(6.0, 0.02 * total)
   if not kept.any():
     return None
-  offset, slopes = np.zeros(size), np.zeros([len(drivers), size])
+  offset, slopes = np.zeros(size), np.zeros([len(parameters) - 1, size])
   offset[rest[kept]] = parameters[0, kept]
   slopes[:, rest[kept]] = parameters[1:, kept]
-  eta = offset + v[:, drivers] @ slopes
+  eta = offset + _features(v[:, drivers]) @ slopes
   return offset, slopes, v * np.exp(-eta), np.sum(weights @ eta)

@@ -299,14 +299,14 @@ class Fitter:
   def _refine(self, best, broad, whitener, reason, size, seed):
     """Fits references to particles for as long as the path gets shorter."""
     for i in range(_MAX_REFITS):
-      reference, drivers = self.refit(best, whitener)
+      reference, shape = self.refit(best, whitener)
       found = self.run_pilot(
         f'pilot from fitted reference {i + 1}',
         reference,
         size,
         randomness.fold_in(seed, i),
       )
-      self.history[-1]['drivers'] = drivers
+      self.history[-1].update(shape)
       # A lower evidence than before: it covers less than what it was fitted to.
       gain = found.log_evidence - best.log_evidence
       # Not by ancestors: a start with few of them is no reason to lose mass.
