@@ -7,7 +7,13 @@ tests is many gigabytes. Parts have processes of their own; together they are
 all files, whatever these are called.
 """
 
+import os
+
 import pytest
+
+# Tests compile many programs and run each of them a few times. This is read
+# when TensorFlow is imported, here and in the programs that tests start.
+os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
 
 
 def pytest_addoption(parser):

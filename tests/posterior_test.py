@@ -466,7 +466,12 @@ def test_levels_from_the_reference_can_be_trained():
   """Over a structured space, whose parts are split in a compiled loop."""
   known = posteriors.eight_schools()
   posterior = fit_posterior(
-    known.target, num_particles=100, num_runs=4, progress=False, seed=1
+    known.target,
+    start='reference',
+    num_particles=100,
+    num_runs=2,
+    progress=False,
+    seed=1,
   )
   path = nvi.GeometricPath(
     posterior.reference,

@@ -314,8 +314,9 @@ def test_gradients_of_a_gaussian_move():
     np.testing.assert_allclose(b, c)
 
 
-@pytest.mark.parametrize('unit', [32.0, 30.0, 1e3])
-@pytest.mark.parametrize('num_densities', [2, 4])
+@pytest.mark.parametrize(
+  'unit, num_densities', [(32.0, 2), (30.0, 4), (1e3, 4)]
+)
 def test_gaussian_transitions_are_free_of_scale(unit, num_densities):
   """A model in other units has the same log weights."""
 

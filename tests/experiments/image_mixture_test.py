@@ -319,18 +319,14 @@ def test_resumes(fast, monkeypatch, tmp_path):
 
 
 def test_objectives_side_by_side(fast, tmp_path):
-  results = image_mixture.run(output_dir=str(tmp_path), **SMALL)
-  assert [row['objective'] for row in results.rows] == ['nvi', 'rws']
-  assert read(tmp_path)['rows'] == results.rows
-  other = image_mixture.run(
-    objective='nvi',
-    seed=2,
-    output_dir=str(tmp_path),
-    **SMALL,
-  )
-  rows = read(tmp_path)['rows']
-  assert rows == [results.rows[0], other.rows[0], results.rows[1]]
-  assert rows[1]['bound'] != rows[0]['bound']
+  (last,) = image_mixture.run(
+    objective='rws', output_dir=str(tmp_path), **SMALL
+  ).rows
+  (first,) = image_mixture.run(
+    objective='nvi', output_dir=str(tmp_path), **SMALL
+  ).rows
+  assert [first['objective'], last['objective']] == ['nvi', 'rws']
+  assert read(tmp_path)['rows'] == [first, last]
   # Of another configuration, in place of what is there.
   changed = {
     'objective': 'nvi',
@@ -342,7 +338,7 @@ def test_objectives_side_by_side(fast, tmp_path):
     image_mixture.run(**changed)
   row = image_mixture.run(**changed, overwrite=True).rows[0]
   assert read(tmp_path)['rows'] == [row]
-  assert row['bound'] != rows[0]['bound']
+  assert row['bound'] != first['bound']
   # Checkpoints that are evaluated are neither discarded nor written to.
   files = {
     path: path.stat().st_mtime_ns
