@@ -309,6 +309,24 @@ def test_bounds_warn_of_jumps():
     nvi.vsmc()(sampler, 16, [0, 1])
 
 
+def test_infinite_losses_say_what_can_be_trained():
+  path = make_path(PROBLEMS['half_line'], 3)
+  sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
+  with (
+    pytest.warns(RuntimeWarning, match='do not see the jumps'),
+    pytest.raises(nvi.TrainingError, match='a nested objective or rws can be'),
+  ):
+    nvi.fit(
+      sampler,
+      nvi.svi(),
+      num_particles=16,
+      num_steps=20,
+      seed=1,
+      jit_compile=False,
+      progress=False,
+    )
+
+
 # Values.
 
 

@@ -1261,7 +1261,9 @@ def scalar_sampler(**kwargs):
   )
 
 
-@pytest.mark.parametrize('count', [0, -3, 2.5, True, '3', None], ids=repr)
+@pytest.mark.parametrize(
+  'count', [0, -3, 10**12, 2.5, True, '3', None], ids=repr
+)
 def test_bad_particle_counts(count):
   sampler = scalar_sampler()
   for call in (

@@ -53,7 +53,7 @@ def as_count(name: str, value, minimum: float = 1) -> int:
 
   Raises:
     TypeError: If `value` is not an int.
-    ValueError: If it is less than `minimum`.
+    ValueError: If it is less than `minimum`, or not below 2^31.
 
   ```python
   from tfp_nvi.internal import checks
@@ -67,6 +67,9 @@ def as_count(name: str, value, minimum: float = 1) -> int:
   if value < minimum:
     bound = 'positive' if minimum == 1 else f'at least {minimum}'
     raise ValueError(f'`{name}` must be {bound}; got {value}.')
+  if value >= 2**31:
+    # Indices are of 32 bits.
+    raise ValueError(f'`{name}` must be below 2^31; got {value}.')
   return int(value)
 
 

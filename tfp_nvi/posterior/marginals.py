@@ -23,17 +23,11 @@ _NUM_GRID = 4_096
 _NUM_BINS = 32
 # Of the normal density: the quantiles between which there are knots.
 _LAST_KNOT = 3.2
-# Bandwidths of kernel density estimates to choose from, in deviations, `None`
-# for the normal density.
-_BANDWIDTHS = (None, 0.04, 0.06, 0.09, 0.13, 0.2, 0.3, 0.45)
+# Bandwidths of kernel density estimates to choose from, in deviations.
+_BANDWIDTHS = (0.04, 0.06, 0.09, 0.13, 0.2, 0.3, 0.45)
 # By how much a spline must raise the mean log density of points that it was not
 # fitted to, in nats.
 _LEAST_GAIN = 0.02
-# Coordinates that set the scales of others have a share of a broad normal
-# density, a defensive mixture: their tails may be long, and moves do not lead
-# there, as scales are small.
-_DEFENSIVE_SHARE = 0.1
-_DEFENSIVE_SCALE = 3.0
 
 
 def fit_marginals(
@@ -49,8 +43,7 @@ def fit_marginals(
   Args:
     t: Array of shape `[n, d]`, standardized.
     weights: Array of shape `[n]`, with sum one.
-    drivers: List of Python `int`s: coordinates that set the scales of others,
-      which have splines whether these pay or not.
+    drivers: List of Python `int`s: coordinates that are left alone.
     dtype: `tf.DType`.
 
   Returns:
@@ -71,18 +64,12 @@ def fit_marginals(
   total = 1.0 / np.sum(weights**2)
   step = 2.0 * _RANGE / _NUM_GRID
   grid = -_RANGE + step * (np.arange(_NUM_GRID) + 0.5)
-  size = t.shape[1]
-  shares, scales = (
-    np.full([size, 1], min(0.5, 2.0 / total)),
-    np.full([size, 1], 2.0),
-  )
-  shares[drivers], scales[drivers] = _DEFENSIVE_SHARE, _DEFENSIVE_SCALE
-  normal = _normal(grid, 1.0)
-  floor = _normal(grid, scales)
+  # What no kernel covers: a share of a broad normal density, as in [2].
+  share = min(0.5, 2.0 / total)
+  normal, broad = _normal(grid, 1.0), _normal(grid, 2.0)
 
   def estimate(mass, bandwidth):
-    density = normal if bandwidth is None else _smooth(mass, bandwidth, step)
-    return (1.0 - shares) * density + shares * floor
+    return (1.0 - share) * _smooth(mass, bandwidth, step) + share * broad
 
   is_first = np.cumsum(weights) <= 0.5
   halves = [_bin(t[half], weights[half]) for half in (is_first, ~is_first)]
@@ -99,14 +86,14 @@ def fit_marginals(
   best = np.argmax(gains, axis=0)
   gains = np.max(gains, axis=0)
   is_mapped = gains > max(_LEAST_GAIN, 5.0 / total)
-  is_mapped[drivers] = True
+  is_mapped[drivers] = False
   if not is_mapped.any():
     return None, is_mapped, 0.0
   mass = _bin(t, weights)
   densities = [estimate(mass, bandwidth) for bandwidth in _BANDWIDTHS]
   knots = np.linspace(-_RANGE, _RANGE, _NUM_BINS + 1)
-  x, y = np.tile(knots, [2, size, 1])
-  slopes = np.ones([size, _NUM_BINS - 1])
+  x, y = np.tile(knots, [2, len(gains), 1])
+  slopes = np.ones([len(gains), _NUM_BINS - 1])
   for i in np.flatnonzero(is_mapped):
     x[i, 1:-1], y[i, 1:-1], slopes[i] = _knots(
       grid, densities[best[i]][i], step

@@ -40,6 +40,9 @@ __all__ = [
 MAX_FULL = 128
 # How many coordinates may set the scales of others.
 NUM_DRIVERS = 2
+# By how much the reference's density of a driver is wider than the particles':
+# the tails of log scales are seldom those of normal densities.
+_DRIVER_INFLATION = 1.3
 # By how much a driver must raise the mean log density, in nats.
 _LEAST_GAIN = 0.03
 
@@ -52,7 +55,7 @@ class Reference(typing.NamedTuple):
     matrix: `Tensor` of shape `[d]`, a diagonal, or `[d, d]`.
     log_det: Scalar `Tensor`: the log determinant of the matrix.
     offset: `Tensor` of shape `[d]`.
-    drivers: `Tensor` of shape `[d, num_drivers]`, of zeros and ones.
+    drivers: `Tensor` of shape `[d, num_drivers]`: zero but for the drivers.
     slopes: `Tensor` of shape `[2 * num_drivers, d]`, zero for the drivers.
     marginals: `tfb.Bijector` over vectors of `d` values that maps each by
       itself, or `None`.
@@ -293,7 +296,9 @@ def fit_to_particles(
     offset, slopes = np.zeros(size), np.zeros([2 * NUM_DRIVERS, size])
   selection = np.zeros([size, NUM_DRIVERS])
   for i, driver in enumerate(drivers):
-    selection[driver, i] = 1.0
+    # The same scales in another unit, and a wider density of the driver.
+    selection[driver, i] = _DRIVER_INFLATION
+    root[:, driver] *= _DRIVER_INFLATION
   found = {
     'drivers': drivers,
     'marginals': np.flatnonzero(is_mapped).tolist(),

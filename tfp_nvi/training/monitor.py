@@ -35,6 +35,10 @@ _ON_SKIPPED = (
   'Lower the learning rate, or look at the density and the transition of that '
   'level where its gradient is not finite.'
 )
+_ON_INFINITE = (
+  'A reverse KL divergence is infinite where the target is zero: there, a '
+  'nested objective or rws can be trained.'
+)
 
 
 class Monitor:
@@ -159,9 +163,9 @@ class Monitor:
       self._seed, record.num_steps - 1, elements, len(piece['loss']) - 1
     )
     cause = f'the gradient of {", ".join(names)}' if names else 'the loss'
+    advice = _ON_SKIPPED if names else f'{_ON_INFINITE} {_ON_SKIPPED}'
     return (
-      f'Training stopped: {cause} was not finite at {where}. {outcome} '
-      f'{_ON_SKIPPED}'
+      f'Training stopped: {cause} was not finite at {where}. {outcome} {advice}'
     )
 
 
