@@ -114,7 +114,7 @@ def test_there_is_no_learned_sampler_from_the_prior():
     posterior.sampler  # noqa: B018
 
 
-def pilot_of_four_ancestors(log_evidence=0.0):
+def pilot_of_four_ancestors(log_evidence=0.0, num_stages=10):
   num = 1_000
   population = pilot.Population(
     tf.zeros([num, 1]),
@@ -122,7 +122,8 @@ def pilot_of_four_ancestors(log_evidence=0.0):
     tf.fill([num, 1], log_evidence),
     tf.constant(np.arange(num)[:, np.newaxis] % 4, tf.int32),
   )
-  schedule = pilot.Schedule([], True)
+  stage = pilot.Stage(1.0, None, 1.0, 1, 1, 0.8, 0.0, 1.0)
+  schedule = pilot.Schedule([stage] * num_stages, True)
   return stages.Pilot('few', None, None, schedule, population)
 
 
@@ -132,22 +133,33 @@ def test_evidence_is_known_no_better_than_by_the_ancestors():
   np.testing.assert_allclose(few.variance_by_ancestors, 0.25, rtol=1e-6)
 
 
-def test_a_reference_that_loses_mass_is_not_taken(monkeypatch):
+@pytest.mark.parametrize(
+  'loss, has_modes, num_stages, is_kept',
+  [
+    (1.0, False, 10, True),
+    (0.0, False, 10, False),
+    # It must be much nearer to the target than the prior is.
+    (0.0, True, 9, True),
+    (0.0, True, 3, False),
+  ],
+)
+def test_a_reference_that_loses_mass_is_not_taken(
+  monkeypatch, loss, has_modes, num_stages, is_kept
+):
   """However few ancestors the pilot has that it was fitted to."""
   broad = pilot_of_four_ancestors()
   fitter = object.__new__(stages.Fitter)
-  fitter.history = [{}]
+  fitter.history, fitter.has_modes = [{}], has_modes
   monkeypatch.setattr(fitter, 'refit', lambda *args: (None, {}), raising=False)
-  for loss, is_kept in ((1.0, True), (0.0, False)):
-    monkeypatch.setattr(
-      fitter,
-      'run_pilot',
-      lambda *args, loss=loss: pilot_of_four_ancestors(-loss),
-      raising=False,
-    )
-    best, start, _ = fitter._refine(broad, broad, None, '', 1_000, [0, 1])
-    assert (best is broad) == is_kept
-    assert start == ('prior' if is_kept else 'reference')
+  monkeypatch.setattr(
+    fitter,
+    'run_pilot',
+    lambda *args: pilot_of_four_ancestors(-loss, num_stages),
+    raising=False,
+  )
+  best, start, _ = fitter._refine(broad, broad, None, '', 1_000, [0, 1])
+  assert (best is broad) == is_kept
+  assert start == ('prior' if is_kept else 'reference')
 
 
 def test_variables_are_structured_as_the_model_is(fitted):

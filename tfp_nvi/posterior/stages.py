@@ -312,6 +312,10 @@ class Fitter:
       # Not by ancestors: a start with few of them is no reason to lose mass.
       margin = 2.0 * np.sqrt(found.variance + best.variance)
       num_fewer = len(best.schedule.stages) - len(found.schedule.stages)
+      # A reference may leave out what few particles have found.
+      is_safer = self.has_modes and best is broad
+      if is_safer and num_fewer < 0.3 * len(best.schedule.stages):
+        break
       if gain < -0.2 - margin or (num_fewer < 0 and gain < 0.1 + margin):
         break
       best = found
