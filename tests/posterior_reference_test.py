@@ -16,14 +16,14 @@ from tfp_nvi.targets import posteriors
 NUM_POINTS = 4_000
 
 
-def fit(y):
+def fit(y, dtype=tf.float64):
   """A reference fitted to equally weighted points, and what it has found."""
   size = y.shape[1]
   return reference.fit_to_particles(
-    reference.from_affine(np.zeros(size), np.eye(size), tf.float64),
+    reference.from_affine(np.zeros(size), np.eye(size), dtype),
     y,
     np.full(len(y), 1.0 / len(y)),
-    tf.float64,
+    dtype,
   )
 
 
@@ -119,6 +119,27 @@ def test_two_modes_of_a_coordinate():
   # A normal density of the same mean and deviation is far from that.
   normal = density.cdf(np.mean(y[:, 1]) + np.std(y[:, 1]) * u)
   assert np.max(np.abs(normal - quantiles)) > 0.12
+
+
+def test_an_empty_valley_in_single_precision():
+  rng = np.random.default_rng(9)
+  y = 0.01 * rng.normal(size=[100_000, 1]) + rng.choice(
+    [-1.0, 1.0], [100_000, 1]
+  )
+  found, shape = fit(y, tf.float32)
+  assert shape['marginals'] == [0]
+  # Many times the distance of numbers near 10, where these knots are summed.
+  assert np.min(found.marginals.bin_widths) > 5.0 * np.spacing(np.float32(10.0))
+  u = tf.linspace(-12.0, 12.0, 10_001)[:, tf.newaxis]
+  mapped, log_det = reference.forward(found, u)
+  assert np.all(np.diff(mapped[:, 0]) >= 0.0)
+  assert np.all(np.isfinite(log_det))
+  # There, hundreds of units are one of the normal density.
+  y = tf.linspace(-3.0, 3.0, 10_001)[:, tf.newaxis]
+  u = reference.inverse(found, y)
+  assert np.all(np.diff(u[:, 0]) >= 0.0) and np.all(np.isfinite(u))
+  again, _ = reference.forward(found, u)
+  np.testing.assert_allclose(again, y, atol=3e-3)
 
 
 def test_normal_coordinates_have_no_splines():

@@ -64,8 +64,9 @@ def fit_marginals(
   total = 1.0 / np.sum(weights**2)
   step = 2.0 * _RANGE / _NUM_GRID
   grid = -_RANGE + step * (np.arange(_NUM_GRID) + 0.5)
-  # What no kernel covers: a share of a broad normal density, as in [2].
-  share = min(0.5, 2.0 / total)
+  # What no kernel covers: a share of a broad normal density, as in [2]. In
+  # single precision knots would else coincide where there are no points.
+  share = np.clip(2.0 / total, 1e-4, 0.5)
   normal, broad = _normal(grid, 1.0), _normal(grid, 2.0)
 
   def estimate(mass, bandwidth):
