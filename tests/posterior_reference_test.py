@@ -10,7 +10,7 @@ import numpy as np
 import scipy.stats
 import tensorflow as tf
 
-from tfp_nvi.posterior import fit_posterior, reference
+from tfp_nvi.posterior import fit_posterior, reference, space, variational
 from tfp_nvi.targets import posteriors
 
 NUM_POINTS = 4_000
@@ -140,6 +140,21 @@ def test_an_empty_valley_in_single_precision():
   assert np.all(np.diff(u[:, 0]) >= 0.0) and np.all(np.isfinite(u))
   again, _ = reference.forward(found, u)
   np.testing.assert_allclose(again, y, atol=3e-3)
+
+
+def test_starts_get_to_modes_that_are_far_away():
+  """Forty modes in fifty dimensions, a hundred of their deviations apart."""
+  known = posteriors.forty_gaussians(50)
+  vectors = space.VectorSpace(known.target, known.initial, None, [0, 1])
+  *_, has_valleys = variational.fit_variational(vectors, [0, 2])
+  assert has_valleys
+
+
+def test_one_mode_has_no_valleys():
+  known = posteriors.neals_funnel(4)
+  vectors = space.VectorSpace(known.target, known.initial, None, [0, 1])
+  *_, has_valleys = variational.fit_variational(vectors, [0, 2])
+  assert not has_valleys
 
 
 def test_normal_coordinates_have_no_splines():

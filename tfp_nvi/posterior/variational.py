@@ -267,7 +267,8 @@ def _starts(space, uniform_seed, log_probs):
   spread = tf.constant([[0.0], [0.5], [1.0]], dtype)
   origin = (spread * uniform - space.center) / space.scale
   centers = tf.concat([zero, zero, best, origin], axis=0)
+  # Draws may be far from the mode that is next to them.
   units = tf.concat(
-    [one, 0.1 * one, tf.repeat(0.1 * one, 3, 0), tf.repeat(0.3 * own, 3, 0)], 0
+    [one, 0.1 * one, tf.repeat(0.3 * one, 3, 0), tf.repeat(0.3 * own, 3, 0)], 0
   )
   return centers, units
