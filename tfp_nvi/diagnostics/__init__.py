@@ -4,7 +4,7 @@
 
 `numbers` has divergences between successive densities and the weight that each
 mode of a target has, `levels` the divergences and weights of the levels of a
-run; `plots` and `level_plots` show particles, schedules, training, levels, runs
+run, `gradients` the noise of gradients; `plots` and `level_plots` show particles, schedules, training, levels, runs
 and modes, by what `figures` has; `export` hands results to ArviZ, with what
 `groups` asks a model about draws. No function here changes a sampler.
 """
@@ -14,6 +14,10 @@ from tfp_nvi.diagnostics.export import (
   particles_to_arviz,
   posterior_to_arviz,
   state_space_posterior_to_arviz,
+)
+from tfp_nvi.diagnostics.gradients import (
+  GradientNoise,
+  gradient_noise,
 )
 from tfp_nvi.diagnostics.level_plots import (
   plot_levels,
@@ -39,8 +43,10 @@ from tfp_nvi.diagnostics.plots import (
 )
 
 __all__ = [
+  'GradientNoise',
   'LevelReport',
   'ModeReport',
+  'gradient_noise',
   'history_to_arviz',
   'level_report',
   'mode_report',
