@@ -4,9 +4,10 @@
 
 `numbers` has divergences between successive densities and the weight that each
 mode of a target has, `levels` the divergences and weights of the levels of a
-run, `gradients` the noise of gradients; `plots` and `level_plots` show particles, schedules, training, levels, runs
-and modes, by what `figures` has; `export` hands results to ArviZ, with what
-`groups` asks a model about draws. No function here changes a sampler.
+run, `gradients` the noise of gradients; `plots` and `level_plots` show
+particles, schedules, training, levels, runs and modes, by what `figures` has;
+`export` hands results to ArviZ, with what `groups` asks a model about draws. No
+function here changes a sampler.
 """
 
 from tfp_nvi.diagnostics.export import (
