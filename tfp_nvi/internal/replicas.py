@@ -1,0 +1,229 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Islands on the replicas of a `tf.distribute.Strategy`.
+
+Work is divided into islands, which know nothing of replicas: what an island
+does depends on its index alone. A replica runs its islands in turn, each by one
+call of a compiled function, and collectives stand between compiled functions,
+because XLA does not compile collectives on a CPU. So the results are the same
+on any number of replicas, up to the order of sums.
+"""
+
+import tensorflow as tf
+
+from tfp_nvi.internal import checks
+
+__all__ = [
+  'Replicas',
+  'check_in_scope',
+  'check_strategy',
+]
+
+
+def check_strategy(strategy) -> None:
+  """Raises an error if a strategy is none that islands can run on.
+
+  Args:
+    strategy: What came.
+
+  Raises:
+    TypeError: If it is not a synchronous `tf.distribute.Strategy`.
+    ValueError: If it is used inside of a replica or a `tf.function`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import replicas
+
+  replicas.check_strategy(tf.distribute.OneDeviceStrategy('CPU:0'))
+  ```
+  """
+  expected = 'a tf.distribute.Strategy whose replicas run in step'
+  checks.check_instance('strategy', strategy, tf.distribute.Strategy, expected)
+  if isinstance(strategy, tf.distribute.experimental.ParameterServerStrategy):
+    raise TypeError(f'`strategy` must be {expected}; got {strategy!r}.')
+  is_in_replica = (
+    tf.distribute.has_strategy()
+    and not tf.distribute.in_cross_replica_context()
+  )
+  if is_in_replica or not tf.executing_eagerly():
+    raise ValueError(
+      '`strategy` must be None inside of `strategy.run` and of a tf.function, '
+      f'as calls to it are made of several compiled parts; got {strategy!r}.'
+    )
+
+
+def check_in_scope(name: str, strategy, variables) -> None:
+  """Raises an error for variables that replicas have no copies of.
+
+  Args:
+    name: Python `str` name of the argument that the variables belong to.
+    strategy: `tf.distribute.Strategy`.
+    variables: Iterable of `tf.Variable`s.
+
+  Raises:
+    ValueError: If one was made outside of the scope of the strategy.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import replicas
+
+  strategy = tf.distribute.OneDeviceStrategy('CPU:0')
+  with strategy.scope():
+    variable = tf.Variable(1.0)
+  replicas.check_in_scope('sampler', strategy, [variable])
+  ```
+  """
+  if strategy is _default():
+    return
+  for variable in variables:
+    if not strategy.extended.variable_created_in_scope(variable):
+      raise ValueError(
+        f'`{name}` must be made inside of `strategy.scope()`, so that each '
+        f'replica has a copy of its variables; got {variable.name!r}, which '
+        'was made outside.'
+      )
+
+
+def _default():
+  """The strategy of those who have none."""
+  with tf.init_scope():
+    return tf.distribute.get_strategy()
+
+
+class Replicas:
+  """Runs functions of islands on the replicas of a strategy.
+
+  Methods but `run` and `first` are for functions that `run` calls.
+
+  Fields:
+    strategy: `tf.distribute.Strategy`.
+    num_islands: Python `int`.
+    num_local: Python `int`: islands of a replica.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import replicas
+
+  islands = replicas.Replicas(tf.distribute.OneDeviceStrategy('CPU:0'), 4)
+
+
+  @tf.function(autograph=False)
+  def squares():
+    def run():
+      return islands.gather(islands.each(lambda i: i**2, islands.indices()))
+
+    return islands.first(islands.run(run))
+
+
+  assert list(squares().numpy()) == [0, 1, 4, 9]
+  ```
+  """
+
+  def __init__(self, strategy, num_islands: int | None = None):
+    """Initializes the runner.
+
+    Args:
+      strategy: `tf.distribute.Strategy`, or `None` for the one of this process.
+      num_islands: Python `int`.
+        Default value: `None` (i.e., one for each replica).
+
+    Raises:
+      TypeError: If an argument is of another kind.
+      ValueError: If the islands are not a multiple of the replicas.
+    """
+    self.strategy = _default() if strategy is None else strategy
+    check_strategy(self.strategy)
+    num_replicas = self.strategy.num_replicas_in_sync
+    if num_islands is None:
+      num_islands = num_replicas
+    self.num_islands = checks.as_count('num_islands', num_islands)
+    if self.num_islands % num_replicas:
+      raise ValueError(
+        f'`num_islands` must be a multiple of the {num_replicas} replicas of '
+        f'`strategy`; got {num_islands}.'
+      )
+    self.num_local = self.num_islands // num_replicas
+
+  def share(self, name: str, count: int) -> int:
+    """An island's share of what is divided among all.
+
+    Args:
+      name: Python `str` name of the argument.
+      count: Python `int`.
+
+    Returns:
+      share: Python `int`.
+
+    Raises:
+      ValueError: If it cannot be divided equally.
+    """
+    if count % self.num_islands:
+      raise ValueError(
+        f'`{name}` must be a multiple of the number of islands, '
+        f'{self.num_islands}; got {count}.'
+      )
+    return count // self.num_islands
+
+  def run(self, fn, *args):
+    """Runs a function on each replica.
+
+    Args:
+      fn: Python callable.
+      *args: Its arguments, of which those that `run` returned are those of each
+        replica.
+
+    Returns:
+      values: What the function returns, of each replica.
+    """
+    return self.strategy.run(fn, args)
+
+  def first(self, values):
+    """The values of the first replica of this process.
+
+    Args:
+      values: What `run` returned.
+
+    Returns:
+      values: Nested structure of `Tensor`s.
+    """
+    return tf.nest.map_structure(
+      lambda x: self.strategy.experimental_local_results(x)[0], values
+    )
+
+  def indices(self) -> tf.Tensor:
+    """The indices of this replica's islands, of shape `[num_local]`."""
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+    return replica * self.num_local + tf.range(self.num_local)
+
+  def each(self, fn, *args):
+    """Calls a function for each island of this replica, one after the other.
+
+    Args:
+      fn: Python callable from `Tensor`s to a nested structure of them.
+      *args: Nested structures of `Tensor`s of shape `[num_local, ...]`.
+
+    Returns:
+      values: What the function returns, with a first axis over islands.
+    """
+    values = []
+    for i in range(self.num_local):
+      # So that two islands are not in memory at the same time.
+      with tf.control_dependencies(tf.nest.flatten(values[-1:])):
+        values.append(
+          fn(*tf.nest.map_structure(lambda x, i=i: tf.identity(x[i]), args))
+        )
+    return tf.nest.map_structure(lambda *x: tf.stack(x), *values)
+
+  def gather(self, values):
+    """The values of the islands of all replicas.
+
+    Args:
+      values: Nested structure of `Tensor`s of shape `[num_local, ...]`.
+
+    Returns:
+      values: The same, of shape `[num_islands, ...]`.
+    """
+    context = tf.distribute.get_replica_context()
+    return tf.nest.map_structure(
+      lambda x: context.all_gather(x, axis=0), values
+    )
