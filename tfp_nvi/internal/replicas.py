@@ -9,6 +9,8 @@ because XLA does not compile collectives on a CPU. So the results are the same
 on any number of replicas, up to the order of sums.
 """
 
+import math
+
 import tensorflow as tf
 
 from tfp_nvi.internal import checks
@@ -144,6 +146,18 @@ class Replicas:
       )
     self.num_local = self.num_islands // num_replicas
 
+  @property
+  def is_chief(self) -> bool:
+    """Whether this process is the one that writes files and reports."""
+    resolver = self.strategy.cluster_resolver
+    if resolver is None or not resolver.cluster_spec():
+      return True
+    return resolver.task_type == 'chief' or (
+      resolver.task_type == 'worker'
+      and resolver.task_id == 0
+      and 'chief' not in resolver.cluster_spec().jobs
+    )
+
   def share(self, name: str, count: int) -> int:
     """An island's share of what is divided among all.
 
@@ -223,7 +237,44 @@ class Replicas:
     Returns:
       values: The same, of shape `[num_islands, ...]`.
     """
+    flat = [tf.identity(x) for x in tf.nest.flatten(values)]
+    # One collective for all of them: each one takes milliseconds by itself.
+    parts = [_as_words(x) for x in flat]
     context = tf.distribute.get_replica_context()
-    return tf.nest.map_structure(
-      lambda x: context.all_gather(x, axis=0), values
+    words = context.all_gather(tf.concat(parts, axis=1), axis=0)
+    num_rows = parts[0].shape[0] * self.strategy.num_replicas_in_sync
+    words = tf.ensure_shape(words, [num_rows, None])
+    sizes = [part.shape[1] for part in parts]
+    return tf.nest.pack_sequence_as(
+      values,
+      [
+        _from_words(x, like)
+        for x, like in zip(tf.split(words, sizes, axis=1), flat, strict=True)
+      ],
     )
+
+
+def _as_words(x):
+  """A `Tensor` of shape `[n, ...]` as the bits of float32, `[n, size]`."""
+  if x.dtype == tf.bool:
+    x = tf.cast(x, tf.int32)
+  if x.dtype.size == 2:
+    x = tf.cast(tf.bitcast(x, tf.int16), tf.int32)
+  size = math.prod(x.shape.as_list()[1:]) * (x.dtype.size // 4)
+  return tf.reshape(tf.bitcast(x, tf.float32), [x.shape[0], size])
+
+
+def _from_words(words, like):
+  """The opposite of `_as_words`, for any number of rows."""
+  dtype = like.dtype
+  shape = [words.shape[0]] + like.shape.as_list()[1:]
+  if dtype.size <= 2:
+    x = tf.reshape(tf.bitcast(words, tf.int32), shape)
+    if dtype == tf.bool:
+      return tf.cast(x, tf.bool)
+    return tf.bitcast(tf.cast(x, tf.int16), dtype)
+  if dtype.size == 8:
+    words = tf.reshape(words, shape + [2])
+  else:
+    words = tf.reshape(words, shape)
+  return tf.bitcast(words, dtype)

@@ -27,6 +27,7 @@ from tfp_nvi.resampling import resample
 from tfp_nvi.weighting import estimates, particles
 
 __all__ = [
+  'combine_estimates',
   'combine_islands',
   'island_log_weights',
   'log_pairs_lost_within',
@@ -57,6 +58,55 @@ def island_log_weights(log_weights: tf.Tensor) -> tf.Tensor:
   ```
   """
   return estimates.log_normalizer(_swap(log_weights))
+
+
+def combine_estimates(estimates_of: dict) -> dict:
+  """Takes what islands say of their runs together.
+
+  Args:
+    estimates_of: Python `dict` of float `Tensor`s by the names of the fields of
+      `tfp_nvi.Estimate`, with a first axis over islands.
+
+  Returns:
+    estimates_of: The same without that axis: the log mean of the normalizers,
+      the effective sample size of all particles, means of the loss and of the
+      log incremental weights, and sums of the levels' effective sample sizes.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.weighting import islands
+
+  values = dict.fromkeys(
+    [
+      'loss',
+      'log_normalizer',
+      'effective_sample_size',
+      'log_incremental_weights',
+      'level_effective_sample_sizes',
+    ],
+    tf.ones([2]),
+  )
+  assert islands.combine_estimates(values)['effective_sample_size'] == 2.0
+  ```
+  """
+  log_weights = estimates_of['log_normalizer']
+  size = estimates_of['effective_sample_size']
+  shares = tf.cast(estimates.normalize_weights(log_weights), size.dtype)
+  # The sum of squares of an island's weights is that of its sum by its size.
+  squares = tf.math.divide_no_nan(shares**2, size)
+  return {
+    'loss': estimates.mean(estimates_of['loss']),
+    'log_normalizer': estimates.log_normalizer(log_weights),
+    'effective_sample_size': tf.math.divide_no_nan(
+      estimates.total(shares) ** 2, estimates.total(squares)
+    ),
+    'log_incremental_weights': estimates.mean(
+      estimates_of['log_incremental_weights']
+    ),
+    'level_effective_sample_sizes': estimates.total(
+      estimates_of['level_effective_sample_sizes']
+    ),
+  }
 
 
 def log_pairs_lost_within(islands: particles.WeightedParticles) -> tf.Tensor:
