@@ -9,9 +9,12 @@ because XLA does not compile collectives on a CPU. So the results are the same
 on any number of replicas, up to the order of sums.
 """
 
+import itertools
 import math
+import time
 
 import tensorflow as tf
+from tensorflow.python.eager import context as tf_context
 
 from tfp_nvi.internal import checks
 
@@ -20,6 +23,9 @@ __all__ = [
   'check_in_scope',
   'check_strategy',
 ]
+
+# All processes make the same calls, and so count the same.
+_meetings = itertools.count()
 
 
 def check_strategy(strategy) -> None:
@@ -86,6 +92,17 @@ def check_in_scope(name: str, strategy, variables) -> None:
       )
 
 
+def _tasks(resolver):
+  """The names of the tasks that train together."""
+  spec = resolver.cluster_spec()
+  return [
+    f'/job:{job}/task:{task}'
+    for job in ('chief', 'worker')
+    if job in spec.jobs
+    for task in spec.task_indices(job)
+  ]
+
+
 def _default():
   """The strategy of those who have none."""
   with tf.init_scope():
@@ -145,6 +162,8 @@ class Replicas:
         f'`strategy`; got {num_islands}.'
       )
     self.num_local = self.num_islands // num_replicas
+    # Variables that are made next are a collective already.
+    self.meet()
 
   @property
   def is_chief(self) -> bool:
@@ -177,6 +196,44 @@ class Replicas:
         f'{self.num_islands}; got {count}.'
       )
     return count // self.num_islands
+
+  def meet(self) -> None:
+    """Waits until all processes are here, if the strategy has a timeout.
+
+    A process that has died is found by TensorFlow, which names it. One that is
+    late would be waited for without end.
+
+    Raises:
+      TimeoutError: If one is not here in time.
+    """
+    options = getattr(self.strategy.extended, '_communication_options', None)
+    timeout = options and options.timeout_seconds
+    resolver = self.strategy.cluster_resolver
+    if not timeout or resolver is None or not resolver.cluster_spec():
+      return
+    own = f'/job:{resolver.task_type}/task:{resolver.task_id}'
+    number = next(_meetings)
+    # The store of TensorFlow's coordination service has no public name.
+    store = tf_context.context()
+    store.set_config_key_value(f'tfp_nvi/{number}{own}', 'here')
+    if number > 1:
+      # All have met since they looked at that.
+      store.delete_config_key_value(f'tfp_nvi/{number - 2}{own}')
+    deadline = time.monotonic() + timeout
+    late = []
+    for task in _tasks(resolver):
+      milliseconds = int(1e3 * (deadline - time.monotonic()))
+      try:
+        store.get_config_key_value(
+          f'tfp_nvi/{number}{task}', max(1, milliseconds)
+        )
+      except tf.errors.DeadlineExceededError:
+        late.append(task)
+    if late:
+      raise TimeoutError(
+        f'`strategy` has workers that are not here after {timeout:g} s, the '
+        f'`timeout_seconds` of its communication options: {", ".join(late)}.'
+      )
 
   def run(self, fn, *args):
     """Runs a function on each replica.

@@ -90,11 +90,6 @@ class ReplicatedSteps(steps_lib.CompiledSteps):
       element_spec,
       *args,
     )
-    strategy = replicas.strategy
-    replicas_lib.check_in_scope('sampler', strategy, self.variables)
-    replicas_lib.check_in_scope(
-      'optimizer', strategy, steps_lib.optimizer_variables(optimizer)
-    )
     gradients, values = self._step_fn.structured_outputs
     self._specs = [*gradients, *(values[x] for x in history.ESTIMATE_FIELDS)]
     self._num_gradients = len(gradients)
@@ -108,6 +103,13 @@ class ReplicatedSteps(steps_lib.CompiledSteps):
 
   def _scope(self):
     return self._replicas.strategy.scope()
+
+  def _check_variables(self):
+    strategy = self._replicas.strategy
+    replicas_lib.check_in_scope('sampler', strategy, self.variables)
+    replicas_lib.check_in_scope(
+      'optimizer', strategy, steps_lib.optimizer_variables(self._optimizer)
+    )
 
   def _variable(self, variable):
     # Of a copy, which is what a tape has seen.
@@ -139,12 +141,17 @@ class ReplicatedSteps(steps_lib.CompiledSteps):
     self.probe(seed, 0)
     return values
 
+  def _call(self, *args):
+    self._replicas.meet()
+    return super()._call(*args)
+
   def agree(self, is_true):
     """Whether something is true in any process; see `CompiledSteps.agree`."""
     return bool(tf.reduce_any(self._gather_fn(tf.constant(int(is_true))) > 0))
 
   def differs(self, number):
     """Whether a number is not the same; see `CompiledSteps.differs`."""
+    self._replicas.meet()
     numbers = self._gather_fn(tf.constant(number))
     return bool(tf.reduce_any(tf.not_equal(numbers, number)))
 

@@ -221,6 +221,7 @@ class CompiledSteps:
         'nothing to train, or not on the sides that the objective trains, or '
         '`variables` are not among those that it depends on.'
       )
+    self._check_variables()
     with self._scope():
       _build(optimizer, self.variables)
     self._no_elements = tf.nest.map_structure(
@@ -232,6 +233,9 @@ class CompiledSteps:
   def _scope(self):
     """The context in which variables are made."""
     return contextlib.nullcontext()
+
+  def _check_variables(self):
+    """Raises an error for variables that cannot be trained here."""
 
   def _variable(self, variable):
     """The variable as the user has it, of one that has a gradient."""
