@@ -199,10 +199,7 @@ def fit(
   seed = randomness.as_seed(seed)
 
   start = time.perf_counter()
-  make_steps_fn, is_chief = steps_lib.CompiledSteps, True
-  if replicas is not None:
-    make_steps_fn = functools.partial(replicated.ReplicatedSteps, replicas)
-    is_chief = replicas.is_chief
+  make_steps_fn, is_chief = _place(replicas)
   summaries = reporting.Summaries(tensorboard_dir if is_chief else None)
   steps = make_steps_fn(
     make_sampler_fn,
@@ -226,19 +223,14 @@ def fit(
         'clip_factor': clip_factor,
       }
     )
-  store = store_lib.NoStore()
-  if checkpoint_dir is not None:
-    store = store_lib.TrainingStore(
-      checkpoint_dir,
-      checkpoint_seconds,
-      steps,
-      seed,
-      fingerprint.describe_training(
-        objective, optimizer, num_particles, clip_factor, element_spec
-      )
-      | ({} if replicas is None else {'num_islands': replicas.num_islands}),
-      writes=is_chief,
-    )
+  store = _open_store(
+    checkpoint_dir,
+    (checkpoint_seconds, steps, seed),
+    _describe(
+      replicas, objective, optimizer, num_particles, clip_factor, element_spec
+    ),
+    is_chief,
+  )
   no_steps = steps.compile(seed)
   record = history_lib.Record(num_particles)
   record.append(store.restore(num_steps) or no_steps)
@@ -267,6 +259,29 @@ def fit(
   if is_interrupted:
     _notify_of_interrupt(record)
   return record.history()
+
+
+def _place(replicas):
+  """What makes the steps of a training, and whether this process writes."""
+  if replicas is None:
+    return steps_lib.CompiledSteps, True
+  make_steps_fn = functools.partial(replicated.ReplicatedSteps, replicas)
+  return make_steps_fn, replicas.is_chief
+
+
+def _describe(replicas, *args):
+  """The arguments that checkpoints belong to."""
+  description = fingerprint.describe_training(*args)
+  if replicas is not None:
+    description['num_islands'] = replicas.num_islands
+  return description
+
+
+def _open_store(folder, arguments, settings, is_chief):
+  """Where checkpoints are kept, if they are."""
+  if folder is None:
+    return store_lib.NoStore()
+  return store_lib.TrainingStore(folder, *arguments, settings, writes=is_chief)
 
 
 def _take_call(steps, seed, calls, num_steps, record):
