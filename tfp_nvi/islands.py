@@ -60,9 +60,11 @@ class Islands:
       seeds = randomness.fold_in(seed, replicas.indices())
       return replicas.gather(replicas.each(compiled, seeds))
 
-    self._fn = tf.function(
-      lambda seed: replicas.first(replicas.run(run, seed)), autograph=False
-    )
+    def sample(seed):
+      islands = replicas.first(replicas.run(run, seed))
+      return weighting.combine_islands(islands), islands.num_nan
+
+    self._fn = tf.function(sample, autograph=False)
 
   def __call__(self, seed) -> tuple[weighting.WeightedParticles, tf.Tensor]:
     """Samples.
@@ -74,8 +76,7 @@ class Islands:
       particles: `WeightedParticles` of all islands together.
       num_nan: int32 `Tensor` of shape `[num_islands]`.
     """
-    islands = self._fn(seed)
-    return weighting.combine_islands(islands), islands.num_nan
+    return self._fn(seed)
 
 
 def _compile(fn, jit_compile):
