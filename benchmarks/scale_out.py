@@ -72,7 +72,7 @@ def _collective(replicas, shape, repetitions, is_sum):
 def _work(num_islands, num_sampled, num_trained, repetitions):
   """Measures in the process of a worker, and prints a row."""
   tf.config.threading.set_intra_op_parallelism_threads(1)
-  tf.config.threading.set_inter_op_parallelism_threads(1)
+  tf.config.threading.set_inter_op_parallelism_threads(2)
   strategy = tf.distribute.OneDeviceStrategy('CPU:0')
   if 'TF_CONFIG' in os.environ:
     strategy = common.make_strategy('multi_worker', _TIMEOUT)

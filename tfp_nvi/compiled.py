@@ -126,7 +126,8 @@ class CompiledSampler(proposals.ParticleSampler):
       path = nvi.GeometricPath(
         tfd.Normal(0.0, 1.0), tfd.Normal(1.0, 0.5), num_densities=2
       )
-      sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
+      transitions = nvi.GaussianTransitions(path, [2], seed=1)
+      sampler = nvi.NestedSampler(path, transitions)
     particles = sampler.sample(100, seed=2, strategy=strategy, num_islands=4)
     assert particles.log_weights.shape == [100]
     ```

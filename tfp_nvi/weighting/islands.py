@@ -29,6 +29,7 @@ from tfp_nvi.weighting import estimates, particles
 __all__ = [
   'combine_estimates',
   'combine_islands',
+  'global_root',
   'island_log_weights',
   'log_pairs_lost_within',
   'resample_islands',
@@ -239,6 +240,14 @@ def global_root(root: tf.Tensor, origin: tf.Tensor | None = None) -> tf.Tensor:
 
   Returns:
     root: int32 `Tensor` of the same shape.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.weighting import islands
+
+  root = islands.global_root(tf.constant([[0, 1], [1, 1]]))
+  assert root.numpy().tolist() == [[0, 1], [3, 3]]
+  ```
   """
   num_islands, num_particles, *batch_shape = root.shape.as_list()
   if origin is None:
