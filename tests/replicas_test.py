@@ -24,7 +24,7 @@ from tests import replicas_program as program
 from tfp_nvi.experiments import common
 
 ROOT = pathlib.Path(__file__).parents[1]
-SECONDS = 120
+SECONDS = 300
 
 
 def free_ports(count):
