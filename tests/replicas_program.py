@@ -131,7 +131,7 @@ def main(kind, result, folder=None, *flags):
       [f'CPU:{i}' for i in range(NUM_REPLICAS)]
     )
   else:
-    strategy = common.make_strategy(kind, timeout_seconds=120.0)
+    strategy = common.make_strategy(kind, timeout_seconds=30.0)
   run_all(
     strategy,
     result,
