@@ -36,6 +36,7 @@ NAVIGATION = {
     'how_it_works.md',
     'sequences.md',
     'deep_models.md',
+    'scaling_out.md',
     'ecosystem.md',
     'extending.md',
   ],

@@ -21,6 +21,7 @@ from benchmarks import (
   posteriors,
   reporting,
   sampling,
+  scale_out,
   workers,
 )
 from tfp_nvi.experiments.image_mixture import deep_mixture
@@ -147,6 +148,12 @@ def test_growth_is_a_ratio_of_medians():
   memory = growth.summarize(few, many, 'memory')
   assert '200.0 and 250.0 MB at most, ratio 1.25' in memory
   assert memory.endswith('100.0 and 150.0 MB, ratio 1.50')
+
+
+def test_efficiency_of_two_workers():
+  one = {'sample_seconds': 2.0, 'step_seconds': 3.0}
+  two = {'sample_seconds': 1.0, 'step_seconds': 2.0}
+  assert scale_out.efficiency(one, two) == {'sample': 2.0, 'step': 1.5}
 
 
 def test_growth_measures_a_process():

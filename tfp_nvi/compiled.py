@@ -12,8 +12,10 @@ import warnings
 
 import tensorflow as tf
 
-from tfp_nvi import proposals, weighting
+from tfp_nvi import islands as islands_lib
+from tfp_nvi import proposals, resampling, weighting
 from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import replicas as replicas_lib
 from tfp_nvi.runs import Trace, count
 
 __all__ = [
@@ -53,10 +55,20 @@ class CompiledSampler(proposals.ParticleSampler):
     seed=None,
     jit_compile: bool = True,
     strict: bool = False,
+    *,
+    strategy: tf.distribute.Strategy | None = None,
+    num_islands: int | None = None,
+    exchange_criterion_fn=resampling.never,
   ) -> weighting.WeightedParticles:
     """Draws properly weighted particles.
 
     Compiles at the first call, and anew for each number of particles.
+
+    With a `strategy`, particles are divided into islands, runs of the sampler
+    by themselves that depend on `seed` and on their index alone: the same
+    islands give the same particles on any number of replicas. Every process of
+    the strategy makes the same call, and gets all particles. The log normalizer
+    is the log mean of the islands' estimates, unbiased as they are.
 
     Args:
       num_particles: Python `int`.
@@ -70,6 +82,19 @@ class CompiledSampler(proposals.ParticleSampler):
         error. Otherwise it is taken to be a density of zero, with a warning at
         the first one of this sampler.
         Default value: `False`.
+      strategy: `tf.distribute.Strategy` in whose scope the sampler was made:
+        the replicas to run islands on.
+        Default value: `None` (i.e., all particles in one run on this device).
+      num_islands: Python `int`: a multiple of the number of replicas, each of
+        which runs its islands in turn, and a divisor of `num_particles`. May be
+        given without `strategy`.
+        Default value: `None` (i.e., one for each replica).
+      exchange_criterion_fn: Python callable as `resample_criterion_fn` of
+        `NestedSampler`, for islands in place of particles: whether islands are
+        to be resampled by their mean weights before the next level, each with
+        all of its particles. Others than `tfp_nvi.never` have a compiled call
+        and a collective for each level.
+        Default value: `tfp_nvi.never`.
 
     Returns:
       particles: `WeightedParticles` for the last density, in the space that the
@@ -78,11 +103,53 @@ class CompiledSampler(proposals.ParticleSampler):
         NaN or +inf.
 
     Raises:
-      ValueError: If `num_particles` is not positive, a weight is NaN, or a log
-        density is and `strict` is true.
+      TypeError: If an argument is not of the kind asked for.
+      ValueError: If `num_particles` is not positive, a weight is NaN, a log
+        density is and `strict` is true, particles or islands cannot be divided
+        equally, or the sampler was made outside of the scope of `strategy`.
+
+    #### References
+
+    [1]: C. Verge, C. Dubarry, P. Del Moral, E. Moulines. On parallel
+         implementation of sequential Monte Carlo methods: the island particle
+         model. Statistics and Computing, 25(2), 2015.
+
+    ```python
+    import tensorflow as tf
+    import tensorflow_probability as tfp
+    import tfp_nvi as nvi
+
+    tfd = tfp.distributions
+
+    strategy = tf.distribute.OneDeviceStrategy('CPU:0')
+    with strategy.scope():
+      path = nvi.GeometricPath(
+        tfd.Normal(0.0, 1.0), tfd.Normal(1.0, 0.5), num_densities=2
+      )
+      transitions = nvi.GaussianTransitions(path, [2], seed=1)
+      sampler = nvi.NestedSampler(path, transitions)
+    particles = sampler.sample(100, seed=2, strategy=strategy, num_islands=4)
+    assert particles.log_weights.shape == [100]
+    ```
     """
     checks.check_bool('strict', strict)
+    checks.check_callable('exchange_criterion_fn', exchange_criterion_fn)
     seed = randomness.as_seed(seed)
+    if strategy is not None or num_islands is not None:
+      return self._sample_islands(
+        num_particles,
+        seed,
+        jit_compile,
+        strict,
+        replicas_lib.Replicas(strategy, num_islands),
+        exchange_criterion_fn,
+      )
+    if exchange_criterion_fn is not resampling.never:
+      raise ValueError(
+        '`exchange_criterion_fn` must be tfp_nvi.never without islands to '
+        f'exchange, of `strategy` or `num_islands`; got '
+        f'{exchange_criterion_fn!r}.'
+      )
     particles = self._call_compiled(
       self._sample, num_particles, seed, jit_compile
     )
@@ -137,6 +204,44 @@ class CompiledSampler(proposals.ParticleSampler):
         return described
     return None
 
+  def _sample_islands(
+    self, num_particles, seed, jit_compile, strict, replicas, criterion_fn
+  ):
+    """Samples on the replicas of a strategy; see `sample`."""
+    num_particles = checks.as_count('num_particles', num_particles)
+    checks.check_bool('jit_compile', jit_compile)
+    size = replicas.share('num_particles', num_particles)
+    replicas_lib.check_in_scope('sampler', replicas.strategy, self.variables)
+    # What is cached holds these objects, so that their identities stay theirs.
+    key = (
+      f'islands, {size}, {replicas.num_islands}, jit_compile={jit_compile}, '
+      f'{id(replicas.strategy)}, {id(criterion_fn)}'
+    )
+    if key not in self._compiled:
+      if criterion_fn is resampling.never:
+        self._compiled[key] = islands_lib.Islands(
+          replicas, functools.partial(self._sample, size), jit_compile
+        )
+      else:
+        self._compiled[key] = self._exchange(
+          replicas, size, criterion_fn, jit_compile
+        )
+    particles, num_nan = self._compiled[key](seed)
+    _check_weights(particles.log_weights)
+    worst = int(tf.argmax(num_nan))
+    self._report_nan(
+      particles.num_nan, size, randomness.fold_in(seed, worst), strict
+    )
+    return particles
+
+  def _exchange(self, replicas, num_particles, criterion_fn, jit_compile):
+    """A function that samples islands and exchanges them between levels."""
+    del replicas, num_particles, jit_compile
+    raise ValueError(
+      f'`exchange_criterion_fn` must be tfp_nvi.never for {self.name}, whose '
+      f'islands stay as they are; got {criterion_fn!r}.'
+    )
+
   def _call_compiled(self, method, num_particles, seed, jit_compile):
     """Calls a method, compiled; raises an error for log weights of NaN."""
     num_particles = checks.as_count('num_particles', num_particles)
@@ -153,14 +258,7 @@ class CompiledSampler(proposals.ParticleSampler):
       fn = self._compiled[key]
     result = fn(seed)
     if tf.executing_eagerly():
-      is_nan = tf.math.is_nan(result.log_weights)
-      if bool(tf.reduce_any(is_nan)):
-        raise ValueError(
-          'The log weights have become NaN: the log densities of the '
-          f'transitions, or `resample_fn`, are not as they should be; '
-          f'{count(is_nan)} of {is_nan.shape.num_elements()} log weights are '
-          'NaN.'
-        )
+      _check_weights(result.log_weights)
     return result
 
   def _report_nan(self, num_nan, num_particles, seed, strict):
@@ -180,3 +278,15 @@ class CompiledSampler(proposals.ParticleSampler):
       raise ValueError(message)
     self._has_warned = True
     warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+def _check_weights(log_weights):
+  """Raises an error for log weights of NaN."""
+  is_nan = tf.math.is_nan(log_weights)
+  if bool(tf.reduce_any(is_nan)):
+    raise ValueError(
+      'The log weights have become NaN: the log densities of the '
+      f'transitions, or `resample_fn`, are not as they should be; '
+      f'{count(is_nan)} of {is_nan.shape.num_elements()} log weights are '
+      'NaN.'
+    )

@@ -27,7 +27,7 @@ import warnings
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi import compiled, proposals, resampling, weighting
+from tfp_nvi import compiled, islands, proposals, resampling, weighting
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import transitions as transitions_lib
 from tfp_nvi.internal import axes, checks, persistence, randomness
@@ -588,6 +588,9 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
       counter.total(),
       particles.log_pairs_lost,
     )
+
+  def _exchange(self, *args):
+    return islands.Exchange(self, self._resample_fn, *args)
 
   def _trace(self, num_particles, seed):
     run = self.start(num_particles, seed)

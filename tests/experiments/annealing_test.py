@@ -149,6 +149,22 @@ def test_cell_depends_on_its_seed_alone(fast, tmp_path):
   assert row == pytest.approx(other, rel=1e-3)
 
 
+def test_runs_on_a_strategy(fast, tmp_path):
+  kwargs = {**SMALL, 'method': 'nvir', 'num_densities': 2}
+  rows = [
+    annealing.run(
+      num_islands=1, output_dir=str(tmp_path / strategy), strategy=strategy,
+      **kwargs,
+    ).rows
+    for strategy in ('none', 'mirrored')
+  ]  # fmt: skip
+  assert read(tmp_path / 'mirrored')['num_islands'] == 1
+  one, other = (without_times(row[0]) for row in rows)
+  assert one['method'] == other['method'] == 'nvir'
+  for field in ('log_normalizer', 'ess', 'mode_mass_lowest'):
+    np.testing.assert_allclose(one[field], other[field], rtol=1e-3)
+
+
 def test_learned_path_is_drawn(fast, tmp_path):
   results = annealing.run(
     'nvir_star',

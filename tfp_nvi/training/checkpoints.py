@@ -68,6 +68,7 @@ class Checkpoints:
     settings: dict,
     max_to_keep: int = 2,
     name: str = 'checkpoint_dir',
+    writes: bool = True,
   ):
     """Opens or makes a folder, and removes what killed writes left in it.
 
@@ -80,6 +81,9 @@ class Checkpoints:
       name: Python `str`: the argument that the user gave the folder by, for
         errors.
         Default value: `'checkpoint_dir'`.
+      writes: Python `bool`: whether the folder is to be written. If not, it is
+        left as it is, even if it does not exist.
+        Default value: `True`.
 
     Raises:
       TypeError: If `folder` is not a path.
@@ -89,6 +93,9 @@ class Checkpoints:
     self._folder = checks.as_folder(name, folder)
     self._settings = _as_json(settings)
     self._max_to_keep = checks.as_count('max_to_keep', max_to_keep)
+    checks.check_bool('writes', writes)
+    if not writes:
+      return
     try:
       files.open_folder(self._folder)
       for file in os.listdir(self._folder):
@@ -103,6 +110,8 @@ class Checkpoints:
   @property
   def steps(self) -> list[int]:
     """The steps of which there is a file, in order."""
+    if not os.path.isdir(self._folder):
+      return []
     matches = map(_NAME.fullmatch, os.listdir(self._folder))
     return sorted(int(match[1]) for match in matches if match)
 

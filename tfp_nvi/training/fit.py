@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of a sampler: the loop on the host, between compiled calls."""
 
+import functools
 import inspect
 import itertools
 import sys
@@ -14,8 +15,15 @@ import tf_keras
 
 from tfp_nvi.chains import Chain
 from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import replicas as replicas_lib
 from tfp_nvi.sampler import NestedSampler
-from tfp_nvi.training import checkpoints, fingerprint, interrupts, reporting
+from tfp_nvi.training import (
+  checkpoints,
+  fingerprint,
+  interrupts,
+  replicated,
+  reporting,
+)
 from tfp_nvi.training import history as history_lib
 from tfp_nvi.training import monitor as monitor_lib
 from tfp_nvi.training import steps as steps_lib
@@ -43,6 +51,9 @@ def fit(
   # How to compile.
   steps_per_call: int = 200,
   jit_compile: bool = True,
+  # Where to run.
+  strategy: tf.distribute.Strategy | None = None,
+  num_islands: int | None = None,
   # What to save.
   checkpoint_dir=None,
   checkpoint_seconds: float = 60.0,
@@ -96,7 +107,19 @@ def fit(
       Default value: `200`.
     jit_compile: Python `bool`: whether to compile with XLA.
       Default value: `True`.
-    checkpoint_dir: Python `str` or `os.PathLike`: a folder for checkpoints.
+    strategy: `tf.distribute.Strategy` in whose scope `sampler`, and `optimizer`
+      if it is given, were made. Each step is divided into islands, which run on
+      its replicas: of `num_particles`, whose weights are normalized by island
+      and whose gradients are averaged; or, with `data`, of the mini-batch,
+      whose parts have all particles each. All processes make the same call.
+      Default value: `None` (i.e., one device and one island).
+    num_islands: Python `int`: a multiple of the number of replicas, and a
+      divisor of `num_particles` or of the size of the mini-batch. The same
+      islands give the same training, up to rounding, on any number of replicas,
+      and checkpoints are for the same islands.
+      Default value: `None` (i.e., one for each replica).
+    checkpoint_dir: Python `str` or `os.PathLike`: a folder for checkpoints,
+      which the first process of a `strategy` writes and all must see.
       Training goes on from the latest one there, to the same numbers as without
       a stop; needs a `seed`.
       Default value: `None` (i.e., no checkpoints).
@@ -120,8 +143,9 @@ def fit(
   Raises:
     TypeError: If an argument is not of the kind asked for.
     ValueError: If a count is not positive, there is nothing to train, `data`
-      has no elements or some of unknown shape, or `checkpoint_dir` cannot be
-      written, is damaged, or is of other training.
+      has no elements or some of unknown shape, `checkpoint_dir` cannot be
+      written, is damaged, or is of other training, or something cannot be
+      divided among islands or was made outside of the scope of `strategy`.
     TrainingError: A `FloatingPointError`: if 50 steps in a row were skipped, or
       all there are, or one with `strict`. It names the step, the level and the
       cause, and has the history; variables are those of the last good step.
@@ -164,7 +188,8 @@ def fit(
     tensorboard_dir = checks.as_folder('tensorboard_dir', tensorboard_dir)
   make_sampler_fn, element_spec = _check_sampler(sampler, data)
   _check_objective(objective)
-  optimizer = _check_optimizer(optimizer)
+  replicas = _check_strategy(strategy, num_islands, optimizer)
+  optimizer = _check_optimizer(optimizer, replicas)
   if variables is not None:
     variables = checks.as_list(
       'variables', variables, 'tf.Variables', tf.Variable, minimum=1
@@ -173,9 +198,10 @@ def fit(
     checkpoint_dir = _check_checkpoints(checkpoint_dir, seed, optimizer)
   seed = randomness.as_seed(seed)
 
-  summaries = reporting.Summaries(tensorboard_dir)
   start = time.perf_counter()
-  steps = steps_lib.CompiledSteps(
+  make_steps_fn, is_chief = _place(replicas)
+  summaries = reporting.Summaries(tensorboard_dir if is_chief else None)
+  steps = make_steps_fn(
     make_sampler_fn,
     objective,
     num_particles,
@@ -187,7 +213,7 @@ def fit(
     clip_factor,
     strict,
   )
-  if tensorboard_dir is not None:
+  if tensorboard_dir is not None and is_chief:
     summaries.describe(
       {
         'num_particles': num_particles,
@@ -197,17 +223,14 @@ def fit(
         'clip_factor': clip_factor,
       }
     )
-  store = store_lib.NoStore()
-  if checkpoint_dir is not None:
-    store = store_lib.TrainingStore(
-      checkpoint_dir,
-      checkpoint_seconds,
-      steps,
-      seed,
-      fingerprint.describe_training(
-        objective, optimizer, num_particles, clip_factor, element_spec
-      ),
-    )
+  store = _open_store(
+    checkpoint_dir,
+    (checkpoint_seconds, steps, seed),
+    _describe(
+      replicas, objective, optimizer, num_particles, clip_factor, element_spec
+    ),
+    is_chief,
+  )
   no_steps = steps.compile(seed)
   record = history_lib.Record(num_particles)
   record.append(store.restore(num_steps) or no_steps)
@@ -216,23 +239,49 @@ def fit(
 
   monitor = monitor_lib.Monitor(steps, seed, num_steps, strict)
   calls = _elements_of_calls(data, record.num_steps, steps_per_call)
-  is_stopped = False
   with (
     interrupts.deferred() as interrupt,
-    reporting.Bar(num_steps, record.num_steps, progress) as bar,
+    reporting.Bar(num_steps, record.num_steps, progress and is_chief) as bar,
   ):
-    while record.num_steps < num_steps and not (is_stopped or interrupt.is_set):
+    # Processes that train together stop together.
+    is_stopped = is_interrupted = steps.agree(interrupt.is_set)
+    while record.num_steps < num_steps and not is_stopped:
       elements = _take_call(steps, seed, calls, num_steps, record)
       monitor.check(record, elements)
       bar.update(record)
       summaries.write(record)
       is_stopped = _call_back(callback_fn, record, interrupt)
       store.save(record)
+      is_interrupted = steps.agree(interrupt.is_set)
+      is_stopped = is_interrupted or steps.agree(is_stopped)
     store.save(record, is_last=True)
   monitor.finish(record)
-  if interrupt.is_set:
+  if is_interrupted:
     _notify_of_interrupt(record)
   return record.history()
+
+
+def _place(replicas):
+  """What makes the steps of a training, and whether this process writes."""
+  if replicas is None:
+    return steps_lib.CompiledSteps, True
+  make_steps_fn = functools.partial(replicated.ReplicatedSteps, replicas)
+  return make_steps_fn, replicas.is_chief
+
+
+def _describe(replicas, *args):
+  """The arguments that checkpoints belong to."""
+  description = fingerprint.describe_training(*args)
+  if replicas is not None:
+    description['num_islands'] = replicas.num_islands
+  return description
+
+
+def _open_store(folder, arguments, settings, is_chief):
+  """Where checkpoints are kept, if they are."""
+  if folder is None:
+    return store_lib.NoStore()
+  return store_lib.TrainingStore(folder, *arguments, settings, writes=is_chief)
 
 
 def _take_call(steps, seed, calls, num_steps, record):
@@ -294,9 +343,37 @@ def _check_objective(objective):
     )
 
 
-def _check_optimizer(optimizer):
+def _check_strategy(strategy, num_islands, optimizer):
+  """Where islands run; `None` without a strategy."""
+  if strategy is None and num_islands is None:
+    if tf.distribute.has_strategy():
+      raise ValueError(
+        '`strategy` must be given inside of `strategy.scope()`, as '
+        'tfp_nvi.fit(..., strategy=strategy), or fit be called outside of it; '
+        'got None.'
+      )
+    return None
+  kinds = (
+    tf_keras.optimizers.Optimizer,
+    tf_keras.optimizers.legacy.Optimizer,
+  )
+  checks.check_instance(
+    'optimizer',
+    optimizer,
+    kinds,
+    'one of tf_keras.optimizers, whose updates know of replicas, with '
+    '`strategy`',
+    optional=True,
+  )
+  return replicas_lib.Replicas(strategy, num_islands)
+
+
+def _check_optimizer(optimizer, replicas):
   if optimizer is None:
-    return tf_keras.optimizers.Adam(1e-3)
+    if replicas is None:
+      return tf_keras.optimizers.Adam(1e-3)
+    with replicas.strategy.scope():
+      return tf_keras.optimizers.Adam(1e-3)
   # Duck typing, as optimizers come from Keras 2, Keras 3 and elsewhere.
   if not hasattr(optimizer, 'apply_gradients') or inspect.isclass(optimizer):
     raise TypeError(

@@ -158,6 +158,8 @@ def median_sizes(history: History) -> np.ndarray:
 STEP_FIELDS = History._fields[:7]
 # What an objective gives for each step.
 ESTIMATE_FIELDS = STEP_FIELDS[:6]
+# Of these, what has an axis over levels before the batch.
+LEVEL_FIELDS = ('log_incremental_weights', 'level_effective_sample_sizes')
 
 
 class TrainingError(FloatingPointError):

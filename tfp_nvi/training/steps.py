@@ -6,6 +6,8 @@ Contract: a step whose loss or gradient is not finite changes no variable, and
 none of the optimizer's.
 """
 
+import contextlib
+
 import numpy as np
 import tensorflow as tf
 import tf_keras
@@ -15,7 +17,10 @@ from tfp_nvi.training import history
 
 __all__ = [
   'CompiledSteps',
+  'element_at',
+  'global_norm',
   'has_build',
+  'optimizer_variables',
 ]
 
 # Norms older than about this many steps are forgotten.
@@ -52,12 +57,43 @@ def _build(optimizer, variables):
     optimizer.build(variables)
 
 
-def _optimizer_variables(optimizer):
+def optimizer_variables(optimizer) -> list:
+  """The variables of an optimizer that is built.
+
+  Args:
+    optimizer: Anything with `apply_gradients`.
+
+  Returns:
+    variables: List of variables.
+
+  ```python
+  import tf_keras
+  from tfp_nvi.training import steps
+
+  assert steps.optimizer_variables(tf_keras.optimizers.SGD(0.1))
+  ```
+  """
   variables = optimizer.variables
   return list(variables() if callable(variables) else variables)
 
 
-def _element(elements, index):
+def element_at(elements, index):
+  """The data of one step of a call.
+
+  Args:
+    elements: Nested structure of `Tensor`s with a first axis over steps.
+    index: int: a step.
+
+  Returns:
+    element: The same structure, without that axis.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.training import steps
+
+  assert steps.element_at(tf.constant([1.0, 2.0]), 1) == 2.0
+  ```
+  """
   return tf.nest.map_structure(lambda x: x[index], elements)
 
 
@@ -79,6 +115,13 @@ class _Clipping:
     """Clips finite gradients, and takes their norm into the mean."""
     if self._factor is None:
       return gradients
+    scale = self.scale(norm)
+    return [g * tf.cast(scale, g.dtype) for g in gradients]
+
+  def scale(self, norm):
+    """What to multiply gradients by; takes their norm into the mean."""
+    if self._factor is None:
+      return tf.ones_like(norm)
     limit = tf.where(self._count > 0.0, self._factor * self._mean, float('inf'))
     clipped_norm = tf.minimum(tf.cast(norm, tf.float32), limit)
     self._count.assign_add(1.0)
@@ -86,12 +129,25 @@ class _Clipping:
     self._mean.assign_add(rate * (clipped_norm - self._mean))
     # Exactly one where nothing is clipped.
     limit = tf.cast(limit, norm.dtype)
-    scale = tf.where(norm > limit, limit / norm, tf.ones_like(norm))
-    return [g * tf.cast(scale, g.dtype) for g in gradients]
+    return tf.where(norm > limit, limit / norm, tf.ones_like(norm))
 
 
-def _global_norm(gradients):
-  """The norm of all gradients together, not finite if one of them is not."""
+def global_norm(gradients):
+  """The norm of all gradients together, not finite if one of them is not.
+
+  Args:
+    gradients: List of `Tensor`s.
+
+  Returns:
+    norm: Scalar `Tensor`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.training import steps
+
+  assert steps.global_norm([tf.constant([3.0]), tf.constant(4.0)]) == 5.0
+  ```
+  """
   wide = (
     tf.float64 if any(g.dtype == tf.float64 for g in gradients) else tf.float32
   )
@@ -148,35 +204,80 @@ class CompiledSteps:
     self._optimizer = optimizer
     self._chosen = variables and {v.ref() for v in variables}
     self._strict = strict
-    self._clipping = _Clipping(clip_factor)
+    with self._scope():
+      self._clipping = _Clipping(clip_factor)
     self.sampler = None
     self.variables = []
     # Traced apart from the loop that calls it, to learn which variables there
     # are before the optimizer makes its own.
     self._step_fn = tf.function(
       self._gradients_and_values, autograph=False
-    ).get_concrete_function(tf.TensorSpec([2], tf.int32), element_spec)
+    ).get_concrete_function(
+      tf.TensorSpec([2], tf.int32), self._traced_spec(element_spec)
+    )
     if not self.variables:
       raise ValueError(
         '`objective` has no gradient for any of the variables: `sampler` has '
         'nothing to train, or not on the sides that the objective trains, or '
         '`variables` are not among those that it depends on.'
       )
-    _build(optimizer, self.variables)
+    self._check_variables()
+    with self._scope():
+      _build(optimizer, self.variables)
     self._no_elements = tf.nest.map_structure(
       lambda spec: tf.zeros([steps_per_call, *spec.shape], spec.dtype),
       element_spec,
     )
-    self._loop_fn = tf.function(
-      self._loop, jit_compile=jit_compile, autograph=False
-    )
+    self._loop_fn = self._compile_loop(jit_compile)
+
+  def _scope(self):
+    """The context in which variables are made."""
+    return contextlib.nullcontext()
+
+  def _check_variables(self):
+    """Raises an error for variables that cannot be trained here."""
+
+  def _variable(self, variable):
+    """The variable as the user has it, of one that has a gradient."""
+    return variable
+
+  def _traced_spec(self, element_spec):
+    """The `TensorSpec`s of what one sampler is made for."""
+    return element_spec
+
+  def _compile_loop(self, jit_compile):
+    """The compiled loop over the steps of a call."""
+    return tf.function(self._loop, jit_compile=jit_compile, autograph=False)
+
+  def agree(self, is_true) -> bool:
+    """Whether something is true in any of the processes that train.
+
+    Args:
+      is_true: Python `bool`: whether it is in this one.
+
+    Returns:
+      is_true: Python `bool`, the same in all of them.
+    """
+    return is_true
+
+  def differs(self, number: int) -> bool:
+    """Whether a number is not the same in all processes that train.
+
+    Args:
+      number: Python `int`: the number of this process.
+
+    Returns:
+      differs: Python `bool`, the same in all of them.
+    """
+    del number
+    return False
 
   @property
   def state(self):
     """All variables that a later step depends on."""
     return [
       *self.variables,
-      *_optimizer_variables(self._optimizer),
+      *optimizer_variables(self._optimizer),
       *self._clipping.variables,
     ]
 
@@ -184,6 +285,7 @@ class CompiledSteps:
     """The gradients of a step, and the values that are reported of it."""
     self.sampler = self._make_sampler_fn(element)
     estimate, pairs = self._objective(self.sampler, self._num_particles, seed)
+    pairs = [(g, self._variable(v)) for g, v in pairs]
     if self._chosen is not None:
       pairs = [(g, v) for g, v in pairs if v.ref() in self._chosen]
     self.variables = [v for _, v in pairs]
@@ -194,15 +296,8 @@ class CompiledSteps:
   def _step(self, seed, element, is_taken):
     """Takes a step, if it is good."""
     gradients, values = self._step_fn(seed, element)
-    norm = _global_norm(gradients)
-    is_good = (
-      tf.math.is_finite(norm)
-      & tf.reduce_all(tf.math.is_finite(values['loss']))
-      # Not if every weight is zero, for then there is nothing to learn from.
-      & tf.reduce_any(values['log_normalizer'] > -float('inf'))
-    )
-    if self._strict:
-      is_good &= tf.equal(values['num_nan'], 0)
+    norm = global_norm(gradients)
+    is_good = self._is_good(norm, values)
 
     def apply():
       self._optimizer.apply_gradients(
@@ -213,11 +308,27 @@ class CompiledSteps:
     is_skipped = tf.cond(is_good & is_taken, apply, lambda: tf.constant(True))
     return {**values, 'is_skipped': is_skipped}
 
+  def _is_good(self, norm, values):
+    """Whether a step may be taken."""
+    is_good = (
+      tf.math.is_finite(norm)
+      & tf.reduce_all(tf.math.is_finite(values['loss']))
+      # Not if every weight is zero, for then there is nothing to learn from.
+      & tf.reduce_any(values['log_normalizer'] > -float('inf'))
+    )
+    if self._strict:
+      is_good &= tf.equal(values['num_nan'], 0)
+    return is_good
+
+  def _value_specs(self):
+    """The `TensorSpec`s of the values that an objective gives for a step."""
+    return self._step_fn.structured_outputs[1]
+
   def _loop(self, seed, first_step, stop_step, elements, is_taken):
     """Takes the steps of a call, and stacks what each one gives."""
     seeds = randomness.fold_in(seed, first_step + tf.range(self.steps_per_call))
     specs = {
-      **self._step_fn.structured_outputs[1],
+      **self._value_specs(),
       'is_skipped': tf.TensorSpec([], tf.bool),
     }
     arrays = tf.nest.map_structure(
@@ -235,7 +346,7 @@ class CompiledSteps:
 
     def body(i, is_good, arrays):
       del is_good
-      values = self._step(seeds[i], _element(elements, i), is_taken)
+      values = self._step(seeds[i], element_at(elements, i), is_taken)
       return (
         i + 1,
         ~values['is_skipped'],
@@ -318,9 +429,12 @@ class CompiledSteps:
     Returns:
       names: List of Python `str`s.
     """
-    gradients, _ = self._step_fn(
-      randomness.fold_in(seed, step), _element(elements, index)
+    return self._bad_gradients(
+      randomness.fold_in(seed, step), element_at(elements, index)
     )
+
+  def _bad_gradients(self, seed, element):
+    gradients, _ = self._step_fn(seed, element)
     return [
       variable.name
       for gradient, variable in zip(gradients, self.variables, strict=True)
@@ -339,7 +453,10 @@ class CompiledSteps:
     Returns:
       description: Python `str`, or `None` if the sampler does not know.
     """
-    sampler = self._make_sampler_fn(_element(elements, index))
-    return sampler.describe_nan(
-      self._num_particles, randomness.fold_in(seed, step)
+    return self._describe_nan(
+      randomness.fold_in(seed, step), element_at(elements, index)
     )
+
+  def _describe_nan(self, seed, element):
+    sampler = self._make_sampler_fn(element)
+    return sampler.describe_nan(self._num_particles, seed)

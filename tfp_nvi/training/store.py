@@ -67,7 +67,15 @@ class TrainingStore(NoStore):
   ```
   """
 
-  def __init__(self, folder: str, seconds: float, steps, seed, settings: dict):
+  def __init__(
+    self,
+    folder: str,
+    seconds: float,
+    steps,
+    seed,
+    settings: dict,
+    writes: bool = True,
+  ):
     """Opens the folder.
 
     Args:
@@ -77,6 +85,9 @@ class TrainingStore(NoStore):
       seed: int32 `Tensor` of shape `[2]`.
       settings: Python `dict`: what tells this training from another, beyond
         what `steps` has.
+      writes: Python `bool`: whether this process writes it. Others only read
+        it, to begin from the same step.
+        Default value: `True`.
 
     Raises:
       ValueError: If the folder cannot be written.
@@ -95,7 +106,9 @@ class TrainingStore(NoStore):
         'sampler': fingerprint.describe(steps.sampler),
         'variables': [f'{v.dtype} {v.shape}' for v in steps.variables],
       },
+      writes=writes,
     )
+    self._writes = writes
 
   def restore(self, num_steps: int) -> dict | None:
     """Restores the latest checkpoint, if there is one.
@@ -113,6 +126,12 @@ class TrainingStore(NoStore):
     state = self._steps.state
     before = [v.numpy() for v in state]
     restored = self._checkpoints.restore(state, _STACKLEVEL + 1)
+    # All processes have read by then, and none has written yet.
+    if self._steps.differs(-1 if restored is None else restored[0]):
+      raise ValueError(
+        '`checkpoint_dir` must be a folder that all processes share; '
+        f'{self._folder!r} has not the same checkpoints for all of them.'
+      )
     if restored is None:
       return None
     step, arrays = restored
@@ -164,6 +183,8 @@ class TrainingStore(NoStore):
         Default value: `False`.
     """
     is_due = time.perf_counter() - self._saved_at > self._seconds
+    # What is written has a step that all processes take part in.
+    is_due = self._steps.agree(is_due and self._writes)
     if self._saved_step == record.num_steps or not (is_due or is_last):
       return
     try:
@@ -180,13 +201,14 @@ class TrainingStore(NoStore):
 
   def _write(self, record):
     probe = self._steps.probe(self._seed, record.num_steps)
-    self._checkpoints.save(
-      record.num_steps,
-      self._steps.state,
-      {
-        **record.values(),
-        **{f'next/{field}': probe[field] for field in fingerprint.PROBED},
-      },
-    )
+    if self._writes:
+      self._checkpoints.save(
+        record.num_steps,
+        self._steps.state,
+        {
+          **record.values(),
+          **{f'next/{field}': probe[field] for field in fingerprint.PROBED},
+        },
+      )
     self._saved_step = record.num_steps
     self._saved_at = time.perf_counter()

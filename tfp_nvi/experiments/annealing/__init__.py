@@ -13,6 +13,9 @@ python -m tfp_nvi.experiments.annealing --method=nvir,nvir_star \
   --num_densities=4,8 --num_restarts=3 --output_dir=results/some
 ```
 
+On several devices, or several machines with a `TF_CONFIG` each, `--strategy`
+divides the particles of each training step among them.
+
 A cell is a method and a number of densities. All restarts of a cell are trained
 together; then 100 batches of 100 samples are drawn from each. The figures of a
 cell are the mean over batches and restarts, and the standard deviation over

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains, evaluates and reports the cells of the annealing experiment."""
 
+import contextlib
 import dataclasses
+import functools
 import math
 import time
 
@@ -18,7 +20,7 @@ from tfp_nvi.experiments.annealing.methods import (
   TARGETS,
   make_sampler,
 )
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import randomness, replicas
 
 __all__ = [
   'Settings',
@@ -84,6 +86,20 @@ class Settings(common.Settings):
     'float32 or float64.',
     common.choice(['float32', 'float64']),
   )
+  strategy: str = common.setting(
+    'none',
+    f'One of {", ".join(common.STRATEGIES)}: the devices to divide training '
+    'steps among. For multi_worker, each process runs the same command with a '
+    'TF_CONFIG of its own. Cells then run one after the other.',
+    common.choice(common.STRATEGIES),
+    changes_results=False,
+  )
+  num_islands: int = common.setting(
+    0,
+    'In how many islands a training step is divided; 0 is for one on each '
+    'device of the strategy.',
+    common.count(0),
+  )
   num_workers: int = common.num_workers()
   overwrite: bool = common.overwrite()
 
@@ -124,7 +140,7 @@ def _mean_and_deviation(values):
   return float(np.mean(of_restarts)), float(np.std(of_restarts))
 
 
-def _run_cell(method, num_densities, settings, progress):
+def _run_cell(method, num_densities, settings, progress, strategy=None):
   """Trains and evaluates one cell; returns its row and arrays."""
   start = time.perf_counter()
   target = TARGETS[settings.target](tf.as_dtype(settings.dtype))
@@ -134,25 +150,30 @@ def _run_cell(method, num_densities, settings, progress):
       randomness.fold_in(randomness.as_seed(settings.seed), cell), 5
     )
   )
-  sampler, objective = make_sampler(
-    method,
-    target,
-    num_densities,
-    settings.num_restarts,
-    settings.num_flow_layers,
-    build_seed,
-  )
-  learning_rate = settings.learning_rate
-  if settings.decay_learning_rate:
-    learning_rate = common.decayed_learning_rate(
-      learning_rate, settings.num_steps
+  scope = strategy.scope() if strategy else contextlib.nullcontext()
+  with scope:
+    sampler, objective = make_sampler(
+      method,
+      target,
+      num_densities,
+      settings.num_restarts,
+      settings.num_flow_layers,
+      build_seed,
     )
+    learning_rate = settings.learning_rate
+    if settings.decay_learning_rate:
+      learning_rate = common.decayed_learning_rate(
+        learning_rate, settings.num_steps
+      )
+    optimizer = tf_keras.optimizers.Adam(learning_rate)
   history = nvi.fit(
     sampler,
     objective,
     num_particles=settings.sample_budget // num_densities,
     num_steps=settings.num_steps,
-    optimizer=tf_keras.optimizers.Adam(learning_rate),
+    optimizer=optimizer,
+    strategy=strategy,
+    num_islands=settings.num_islands or None,
     seed=train_seed,
     progress=progress,
   )
@@ -223,10 +244,20 @@ def run(settings) -> common.Results:
   With several workers, a script needs the usual guard of its main module.
   """
   names = list(METHODS)
+  strategy = common.make_strategy(settings.strategy)
+  is_chief, run_cell_fn = True, _run_cell
+  if strategy is not None:
+    islands = replicas.Replicas(strategy, settings.num_islands or None)
+    settings = dataclasses.replace(
+      settings, num_islands=islands.num_islands, num_workers=1
+    )
+    is_chief = islands.is_chief
+    run_cell_fn = functools.partial(_run_cell, strategy=strategy)
   store = common.open_output(
     settings,
     ['method', 'num_densities'],
     lambda name, k: (names.index(name), k),
+    writes=is_chief,
   )
   cells, left_out = _cells(settings)
   if left_out:
@@ -234,8 +265,10 @@ def run(settings) -> common.Results:
       f'Leaving out svi_flow with {", ".join(str(k) for _, k in left_out)} '
       'densities, which has no published figures; --method=svi_flow runs it.'
     )
-  common.run_missing_cells(store, _run_cell, cells, settings, report.describe)
+  common.run_missing_cells(store, run_cell_fn, cells, settings, report.describe)
   rows = [store.row(*cell) for cell in cells]
   print(report.format_table(rows, settings.target))
+  if not is_chief:
+    return common.Results(rows, [])
   figures = report.draw({cell: store.arrays(*cell) for cell in cells}, settings)
   return common.finish(store, rows, figures)

@@ -6,10 +6,12 @@ An experiment is a dataclass of settings (`settings`) and a function `run` that
 takes them; the settings also give the flags of its program (`program`). It
 consists of cells, each computed once, possibly several at a time (`cells`). An
 output folder (`store`) keeps each finished cell, so that a run that was stopped
-goes on when it is started again; so do the stages of training (`training`).
+goes on when it is started again; so do the stages of training (`training`). On
+several devices and machines, programs run by strategies (`launch`).
 """
 
 from tfp_nvi.experiments.common.cells import run_missing_cells
+from tfp_nvi.experiments.common.launch import STRATEGIES, make_strategy
 from tfp_nvi.experiments.common.program import main
 from tfp_nvi.experiments.common.settings import (
   SettingError,
@@ -40,6 +42,7 @@ from tfp_nvi.experiments.common.training import (
 
 __all__ = [
   'Results',
+  'STRATEGIES',
   'SettingError',
   'Settings',
   'Store',
@@ -52,6 +55,7 @@ __all__ = [
   'decayed_learning_rate',
   'finish',
   'main',
+  'make_strategy',
   'num_workers',
   'number',
   'open_output',

@@ -96,8 +96,8 @@ class Store:
         discarded, instead of being an error.
       argument: Python `str`: the argument that `directory` is, for errors.
       file: Python `str`: the name of the JSON file.
-      writes: Python `bool`: whether anything will be added. If not, the folder
-        is left as it is.
+      writes: Python `bool`: whether the folder is written. If not, it is left
+        as it is, and rows that are added are kept in memory.
 
     Raises:
       SettingError: If the folder cannot be written, or holds results of another
@@ -109,6 +109,7 @@ class Store:
     self._order_fn = order_fn
     self._file = file
     self.rows = []
+    self._writes = writes
     if writes:
       self._check_writable(argument)
     path = self.path(file)
@@ -189,7 +190,7 @@ class Store:
         Default value: `None`.
     """
     cell = self._cell(row)
-    if arrays is not None:
+    if arrays is not None and self._writes:
       files.replace_file(
         self._arrays_path(*cell), lambda f: np.savez_compressed(f, **arrays)
       )
@@ -197,6 +198,8 @@ class Store:
     self.rows = sorted(
       rows + [row], key=lambda r: self._order_fn(*self._cell(r))
     )
+    if not self._writes:
+      return
     content = json.dumps(
       {**self._configuration, 'rows': self.rows}, indent=2, allow_nan=False
     )
@@ -205,20 +208,29 @@ class Store:
     )
 
 
-def open_output(settings, fields: list, order_fn: Callable) -> Store:
+def open_output(
+  settings, fields: list, order_fn: Callable, writes: bool = True
+) -> Store:
   """Opens the output folder of an experiment.
 
   Args:
     settings: `Settings` with `output_dir` and `overwrite`.
     fields: As in `Store`.
     order_fn: As in `Store`.
+    writes: As in `Store`.
+      Default value: `True`.
 
   Returns:
     store: `Store`.
   """
   configuration = {**settings.configuration, 'versions': _versions()}
   return Store(
-    settings.output_dir, configuration, fields, order_fn, settings.overwrite
+    settings.output_dir,
+    configuration,
+    fields,
+    order_fn,
+    settings.overwrite,
+    writes=writes,
   )
 
 

@@ -1,0 +1,214 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of islands: particles in several runs that are one sum.
+
+Samplers here go from one normal density to another by moves that are not quite
+right, so that their weights vary. The normalizer is known.
+"""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import tfp_nvi as nvi
+from tfp_nvi import weighting
+from tfp_nvi.internal import randomness
+from tfp_nvi.weighting import islands as islands_lib
+
+tfd = tfp.distributions
+
+NORMALIZER = 3.0
+OFTEN = nvi.ess_below(0.9)
+
+
+def make_sampler(batch_shape=()):
+  """Three densities, whose last density has the integral `NORMALIZER`."""
+  start, stop = tfd.Normal(0.0, 1.5), tfd.Normal(2.0, 0.7)
+  path = nvi.GeometricPath(
+    start,
+    lambda z: stop.log_prob(z) + np.log(NORMALIZER),
+    num_densities=3,
+    batch_shape=batch_shape,
+  )
+  return nvi.NestedSampler(
+    path,
+    nvi.KernelPair(
+      lambda y, level: tfd.Normal(0.7 * y + 0.5, 0.6),
+      lambda z, level: tfd.Normal(0.7 * z, 0.8),
+      num_transitions=2,
+    ),
+    resample_criterion_fn=nvi.ess_below(0.7),
+  )
+
+
+sampler_of_many = functools.cache(functools.partial(make_sampler, (100,)))
+
+
+def sample_many(num_islands, criterion_fn):
+  """Many runs: 4 calls with 100 batch members each."""
+  calls = [
+    sampler_of_many().sample(
+      64,
+      seed,
+      jit_compile=False,
+      num_islands=num_islands,
+      exchange_criterion_fn=criterion_fn,
+    )
+    for seed in range(4)
+  ]
+  return calls
+
+
+def check_mean(values, expected):
+  """A z-test, with a false alarm in 15,000 tests."""
+  values = np.asarray(values, np.float64).reshape([-1])
+  error = np.std(values, ddof=1) / np.sqrt(len(values))
+  assert abs(np.mean(values) - expected) < 4.0 * error
+  return error
+
+
+@pytest.mark.parametrize(
+  ('num_islands', 'criterion_fn'),
+  [
+    (1, nvi.never),
+    (2, nvi.never),
+    (4, nvi.never),
+    (2, nvi.always),
+    (4, OFTEN),
+  ],
+)
+def test_normalizer_is_unbiased(num_islands, criterion_fn):
+  calls = sample_many(num_islands, criterion_fn)
+  ratios = np.exp([x.log_normalizer for x in calls]) / NORMALIZER
+  assert check_mean(ratios, 1.0) < 0.04
+  # Weights that were normalized by island would pass this, had all functions
+  # the same mean in all islands; by then they have drifted apart.
+  moments = [
+    tf.reduce_mean(tf.exp(x.log_weights) * x.particles, axis=0) for x in calls
+  ]
+  check_mean(np.array(moments) / NORMALIZER, 2.0)
+
+
+@pytest.mark.parametrize('criterion_fn', [nvi.never, OFTEN])
+def test_errors_agree_with_the_spread_over_runs(criterion_fn):
+  calls = sample_many(4, criterion_fn)
+  estimates = np.exp([x.log_normalizer for x in calls]).reshape([-1])
+  relative = np.var(estimates / NORMALIZER, ddof=1)
+  # Weighted by the square of the estimate, the variance is unbiased.
+  variances = np.array([x.log_normalizer_error for x in calls]).reshape([-1])
+  expected = np.mean(variances**2 * (estimates / NORMALIZER) ** 2)
+  assert 0.7 < expected / relative < 1.4
+  means = np.array([x.expectation() for x in calls]).reshape([-1])
+  errors = np.array([x.standard_error() for x in calls]).reshape([-1])
+  assert 0.8 < np.sqrt(np.mean(errors**2)) / np.std(means) < 1.25
+
+
+def test_islands_are_runs_by_themselves():
+  sampler = make_sampler()
+  particles = sampler.sample(20, 3, False, num_islands=4)
+  runs = [
+    sampler.sample(5, randomness.fold_in(randomness.as_seed(3), i), False)
+    for i in range(4)
+  ]
+  for i, run in enumerate(runs):
+    part = slice(5 * i, 5 * (i + 1))
+    np.testing.assert_array_equal(particles.particles[part], run.particles)
+    np.testing.assert_array_equal(particles.log_weights[part], run.log_weights)
+    np.testing.assert_array_equal(particles.root[part], run.root + 5 * i)
+  normalizers = np.exp([run.log_normalizer for run in runs])
+  np.testing.assert_allclose(
+    np.exp(particles.log_normalizer), np.mean(normalizers), rtol=1e-5
+  )
+  shares = normalizers / np.sum(normalizers)
+  np.testing.assert_allclose(
+    particles.expectation(),
+    np.sum(shares * [run.expectation() for run in runs]),
+    rtol=1e-5,
+  )
+  # The islands are independent: their variances add up.
+  errors = np.array([run.log_normalizer_error for run in runs])
+  np.testing.assert_allclose(
+    particles.log_normalizer_error,
+    np.sqrt(np.sum((shares * errors) ** 2)),
+    rtol=1e-4,
+  )
+
+
+def test_exchange_of_some_batch_members():
+  sampler = make_sampler([2])
+  kwargs = dict(num_particles=20, seed=3, num_islands=4, jit_compile=False)
+  expected = sampler.sample(**kwargs)
+  found = sampler.sample(
+    exchange_criterion_fn=lambda islands: tf.constant([False, True]), **kwargs
+  )
+  np.testing.assert_allclose(
+    expected.log_weights[:, 0], found.log_weights[:, 0], rtol=1e-5, atol=1e-6
+  )
+  np.testing.assert_array_equal(expected.root[:, 0], found.root[:, 0])
+  assert found.num_ancestors[1] <= expected.num_ancestors[1]
+  assert np.any(found.root[:, 1] // 5 != np.repeat(range(4), 5))
+
+
+def test_resampled_islands_are_properly_weighted():
+  weights = np.array([[0.0, 1.0], [0.5, 2.5], [0.0, 0.0]], np.float32)
+  values = np.array([[1.0, 2.0], [4.0, 8.0], [16.0, 32.0]], np.float32)
+  expected = np.mean(weights * values)
+  values, weights = (
+    np.tile(x[..., np.newaxis], [1, 1, 500]) for x in (values, weights)
+  )
+  found, log_weights, _ = islands_lib.resample_islands(
+    tf.constant(values),
+    tf.math.log(weights),
+    nvi.resample_systematic,
+    seed=1,
+    where=True,
+  )
+  # All islands have the mean weight of before, exactly.
+  np.testing.assert_allclose(
+    np.mean(np.exp(log_weights), axis=1), np.mean(weights[..., 0]), rtol=1e-5
+  )
+  check_mean(np.mean(np.exp(log_weights) * found, axis=(0, 1)), expected)
+
+
+def test_islands_without_weight():
+  none = [-np.inf, -np.inf]
+  islands = nvi.WeightedParticles(
+    tf.constant([[1.0, 2.0], [3.0, 4.0]]),
+    tf.constant([none, [0.0, 0.0]]),
+    tf.constant([[0, 1], [0, 1]]),
+    tf.constant([1, 2]),
+    tf.zeros([2]),
+  )
+  particles = weighting.combine_islands(islands)
+  np.testing.assert_allclose(particles.log_normalizer, np.log(0.5), rtol=1e-6)
+  assert particles.expectation() == 3.5 and particles.num_nan == 3
+  np.testing.assert_array_equal(particles.root, [0, 1, 2, 3])
+  nothing = weighting.combine_islands(
+    islands._replace(log_weights=tf.constant([none, none]))
+  )
+  assert nothing.log_normalizer == -np.inf
+  assert nothing.log_normalizer_error == np.inf
+
+
+def test_bad_arguments():
+  sampler = make_sampler()
+  with pytest.raises(TypeError, match='`strategy` must be a tf.distribute'):
+    sampler.sample(4, strategy='mirrored')
+  with pytest.raises(ValueError, match='`num_particles` must be a multiple'):
+    sampler.sample(5, num_islands=2)
+  with pytest.raises(ValueError, match='`num_islands` must be positive'):
+    sampler.sample(4, num_islands=0)
+  with pytest.raises(ValueError, match='`exchange_criterion_fn` must be'):
+    sampler.sample(4, exchange_criterion_fn=nvi.always)
+  with pytest.raises(TypeError, match='`exchange_criterion_fn` must'):
+    sampler.sample(4, num_islands=2, exchange_criterion_fn='often')
+  strategy = tf.distribute.OneDeviceStrategy('CPU:0')
+  path = nvi.GeometricPath(tfd.Normal(0.0, 1.0), tfd.Normal(1.0, 1.0), 2)
+  sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, [2], seed=1))
+  with pytest.raises(ValueError, match='`sampler` must be made inside of'):
+    sampler.sample(4, strategy=strategy)
+  with pytest.raises(ValueError, match='`strategy` must be None inside of'):
+    tf.function(lambda: sampler.sample(4, num_islands=2).log_weights)()

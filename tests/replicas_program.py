@@ -1,0 +1,144 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A program that samples and trains on replicas, for `replicas_test`.
+
+```shell
+python -m tests.replicas_program mirrored results.npz
+python -m tests.replicas_program multi_worker results.npz folder --die
+```
+
+With `--die` the last worker kills itself after some steps of training.
+"""
+
+import os
+import signal
+import sys
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+import tf_keras
+
+import tfp_nvi as nvi
+from tfp_nvi.experiments import common
+
+tfd = tfp.distributions
+
+NUM_ISLANDS = 4
+NUM_REPLICAS = 2
+
+
+class Instances:
+  """A sampler for each number of a mini-batch, with variables for all."""
+
+  def __init__(self):
+    self._scale = tf.Variable(1.0)
+
+  def __call__(self, x):
+    initial = tfd.Normal(tf.zeros_like(x), 2.0)
+    path = nvi.ExplicitDensities([initial, tfd.Normal(x, 0.5)])
+    return nvi.NestedSampler(
+      path,
+      nvi.KernelPair(
+        lambda y: tfd.Normal(0.5 * (y + x), tf.nn.softplus(self._scale)),
+        lambda z: tfd.Normal(0.5 * z, 1.5),
+      ),
+    )
+
+
+def make_sampler():
+  return Instances()(tf.constant(2.0))
+
+
+def sample(sampler, strategy, **kwargs):
+  return sampler.sample(
+    24, seed=5, strategy=strategy, num_islands=NUM_ISLANDS, **kwargs
+  )
+
+
+def fit(sampler, strategy, **kwargs):
+  return nvi.fit(
+    sampler,
+    nvi.reverse_kl(),
+    num_particles=24,
+    num_steps=12,
+    seed=3,
+    strategy=strategy,
+    num_islands=NUM_ISLANDS,
+    steps_per_call=3,
+    jit_compile=False,
+    progress=False,
+    **kwargs,
+  )
+
+
+def make_data():
+  """Mini-batches of eight numbers."""
+  x = tf.constant(np.linspace(-1.0, 2.0, 16), tf.float32)
+  return tf.data.Dataset.from_tensor_slices(x).batch(8, drop_remainder=True)
+
+
+def run_all(strategy, result, folder=None, dies=False):
+  """Samples and trains; saves what comes of it."""
+  with strategy.scope():
+    sampler = make_sampler()
+  found = {}
+  kinds = {'plain': nvi.never, 'exchanged': nvi.always}
+  for name, criterion_fn in kinds.items():
+    particles = sample(
+      sampler,
+      strategy,
+      exchange_criterion_fn=criterion_fn,
+      jit_compile=criterion_fn is nvi.never,
+    )
+    for field, value in particles._asdict().items():
+      found[f'{name}/{field}'] = value.numpy()
+
+  np.savez(result, **found)
+
+  def callback_fn(step, values):
+    del values
+    if dies and step >= 6:
+      os.kill(os.getpid(), signal.SIGKILL)
+
+  history = fit(
+    sampler,
+    strategy,
+    callback_fn=callback_fn,
+    checkpoint_dir=folder,
+    # Of every compiled call.
+    checkpoint_seconds=0.0,
+  )
+  found['loss'] = history.loss
+  if folder is None:
+    with strategy.scope():
+      instances = Instances()
+      optimizer = tf_keras.optimizers.SGD(0.1)
+    history = fit(instances, strategy, data=make_data(), optimizer=optimizer)
+    found['loss of instances'] = history.loss
+    found['sizes of instances'] = history.level_effective_sample_sizes
+  np.savez(result, **found)
+
+
+def main(kind, result, folder=None, *flags):
+  if kind == 'mirrored':
+    # In place of the GPUs of one machine.
+    device = tf.config.list_physical_devices('CPU')[0]
+    tf.config.set_logical_device_configuration(
+      device, [tf.config.LogicalDeviceConfiguration()] * NUM_REPLICAS
+    )
+    strategy = tf.distribute.MirroredStrategy(
+      [f'CPU:{i}' for i in range(NUM_REPLICAS)]
+    )
+  else:
+    strategy = common.make_strategy(kind, timeout_seconds=30.0)
+  run_all(
+    strategy,
+    result,
+    folder,
+    bool(flags) and strategy.cluster_resolver.task_id == 1,
+  )
+
+
+if __name__ == '__main__':
+  main(*sys.argv[1:])

@@ -1,0 +1,337 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Islands on the replicas of a `tf.distribute.Strategy`.
+
+Work is divided into islands, which know nothing of replicas: what an island
+does depends on its index alone. A replica runs its islands in turn, each by one
+call of a compiled function, and collectives stand between compiled functions,
+because XLA does not compile collectives on a CPU. So the results are the same
+on any number of replicas, up to the order of sums.
+"""
+
+import itertools
+import math
+import time
+
+import tensorflow as tf
+from tensorflow.python.eager import context as tf_context
+
+from tfp_nvi.internal import checks
+
+__all__ = [
+  'Replicas',
+  'check_in_scope',
+  'check_strategy',
+]
+
+# All processes make the same calls, and so count the same.
+_meetings = itertools.count()
+
+
+def check_strategy(strategy) -> None:
+  """Raises an error if a strategy is none that islands can run on.
+
+  Args:
+    strategy: What came.
+
+  Raises:
+    TypeError: If it is not a synchronous `tf.distribute.Strategy`.
+    ValueError: If it is used inside of a replica or a `tf.function`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import replicas
+
+  replicas.check_strategy(tf.distribute.OneDeviceStrategy('CPU:0'))
+  ```
+  """
+  expected = 'a tf.distribute.Strategy whose replicas run in step'
+  checks.check_instance('strategy', strategy, tf.distribute.Strategy, expected)
+  if isinstance(strategy, tf.distribute.experimental.ParameterServerStrategy):
+    raise TypeError(f'`strategy` must be {expected}; got {strategy!r}.')
+  is_in_replica = (
+    tf.distribute.has_strategy()
+    and not tf.distribute.in_cross_replica_context()
+  )
+  if is_in_replica or not tf.executing_eagerly():
+    raise ValueError(
+      '`strategy` must be None inside of `strategy.run` and of a tf.function, '
+      f'as calls to it are made of several compiled parts; got {strategy!r}.'
+    )
+
+
+def check_in_scope(name: str, strategy, variables) -> None:
+  """Raises an error for variables that replicas have no copies of.
+
+  Args:
+    name: Python `str` name of the argument that the variables belong to.
+    strategy: `tf.distribute.Strategy`.
+    variables: Iterable of `tf.Variable`s.
+
+  Raises:
+    ValueError: If one was made outside of the scope of the strategy.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import replicas
+
+  strategy = tf.distribute.OneDeviceStrategy('CPU:0')
+  with strategy.scope():
+    variable = tf.Variable(1.0)
+  replicas.check_in_scope('sampler', strategy, [variable])
+  ```
+  """
+  if strategy is _default():
+    return
+  for variable in variables:
+    if not strategy.extended.variable_created_in_scope(variable):
+      raise ValueError(
+        f'`{name}` must be made inside of `strategy.scope()`, so that each '
+        f'replica has a copy of its variables; got {variable.name!r}, which '
+        'was made outside.'
+      )
+
+
+def _tasks(resolver):
+  """The names of the tasks that train together."""
+  spec = resolver.cluster_spec()
+  return [
+    f'/job:{job}/task:{task}'
+    for job in ('chief', 'worker')
+    if job in spec.jobs
+    for task in spec.task_indices(job)
+  ]
+
+
+def _default():
+  """The strategy of those who have none."""
+  with tf.init_scope():
+    return tf.distribute.get_strategy()
+
+
+class Replicas:
+  """Runs functions of islands on the replicas of a strategy.
+
+  Methods but `run` and `first` are for functions that `run` calls.
+
+  Fields:
+    strategy: `tf.distribute.Strategy`.
+    num_islands: Python `int`.
+    num_local: Python `int`: islands of a replica.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import replicas
+
+  islands = replicas.Replicas(tf.distribute.OneDeviceStrategy('CPU:0'), 4)
+
+
+  @tf.function(autograph=False)
+  def squares():
+    def run():
+      return islands.gather(islands.each(lambda i: i**2, islands.indices()))
+
+    return islands.first(islands.run(run))
+
+
+  assert list(squares().numpy()) == [0, 1, 4, 9]
+  ```
+  """
+
+  def __init__(self, strategy, num_islands: int | None = None):
+    """Initializes the runner.
+
+    Args:
+      strategy: `tf.distribute.Strategy`, or `None` for the one of this process.
+      num_islands: Python `int`.
+        Default value: `None` (i.e., one for each replica).
+
+    Raises:
+      TypeError: If an argument is of another kind.
+      ValueError: If the islands are not a multiple of the replicas.
+    """
+    self.strategy = _default() if strategy is None else strategy
+    check_strategy(self.strategy)
+    num_replicas = self.strategy.num_replicas_in_sync
+    if num_islands is None:
+      num_islands = num_replicas
+    self.num_islands = checks.as_count('num_islands', num_islands)
+    if self.num_islands % num_replicas:
+      raise ValueError(
+        f'`num_islands` must be a multiple of the {num_replicas} replicas of '
+        f'`strategy`; got {num_islands}.'
+      )
+    self.num_local = self.num_islands // num_replicas
+    # Variables that are made next are a collective already.
+    self.meet()
+
+  @property
+  def is_chief(self) -> bool:
+    """Whether this process is the one that writes files and reports."""
+    resolver = self.strategy.cluster_resolver
+    if resolver is None or not resolver.cluster_spec():
+      return True
+    return resolver.task_type == 'chief' or (
+      resolver.task_type == 'worker'
+      and resolver.task_id == 0
+      and 'chief' not in resolver.cluster_spec().jobs
+    )
+
+  def share(self, name: str, count: int) -> int:
+    """An island's share of what is divided among all.
+
+    Args:
+      name: Python `str` name of the argument.
+      count: Python `int`.
+
+    Returns:
+      share: Python `int`.
+
+    Raises:
+      ValueError: If it cannot be divided equally.
+    """
+    if count % self.num_islands:
+      raise ValueError(
+        f'`{name}` must be a multiple of the number of islands, '
+        f'{self.num_islands}; got {count}.'
+      )
+    return count // self.num_islands
+
+  def meet(self) -> None:
+    """Waits until all processes are here, if the strategy has a timeout.
+
+    A process that has died is found by TensorFlow, which names it. One that is
+    late would be waited for without end.
+
+    Raises:
+      TimeoutError: If one is not here in time.
+    """
+    options = getattr(self.strategy.extended, '_communication_options', None)
+    timeout = options and options.timeout_seconds
+    resolver = self.strategy.cluster_resolver
+    if not timeout or resolver is None or not resolver.cluster_spec():
+      return
+    own = f'/job:{resolver.task_type}/task:{resolver.task_id}'
+    number = next(_meetings)
+    # The store of TensorFlow's coordination service has no public name.
+    store = tf_context.context()
+    store.set_config_key_value(f'tfp_nvi/{number}{own}', 'here')
+    if number > 1:
+      # All have met since they looked at that.
+      store.delete_config_key_value(f'tfp_nvi/{number - 2}{own}')
+    deadline = time.monotonic() + timeout
+    late = []
+    for task in _tasks(resolver):
+      milliseconds = int(1e3 * (deadline - time.monotonic()))
+      try:
+        store.get_config_key_value(
+          f'tfp_nvi/{number}{task}', max(1, milliseconds)
+        )
+      except tf.errors.DeadlineExceededError:
+        late.append(task)
+    if late:
+      raise TimeoutError(
+        f'`strategy` has workers that are not here after {timeout:g} s, the '
+        f'`timeout_seconds` of its communication options: {", ".join(late)}.'
+      )
+
+  def run(self, fn, *args):
+    """Runs a function on each replica.
+
+    Args:
+      fn: Python callable.
+      *args: Its arguments, of which those that `run` returned are those of each
+        replica.
+
+    Returns:
+      values: What the function returns, of each replica.
+    """
+    return self.strategy.run(fn, args)
+
+  def first(self, values):
+    """The values of the first replica of this process.
+
+    Args:
+      values: What `run` returned.
+
+    Returns:
+      values: Nested structure of `Tensor`s.
+    """
+    return tf.nest.map_structure(
+      lambda x: self.strategy.experimental_local_results(x)[0], values
+    )
+
+  def indices(self) -> tf.Tensor:
+    """The indices of this replica's islands, of shape `[num_local]`."""
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+    return replica * self.num_local + tf.range(self.num_local)
+
+  def each(self, fn, *args):
+    """Calls a function for each island of this replica, one after the other.
+
+    Args:
+      fn: Python callable from `Tensor`s to a nested structure of them.
+      *args: Nested structures of `Tensor`s of shape `[num_local, ...]`.
+
+    Returns:
+      values: What the function returns, with a first axis over islands.
+    """
+    values = []
+    for i in range(self.num_local):
+      # So that two islands are not in memory at the same time.
+      with tf.control_dependencies(tf.nest.flatten(values[-1:])):
+        values.append(
+          fn(*tf.nest.map_structure(lambda x, i=i: tf.identity(x[i]), args))
+        )
+    return tf.nest.map_structure(lambda *x: tf.stack(x), *values)
+
+  def gather(self, values):
+    """The values of the islands of all replicas.
+
+    Args:
+      values: Nested structure of `Tensor`s of shape `[num_local, ...]`.
+
+    Returns:
+      values: The same, of shape `[num_islands, ...]`.
+    """
+    flat = [tf.identity(x) for x in tf.nest.flatten(values)]
+    # One collective for all of them: each one takes milliseconds by itself.
+    parts = [_as_words(x) for x in flat]
+    context = tf.distribute.get_replica_context()
+    words = context.all_gather(tf.concat(parts, axis=1), axis=0)
+    num_rows = parts[0].shape[0] * self.strategy.num_replicas_in_sync
+    words = tf.ensure_shape(words, [num_rows, None])
+    sizes = [part.shape[1] for part in parts]
+    return tf.nest.pack_sequence_as(
+      values,
+      [
+        _from_words(x, like)
+        for x, like in zip(tf.split(words, sizes, axis=1), flat, strict=True)
+      ],
+    )
+
+
+def _as_words(x):
+  """A `Tensor` of shape `[n, ...]` as the bits of float32, `[n, size]`."""
+  if x.dtype == tf.bool:
+    x = tf.cast(x, tf.int32)
+  if x.dtype.size == 2:
+    x = tf.cast(tf.bitcast(x, tf.int16), tf.int32)
+  size = math.prod(x.shape.as_list()[1:]) * (x.dtype.size // 4)
+  return tf.reshape(tf.bitcast(x, tf.float32), [x.shape[0], size])
+
+
+def _from_words(words, like):
+  """The opposite of `_as_words`, for any number of rows."""
+  dtype = like.dtype
+  shape = [words.shape[0]] + like.shape.as_list()[1:]
+  if dtype.size <= 2:
+    x = tf.reshape(tf.bitcast(words, tf.int32), shape)
+    if dtype == tf.bool:
+      return tf.cast(x, tf.bool)
+    return tf.bitcast(tf.cast(x, tf.int16), dtype)
+  if dtype.size == 8:
+    words = tf.reshape(words, shape + [2])
+  else:
+    words = tf.reshape(words, shape)
+  return tf.bitcast(words, dtype)

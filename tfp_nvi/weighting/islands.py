@@ -1,0 +1,338 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Islands: populations of particles that run by themselves, and are one sum.
+
+An island is a population of properly weighted particles. Several islands
+together are properly weighted as well, for each of them is: the mean of all
+weights is the mean of the islands' mean weights. Seen from outside, an island
+is a particle whose weight is its mean weight, and islands can be resampled as
+particles are [1].
+
+Islands are axis 0 of every `Tensor` here, and their particles axis 1.
+
+#### References
+
+[1]: C. Verge, C. Dubarry, P. Del Moral, E. Moulines. On parallel implementation
+     of sequential Monte Carlo methods: the island particle model. Statistics
+     and Computing, 25(2), 2015.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfp_nvi.internal import reductions
+from tfp_nvi.resampling import resample
+from tfp_nvi.weighting import estimates, particles
+
+__all__ = [
+  'combine_estimates',
+  'combine_islands',
+  'global_root',
+  'island_log_weights',
+  'log_pairs_lost_within',
+  'resample_islands',
+]
+
+
+def _swap(x):
+  """Islands first to particles first, or back."""
+  return tf.transpose(x, [1, 0, *range(2, x.shape.rank)])
+
+
+def island_log_weights(log_weights: tf.Tensor) -> tf.Tensor:
+  """The logarithm of the mean weight of each island.
+
+  Args:
+    log_weights: float `Tensor` of shape `[num_islands, num_particles] + batch`.
+
+  Returns:
+    log_weights: float `Tensor` of shape `[num_islands] + batch`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.weighting import islands
+
+  log_weights = islands.island_log_weights(tf.math.log([[1.0, 3.0]]))
+  tf.debugging.assert_near(tf.exp(log_weights), [2.0])
+  ```
+  """
+  return estimates.log_normalizer(_swap(log_weights))
+
+
+def combine_estimates(estimates_of: dict) -> dict:
+  """Takes what islands say of their runs together.
+
+  Args:
+    estimates_of: Python `dict` of float `Tensor`s by the names of the fields of
+      `tfp_nvi.Estimate`, with a first axis over islands.
+
+  Returns:
+    estimates_of: The same without that axis: the log mean of the normalizers,
+      the effective sample size of all particles, means of the loss and of the
+      log incremental weights, and sums of the levels' effective sample sizes.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.weighting import islands
+
+  values = dict.fromkeys(
+    [
+      'loss',
+      'log_normalizer',
+      'effective_sample_size',
+      'log_incremental_weights',
+      'level_effective_sample_sizes',
+    ],
+    tf.ones([2]),
+  )
+  assert islands.combine_estimates(values)['effective_sample_size'] == 2.0
+  ```
+  """
+  log_weights = estimates_of['log_normalizer']
+  size = estimates_of['effective_sample_size']
+  shares = tf.cast(estimates.normalize_weights(log_weights), size.dtype)
+  # The sum of squares of an island's weights is that of its sum by its size.
+  squares = tf.math.divide_no_nan(shares**2, size)
+  return {
+    'loss': estimates.mean(estimates_of['loss']),
+    'log_normalizer': estimates.log_normalizer(log_weights),
+    'effective_sample_size': tf.math.divide_no_nan(
+      estimates.total(shares) ** 2, estimates.total(squares)
+    ),
+    'log_incremental_weights': estimates.mean(
+      estimates_of['log_incremental_weights']
+    ),
+    'level_effective_sample_sizes': estimates.total(
+      estimates_of['level_effective_sample_sizes']
+    ),
+  }
+
+
+def log_pairs_lost_within(islands: particles.WeightedParticles) -> tf.Tensor:
+  """What resampling within islands took from pairs of different ancestors.
+
+  Resampling within an island makes pairs of its own particles alike and no
+  others. Of all pairs of particles, drawn by their weights, those within island
+  `i` are a share of `p[i]^2`, for the share `p[i]` of the island in the weight.
+  With the probability `q[i]` that such a pair has one root, and the correction
+  `f[i]` of Lee and Whiteley for an island by itself, the relative variance of
+  the normalizer of all islands is
+
+  ```none
+  1 - (1 - q) - sum_i p[i]^2 (1 - q[i]) (f[i] - 1),
+  ```
+
+  where `q` is the probability for all pairs. For independent islands that is
+  the sum of `p[i]^2` times the relative variance of island `i`.
+
+  Args:
+    islands: `WeightedParticles` whose fields have a first axis over islands,
+      `log_pairs_lost` included; roots are different in different islands, but
+      for those of common ancestors.
+
+  Returns:
+    log_pairs_lost: float `Tensor` of shape `batch`, with which
+      `log_normalizer_error` of all particles together is the root of that.
+  """
+  log_weights = islands.log_weights
+  num_islands, num_particles, *batch_shape = log_weights.shape.as_list()
+  shares = estimates.normalize_weights(island_log_weights(log_weights))
+  weights = _swap(reductions.normalize(_swap(log_weights)))
+  # Roots of the islands as if each were alone, from zero on.
+  same_within = reductions.reduce(
+    tf.reduce_sum,
+    reductions.sum_by_root(_swap(weights), _swap(islands.root % num_particles))
+    ** 2,
+  )
+  all_weights = tf.reshape(
+    weights * tf.cast(shares, weights.dtype)[:, tf.newaxis],
+    [num_islands * num_particles] + batch_shape,
+  )
+  root = tf.reshape(islands.root, all_weights.shape)
+  same = reductions.reduce(
+    tf.reduce_sum, reductions.sum_by_root(all_weights, root) ** 2
+  )
+  lost = tf.cast(islands.log_pairs_lost, same.dtype)
+  correction = tf.math.expm1(_log_factor(num_particles, same.dtype) + lost)
+  gained = reductions.reduce(
+    tf.reduce_sum,
+    tf.cast(shares, same.dtype) ** 2 * (1.0 - same_within) * correction,
+  )
+  is_lost = same >= 1.0
+  ratio = gained / tf.where(is_lost, tf.ones_like(same), 1.0 - same)
+  size = num_islands * num_particles
+  lost = tf.math.log1p(ratio) - _log_factor(size, same.dtype)
+  return tf.where(is_lost, tf.zeros_like(lost), lost)
+
+
+def _log_factor(size, dtype):
+  """The factor `N / (N - 1)` of `log_normalizer_error`, as a logarithm."""
+  return -tf.math.log1p(-1.0 / tf.cast(max(size, 2), dtype))
+
+
+def combine_islands(
+  islands: particles.WeightedParticles,
+  origin: tf.Tensor | None = None,
+  log_pairs_lost: tf.Tensor | None = None,
+) -> particles.WeightedParticles:
+  """Takes the particles of all islands together, by their weights.
+
+  The log normalizer is then the log mean of the islands' estimates, and an
+  expectation the mean of those of the islands by their estimates. Errors are
+  those of the islands, combined: ancestors in different islands are different.
+
+  Args:
+    islands: `WeightedParticles` whose fields have a first axis over islands;
+      `root` is from zero on in each of them.
+    origin: int `Tensor` of shape `[num_islands] + batch`: the island that each
+      one's particles were drawn in.
+      Default value: `None` (i.e., the island itself).
+    log_pairs_lost: float `Tensor` of shape `batch`: what resampling has taken
+      before, which the field of `islands` does not count.
+      Default value: `None` (i.e., nothing).
+
+  Returns:
+    particles: `WeightedParticles` of `num_islands * num_particles` particles,
+      those of an island one after the other.
+
+  ```python
+  import tensorflow as tf
+  import tfp_nvi as nvi
+  from tfp_nvi import weighting
+
+  zeros = tf.zeros([2, 3])
+  islands = nvi.WeightedParticles(
+    zeros, zeros, tf.tile([[0, 1, 2]], [2, 1]), tf.zeros([2]), tf.zeros([2])
+  )
+  particles = weighting.combine_islands(islands)
+  assert list(particles.root.numpy()) == [0, 1, 2, 3, 4, 5]
+  ```
+  """
+  num_islands, num_particles, *batch_shape = islands.log_weights.shape.as_list()
+  islands = islands._replace(
+    root=global_root(islands.root, origin),
+  )
+  lost = log_pairs_lost_within(islands)
+  if log_pairs_lost is not None:
+    lost += tf.cast(log_pairs_lost, lost.dtype)
+
+  def join(x):
+    return tf.reshape(x, [num_islands * num_particles] + x.shape[2:].as_list())
+
+  return particles.WeightedParticles(
+    tf.nest.map_structure(join, islands.particles),
+    join(islands.log_weights),
+    join(islands.root),
+    tf.reduce_sum(islands.num_nan),
+    lost,
+  )
+
+
+def global_root(root: tf.Tensor, origin: tf.Tensor | None = None) -> tf.Tensor:
+  """Roots that are different in islands of different origin.
+
+  Args:
+    root: int32 `Tensor` of shape `[num_islands, num_particles] + batch`, from
+      zero on in each island.
+    origin: As of `combine_islands`.
+
+  Returns:
+    root: int32 `Tensor` of the same shape.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.weighting import islands
+
+  root = islands.global_root(tf.constant([[0, 1], [1, 1]]))
+  assert root.numpy().tolist() == [[0, 1], [3, 3]]
+  ```
+  """
+  num_islands, num_particles, *batch_shape = root.shape.as_list()
+  if origin is None:
+    origin = tf.reshape(tf.range(num_islands), [-1] + [1] * len(batch_shape))
+  return root + num_particles * origin[:, tf.newaxis]
+
+
+def resample_islands(
+  values: Any,
+  log_weights: tf.Tensor,
+  resample_fn: Callable[..., Any],
+  seed,
+  where,
+) -> tuple[Any, tf.Tensor, tf.Tensor]:
+  """Resamples islands by their mean weights, each with all of its particles.
+
+  Every island gets the mean weight of all; within it, particles keep their
+  shares. For every function the expectation of weight times function stays what
+  it is, as for the resampling of particles.
+
+  Args:
+    values: Nested structure of `Tensor`s of shape
+      `[num_islands, num_particles] + batch + event`.
+    log_weights: float `Tensor` of shape `[num_islands, num_particles] + batch`.
+    resample_fn: As of `tfp_nvi.resample`.
+    seed: Stateless seed.
+    where: bool `Tensor` of shape `batch`: which batch members to resample.
+
+  Returns:
+    values: As `values`.
+    log_weights: As `log_weights`.
+    indices: int32 `Tensor` of shape `[num_islands] + batch`: the island that
+      each one is a copy of.
+
+  ```python
+  import tensorflow as tf
+  import tfp_nvi as nvi
+  from tfp_nvi.weighting import islands
+
+  values, log_weights, indices = islands.resample_islands(
+    tf.constant([[1.0, 2.0], [3.0, 4.0]]),
+    tf.math.log([[0.0, 0.0], [1.0, 3.0]]),
+    nvi.resample_systematic,
+    seed=1,
+    where=tf.constant(True),
+  )
+  assert list(indices.numpy()) == [1, 1]
+  tf.debugging.assert_near(tf.exp(log_weights), [[0.5, 1.5], [0.5, 1.5]])
+  ```
+  """
+  num_islands, _, *batch_shape = log_weights.shape.as_list()
+  rank = len(batch_shape)
+
+  # The particles of an island are part of its event.
+  def as_event(x):
+    return tf.transpose(
+      x, [0, *range(2, 2 + rank), 1, *range(2 + rank, x.shape.rank)]
+    )
+
+  def as_axis(x):
+    return tf.transpose(
+      x, [0, 1 + rank, *range(1, 1 + rank), *range(2 + rank, x.shape.rank)]
+    )
+
+  own = island_log_weights(log_weights)
+  is_zero = tf.equal(own, -float('inf'))
+  relative = (
+    log_weights - tf.where(is_zero, tf.zeros_like(own), own)[:, tf.newaxis]
+  )
+  indices = tf.broadcast_to(
+    tf.reshape(tf.range(num_islands), [-1] + [1] * rank), own.shape
+  )
+  (values, relative, indices), own = resample(
+    (
+      tf.nest.map_structure(as_event, values),
+      as_event(relative),
+      indices,
+    ),
+    own,
+    resample_fn,
+    seed,
+    where=where,
+  )
+  return (
+    tf.nest.map_structure(as_axis, values),
+    as_axis(relative) + own[:, tf.newaxis],
+    indices,
+  )
