@@ -29,7 +29,7 @@ export TF_CPP_MIN_LOG_LEVEL
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench docs test coverage lint format clean distclean
+.PHONY: help install demo bench docs test slow coverage lint format clean distclean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' \
@@ -50,7 +50,7 @@ docs: $(DOCS_STAMP)  ## Build the site of documentation in .build/site.
 	$(BIN)/python -m docs.make_site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f .build/mkdocs.yml
 
-test: lint  ## Lint, check the format, and run all tests.
+test: lint  ## Lint, check the format, and run the tests.
 	@status=5; for part in $(PARTS); do \
 	  echo "Tests, part $$part of $(words $(PARTS))"; \
 	  $(BIN)/python -m pytest -n $(JOBS) --dist=loadgroup --durations=10 \
@@ -62,6 +62,9 @@ test: lint  ## Lint, check the format, and run all tests.
 	    *) status=1 ;; \
 	  esac; \
 	done; exit $$status
+
+slow: $(STAMP)  ## Run the tests that `make test` leaves out.
+	$(BIN)/python -m pytest -n $(JOBS) --dist=loadgroup -m slow $(PYTEST_ARGS)
 
 coverage: $(STAMP)  ## Run all tests, and show which lines they do not reach.
 	$(BIN)/coverage erase

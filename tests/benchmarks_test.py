@@ -222,6 +222,7 @@ def test_sequential_monte_carlo_is_measured(problem):
   assert 100 < found['ess'] < 1_200
 
 
+@pytest.mark.slow
 def test_steps_on_images_are_measured():
   training, networks = image_mixture_step.step_durations(2, 3)
   for durations in (training, networks):

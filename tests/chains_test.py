@@ -29,7 +29,7 @@ NUM_PARTICLES = 3
 NUM_MEMBERS = 2**11
 NUM_SEEDS = 32
 
-every_csiszar_function = pytest.mark.parametrize('f', eg.CSISZAR_FUNCTIONS)
+every_csiszar_function = pytest.mark.parametrize('f', eg.CSISZAR_PARAMETERS)
 
 
 def variable(name, values):

@@ -31,6 +31,7 @@ import tfp_nvi as nvi
 
 __all__ = [
   'CSISZAR_FUNCTIONS',
+  'CSISZAR_PARAMETERS',
   'Estimator',
   'Exact',
   'Level',
@@ -54,6 +55,13 @@ CSISZAR_FUNCTIONS = {
   'pearson': tfp.vi.pearson,
   'squared_hellinger': tfp.vi.squared_hellinger,
 }
+# The same for `pytest.mark.parametrize`.
+CSISZAR_PARAMETERS = [
+  pytest.param(
+    name, marks=() if name in ('reverse_kl', 'forward_kl') else pytest.mark.slow
+  )
+  for name in CSISZAR_FUNCTIONS
+]
 
 NUM_STANDARD_ERRORS = 4.0
 

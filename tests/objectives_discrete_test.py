@@ -29,7 +29,7 @@ NUM_SEEDS = 64
 # How small the effective sample size must be, as a share of the particles.
 POLICIES = {'never': 0.0, 'always': 2.0}
 
-every_csiszar_function = pytest.mark.parametrize('f', eg.CSISZAR_FUNCTIONS)
+every_csiszar_function = pytest.mark.parametrize('f', eg.CSISZAR_PARAMETERS)
 
 
 class Logits:

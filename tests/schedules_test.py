@@ -127,7 +127,14 @@ OBJECTIVES = {
 
 @pytest.mark.parametrize(
   'make_sampler, name',
-  [(gaussians, name) for name in OBJECTIVES]
+  [
+    pytest.param(
+      gaussians,
+      name,
+      marks=() if name == 'reverse' else pytest.mark.slow,
+    )
+    for name in OBJECTIVES
+  ]
   + [
     (make_sampler, 'reverse')
     for make_sampler in (flows, unlike_transitions, learned_proposal)

@@ -128,6 +128,7 @@ def test_runs_all_methods(fast, tmp_path):
   assert not [x for x in os.listdir(tmp_path) if x.endswith('.part')]
 
 
+@pytest.mark.slow
 def test_cell_depends_on_its_seed_alone(fast, tmp_path):
   (row,) = annealing.run(
     ['avo'], num_densities=[2], output_dir=str(tmp_path / 'a'), **SMALL

@@ -218,6 +218,7 @@ def is_alive(pid):
   return stat.rpartition(')')[2].split()[0] != 'Z'
 
 
+@pytest.mark.slow
 def test_figures_do_not_depend_on_workers_or_restarts(tmp_path):
   def run(num_workers, num_missing):
     result = programs.run_program(

@@ -92,7 +92,16 @@ def mean_and_error(sampler, num_particles=200, num_seeds=8):
   return np.mean(ratios), np.std(ratios) / np.sqrt(len(ratios))
 
 
-@pytest.mark.parametrize('method', list(hmm.METHODS))
+@pytest.mark.parametrize(
+  'method',
+  [
+    pytest.param(
+      name,
+      marks=() if name in ('nvi_full', 'oracle') else pytest.mark.slow,
+    )
+    for name in hmm.METHODS
+  ],
+)
 def test_normalizing_constants_are_unbiased(method):
   # 4 standard errors: a false alarm in 16,000 tests, if 1,000 ratios are enough
   # for a normal mean; the error itself must tell a bias of a tenth.

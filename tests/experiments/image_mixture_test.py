@@ -318,6 +318,7 @@ def test_resumes(fast, monkeypatch, tmp_path):
       assert resumed[name] == whole[name], name
 
 
+@pytest.mark.slow
 def test_objectives_side_by_side(fast, tmp_path):
   (last,) = image_mixture.run(
     objective='rws', output_dir=str(tmp_path), **SMALL

@@ -193,7 +193,14 @@ def problems():
 
 
 @pytest.mark.parametrize('looks_at_state', [False, True])
-@pytest.mark.parametrize('f', ['forward_kl', 'reverse_kl', 'jensen_shannon'])
+@pytest.mark.parametrize(
+  'f',
+  [
+    'forward_kl',
+    'reverse_kl',
+    pytest.param('jensen_shannon', marks=pytest.mark.slow),
+  ],
+)
 @pytest.mark.parametrize('threshold', [0.0, 2.0], ids=['never', 'always'])
 def test_gradients(problems, looks_at_state, f, threshold):
   problem = problems(looks_at_state)
