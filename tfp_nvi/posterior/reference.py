@@ -4,17 +4,15 @@
 
 ```none
 t = marginals(u)
-v = t exp(offset + features(t drivers) slopes)
+v = t exp(offset + (t drivers) slopes)
 y = center + matrix v
 ```
 
 Without marginals and with slopes of zero this is affine, a Gaussian reference.
 The slopes let a few coordinates, the drivers, set the scales of others, as the
 logarithm of the deviation of a group does in a hierarchical model: Neal's
-funnel is such a map exactly. The features of a driver are its value and a bend,
-so that other scales may follow it in one tail and not in the other, as those of
-effects do that the data determine. The marginals are monotone maps of
-coordinates that have two modes, or a tail that no normal density has.
+funnel is such a map exactly. The marginals are monotone maps of coordinates
+that have two modes, or a tail that no normal density has.
 """
 
 import typing
@@ -27,7 +25,6 @@ from tfp_nvi.posterior import marginals as marginals_lib
 
 __all__ = [
   'MAX_FULL',
-  'NUM_DRIVERS',
   'Reference',
   'fit_to_particles',
   'forward',
@@ -39,7 +36,7 @@ __all__ = [
 # Above so many values the matrix is diagonal.
 MAX_FULL = 128
 # How many coordinates may set the scales of others.
-NUM_DRIVERS = 2
+_NUM_DRIVERS = 2
 # By how much the reference's density of a driver is wider than the particles':
 # the tails of log scales are seldom those of normal densities.
 _DRIVER_INFLATION = 1.3
@@ -56,7 +53,7 @@ class Reference(typing.NamedTuple):
     log_det: Scalar `Tensor`: the log determinant of the matrix.
     offset: `Tensor` of shape `[d]`.
     drivers: `Tensor` of shape `[d, num_drivers]`: zero but for the drivers.
-    slopes: `Tensor` of shape `[2 * num_drivers, d]`, zero for the drivers.
+    slopes: `Tensor` of shape `[num_drivers, d]`, zero for the drivers.
     marginals: `tfb.Bijector` over vectors of `d` values that maps each by
       itself, or `None`.
   """
@@ -97,16 +94,9 @@ def forward(reference: Reference, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _log_scale(reference, t):
-  driver = tf.matmul(t, reference.drivers)
-  # The logarithm of the hyperbolic cosine.
-  bend = tf.math.softplus(2.0 * driver) - driver - np.log(2.0)
-  features = tf.concat([driver, bend], axis=-1)
-  return reference.offset + tf.matmul(features, reference.slopes)
-
-
-def _features(driver):
-  bend = np.logaddexp(2.0 * driver, 0.0) - driver - np.log(2.0)
-  return np.concatenate([driver, bend], axis=1)
+  return reference.offset + tf.matmul(
+    tf.matmul(t, reference.drivers), reference.slopes
+  )
 
 
 def inverse(reference: Reference, y: tf.Tensor) -> tf.Tensor:
@@ -157,8 +147,8 @@ def from_affine(center, matrix, dtype) -> Reference:
       matrix,
       log_det,
       np.zeros(size),
-      np.zeros([size, NUM_DRIVERS]),
-      np.zeros([2 * NUM_DRIVERS, size]),
+      np.zeros([size, _NUM_DRIVERS]),
+      np.zeros([_NUM_DRIVERS, size]),
     ),
     dtype,
   )
@@ -257,10 +247,10 @@ def fit_to_particles(
   covariance = matrix @ covariance @ matrix.T
   drivers: list = []
   offset = np.zeros(size)
-  slopes = np.zeros([2 * NUM_DRIVERS, size])
+  slopes = np.zeros([_NUM_DRIVERS, size])
   root, v = _whiten(y - center, covariance, drivers)
   loss, best_center = _loss(root, v, weights), center
-  for _ in range(NUM_DRIVERS):
+  for _ in range(_NUM_DRIVERS):
     candidate = _find_driver(v, y - center, covariance, weights, drivers)
     if candidate is None:
       break
@@ -280,9 +270,7 @@ def fit_to_particles(
       break
     drivers, loss = tried, tried_loss
     best_center, root, offset, v = center_, root_, offset_, u
-    slopes[: len(drivers)], slopes[NUM_DRIVERS:][: len(drivers)] = np.split(
-      slopes_, 2
-    )
+    slopes[: len(drivers)] = slopes_
   marginals, is_mapped, gain = marginals_lib.fit_marginals(
     v, weights, drivers, dtype
   )
@@ -293,8 +281,8 @@ def fit_to_particles(
   if np.sum(np.log(deviations)) + 0.5 * size - fitted[2] < loss - gain:
     marginals, is_mapped, gain = fitted
     best_center, root, drivers = center, np.diag(deviations), []
-    offset, slopes = np.zeros(size), np.zeros([2 * NUM_DRIVERS, size])
-  selection = np.zeros([size, NUM_DRIVERS])
+    offset, slopes = np.zeros(size), np.zeros([_NUM_DRIVERS, size])
+  selection = np.zeros([size, _NUM_DRIVERS])
   for i, driver in enumerate(drivers):
     # The same scales in another unit, and a wider density of the driver.
     selection[driver, i] = _DRIVER_INFLATION
@@ -333,7 +321,7 @@ def _regress(y, weights, drivers, found, v):
   offset, slopes, *_ = found
   size = y.shape[1]
   order = drivers + [i for i in range(size) if i not in drivers]
-  precision = np.exp(-2.0 * (offset + _features(v[:, drivers]) @ slopes))
+  precision = np.exp(-2.0 * (offset + v[:, drivers] @ slopes))
   total = 1.0 / np.sum(weights**2)
   root, center, new_v = np.zeros([size, size]), np.zeros(size), np.zeros_like(y)
   for rank, i in enumerate(order):
@@ -400,22 +388,20 @@ def _fit_scales(v, weights, drivers):
 
   Returns:
     offset: Array of shape `[d]`.
-    slopes: Array of shape `[2 * num_drivers, d]`.
+    slopes: Array of shape `[num_drivers, d]`.
     u: Array of shape `[n, d]`: the coordinates divided by their scales.
     mean_log_scale: Python `float`: the sum of the mean log scales.
     Or `None`, where the likelihood is not much better.
   """
   num, size = v.shape
   total = 1.0 / np.sum(weights**2)
-  features = np.concatenate(
-    [np.ones([num, 1]), _features(v[:, drivers])], axis=1
-  )
+  features = np.concatenate([np.ones([num, 1]), v[:, drivers]], axis=1)
   rest = np.setdiff1d(np.arange(size), drivers)
   square = v[:, rest] ** 2
   parameters = np.zeros([features.shape[1], len(rest)])
   weighted = features * weights[:, np.newaxis]
   # A normal prior on the slopes, which the likelihood outweighs where it knows.
-  ridge = np.diag([0.0] + [2.0 / total] * (features.shape[1] - 1))
+  ridge = np.diag([0.0] + [2.0 / total] * len(drivers))
 
   def loss(parameters):
     eta = np.clip(features @ parameters, -30.0, 30.0)
@@ -450,5 +436,5 @@ def _fit_scales(v, weights, drivers):
   offset, slopes = np.zeros(size), np.zeros([len(parameters) - 1, size])
   offset[rest[kept]] = parameters[0, kept]
   slopes[:, rest[kept]] = parameters[1:, kept]
-  eta = offset + _features(v[:, drivers]) @ slopes
+  eta = offset + v[:, drivers] @ slopes
   return offset, slopes, v * np.exp(-eta), np.sum(weights @ eta)
