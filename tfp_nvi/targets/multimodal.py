@@ -22,7 +22,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, fusion, randomness
 
 __all__ = [
   'MultimodalTarget',
@@ -305,7 +305,8 @@ def grid_of_gaussians(dtype=tf.float32):
       m(row[:, 0]) * difference0 + m(row[:, 1]) * difference1
       for row in (whitening[:, 0], whitening[:, 1])
     )
-    energy = white0**2 + white1**2 - m(log_constants)
+    # Else XLA may round it differently where it is used twice.
+    energy = fusion.compute_once(white0**2 + white1**2 - m(log_constants))
     smallest = _smallest(energy)
     terms = tf.exp(smallest - energy)
     return tf.math.log(tf.reduce_sum(terms, axis=0)) - smallest
