@@ -25,7 +25,14 @@ import tfp_nvi
 from tfp_nvi import __main__ as programs_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
-PROGRAMS = ['annealing', 'bgmm_vae', 'hmm', 'image_mixture', 'state_space']
+PROGRAMS = [
+  'annealing',
+  'bgmm_vae',
+  'gradient_noise',
+  'hmm',
+  'image_mixture',
+  'state_space',
+]
 BUILD = """
 import sys
 from setuptools import build_meta
