@@ -206,12 +206,14 @@ def _draw_ratios(rows, settings):
   panels = figure.subplots(
     len(groups), len(columns), squeeze=False, sharex=True, sharey=True
   )
+  # Of a ratio below this nothing else is known.
+  floor = 1.0 / math.sqrt(settings.num_repeats)
   for line, group in zip(panels, groups, strict=True):
     for axes, num_densities in zip(line, columns, strict=True):
       for name, kind in OBJECTIVES.items():
         for resamples in kind.resampling:
           points = [
-            (row['num_particles'], row['signal_to_noise'])
+            (row['num_particles'], max(row['signal_to_noise'], floor))
             for row in rows
             if row['objective'] == name
             and row['resampling'] == resamples
@@ -226,7 +228,6 @@ def _draw_ratios(rows, settings):
               marker='.',
               label=_label(name, resamples),
             )
-      floor = 1.0 / math.sqrt(settings.num_repeats)
       axes.axhspan(0.0, floor, color='black', alpha=0.08, linewidth=0.0)
       axes.set(
         xscale='log',
