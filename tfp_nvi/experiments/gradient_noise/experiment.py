@@ -233,9 +233,10 @@ def _draw_ratios(rows, settings):
         xscale='log',
         yscale='log',
         title=f'{group}, {num_densities} densities',
-        ylim=(0.5 * floor, None),
       )
     line[0].set_ylabel('signal-to-noise ratio')
+  # All panels share it, with what each of them has.
+  panels[0, 0].set_ylim(bottom=0.5 * floor)
   for axes in panels[-1]:
     axes.set_xlabel('particles')
   figure.legend(
