@@ -45,7 +45,7 @@ class KnownNoise(nvi.Objective):
 
 
 class OfVariables:
-  """What has variables, and is not asked for anything else."""
+  """A stand-in for a sampler, of which only the variables are needed."""
 
   def __init__(self):
     self.trainable_variables = [tf.Variable(tf.zeros([n])) for n in (2, 1, 3)]
@@ -77,7 +77,7 @@ def test_known_noise():
 
 
 def test_noise_of_a_mean_falls_as_the_square_root():
-  """Of particles that are independent, as those of the ELBO are."""
+  """The particles of the ELBO are independent."""
   sampler = make_sampler()
   before = [v.numpy() for v in sampler.trainable_variables]
   few, many = (

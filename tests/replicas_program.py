@@ -106,7 +106,7 @@ def run_all(strategy, result, folder=None, dies=False):
     strategy,
     callback_fn=callback_fn,
     checkpoint_dir=folder,
-    # Of every compiled call.
+    # A checkpoint is written after every compiled call.
     checkpoint_seconds=0.0,
   )
   found['loss'] = history.loss

@@ -75,7 +75,7 @@ def task(spec, index):
 
 @pytest.fixture(scope='module')
 def expected(tmp_path_factory):
-  """What one replica gives that runs all islands in turn."""
+  """The results of one replica, which runs all islands in turn."""
   path = tmp_path_factory.mktemp('one') / 'one.npz'
   program.run_all(tf.distribute.OneDeviceStrategy('CPU:0'), path)
   with np.load(path) as found:

@@ -212,7 +212,7 @@ class CompiledSampler(proposals.ParticleSampler):
     checks.check_bool('jit_compile', jit_compile)
     size = replicas.share('num_particles', num_particles)
     replicas_lib.check_in_scope('sampler', replicas.strategy, self.variables)
-    # What is cached holds these objects, so that their identities stay theirs.
+    # The cache refers to these objects, so that no other object gets their id.
     key = (
       f'islands, {size}, {replicas.num_islands}, jit_compile={jit_compile}, '
       f'{id(replicas.strategy)}, {id(criterion_fn)}'

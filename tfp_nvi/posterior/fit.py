@@ -48,7 +48,8 @@ def fit_posterior(
      inference.
   2. Pilots, adaptive SMC samplers from the reference and from the prior, choose
      temperatures, scales and steps; their particles give a better reference,
-     in which a few coordinates may set the scales of others.
+     in which a few coordinates may set the scales of others, and coordinates
+     with two modes or a long tail have monotone splines.
   3. Independent runs repeat the best pilot's schedule, with nothing adapted, so
      that their estimates of the evidence are unbiased.
 

@@ -56,7 +56,7 @@ OBJECTIVES = {
 # Groups of variables, by the names of their networks.
 _GROUPS = {'forward': 'forward kernels', 'reverse': 'reverse kernels'}
 _INITIAL_SCALE = 5.0
-# What names a cell.
+# The fields of a row that identify a cell.
 _FIELDS = (
   'objective',
   'resampling',
@@ -206,7 +206,7 @@ def _draw_ratios(rows, settings):
   panels = figure.subplots(
     len(groups), len(columns), squeeze=False, sharex=True, sharey=True
   )
-  # Of a ratio below this nothing else is known.
+  # A smaller ratio cannot be told from zero.
   floor = 1.0 / math.sqrt(settings.num_repeats)
   for line, group in zip(panels, groups, strict=True):
     for axes, num_densities in zip(line, columns, strict=True):
