@@ -128,6 +128,8 @@ TARGETS = {
   'forty_gaussians_50': lambda: posteriors.forty_gaussians(50),
   'two_gaussians': posteriors.two_gaussians,
   'unordered_means': posteriors.unordered_means,
+  'curved_modes_20': posteriors.curved_modes,
+  'curved_modes_50': lambda: posteriors.curved_modes(50),
 }
 
 _TARGETS = flags.DEFINE_list('targets', list(TARGETS), 'Which targets.')

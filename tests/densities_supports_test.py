@@ -365,3 +365,46 @@ def test_describe_nan():
   densities = nvi.ExplicitDensities([NORMAL, tf.math.log, NORMAL])
   message = densities.describe_nan(tf.constant([1.0, -2.5]))
   assert '`densities[1]`' in message and '-2.5' in message
+
+
+def test_nested_structure_of_bijectors():
+  """As inference_gym's targets have: one bijector for each part of a state."""
+  initial = tfd.JointDistributionNamed(
+    dict(rate=tfd.Gamma(3.0, 2.0), x=tfd.Normal(0.0, 1.0))
+  )
+  parts = dict(rate=tfb.Softplus(), x=tfb.Identity())
+  nested, joint = (
+    nvi.GeometricPath(initial, initial, 2, event_space_bijector=bijector)
+    for bijector in (parts, tfb.JointMap(parts))
+  )
+  state = dict(rate=tf.constant([-0.3, 1.2]), x=tf.constant([0.5, -2.0]))
+  np.testing.assert_allclose(
+    nested.log_prob(1, nested.evaluate(1, state)),
+    joint.log_prob(1, joint.evaluate(1, state)),
+    rtol=1e-6,
+  )
+  with pytest.raises(TypeError, match='event_space_bijector.*got 3'):
+    nvi.GeometricPath(
+      initial, initial, 2, event_space_bijector=dict(rate=3, x=tfb.Identity())
+    )
+
+
+class _Other(tfb.Bijector):
+  """A bijector that is no composite tensor."""
+
+  def __init__(self):
+    super().__init__(forward_min_event_ndims=1, dtype=tf.float32)
+
+  def _forward(self, x):
+    return x[..., ::-1]
+
+
+def test_kinds_of_both_forms_of_a_distribution():
+  """TFP's classes have a base class for parameters of other kinds."""
+  mixture = tfd.MixtureSameFamily(
+    tfd.Categorical(logits=[0.0, 0.0]),
+    tfd.MultivariateNormalDiag(tf.zeros([2, 3]), tf.ones([2, 3])),
+  )
+  changed = tfd.TransformedDistribution(mixture, _Other())
+  assert not isinstance(changed, tfd.TransformedDistribution)
+  assert nvi.densities.support_kinds(changed) == ('continuous',)

@@ -55,7 +55,8 @@ class ExplicitDensities(UserDensities):
       densities: List of at least two densities, each of a kind that
         `GeometricPath` takes.
       event_space_bijector: `tfb.Bijector` from the real space to the support of
-        the densities.
+        the densities, or nested structure of these, one for each part of a
+        state.
         Default value: `None` (i.e., that of the last one that has one).
       name: Python `str` name of this module.
 

@@ -119,7 +119,7 @@ class GeometricPath(UserDensities):
       learnable: Python `bool`: whether the schedule is a variable.
         Default value: `False`.
       event_space_bijector: `tfb.Bijector` from the real space to the support of
-        the ends.
+        the ends, or nested structure of these, one for each part of a state.
         Default value: `None` (i.e., that of `target`, or if that is a callable,
         that of `initial`).
       batch_shape: Shape of a batch of learned schedules, such as one for each

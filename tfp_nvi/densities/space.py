@@ -33,6 +33,7 @@ compatibility.let_pad_reshape()
 
 __all__ = [
   'Space',
+  'as_event_space_bijector',
   'check_support',
   'check_values',
   'support_kinds',
@@ -43,7 +44,7 @@ _JOINT = (
   tfp.experimental.distributions.JointDistributionPinned,
 )
 # Distributions that change another one, and have its kind of support.
-_META = (
+_META = compatibility.all_forms(
   tfd.BatchBroadcast,
   tfd.BatchReshape,
   tfd.Independent,
@@ -51,12 +52,15 @@ _META = (
   tfd.Sample,
   tfd.TransformedDistribution,
 )
-_DISCRETE = (
+_DISCRETE = compatibility.all_forms(
   tfd.Deterministic,
   tfd.FiniteDiscrete,
   tfd.QuantizedDistribution,
   tfd.VectorDeterministic,
 )
+_SAME_FAMILY = compatibility.all_forms(tfd.MixtureSameFamily)
+_MIXTURE = compatibility.all_forms(tfd.Mixture)
+_JOINT_MAP = compatibility.all_forms(tfb.JointMap)
 
 
 # Kinds of support.
@@ -108,9 +112,9 @@ def _kind_of_floats(density):
     return None
   if isinstance(density, _DISCRETE):
     return 'discrete'
-  if isinstance(density, tfd.MixtureSameFamily):
+  if isinstance(density, _SAME_FAMILY):
     return support_kinds(density.components_distribution)[0]
-  if isinstance(density, tfd.Mixture):
+  if isinstance(density, _MIXTURE):
     return support_kinds(density.components[0])[0]
   if isinstance(density, _META):
     return support_kinds(density.distribution)[0]
@@ -235,9 +239,9 @@ def _tfp_bijector(distribution):
 
 def _mixture_bijector(distribution):
   """The bijector of all components of a mixture, or `None`."""
-  if isinstance(distribution, tfd.MixtureSameFamily):
+  if isinstance(distribution, _SAME_FAMILY):
     components = [distribution.components_distribution]
-  elif isinstance(distribution, tfd.Mixture):
+  elif isinstance(distribution, _MIXTURE):
     components = distribution.components
   else:
     return None
@@ -299,9 +303,7 @@ def _default_bijector(name, density, float_dtype):
   if set(support_kinds(density)) == {'discrete'}:
     return None
   bijector = _tfp_bijector(density)
-  if bijector is None and isinstance(
-    density, (tfd.Mixture, tfd.MixtureSameFamily)
-  ):
+  if bijector is None and isinstance(density, _MIXTURE + _SAME_FAMILY):
     bijector = _mixture_bijector(density)
     if bijector is None:
       raise ValueError(
@@ -311,20 +313,48 @@ def _default_bijector(name, density, float_dtype):
   return None if isinstance(bijector, tfb.Identity) else bijector
 
 
+def as_event_space_bijector(value) -> tfb.Bijector | None:
+  """Checks the argument `event_space_bijector`.
+
+  ```python
+  import tensorflow_probability as tfp
+  from tfp_nvi.densities import space
+
+  tfb = tfp.bijectors
+  bijector = space.as_event_space_bijector({'a': tfb.Exp(), 'b': tfb.Sigmoid()})
+  assert isinstance(bijector, tfb.JointMap)
+  ```
+
+  Args:
+    value: `tfb.Bijector`, `None`, or nested structure of `tfb.Bijector`s, one
+      for each part of a state, such as those of inference_gym's targets.
+
+  Returns:
+    bijector: `tfb.Bijector`, or `None`.
+
+  Raises:
+    TypeError: If a part is not a `tfb.Bijector`.
+  """
+  if value is None or isinstance(value, tfb.Bijector):
+    return value
+  parts = tf.nest.flatten(value)
+  for part in parts or [value]:
+    checks.check_instance(
+      'event_space_bijector',
+      part,
+      tfb.Bijector,
+      'a tfb.Bijector, a nested structure of these, or None',
+    )
+  return tfb.JointMap(value)
+
+
 def _given_bijector(bijector, dtype, float_dtype):
   """A bijector given by the user, made to work with discrete parts."""
-  checks.check_instance(
-    'event_space_bijector',
-    bijector,
-    tfb.Bijector,
-    'a tfb.Bijector or None',
-  )
+  bijector = as_event_space_bijector(bijector)
   if isinstance(bijector, tfb.Identity):
     return None
   parts = getattr(bijector, 'bijectors', None)
-  if not isinstance(bijector, tfb.JointMap) and not (
-    type(bijector).__name__ == '_JointMap'
-  ):
+  if not isinstance(bijector, _JOINT_MAP):
     return bijector
   if all(tf.as_dtype(d).is_floating for d in tf.nest.flatten(dtype)):
     return bijector

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks, naming, randomness
+from tfp_nvi.internal import checks, compatibility, naming, randomness
 from tfp_nvi.state_space import model as model_lib
 
 tfd = tfp.distributions
@@ -80,9 +80,9 @@ def pointwise_log_prob(distribution: tfd.Distribution, value) -> tf.Tensor:
   assert log_prob.shape == [3]
   ```
   """
-  if isinstance(distribution, tfd.Independent):
+  if isinstance(distribution, compatibility.all_forms(tfd.Independent)):
     return pointwise_log_prob(distribution.distribution, value)
-  if not isinstance(distribution, tfd.Sample):
+  if not isinstance(distribution, compatibility.all_forms(tfd.Sample)):
     return distribution.log_prob(value)
   inner = distribution.distribution
   value = tf.convert_to_tensor(value, distribution.dtype)

@@ -35,6 +35,15 @@ __all__ = [
 ]
 
 
+_MAX_SHOWN = 300
+
+
+def _shorten(value):
+  """The representation of a value, which may be a model with all its parts."""
+  text = repr(value)
+  return text if len(text) <= _MAX_SHOWN else f'{text[:_MAX_SHOWN]}...'
+
+
 def _is_int(value):
   return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
@@ -403,7 +412,7 @@ def check_instance(
   if not isinstance(value, kinds) and not (optional and value is None):
     if optional:
       expected += ' or None'
-    raise TypeError(f'`{name}` must be {expected}; got {value!r}.')
+    raise TypeError(f'`{name}` must be {expected}; got {_shorten(value)}.')
 
 
 def check_returned(

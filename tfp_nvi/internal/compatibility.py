@@ -1,11 +1,15 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A repair of TensorFlow Probability 0.25 for NumPy 2.4.
+"""What differs between versions and forms of TensorFlow Probability.
 
 NumPy 2.4 removed the argument name `newshape` of `np.reshape`, which `tfb.Pad`
-still uses. Without `tfb.Pad` there is no `tfb.SoftmaxCentered`, and so no
-event-space bijector for a distribution over a simplex, alone or as a part of a
-joint distribution.
+of TensorFlow Probability 0.25 still uses. Without `tfb.Pad` there is no
+`tfb.SoftmaxCentered`, and so no event-space bijector for a distribution over a
+simplex, alone or as a part of a joint distribution.
+
+Distributions of distributions, such as `tfd.Independent`, have two forms: the
+public class where their parameters are composite tensors, and its private base
+class otherwise.
 """
 
 import inspect
@@ -15,6 +19,7 @@ import numpy as np
 from tensorflow_probability.python.bijectors import pad
 
 __all__ = [
+  'all_forms',
   'let_pad_reshape',
 ]
 
@@ -38,3 +43,38 @@ def let_pad_reshape():
   """
   if 'newshape' not in inspect.signature(np.reshape).parameters:
     pad.np = types.SimpleNamespace(**{**vars(np), 'reshape': _reshape})
+
+
+def all_forms(*classes: type) -> tuple:
+  """Classes of TFP with the base classes that stand in for them.
+
+  ```python
+  import tensorflow_probability as tfp
+  from tfp_nvi.internal import compatibility
+
+  tfd = tfp.distributions
+
+
+  # A distribution that is no composite tensor.
+  class Other(tfd.Distribution):
+    def __init__(self):
+      super().__init__('float32', tfd.NOT_REPARAMETERIZED, False, True)
+
+
+  sample = tfd.Sample(Other(), 2)
+  assert not isinstance(sample, tfd.Sample)
+  assert isinstance(sample, compatibility.all_forms(tfd.Sample))
+  ```
+
+  Args:
+    *classes: Classes of distributions or bijectors.
+
+  Returns:
+    classes: Tuple of these and their private base classes of the same name.
+  """
+  return classes + tuple(
+    base
+    for cls in classes
+    for base in cls.__bases__
+    if base.__name__ == f'_{cls.__name__}'
+  )

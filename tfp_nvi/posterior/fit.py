@@ -63,7 +63,8 @@ def fit_posterior(
     initial: `tfd.Distribution`: a broad density over the same space, such as
       the prior, to start from.
       Default value: `None` (i.e., the model's prior, of a pinned model).
-    event_space_bijector: `tfb.Bijector` from the real space to the target's.
+    event_space_bijector: `tfb.Bijector` from the real space to the target's, or
+      nested structure of `tfb.Bijector`s, one for each part of a state.
       Default value: `None` (i.e., the one that TFP knows of).
     start: Python `str`: `'reference'`, `'prior'`, or `'auto'` to compare
       pilots from both. From the prior modes are less easily lost, from a
@@ -188,13 +189,8 @@ def _repeat(
       draw_seed, move_seed = tf.unstack(
         randomness.split_seed(randomness.fold_in(seed, i), 2)
       )
-      size = num_particles * at_once
-      u = (
-        fitter.space.sample_initial(size, draw_seed)
-        if where == 'prior'
-        else randomness.normal(
-          [size, fitter.space.num_values], draw_seed, fitter.space.dtype
-        )
+      u = fitter.draw(
+        chosen.reference, where == 'prior', num_particles, at_once, draw_seed
       )
       pieces.append(
         pilot.run_frozen(

@@ -17,6 +17,7 @@ import tensorflow_probability as tfp
 from tfp_nvi import densities, transitions
 from tfp_nvi.internal import randomness
 from tfp_nvi.posterior import diagnosis
+from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import reference as reference_lib
 from tfp_nvi.sampler import NestedSampler
 
@@ -58,7 +59,7 @@ class Learned(typing.NamedTuple):
 
 
 class _ReferenceBijector(tfb.Bijector):
-  """From the standard normal density to unconstrained vectors."""
+  """From the reference's density to unconstrained vectors."""
 
   def __init__(self, space, reference):
     super().__init__(
@@ -99,17 +100,22 @@ def reference_distribution(space, reference) -> tfd.Distribution:
 
   Args:
     space: `VectorSpace`.
-    reference: `Reference`.
+    reference: `Reference` or `Mixture`.
 
   Returns:
-    distribution: `tfd.TransformedDistribution` of a standard normal density,
-      whose `bijector` maps that to the user's space.
+    distribution: `tfd.TransformedDistribution` of a standard normal density, or
+      of a mixture, whose `bijector` maps that to the user's space.
   """
   size = space.num_values
-  return tfd.TransformedDistribution(
-    tfd.MultivariateNormalDiag(
+  base = (
+    mixture_lib.as_distribution(reference)
+    if isinstance(reference, mixture_lib.Mixture)
+    else tfd.MultivariateNormalDiag(
       tf.zeros([size], space.dtype), tf.ones([size], space.dtype)
-    ),
+    )
+  )
+  return tfd.TransformedDistribution(
+    base,
     tfb.Chain([space.value_bijector(), _ReferenceBijector(space, reference)]),
     name='reference',
   )
@@ -141,7 +147,7 @@ def learn(space, reference, jit_compile: bool, seed) -> Learned:
 
   Args:
     space: `VectorSpace`.
-    reference: `Reference` that was fitted to particles.
+    reference: `Reference` or `Mixture` that was fitted to particles.
     jit_compile: Python `bool`.
     seed: Stateless seed.
 

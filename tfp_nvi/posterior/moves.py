@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_nvi.internal import randomness
+from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import reference as reference_lib
 
 __all__ = [
@@ -134,7 +135,7 @@ class Moves:
 
   def _evaluate_fn(self, reference, u):
     with tf.GradientTape(
-      persistent=self.starts_at_initial, watch_accessed_variables=False
+      persistent=True, watch_accessed_variables=False
     ) as tape:
       tape.watch(u)
       y, log_det = reference_lib.forward(reference, u)
@@ -142,8 +143,11 @@ class Moves:
       log_target = log_target + log_det
       if self.starts_at_initial:
         log_start = log_start + log_det
+      is_mixture = isinstance(reference, mixture_lib.Mixture)
+      if is_mixture:
+        log_start = mixture_lib.log_prob(reference, u)
     target_gradient = tape.gradient(log_target, u)
-    if self.starts_at_initial:
+    if self.starts_at_initial or is_mixture:
       start_gradient = _clean(tape.gradient(log_start, u))
       log_start = _clean_log(log_start)
     else:
@@ -176,7 +180,7 @@ class Moves:
     """Evaluates particles.
 
     Args:
-      reference: `Reference`.
+      reference: `Reference`, or `Mixture` to start at.
       u: `Tensor` of shape `[num_particles, num_values]`.
 
     Returns:
@@ -184,7 +188,9 @@ class Moves:
     """
     zeros, zero = tf.zeros_like(u), tf.zeros(u.shape[:1], u.dtype)
     # A step of length zero, for one compiled function instead of two.
-    scale = tf.zeros_like(reference.matrix)
+    size = u.shape[1]
+    is_full = size <= reference_lib.MAX_FULL
+    scale = tf.zeros([size, size] if is_full else [size], u.dtype)
     terms = Terms(zero, zero, zeros, zeros)
     *_, terms, num_nan = self._leapfrog(
       reference, u, zeros, terms, zero[0], zero[:, tf.newaxis], scale
@@ -197,7 +203,7 @@ class Moves:
     """Moves particles by a trajectory that leaves a density invariant.
 
     Args:
-      reference: `Reference`.
+      reference: `Reference`, or `Mixture` to start at.
       u: `Tensor` of shape `[num_particles, num_values]`.
       terms: `Terms` of the particles.
       beta: Python `float`: the temperature.

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tfp_nvi import resampling, weighting
 from tfp_nvi.internal import randomness
 from tfp_nvi.posterior import diagnosis
+from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import reference as reference_lib
 
 __all__ = [
@@ -158,6 +159,13 @@ def _flat_weights(population):
   return weights.numpy().astype(np.float64)
 
 
+def _residuals(reference, u):
+  """Points, less the centers of their components where there are some."""
+  if not isinstance(reference, mixture_lib.Mixture):
+    return u
+  return u - mixture_lib.nearest_center(reference, u)
+
+
 def _num_steps(step, max_steps):
   return int(np.clip(np.ceil(_LENGTH / step), 1, max_steps))
 
@@ -178,7 +186,7 @@ def run_pilot(
 
   Args:
     moves: `Moves`.
-    reference: `Reference`.
+    reference: `Reference`, or `Mixture` to start at.
     u: `Tensor` of shape `[num_particles, num_values]`: draws from the start.
     seed: Stateless seed.
     conditional_ess: Python `float`: temperatures are chosen so that the
@@ -220,7 +228,9 @@ def run_pilot(
     weights = _flat_weights(population)
     if not np.isfinite(weights).all() or weights.sum() == 0.0:
       return Schedule(stages, False), population
-    _, root = reference_lib.square_root(population.u.numpy(), weights, is_full)
+    _, root = reference_lib.square_root(
+      _residuals(reference, population.u).numpy(), weights, is_full
+    )
     scale = tf.constant(root.astype(u.dtype.as_numpy_dtype))
     population, share = _resample(population, 0.5, resample_seed)
     before = population.u.numpy()
@@ -312,7 +322,7 @@ def run_frozen(
 
   Args:
     moves: `Moves`.
-    reference: `Reference`.
+    reference: `Reference`, or `Mixture` to start at.
     u: `Tensor` of shape `[num_particles * num_runs, num_values]`: draws from
       the start.
     schedule: `Schedule`.

@@ -22,6 +22,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.posterior import marginals as marginals_lib
+from tfp_nvi.posterior import mixture as mixture_lib
 
 __all__ = [
   'MAX_FULL',
@@ -67,17 +68,22 @@ class Reference(typing.NamedTuple):
   marginals: tfp.bijectors.Bijector | None = None
 
 
-def forward(reference: Reference, u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def forward(
+  reference: Reference | mixture_lib.Mixture, u: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
   """Maps points, and returns the log determinant of the Jacobian.
 
   Args:
-    reference: `Reference`.
+    reference: `Reference`, or `Mixture`, which is a density of points as they
+      are.
     u: `Tensor` of shape `[n, d]`.
 
   Returns:
     y: `Tensor` of shape `[n, d]`.
     log_det: `Tensor` of shape `[n]`.
   """
+  if isinstance(reference, mixture_lib.Mixture):
+    return u, tf.zeros_like(u[:, 0])
   t, log_slopes = u, tf.zeros_like(u)
   if reference.marginals is not None:
     t = reference.marginals.forward(u)
@@ -99,16 +105,20 @@ def _log_scale(reference, t):
   )
 
 
-def inverse(reference: Reference, y: tf.Tensor) -> tf.Tensor:
+def inverse(
+  reference: Reference | mixture_lib.Mixture, y: tf.Tensor
+) -> tf.Tensor:
   """Maps points back.
 
   Args:
-    reference: `Reference`.
+    reference: `Reference` or `Mixture`.
     y: `Tensor` of shape `[n, d]`.
 
   Returns:
     u: `Tensor` of shape `[n, d]`, for which `forward` returns `y`.
   """
+  if isinstance(reference, mixture_lib.Mixture):
+    return y
   centered = y - reference.center
   matrix = reference.matrix
   if matrix.shape.rank == 1:

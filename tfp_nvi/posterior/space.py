@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_nvi.densities import space as density_space
 from tfp_nvi.internal import checks, naming, randomness
 
 tfb = tfp.bijectors
@@ -89,8 +90,8 @@ class VectorSpace:
     target: `JointDistributionPinned`, `tfd.Distribution` or callable.
     initial: `tfd.Distribution`; or `None`, for the model's prior where the
       target is pinned.
-    event_space_bijector: `tfb.Bijector` from the real space, or `None` for the
-      one that TFP knows of.
+    event_space_bijector: `tfb.Bijector` from the real space, nested structure
+      of these, or `None` for the one that TFP knows of.
     seed: Stateless seed, for the draws that standardize the space.
 
   Raises:
@@ -102,13 +103,7 @@ class VectorSpace:
     checks.check_instance(
       'initial', initial, tfd.Distribution, 'a tfd.Distribution', optional=True
     )
-    checks.check_instance(
-      'event_space_bijector',
-      event_space_bijector,
-      tfb.Bijector,
-      'a tfb.Bijector',
-      optional=True,
-    )
+    given = density_space.as_event_space_bijector(event_space_bijector)
     self.target = target
     self._initial = initial
     self._uses_pins = _is_pinned(target) and initial is None
@@ -121,7 +116,7 @@ class VectorSpace:
     self._target_fn = _as_log_prob_fn('target', target)
     source = target if self._uses_pins else initial
     self._check_batch_shape(source)
-    self.bijector = event_space_bijector or _default_bijector(source)
+    self.bijector = given or _default_bijector(source)
     self.event_shape = source.event_shape
     self.names = naming.leaf_names(self.event_shape)
     dtypes = {tf.as_dtype(x) for x in tf.nest.flatten(source.dtype)}
@@ -140,7 +135,7 @@ class VectorSpace:
     self._sizes = [x.num_elements() for x in shapes]
     self.num_values = sum(self._sizes)
     self._is_positive = (
-      self._find_positive(source) if event_space_bijector is None else None
+      self._find_positive(source) if given is None else self._given_positive()
     )
     self.has_exact_gaussian = False
     self._draw = None
@@ -184,6 +179,19 @@ class VectorSpace:
       order = dict(zip(names, are_positive, strict=True))
       if all(name in order for name in self.names):
         are_positive = [order[name] for name in self.names]
+    return np.repeat(are_positive, self._sizes)
+
+  def _given_positive(self):
+    """Likewise, for a bijector that the user gave."""
+    parts = tf.nest.flatten(getattr(self.bijector, 'bijectors', self.bijector))
+    are_positive = [
+      isinstance(part, tfb.Softplus)
+      and part.parameters['hinge_softness'] is None
+      and part.parameters['low'] is None
+      for part in parts
+    ]
+    if not any(are_positive) or len(are_positive) != len(self._sizes):
+      return None
     return np.repeat(are_positive, self._sizes)
 
   def _standardize(self, seed):

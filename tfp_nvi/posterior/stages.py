@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfp_nvi import weighting
 from tfp_nvi.internal import randomness
+from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import moves as moves_lib
 from tfp_nvi.posterior import pilot, variational
 from tfp_nvi.posterior import reference as reference_lib
@@ -21,6 +22,17 @@ __all__ = [
 
 # How often to fit a reference to particles at most.
 _MAX_REFITS = 4
+# The least share of particles of the start with descendants for a pilot to be
+# taken as evidence.
+_LEAST_ROOTS = 0.05
+# Points that optimization starts from, at a time: draws of the initial density,
+# and at first as many particles of a pilot from there.
+_NUM_STARTS = 256
+# How much wider than the initial density these are spread, by turns.
+_SPREADS = (1.0, 1.5)
+# A path that starts at a reference may leave out what few particles have found,
+# so that it must be shorter by this share where there are modes.
+_LEAST_SHORTER = 0.3
 
 
 class Pilot(typing.NamedTuple):
@@ -65,6 +77,11 @@ class Pilot(typing.NamedTuple):
     y, _ = reference_lib.forward(self.reference, self.population.u)
     weights = weighting.normalize_weights(self.population.log_weights)[:, 0]
     return y.numpy().astype(np.float64), weights.numpy().astype(np.float64)
+
+
+def _num_roots(found):
+  """How many particles of the start the particles of a pilot descend from."""
+  return len(np.unique(found.population.root.numpy()))
 
 
 def _share_outside(points, weights, other_points, other_weights):
@@ -157,12 +174,9 @@ class Fitter:
     draw_seed, run_seed = tf.unstack(randomness.split_seed(seed, 2))
     if from_initial:
       moves = self._initial_moves()
-      u = self.space.sample_initial(size, draw_seed)
     else:
       moves = self.from_reference
-      u = randomness.normal(
-        [size, self.space.num_values], draw_seed, self.space.dtype
-      )
+    u = self.draw(reference, from_initial, size, 1, draw_seed)
     before = moves.num_evaluations
     schedule, population = pilot.run_pilot(
       moves,
@@ -189,6 +203,28 @@ class Fitter:
     if schedule.is_complete:
       self.latest = found
     return found
+
+  def draw(self, reference, from_initial, num_particles, num_runs, seed):
+    """Draws points where runs start, the runs changing fastest.
+
+    Args:
+      reference: `Reference` or `Mixture`.
+      from_initial: Python `bool`: whether runs start at the initial density.
+      num_particles: Python `int`: particles of a run.
+      num_runs: Python `int`.
+      seed: Stateless seed.
+
+    Returns:
+      u: `Tensor` of shape `[num_particles * num_runs, num_values]`.
+    """
+    size = num_particles * num_runs
+    if from_initial:
+      return self.space.sample_initial(size, seed)
+    if isinstance(reference, mixture_lib.Mixture):
+      return mixture_lib.draw(reference, num_particles, num_runs, seed)
+    return randomness.normal(
+      [size, self.space.num_values], seed, self.space.dtype
+    )
 
   def _initial_moves(self):
     """Moves along a path from the initial density."""
@@ -250,10 +286,22 @@ class Fitter:
         max_evaluations=5_000 * size,
       )
       reason = 'no pilot got to the target within its budget.'
+    if broad is not None and self.has_modes:
+      found = self._try_mixture(best, broad, size, randomness.fold_in(seed, 4))
+      if found is not None:
+        count = found.reference.centers.shape[0]
+        return (
+          found,
+          'reference',
+          (
+            f'optimization found {count} modes, and a path from a mixture of '
+            'Gaussians there is shorter than one from the prior.'
+          ),
+        )
     if best is broad:
-      roots = len(np.unique(broad.population.root.numpy()))
+      roots = _num_roots(broad)
       self.history[-1]['num_ancestors'] = roots
-      if self.has_modes and roots < 0.05 * size:
+      if self.has_modes and roots < _LEAST_ROOTS * size:
         # A reference fitted to few families would lack what they lack.
         return broad, 'prior', reason
       whitener, _ = self.refit(broad, self.identity())
@@ -296,6 +344,83 @@ class Fitter:
       f'{broad.log_evidence:.2f} and {narrow.log_evidence:.2f}).'
     )
 
+  def _try_mixture(self, best, broad, size, seed):
+    """A pilot from a mixture of Gaussians at modes; `None` if it is no better.
+
+    Args:
+      best: `Pilot` to compare with.
+      broad: `Pilot` from the initial density, whose particles show where modes
+        are.
+      size: Python `int`: particles of a pilot.
+      seed: Stateless seed.
+
+    Returns:
+      found: `Pilot`, or `None`.
+    """
+    if self.space.num_values > reference_lib.MAX_FULL:
+      return None
+    self.announce('modes')
+    start = time.perf_counter()
+    points, weights = broad.weighted_points
+    order = np.flatnonzero(weights > 0.0)
+    order = order[:: -(-len(order) // _NUM_STARTS)]
+
+    def draw_fn(i):
+      # Modes at the edge have few starts nearby, unless some are spread wider.
+      y = self.space.sample_initial(_NUM_STARTS, randomness.fold_in(seed, i))
+      return (y * _SPREADS[i % 2]).numpy()
+
+    mixture, found = mixture_lib.find_mixture(
+      self.space,
+      np.concatenate([draw_fn(0), points[order]]),
+      draw_fn,
+      self.jit_compile,
+    )
+    self.record('modes', start, found.pop('num_evaluations'), **found)
+    if mixture is None or found['num_modes'] < 2:
+      return None
+    least_count = found['least_count']
+    found = None
+    for i in range(_MAX_REFITS):
+      tried = self.run_pilot(
+        f'pilot from a mixture {i + 1}',
+        mixture,
+        size,
+        randomness.fold_in(seed, i),
+        max_evaluations=250 * size,
+      )
+      num_fewer = (
+        1
+        if found is None
+        else (len(found.schedule.stages) - len(tried.schedule.stages))
+      )
+      if not tried.schedule.is_complete or num_fewer < 0:
+        break
+      found = tried
+      mixture, gain = mixture_lib.fit_to_particles(
+        mixture, *found.weighted_points
+      )
+      if num_fewer < 1 or gain == 0.0:
+        break
+    if found is None:
+      return None
+    if best.schedule.is_complete:
+      num_stages = len(best.schedule.stages)
+      if len(found.schedule.stages) > (1.0 - _LEAST_SHORTER) * num_stages:
+        return None
+      # The modes that it has found are all in the mixture, and an estimate by
+      # few families may be off by any factor.
+      if _num_roots(best) > _LEAST_ROOTS * size:
+        margin = 2.0 * np.sqrt(found.variance + best.variance_by_ancestors)
+        if found.log_evidence < best.log_evidence - 0.2 - margin:
+          return None
+    if least_count == 1:
+      self.warnings.append(
+        'modes at risk: only one start of the optimization led to some of the '
+        'modes, so that there may be others.'
+      )
+    return found
+
   def _refine(self, best, broad, whitener, reason, size, seed):
     """Fits references to particles for as long as the path gets shorter."""
     for i in range(_MAX_REFITS):
@@ -314,7 +439,7 @@ class Fitter:
       num_fewer = len(best.schedule.stages) - len(found.schedule.stages)
       # A reference may leave out what few particles have found.
       is_safer = self.has_modes and best is broad
-      if is_safer and num_fewer < 0.3 * len(best.schedule.stages):
+      if is_safer and num_fewer < _LEAST_SHORTER * len(best.schedule.stages):
         break
       if gain < -0.2 - margin or (num_fewer < 0 and gain < 0.1 + margin):
         break

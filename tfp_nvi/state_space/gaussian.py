@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import matrices
+from tfp_nvi.internal import compatibility, matrices
 
 tfd = tfp.distributions
 
@@ -34,6 +34,8 @@ __all__ = [
   'moments',
   'normal',
 ]
+
+_OF_PARTS = compatibility.all_forms(tfd.Independent, tfd.Sample)
 
 
 class Quadratic(NamedTuple):
@@ -95,7 +97,7 @@ def is_gaussian(distribution) -> bool:
   """
   if tf.nest.is_nested(distribution.dtype) or distribution.event_shape.rank > 1:
     return False
-  while isinstance(distribution, (tfd.Independent, tfd.Sample)):
+  while isinstance(distribution, _OF_PARTS):
     distribution = distribution.distribution
   return isinstance(distribution, tfd.Normal) or _is_multivariate(distribution)
 

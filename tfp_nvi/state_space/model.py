@@ -16,7 +16,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, compatibility, randomness
 from tfp_nvi.state_space import functions, gaussian
 
 tfd = tfp.distributions
@@ -544,7 +544,7 @@ def _make_example(model):
         f'`initial_fn` are; got {log_prob.dtype.name}.'
       )
   part = observation
-  while isinstance(part, tfd.Independent):
+  while isinstance(part, compatibility.all_forms(tfd.Independent)):
     part = part.distribution
   return Example(
     local_like=local_like,

@@ -19,6 +19,7 @@ tfd = tfp.distributions
 __all__ = [
   'KnownPosterior',
   'cox_process',
+  'curved_modes',
   'eight_schools',
   'forty_gaussians',
   'logistic_regression',
@@ -420,6 +421,71 @@ def two_gaussians(num_values: int = 20) -> KnownPosterior:
   place = np.full(num_values, 6.0 / np.sqrt(num_values))
   return _gaussian_mixture(
     'two_gaussians', np.stack([-place, place]), [0.3, 0.7], 5.0
+  )
+
+
+def curved_modes(num_values: int = 20, num_modes: int = 8) -> KnownPosterior:
+  """Curved modes with heavy tails, in random directions and of unequal mass.
+
+  Each mode is a rotation of
+
+  ```none
+  v_1 + (v_0^2 - 5 / 3) / 4,  v_i,  with v_i independent Student t variables
+  ```
+
+  with five degrees of freedom, at a random place of `[-15, 15]^d`. Masses are
+  proportional to `1, ..., num_modes`. No mode is a Gaussian, and no coordinate
+  is a product of others.
+
+  Args:
+    num_values: Python `int`: the dimension, at least two.
+    num_modes: Python `int`.
+
+  Returns:
+    posterior: `KnownPosterior` of log evidence zero. A value is of the mode
+      whose component has the largest density there.
+
+  ```python
+  import tfp_nvi as nvi
+
+  posterior = nvi.targets.posteriors.curved_modes()
+  assert len(posterior.mode_probabilities) == 8
+  ```
+  """
+  rng = np.random.default_rng(0)
+  locations = rng.uniform(-15.0, 15.0, [num_modes, num_values])
+  rotations = np.stack(
+    [
+      np.linalg.qr(rng.normal(size=[num_values, num_values]))[0]
+      for _ in range(num_modes)
+    ]
+  )
+  probabilities = np.arange(1, num_modes + 1) / np.sum(
+    np.arange(1, num_modes + 1)
+  )
+  to_locations, to_rotations, log_probabilities = (
+    tf.constant(x, tf.float32)
+    for x in (locations, rotations, np.log(probabilities))
+  )
+  student = tfd.StudentT(5.0, 0.0, 1.0)
+
+  def components(x):
+    v = tf.einsum(
+      '...cd,cde->...ce', x[..., tf.newaxis, :] - to_locations, to_rotations
+    )
+    bend = 0.25 * (v[..., 0] ** 2 - 5.0 / 3.0)
+    log_prob = student.log_prob(v[..., 0]) + student.log_prob(v[..., 1] - bend)
+    rest = tf.reduce_sum(student.log_prob(v[..., 2:]), axis=-1)
+    return log_probabilities + log_prob + rest
+
+  return KnownPosterior(
+    f'curved_modes_{num_values}',
+    num_values,
+    lambda x: tf.reduce_logsumexp(components(x), axis=-1),
+    _broad(num_values, 10.0),
+    0.0,
+    lambda x: tf.argmax(components(x), axis=-1, output_type=tf.int32),
+    probabilities,
   )
 
 
