@@ -499,3 +499,48 @@ def test_levels_from_the_reference_can_be_trained():
   error = abs(particles.log_normalizer - known.log_evidence)
   # False alarm: 5 standard errors, of weights with a relative variance near 1.
   assert error < 5.0 * particles.log_normalizer_error
+
+
+def test_xla_is_left_out_where_it_does_not_serve():
+  """Factorizations on a CPU, and ops that XLA does not know."""
+
+  def suits_xla(log_prob):
+    initial = tfd.MultivariateNormalDiag(tf.zeros(3), tf.ones(3))
+    vectors = space.VectorSpace(log_prob, initial, None, [0, 1])
+    return vectors.suits_xla()
+
+  normal = tfd.MultivariateNormalDiag(tf.zeros(3), tf.ones(3))
+  assert suits_xla(normal.log_prob)
+  assert not suits_xla(
+    lambda x: tf.numpy_function(lambda y: -0.5 * (y**2).sum(-1), [x], x.dtype)
+    + normal.log_prob(x)
+  )
+  if not tf.config.list_physical_devices('GPU'):
+    assert not suits_xla(
+      lambda x: normal.log_prob(x)
+      + tf.linalg.cholesky(tf.eye(3) + tf.linalg.diag(x**2))[..., 0, 0]
+    )
+
+
+def test_bijectors_in_a_nested_structure():
+  """The same posterior as with the bijector that TFP makes of the model."""
+  initial = tfd.JointDistributionNamed(
+    {'rate': tfd.Gamma(3.0, 2.0), 'x': tfd.Normal(0.0, 1.0)}
+  )
+
+  def log_prob(value):
+    return initial.log_prob(value) + tfd.Poisson(value['rate']).log_prob(2.0)
+
+  bijectors = {'rate': tfb.Softplus(), 'x': tfb.Identity()}
+  given = space.VectorSpace(log_prob, initial, bijectors, [0, 1])
+  default = space.VectorSpace(log_prob, initial, None, [0, 1])
+  y = tf.constant([[0.3, -0.5], [-1.0, 2.0]])
+  for found, expected in zip(
+    tf.nest.flatten(given.to_user(y)),
+    tf.nest.flatten(default.to_user(y)),
+    strict=True,
+  ):
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+  np.testing.assert_allclose(
+    given.log_probs(y)[0], default.log_probs(y)[0], rtol=1e-5
+  )

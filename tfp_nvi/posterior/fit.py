@@ -38,7 +38,7 @@ def fit_posterior(
   num_particles: int = 500,
   num_runs: int = 8,
   conditional_ess: float = 0.9,
-  jit_compile: bool = True,
+  jit_compile: bool | None = None,
   progress: bool = True,
   seed=None,
 ) -> result.Posterior:
@@ -77,9 +77,10 @@ def fit_posterior(
     conditional_ess: Python `float`: the share of particles that a step in
       temperature leaves effective.
       Default value: `0.9`.
-    jit_compile: Python `bool`: whether to compile with XLA, which a target with
-      ops that XLA does not know must do without.
-      Default value: `True`.
+    jit_compile: Python `bool`: whether to compile with XLA.
+      Default value: `None` (i.e., unless the target has ops that XLA does not
+      know, or factorizes matrices on a CPU, for which XLA takes many times as
+      long).
     progress: Python `bool`: whether to show a progress bar, on a terminal.
       Default value: `True`.
     seed: Python `int` or stateless seed.
@@ -132,7 +133,8 @@ def fit_posterior(
   conditional_ess = checks.as_float(
     'conditional_ess', conditional_ess, 0.0, 1.0, is_open=True
   )
-  checks.check_bool('jit_compile', jit_compile)
+  if jit_compile is not None:
+    checks.check_bool('jit_compile', jit_compile)
   checks.check_bool('progress', progress)
   space_seed, pilot_seed, run_seed = tf.unstack(
     randomness.split_seed(randomness.as_seed(seed), 3)
@@ -146,6 +148,8 @@ def fit_posterior(
     disable=None if progress else True,
     bar_format='{desc}: {percentage:3.0f}%|{bar}| {elapsed}',
   ) as bar:
+    if jit_compile is None:
+      jit_compile = space.suits_xla()
     fitter = stages.Fitter(space, conditional_ess, jit_compile, bar)
     try:
       chosen, where, reason = fitter.choose(
