@@ -18,6 +18,7 @@ from benchmarks import (
   growth,
   image_mixture_step,
   posterior_peers,
+  posterior_moments,
   posteriors,
   reporting,
   sampling,
@@ -350,6 +351,49 @@ def test_evaluations_for_an_effective_draw(measured_posterior):
     assert 7.0 <= found[name] < 14.0
   assert found['runs'] >= posterior.history[-1]['num_target_evaluations'] / 400
   assert found['pareto_k'] < 0.7
+
+
+class _Transformation:
+  """As in inference_gym, with moments that are known."""
+
+  def __init__(self, mean, deviation):
+    self.ground_truth_mean = mean
+    self.ground_truth_standard_deviation = deviation
+
+  def fn(self, x):
+    return x
+
+
+def test_moments_in_posterior_deviations():
+  x = np.array([[-1.0, 0.0], [1.0, 4.0]])
+  row = posterior_moments.compare_moments(
+    {
+      'known': _Transformation(np.array([0.5, 2.0]), np.array([1.0, 4.0])),
+      'other': _Transformation(None, None),
+    },
+    lambda fn: np.mean(fn(x), axis=0),
+  )
+  # Means are 0 and 2, deviations 1 and 2.
+  assert row['num_moments'] == 2
+  assert row['mean_error'] == pytest.approx(np.sqrt(0.125))
+  assert row['largest_mean_error'] == 0.5
+  assert row['deviation_error'] == pytest.approx(np.sqrt(0.125))
+  assert (row['smallest_deviation'], row['largest_deviation']) == (0.5, 1.0)
+  rows = [
+    {
+      **row,
+      'target': 'a',
+      'num_values': 2,
+      'log_evidence': log_evidence,
+      'num_evaluations': 1_000,
+      'processor_seconds': 3.0,
+    }
+    for log_evidence in (1.0, 3.0)
+  ]
+  last = posterior_moments.summarize(rows).splitlines()[-1]
+  assert last == (
+    '| a | 2 | 0.354 | 0.50 | 0.354 | 0.50 to 1.00 | 2.00 | 1.414 | 1e+03 | 3 |'
+  )
 
 
 def test_tables_of_posteriors():

@@ -512,13 +512,17 @@ def test_xla_is_left_out_where_it_does_not_serve():
   normal = tfd.MultivariateNormalDiag(tf.zeros(3), tf.ones(3))
   assert suits_xla(normal.log_prob)
   assert not suits_xla(
-    lambda x: tf.numpy_function(lambda y: -0.5 * (y**2).sum(-1), [x], x.dtype)
-    + normal.log_prob(x)
+    lambda x: (
+      tf.numpy_function(lambda y: -0.5 * (y**2).sum(-1), [x], x.dtype)
+      + normal.log_prob(x)
+    )
   )
   if not tf.config.list_physical_devices('GPU'):
     assert not suits_xla(
-      lambda x: normal.log_prob(x)
-      + tf.linalg.cholesky(tf.eye(3) + tf.linalg.diag(x**2))[..., 0, 0]
+      lambda x: (
+        normal.log_prob(x)
+        + tf.linalg.cholesky(tf.eye(3) + tf.linalg.diag(x**2))[..., 0, 0]
+      )
     )
 
 

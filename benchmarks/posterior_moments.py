@@ -1,0 +1,206 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+r"""Posterior moments by `fit_posterior`, beside the reference values.
+
+```shell
+python -m benchmarks.posterior_moments --output_dir=results/benchmarks
+```
+
+Fits targets of inference_gym, which has to be installed, with all defaults and
+prints a table: how far posterior means are from the reference means, in
+posterior deviations (the root of the mean square over all values of all
+parameters, and the largest), by how much deviations differ, the spread of log Z
+over seeds, evaluations of the target's gradient, and seconds of the processor.
+Writes JSON. The target `plasma` is left out unless asked for: it takes 100
+minutes of a processor.
+"""
+
+import os
+import statistics
+import time
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+from benchmarks import reporting
+from tfp_nvi.posterior import fit_posterior
+
+__all__ = [
+  'compare_moments',
+  'main',
+  'summarize',
+]
+
+_PACKAGES = ('tensorflow', 'tensorflow-probability', 'inference-gym', 'numpy')
+# Classes of inference_gym's targets.
+TARGETS = {
+  'eight_schools': 'EightSchools',
+  'brownian': 'BrownianMotionMissingMiddleObservations',
+  'brownian_unknown_scales': (
+    'BrownianMotionUnknownScalesMissingMiddleObservations'
+  ),
+  'stochastic_volatility': 'StochasticVolatilitySP500Small',
+  'item_response': 'SyntheticItemResponseTheory',
+  'lorenz': 'ConvectionLorenzBridge',
+  'lorenz_unknown_scales': 'ConvectionLorenzBridgeUnknownScales',
+  'cox_process_10x10': 'SyntheticLogGaussianCoxProcess',
+  'plasma': 'SyntheticPlasmaSpectroscopy',
+}
+
+_TARGETS = flags.DEFINE_list(
+  'targets', [name for name in TARGETS if name != 'plasma'], 'Which targets.'
+)
+_SEEDS = flags.DEFINE_list('seeds', ['0'], 'Seeds.')
+_OUTPUT_DIR = flags.DEFINE_string(
+  'output_dir', None, 'Where to write posterior_moments.json.'
+)
+
+
+def _make(name):
+  from inference_gym import using_tensorflow
+
+  return getattr(using_tensorflow.targets, TARGETS[name])()
+
+
+def compare_moments(transformations, mean_fn):
+  """How far means and deviations are from the reference values.
+
+  Args:
+    transformations: Python `dict` of inference_gym's sample transformations.
+    mean_fn: Python callable from a function of states to its expectation.
+
+  Returns:
+    row: Python `dict`, of which all errors are in posterior deviations.
+  """
+  errors, ratios = [], []
+  for transformation in transformations.values():
+    if transformation.ground_truth_mean is None:
+      continue
+    mean = mean_fn(transformation.fn)
+    square = mean_fn(
+      lambda x, fn=transformation.fn: tf.nest.map_structure(tf.square, fn(x))
+    )
+    parts = (
+      mean,
+      square,
+      transformation.ground_truth_mean,
+      transformation.ground_truth_standard_deviation,
+    )
+    for first, second, location, deviation in zip(
+      *map(tf.nest.flatten, parts), strict=True
+    ):
+      first, second = np.asarray(first, float), np.asarray(second, float)
+      errors.append(np.ravel((first - location) / deviation))
+      found = np.sqrt(np.maximum(second - first**2, 0.0))
+      ratios.append(np.ravel(found / deviation))
+  errors, ratios = np.concatenate(errors), np.concatenate(ratios)
+  return {
+    'num_moments': len(errors),
+    'mean_error': float(np.sqrt(np.mean(errors**2))),
+    'largest_mean_error': float(np.max(np.abs(errors))),
+    'deviation_error': float(np.sqrt(np.mean((ratios - 1.0) ** 2))),
+    'smallest_deviation': float(np.min(ratios)),
+    'largest_deviation': float(np.max(ratios)),
+  }
+
+
+def _measure(name, seed):
+  """Fits one posterior."""
+  model = _make(name)
+  start = time.process_time()
+  posterior = fit_posterior(
+    model.unnormalized_log_prob,
+    model.prior_distribution(),
+    model.default_event_space_bijector,
+    seed=seed,
+    progress=False,
+  )
+  return {
+    'target': name,
+    'seed': seed,
+    'num_values': sum(
+      int(np.prod(shape)) for shape in tf.nest.flatten(model.event_shape)
+    ),
+    'log_evidence': posterior.log_evidence,
+    'standard_error': posterior.log_evidence_error,
+    'num_evaluations': posterior.num_target_evaluations,
+    'processor_seconds': time.process_time() - start,
+    'start': posterior.start,
+    'warnings': posterior.warnings,
+    **compare_moments(model.sample_transformations, posterior.expectation),
+  }
+
+
+def summarize(rows):
+  """A table, one line a target.
+
+  Args:
+    rows: List of rows.
+
+  Returns:
+    text: Python `str`.
+  """
+  lines = [
+    '| target | d | means: RMS error | largest | deviations: RMS error '
+    '| range | log Z | spread over seeds | gradients | CPU s |',
+    '|---|---|---|---|---|---|---|---|---|---|',
+  ]
+  for name in dict.fromkeys(row['target'] for row in rows):
+    own = [row for row in rows if row['target'] == name]
+
+    def root_mean_square(key, own=own):
+      return np.sqrt(np.mean([row[key] ** 2 for row in own]))
+
+    evidences = [row['log_evidence'] for row in own]
+    spread = f'{np.std(evidences, ddof=1):.3f}' if len(own) > 1 else '-'
+    lines.append(
+      f'| {name} | {own[0]["num_values"]} '
+      f'| {root_mean_square("mean_error"):.3f} '
+      f'| {max(row["largest_mean_error"] for row in own):.2f} '
+      f'| {root_mean_square("deviation_error"):.3f} '
+      f'| {min(row["smallest_deviation"] for row in own):.2f} to '
+      f'{max(row["largest_deviation"] for row in own):.2f} '
+      f'| {np.mean(evidences):.2f} | {spread} '
+      f'| {statistics.median(row["num_evaluations"] for row in own):.2g} '
+      f'| {statistics.median(row["processor_seconds"] for row in own):.0f} |'
+    )
+  return '\n'.join(lines)
+
+
+def main(argv):
+  """Measures and reports."""
+  reporting.check_arguments(argv)
+  unknown = set(_TARGETS.value) - set(TARGETS)
+  if unknown:
+    raise app.UsageError(
+      f'--targets must be of {", ".join(TARGETS)}; got {", ".join(unknown)}.'
+    )
+  seeds = reporting.integers('seeds', 0)
+  rows = []
+  for name in _TARGETS.value:
+    for seed in seeds:
+      row = _measure(name, seed)
+      rows.append(row)
+      print(
+        f'{name}, seed {seed}: means within {row["mean_error"]:.3f} '
+        f'deviations, log Z {row["log_evidence"]:.3f} +- '
+        f'{row["standard_error"]:.3f}, {row["num_evaluations"]:,} gradients, '
+        f'{row["processor_seconds"]:.0f} CPU s; ' + ' '.join(row['warnings']),
+        flush=True,
+      )
+  print(summarize(rows))
+  if _OUTPUT_DIR.value is not None:
+    os.makedirs(_OUTPUT_DIR.value, exist_ok=True)
+    reporting.save(
+      os.path.join(_OUTPUT_DIR.value, 'posterior_moments'),
+      {
+        'machine': reporting.machine(),
+        'versions': reporting.versions(_PACKAGES),
+        'rows': rows,
+      },
+    )
+
+
+if __name__ == '__main__':
+  app.run(main)
