@@ -48,14 +48,6 @@ TARGETS = {
   'plasma': 'SyntheticPlasmaSpectroscopy',
 }
 
-_TARGETS = flags.DEFINE_list(
-  'targets', [name for name in TARGETS if name != 'plasma'], 'Which targets.'
-)
-_SEEDS = flags.DEFINE_list('seeds', ['0'], 'Seeds.')
-_OUTPUT_DIR = flags.DEFINE_string(
-  'output_dir', None, 'Where to write posterior_moments.json.'
-)
-
 
 def _make(name):
   from inference_gym import using_tensorflow
@@ -171,14 +163,14 @@ def summarize(rows):
 def main(argv):
   """Measures and reports."""
   reporting.check_arguments(argv)
-  unknown = set(_TARGETS.value) - set(TARGETS)
+  unknown = set(flags.FLAGS.targets) - set(TARGETS)
   if unknown:
     raise app.UsageError(
       f'--targets must be of {", ".join(TARGETS)}; got {", ".join(unknown)}.'
     )
   seeds = reporting.integers('seeds', 0)
   rows = []
-  for name in _TARGETS.value:
+  for name in flags.FLAGS.targets:
     for seed in seeds:
       row = _measure(name, seed)
       rows.append(row)
@@ -190,10 +182,10 @@ def main(argv):
         flush=True,
       )
   print(summarize(rows))
-  if _OUTPUT_DIR.value is not None:
-    os.makedirs(_OUTPUT_DIR.value, exist_ok=True)
+  if flags.FLAGS.output_dir is not None:
+    os.makedirs(flags.FLAGS.output_dir, exist_ok=True)
     reporting.save(
-      os.path.join(_OUTPUT_DIR.value, 'posterior_moments'),
+      os.path.join(flags.FLAGS.output_dir, 'posterior_moments'),
       {
         'machine': reporting.machine(),
         'versions': reporting.versions(_PACKAGES),
@@ -203,4 +195,11 @@ def main(argv):
 
 
 if __name__ == '__main__':
+  flags.DEFINE_list(
+    'targets', [name for name in TARGETS if name != 'plasma'], 'Which targets.'
+  )
+  flags.DEFINE_list('seeds', ['0'], 'Seeds.')
+  flags.DEFINE_string(
+    'output_dir', None, 'Where to write posterior_moments.json.'
+  )
   app.run(main)
