@@ -87,7 +87,7 @@ def test_each_run_has_its_share_of_each_component():
 
 def test_modes_are_found(target_space):
   def draw(i):
-    return target_space.sample_initial(256, [2, i]).numpy()
+    return target_space.sample_initial(64, [2, i]).numpy()
 
   found, about = mixture.find_mixture(target_space, draw(0), draw)
   assert about['num_modes'] == 3 and about['least_count'] >= 4
@@ -109,21 +109,33 @@ def test_modes_are_found(target_space):
   np.testing.assert_allclose(shares, SHARES, atol=0.01)
 
 
-def test_more_starts_where_one_mode_is_hard_to_find(target_space):
-  """A start at one mode finds that one; more starts find the others."""
-  center = np.tile(CENTERS[:1] / 5.0, [8, 1]).astype(np.float32)
+def test_more_starts_until_each_mode_was_found_often(target_space):
+  """Starts at one mode find that one; later ones find the others."""
+  places = (CENTERS / 5.0).astype(np.float32)
   calls = []
 
   def draw(i):
     calls.append(i)
-    return np.tile(CENTERS / 5.0, [2, 1]).astype(np.float32)
+    return places[:1] if i < 6 else places
 
-  found, about = mixture.find_mixture(target_space, center, draw)
-  assert not calls and about['num_modes'] == 1
-  found, about = mixture.find_mixture(target_space, center[:3], draw)
-  assert calls == [1, 2] and about['num_modes'] == 3
-  assert about['num_starts'] == 15 and about['least_count'] == 4
+  found, about = mixture.find_mixture(target_space, places[:1], draw)
+  # After five starts at the same mode there is no more to look for.
+  assert calls == [1, 2, 3, 4] and about['num_modes'] == 1
+  calls.clear()
+  found, about = mixture.find_mixture(target_space, places, draw)
+  # Until four starts have led to the other two.
+  assert calls == list(range(1, 9)) and about['num_modes'] == 3
+  assert about['least_count'] == 4 and about['num_starts'] == 3 + 5 + 9
   assert found.centers.shape == [3, 2]
+
+
+def test_a_density_without_modes_is_none():
+  """Along the neck of a funnel the density grows without bound."""
+  known = posteriors.neals_funnel(10)
+  vectors = space.VectorSpace(known.target, known.initial, None, [0, 1])
+  starts = vectors.sample_initial(64, [2, 3]).numpy()
+  found, about = mixture.find_mixture(vectors, starts, lambda i: starts)
+  assert found is None and about['num_starts'] == 64
 
 
 def test_too_many_modes_are_none():
@@ -131,7 +143,7 @@ def test_too_many_modes_are_none():
   vectors = space.VectorSpace(known.target, known.initial, None, [0, 1])
 
   def draw(i):
-    return vectors.sample_initial(256, [2, i]).numpy()
+    return vectors.sample_initial(64, [2, i]).numpy()
 
   found, about = mixture.find_mixture(vectors, draw(0), draw)
   assert found is None and about['num_modes'] == mixture.MAX_COMPONENTS

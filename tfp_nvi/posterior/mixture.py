@@ -33,11 +33,13 @@ __all__ = [
 # Where there are more modes than this, none are looked for any further.
 MAX_COMPONENTS = 64
 _MAX_ITERATIONS = 40
-# Starts that are optimized together, how often there are more, and how many of
-# them are to have led to each mode.
-_NUM_STARTS = 256
-_MAX_ROUNDS = 12
+# Starts that are optimized together, how often at least and at most, and how
+# many of them are to have led to each mode.
+_NUM_STARTS = 64
+_NUM_ROUNDS = (5, 48)
 _LEAST_COUNT = 4
+# The least share of starts that must lead to modes.
+_LEAST_FOUND = 0.5
 # Optimization ends when so many starts have converged: a few never do.
 _CONVERGED_SHARE = 0.85
 # Modes closer than this, in deviations of the higher one, are the same.
@@ -388,7 +390,7 @@ def find_mixture(
   target = _Target(space, _NUM_STARTS, jit_compile)
   modes = _Modes(target)
   num_starts = 0
-  for i in range(_MAX_ROUNDS):
+  for i in range(_NUM_ROUNDS[1]):
     if i > 0:
       starts = draw_fn(i)
     starts = starts[np.isfinite(starts).all(axis=1)]
@@ -397,7 +399,10 @@ def find_mixture(
     kept = np.isfinite(points).all(axis=1) & (values > -1e29)
     if kept.any():
       modes.add(points[kept].astype(np.float64), values[kept])
-    if modes.is_full or modes.least_count() >= _LEAST_COUNT:
+    # Most starts run away along the neck of a funnel, for example.
+    is_without_modes = sum(modes.counts) < _LEAST_FOUND * num_starts
+    is_done = i + 1 >= _NUM_ROUNDS[0] and modes.least_count() >= _LEAST_COUNT
+    if modes.is_full or is_without_modes or is_done:
       break
   found = {
     'num_modes': int(np.sum(modes.are_kept())),
@@ -405,7 +410,7 @@ def find_mixture(
     'num_starts': num_starts,
     'num_evaluations': target.num_evaluations,
   }
-  if modes.is_full or not modes.centers:
+  if modes.is_full or is_without_modes:
     return None, found
   kept = modes.are_kept()
   evidences = np.array(modes.evidences)[kept]

@@ -430,7 +430,10 @@ class VectorSpace:
     if ops & _FACTORIZATIONS and not tf.config.list_physical_devices('GPU'):
       return False
     try:
-      tf.function(gradient, autograph=False, jit_compile=True)(self.draws[:2])
+      # A concrete function, as each posterior has another one to try.
+      tf.function(
+        gradient, autograph=False, jit_compile=True
+      ).get_concrete_function(spec)(self.draws[:2])
     except (tf.errors.OpError, NotImplementedError):
       return False
     return True

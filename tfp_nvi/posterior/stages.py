@@ -25,9 +25,11 @@ _MAX_REFITS = 4
 # The least share of particles of the start with descendants for a pilot to be
 # taken as evidence.
 _LEAST_ROOTS = 0.05
-# Points that optimization starts from, at a time: draws of the initial density,
-# and at first as many particles of a pilot from there.
-_NUM_STARTS = 256
+# Points that optimization starts from at a time: particles of a pilot first,
+# and then draws of the initial density.
+_NUM_STARTS = 64
+# Pairs of particles to look for valleys between.
+_NUM_PAIRS = 32
 # How much wider than the initial density these are spread, by turns.
 _SPREADS = (1.0, 1.5)
 # A path that starts at a reference may leave out what few particles have found,
@@ -286,7 +288,9 @@ class Fitter:
         max_evaluations=5_000 * size,
       )
       reason = 'no pilot got to the target within its budget.'
-    if broad is not None and self.has_modes:
+    if broad is not None and (
+      self.has_modes or (best is broad and self._has_valleys(broad))
+    ):
       found = self._try_mixture(best, broad, size, randomness.fold_in(seed, 4))
       if found is not None:
         count = found.reference.centers.shape[0]
@@ -344,6 +348,19 @@ class Fitter:
       f'{broad.log_evidence:.2f} and {narrow.log_evidence:.2f}).'
     )
 
+  def _has_valleys(self, found):
+    """Whether there are valleys between particles of a pilot."""
+    points, weights = found.weighted_points
+    order = np.flatnonzero(weights > 0.0)
+    order = order[:: -(-len(order) // _NUM_PAIRS)]
+    before = self.from_reference.num_evaluations
+    has_valleys = variational.has_valleys(
+      lambda y: self.from_reference.evaluate(self.identity(), y).log_target,
+      tf.constant(points[order], self.space.dtype),
+    )
+    self.num_evaluations += self.from_reference.num_evaluations - before
+    return has_valleys
+
   def _try_mixture(self, best, broad, size, seed):
     """A pilot from a mixture of Gaussians at modes; `None` if it is no better.
 
@@ -372,7 +389,7 @@ class Fitter:
 
     mixture, found = mixture_lib.find_mixture(
       self.space,
-      np.concatenate([draw_fn(0), points[order]]),
+      points[order],
       draw_fn,
       self.jit_compile,
     )

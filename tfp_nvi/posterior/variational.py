@@ -16,6 +16,7 @@ from tfp_nvi.posterior import reference as reference_lib
 
 __all__ = [
   'fit_variational',
+  'has_valleys',
 ]
 
 _NUM_STARTS = 8
@@ -181,8 +182,8 @@ def fit_variational(
     reference: `Reference`.
     num_evaluations: Python `int`: gradients of the target.
     bound: Python `float`: the evidence lower bound of the first round's best.
-    has_valleys: Python `bool`: whether the density is much lower between the
-      places that two starts led to than at both of them, a sign of modes.
+    are_apart: Python `bool`: whether there are valleys between the places that
+      starts led to, a sign of modes.
   """
   dtype, size = space.dtype, space.num_values
   uniform_seed, first_seed, second_seed, bound_seed = tf.unstack(
@@ -199,7 +200,7 @@ def fit_variational(
   (loc, log_scale), num_evaluations = optimizer.run(
     centers, units, (zeros, zeros), num_steps, 0.1, 0.01, first_seed
   )
-  has_valleys = _has_valleys(log_probs, centers + units * loc)
+  are_apart = has_valleys(log_probs, centers + units * loc)
   bounds = optimizer.bounds(centers, units, (loc, log_scale), bound_seed)
   num_evaluations += 2 * _NUM_CANDIDATES + 64 * _NUM_STARTS
   best = int(tf.argmax(bounds))
@@ -227,12 +228,22 @@ def fit_variational(
     reference_lib.from_affine(center + unit * loc, matrix, dtype),
     num_evaluations,
     float(bounds[best]),
-    has_valleys,
+    are_apart,
   )
 
 
-def _has_valleys(log_probs, locs):
-  """Whether there are valleys between the places that starts led to."""
+def has_valleys(log_probs, locs) -> bool:
+  """Whether there are valleys between pairs of points.
+
+  Args:
+    log_probs: Python callable from a `Tensor` of shape `[8 n, d]` to the log
+      densities.
+    locs: `Tensor` of shape `[n, d]`: each is paired with the one before it.
+
+  Returns:
+    has_valleys: Python `bool`: whether between two points with a density that
+      is not negligible it is much lower than at both of them.
+  """
   size = locs.shape[1]
   shares = tf.constant(np.linspace(0.0, 1.0, 8), locs.dtype)[:, tf.newaxis]
   ends = tf.roll(locs, 1, axis=0)
