@@ -349,6 +349,8 @@ def test_evaluations_for_an_effective_draw(measured_posterior):
   assert 1.0 <= found['importance'] < 1.5
   for name in ('langevin', 'trained'):
     assert 7.0 <= found[name] < 14.0
+  # No pilot has fewer than an evaluation for each leapfrog step and particle.
+  assert found['pilot'] > 2.0
   assert found['runs'] >= posterior.history[-1]['num_target_evaluations'] / 400
   assert found['pareto_k'] < 0.7
 
@@ -408,7 +410,8 @@ def test_tables_of_posteriors():
   # The root of the mean of 9 and 16.
   last = posteriors.compare(rows, peers).splitlines()[-1]
   assert last == '| a | 3.536 | 0.500 | 0.500 |'
-  found = dict.fromkeys(('runs', 'importance', 'langevin', 'trained'), 2.0)
+  methods = ('pilot', 'runs', 'importance', 'langevin', 'trained')
+  found = dict.fromkeys(methods, 2.0)
   rows[0]['learned'] = {**found, 'pareto_k': 0.5}
   text = posteriors.summarize_learned(rows).splitlines()
-  assert text[2:] == ['| a | 2 | 2.0 | 2.0 (0.50) | 2.0 | 2.0 |']
+  assert text[2:] == ['| a | 2 | 2.0 | 2.0 | 2.0 (0.50) | 2.0 | 2.0 |']

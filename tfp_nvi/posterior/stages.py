@@ -197,6 +197,9 @@ class Fitter:
       moves.num_evaluations - before,
       log_evidence=found.log_evidence,
       is_complete=schedule.is_complete,
+      effective_sample_size=float(
+        weighting.effective_sample_size(population.log_weights)[0]
+      ),
       stages=[
         {k: v for k, v in stage._asdict().items() if k != 'scale'}
         for stage in schedule.stages
