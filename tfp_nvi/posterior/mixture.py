@@ -163,9 +163,13 @@ def draw(mixture: Mixture, num_draws: int, num_runs: int, seed) -> tf.Tensor:
       that changes fastest.
   """
   dtype = mixture.centers.dtype
-  offset_seed, noise_seed = tf.unstack(randomness.split_seed(seed, 2))
+  offset_seed, order_seed, noise_seed = tf.unstack(
+    randomness.split_seed(seed, 3)
+  )
   offset = randomness.uniform([1, num_runs], offset_seed, dtype)
-  rank = tf.cast(tf.range(num_draws), dtype)[:, tf.newaxis]
+  # In no order, so that each half of a run's points has all components.
+  order = tf.argsort(randomness.uniform([num_draws], order_seed, dtype))
+  rank = tf.cast(order, dtype)[:, tf.newaxis]
   places = tf.reshape((rank + offset) / num_draws, [-1])
   ends = tf.cumsum(tf.exp(mixture.log_shares))
   component = tf.minimum(
