@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 DOCS_STAMP := $(VENV)/.installed-docs
+NOTEBOOKS_STAMP := $(VENV)/.installed-notebooks
 
 # The interpreter that .venv is made from: the version of constraints.txt first.
 PYTHON ?= $(shell \
@@ -20,6 +21,8 @@ JOBS ?= 2
 PARTS ?= 1 2 3 4 5 6
 # More arguments for pytest, as in `make test PYTEST_ARGS='-k weighting'`.
 PYTEST_ARGS ?=
+# Notebooks to run, as in `make notebooks NOTEBOOKS=annealing`; by default, all.
+NOTEBOOKS ?=
 # More flags of the comparison, as in `make bench BENCH_ARGS=--num_densities=8`.
 BENCH_ARGS ?=
 
@@ -29,7 +32,8 @@ export TF_CPP_MIN_LOG_LEVEL
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench docs test slow coverage lint format clean distclean
+.PHONY: help install demo bench docs notebooks test slow coverage lint format \
+  clean distclean
 
 help:  ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' \
@@ -49,6 +53,9 @@ bench: $(BENCH_STAMP)  ## Measure training and sampling beside other libraries.
 docs: $(DOCS_STAMP)  ## Build the site of documentation in .build/site.
 	$(BIN)/python -m docs.make_site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -f .build/mkdocs.yml
+
+notebooks: $(NOTEBOOKS_STAMP)  ## Run the notebooks, and compare their outputs.
+	$(BIN)/python -m docs.run_notebooks $(NOTEBOOKS)
 
 test: lint  ## Lint, check the format, and run the tests.
 	@status=5; for part in $(PARTS); do \
@@ -110,4 +117,9 @@ $(BENCH_STAMP): $(STAMP)
 # What builds the site, which nothing else needs.
 $(DOCS_STAMP): $(STAMP)
 	$(BIN)/pip install -c constraints.txt -e '.[docs]'
+	@touch $@
+
+# What runs notebooks in kernels.
+$(NOTEBOOKS_STAMP): $(STAMP)
+	$(BIN)/pip install -c constraints.txt -e '.[notebooks]'
 	@touch $@

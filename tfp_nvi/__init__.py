@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nested variational inference for TensorFlow Probability."""
 
+# First, as it imports TensorFlow where this is a program.
+from tfp_nvi.internal import notices as _notices  # noqa: F401  # isort: skip
+
 from tfp_nvi import bijectors, diagnostics, targets
 from tfp_nvi.chains import (
   Chain,
