@@ -108,11 +108,14 @@ def set_head(notebook: dict, name: str) -> dict:
   return {**notebook, 'cells': cells, 'nbformat': 4, 'nbformat_minor': 5}
 
 
-def execute(path: pathlib.Path) -> dict:
+def execute(path: pathlib.Path, has_package: bool = True) -> dict:
   """Runs a notebook in a new kernel.
 
   Args:
     path: Its file, whose folder is that of the kernel.
+    has_package: Python `bool`: whether the kernel has this checkout on its
+      path, so that the first cell installs nothing.
+      Default value: `True`.
 
   Returns:
     notebook: The notebook with what its cells have shown.
@@ -124,9 +127,9 @@ def execute(path: pathlib.Path) -> dict:
   for cell in notebook.cells:
     if cell.cell_type == 'code':
       cell.update(outputs=[], execution_count=None)
-  # Packages of this checkout, whatever the folder of the kernel.
-  paths = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
-  os.environ['PYTHONPATH'] = os.pathsep.join(paths)
+  if has_package:
+    paths = [str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
+    os.environ['PYTHONPATH'] = os.pathsep.join(paths)
   nbclient.NotebookClient(
     notebook,
     timeout=3_600,
@@ -230,6 +233,11 @@ def main() -> int:
     '--head-only', action='store_true', help='rewrite the first cells; run none'
   )
   parser.add_argument(
+    '--without-package',
+    action='store_true',
+    help='leave it to the first cell to install the package',
+  )
+  parser.add_argument(
     '--tolerance', type=float, default=0.05, help='of numbers'
   )
   arguments = parser.parse_args()
@@ -245,7 +253,7 @@ def main() -> int:
     if arguments.head_only:
       continue
     start = time.monotonic()
-    found = execute(path)
+    found = execute(path, not arguments.without_package)
     print(f'{path.name} ran in {time.monotonic() - start:.0f} s', flush=True)
     if arguments.store:
       write(found, path)

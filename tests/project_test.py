@@ -31,7 +31,12 @@ def project():
 
 
 def test_there_are_workflows():
-  assert [path.stem for path in WORKFLOWS] == ['docs', 'tests', 'wheels']
+  assert [path.stem for path in WORKFLOWS] == [
+    'docs',
+    'notebooks',
+    'tests',
+    'wheels',
+  ]
 
 
 @pytest.mark.parametrize('path', YAML, ids=lambda path: path.name)

@@ -268,6 +268,8 @@ def test_run_writes_what_it_says(small_run):
   )
   with np.load(directory / 'cells' / 'nvi_partial.npz') as arrays:
     assert arrays['log_normalizers'].shape == (15,)
+  # Both methods are done.
+  assert not (directory / 'checkpoints').exists()
 
 
 @pytest.mark.xdist_group('small_run')

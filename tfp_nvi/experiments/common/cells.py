@@ -91,6 +91,7 @@ def run_missing_cells(
   cells: list,
   settings,
   describe_fn: Callable,
+  done_fn: Callable | None = None,
 ) -> list:
   """Runs the cells that a store lacks, adds them, and reports progress.
 
@@ -101,6 +102,9 @@ def run_missing_cells(
     cells: List of tuples: the names of all cells that are asked for.
     settings: `Settings` with `num_workers` and `overwrite`.
     describe_fn: Python callable from a row to a line of text.
+    done_fn: Python callable that is called with the row of each cell that the
+      store has, as soon as it has it.
+      Default value: `None`.
 
   Returns:
     missing: List of the cells that were run.
@@ -111,9 +115,13 @@ def run_missing_cells(
       missing.append(cell)
     else:
       print(f'Kept: {describe_fn(store.row(*cell))}')
+      if done_fn is not None:
+        done_fn(store.row(*cell))
   if missing:
     print(f'Training {len(missing)} of {len(cells)} cells.', flush=True)
   for i, (row, arrays) in enumerate(_run_cells(run_cell_fn, missing, settings)):
     store.add(row, arrays)
+    if done_fn is not None:
+      done_fn(row)
     print(f'[{i + 1}/{len(missing)}] {describe_fn(row)}', flush=True)
   return missing

@@ -42,7 +42,7 @@ levels.png        effective sample size and ancestors that survive, by step
 heuristic.png     heuristic factors of one sequence beside the exact likelihood
 training.png      effective sample size and log normalizer over training
 cells/*.npz       the data of the pictures
-checkpoints/      training of each method
+checkpoints/      training of each method, until the method is done
 ```
 
 A run that was stopped goes on when it is started again.

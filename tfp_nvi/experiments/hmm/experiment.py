@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains, tests and reports the methods of the hidden Markov model."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -352,7 +353,14 @@ def run(settings) -> common.Results:
     [(name,) for name in methods],
     settings,
     report.describe,
+    # The row and the arrays have all that is needed of a training.
+    done_fn=lambda row: shutil.rmtree(
+      store.path('checkpoints', row['method']), ignore_errors=True
+    ),
   )
+  # Not with what is there of methods that are not asked for.
+  with contextlib.suppress(OSError):
+    os.rmdir(store.path('checkpoints'))
   if ('oracle',) in missing or not store.has('reference'):
     store.add(*_run_reference(store.arrays('oracle'), settings))
   reference = store.arrays('reference')
