@@ -11,6 +11,7 @@ is skipped where there is no index.
 import email
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -125,6 +126,7 @@ def test_sdist_has_what_tests_need(built):
     'docs/extending.md',
     'docs/how-it-works.png',
     'pyproject.toml',
+    'setup.py',
     'tests/BUILD',
     'tests/conftest.py',
     'tests/experiments/programs.py',
@@ -147,7 +149,17 @@ def test_metadata(wheel):
   classifiers = metadata.get_all('Classifier')
   for version in ('3.10', '3.11', '3.12', '3.13'):
     assert f'Programming Language :: Python :: {version}' in classifiers
-  assert metadata.get_all('Project-URL')
+  urls = dict(url.split(', ') for url in metadata.get_all('Project-URL'))
+  assert {'Repository', 'Documentation', 'Issues', 'Paper'} <= set(urls)
+  # Of the README, whose links are relative in the repository.
+  assert metadata['Description-Content-Type'] == 'text/markdown'
+  links = re.findall(r'\]\(\s*([^)\s]+)\s*\)', metadata.get_payload())
+  assert len(links) > 9
+  for link in links:
+    assert link.startswith('https://')
+    if link.startswith(urls['Repository']):
+      path = re.split(r'/main/|#', link)[1]
+      assert (ROOT / path).is_file(), link
   assert 'Nested variational inference' in metadata['Summary']
 
 

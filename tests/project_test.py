@@ -82,3 +82,28 @@ def test_there_is_one_version():
   assert f'\nversion: {tfp_nvi.__version__}\n' in citation
   module = (ROOT / 'MODULE.bazel').read_text('utf-8')
   assert f'version = "{tfp_nvi.__version__}"' in module
+
+
+def test_there_is_one_address():
+  urls = project()['urls']
+  address = urls['Repository']
+  assert re.fullmatch(r'https://github\.com/[\w-]+/tfp_nvi', address)
+  for name, url in urls.items():
+    assert url.startswith(address) or name == 'Paper'
+  citation = (ROOT / 'CITATION.cff').read_text('utf-8')
+  assert f'\nrepository-code: {address}\n' in citation
+  changes = (ROOT / 'CHANGELOG.md').read_text('utf-8')
+  links = re.findall(r'^\[.*\]: (.*)$', changes, re.MULTILINE)
+  assert links and all(link.startswith(f'{address}/') for link in links)
+
+
+def test_changelog_has_the_version():
+  changes = (ROOT / 'CHANGELOG.md').read_text('utf-8')
+  version = tfp_nvi.__version__
+  if 'dev' not in version:
+    assert re.search(
+      rf'^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$', changes, re.M
+    )
+    assert f'\n[{version}]: ' in changes
+  sections = re.findall(r'^## \[(.*?)\]', changes, re.M)
+  assert sections[0] == 'Unreleased' and len(set(sections)) == len(sections)
