@@ -16,6 +16,7 @@ and training amplifies that. Times are not compared, nor are pictures.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import pathlib
@@ -137,7 +138,38 @@ def execute(path: pathlib.Path, has_package: bool = True) -> dict:
     record_timing=False,
     resources={'metadata': {'path': str(path.parent)}},
   ).execute()
-  return json.loads(nbformat.writes(notebook))
+  return without_notices(json.loads(nbformat.writes(notebook)))
+
+
+def without_notices(notebook: dict) -> dict:
+  """Leaves out what TensorFlow writes to stderr about the machine.
+
+  Args:
+    notebook: A notebook that has run.
+
+  Returns:
+    notebook: The same notebook.
+  """
+  # By its file, as importing the package imports TensorFlow.
+  path = ROOT / 'tfp_nvi' / 'internal' / 'notices.py'
+  spec = importlib.util.spec_from_file_location('notices', path)
+  notices = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(notices)
+  for cell in notebook['cells']:
+    if cell['cell_type'] != 'code':
+      continue
+    kept = []
+    for output in cell['outputs']:
+      if output.get('name') == 'stderr':
+        text = output['text']
+        lines = (text if isinstance(text, str) else ''.join(text)).splitlines()
+        lines = [line for line in lines if not notices.is_notice(line)]
+        if not any(lines):
+          continue
+        output['text'] = '\n'.join(lines)
+      kept.append(output)
+    cell['outputs'] = kept
+  return notebook
 
 
 def shown(cell: dict) -> str:
@@ -187,7 +219,7 @@ def differences(stored: dict, found: dict, tolerance: float) -> list[str]:
     if pictures[0] != pictures[1]:
       problems.append(f'cell {i}: {pictures[1]} pictures, not {pictures[0]}')
     texts = [_TIME.sub('(time)', shown(cell)) for cell in (old, new)]
-    words = [' '.join(_NUMBER.sub('#', text).split()) for text in texts]
+    words = [''.join(_NUMBER.sub('#', text).split()) for text in texts]
     numbers = [
       [float(x.replace(',', '')) for x in _NUMBER.findall(text)]
       for text in texts

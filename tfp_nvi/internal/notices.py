@@ -19,6 +19,7 @@ import tempfile
 
 __all__ = [
   'import_quietly',
+  'is_notice',
   'is_program',
   'without_notices',
 ]
@@ -63,6 +64,19 @@ def is_program(argv: list[str], original: list[str]) -> bool:
   return path.stem == _SCRIPT or _FOLDER in path.parents
 
 
+def is_notice(line: str) -> bool:
+  """Whether a line on stderr is a notice of TensorFlow.
+
+  ```python
+  from tfp_nvi.internal import notices
+
+  assert notices.is_notice('I0000 00:00:1795654227 1 cpu.cc:1] No GPU.')
+  assert not notices.is_notice('ImportError: no such module')
+  ```
+  """
+  return _NOTICE.match(line) is not None
+
+
 @contextlib.contextmanager
 def without_notices():
   """Holds back what is written to stderr, and shows it without notices.
@@ -90,7 +104,7 @@ def without_notices():
       os.close(kept)
       file.seek(0)
       lines = file.read().decode('utf-8', 'replace').splitlines()
-      shown = [line for line in lines if not _NOTICE.match(line)]
+      shown = [line for line in lines if not is_notice(line)]
       if shown:
         print('\n'.join(shown), file=sys.stderr)
 
