@@ -142,7 +142,7 @@ def execute(path: pathlib.Path, has_package: bool = True) -> dict:
 
 
 def without_notices(notebook: dict) -> dict:
-  """Leaves out what TensorFlow writes to stderr about the machine.
+  """Leaves out progress, and what TensorFlow writes to stderr of the machine.
 
   Args:
     notebook: A notebook that has run.
@@ -160,6 +160,9 @@ def without_notices(notebook: dict) -> dict:
       continue
     kept = []
     for output in cell['outputs']:
+      ours = output.get('metadata', {}).get('tfp_nvi', {})
+      if ours.get('is_progress', False):
+        continue
       if output.get('name') == 'stderr':
         text = output['text']
         lines = (text if isinstance(text, str) else ''.join(text)).splitlines()

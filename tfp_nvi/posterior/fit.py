@@ -4,22 +4,16 @@
 
 import functools
 import time
-import warnings as python_warnings
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 from tfp_nvi import weighting
 from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import progress as progress_lib
 from tfp_nvi.posterior import diagnosis, learned, pilot, result, stages
 from tfp_nvi.posterior import reference as reference_lib
 from tfp_nvi.posterior import space as space_lib
-
-with python_warnings.catch_warnings():
-  # A notebook without widgets has a bar of plain text, which needs no warning.
-  python_warnings.simplefilter('ignore', tqdm.TqdmWarning)
-  from tqdm.auto import tqdm as progress_bar
 
 __all__ = [
   'fit_posterior',
@@ -81,7 +75,8 @@ def fit_posterior(
       Default value: `None` (i.e., unless the target has ops that XLA does not
       know, or factorizes matrices on a CPU, for which XLA takes many times as
       long).
-    progress: Python `bool`: whether to show a progress bar, on a terminal.
+    progress: Python `bool`: whether to show a progress bar, on a terminal or
+      in a notebook.
       Default value: `True`.
     seed: Python `int` or stateless seed.
 
@@ -143,9 +138,9 @@ def fit_posterior(
     target, initial, event_space_bijector, space_seed
   )
   at_once = _runs_at_once(num_particles, num_runs)
-  with progress_bar(
+  with progress_lib.make_bar(
+    progress,
     total=1.0,
-    disable=None if progress else True,
     bar_format='{desc}: {percentage:3.0f}%|{bar}| {elapsed}',
   ) as bar:
     if jit_compile is None:

@@ -18,7 +18,6 @@ from tfp_nvi.training.history import (
   TrainingError,
   TrainingInterrupted,
 )
-from tfp_nvi.training.reporting import progress_bar
 
 __all__ = [
   'Checkpoints',
@@ -27,5 +26,4 @@ __all__ = [
   'TrainingError',
   'TrainingInterrupted',
   'fit',
-  'progress_bar',
 ]

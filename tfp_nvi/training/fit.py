@@ -125,7 +125,8 @@ def fit(
       Default value: `None` (i.e., no checkpoints).
     checkpoint_seconds: Python `float`: how much time may pass between two.
       Default value: `60.`.
-    progress: Python `bool`: whether to show a progress bar, on a terminal.
+    progress: Python `bool`: whether to show a progress bar, on a terminal or
+      in a notebook.
       Default value: `True`.
     tensorboard_dir: Python `str` or `os.PathLike`: a folder for TensorBoard
       summaries.

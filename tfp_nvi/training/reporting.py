@@ -2,21 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is shown of training while it runs: a progress bar, and TensorBoard."""
 
-import warnings
-
 import numpy as np
 import tensorflow as tf
-import tqdm
 
-with warnings.catch_warnings():
-  # A notebook without widgets has a bar of plain text, which needs no warning.
-  warnings.simplefilter('ignore', tqdm.TqdmWarning)
-  from tqdm.auto import tqdm as progress_bar
+from tfp_nvi.internal import progress
 
 __all__ = [
   'Bar',
   'Summaries',
-  'progress_bar',
 ]
 
 _MEANS = ('loss', 'log_normalizer', 'effective_sample_size')
@@ -60,13 +53,11 @@ class Bar:
     Args:
       num_steps: Python `int`: steps in all.
       step: Python `int`: those already taken.
-      is_shown: Python `bool`: whether to show it, on a terminal.
+      is_shown: Python `bool`: whether to show it, on a terminal or in a
+        notebook.
     """
-    self._bar = progress_bar(
-      total=num_steps,
-      initial=step,
-      disable=None if is_shown else True,
-      unit='step',
+    self._bar = progress.make_bar(
+      is_shown, total=num_steps, initial=step, unit='step'
     )
 
   def __enter__(self):
