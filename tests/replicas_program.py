@@ -72,10 +72,72 @@ def fit(sampler, strategy, **kwargs):
   )
 
 
+def make_filter():
+  """A sampler for sequences, whose proposal of local states is learned."""
+  scale = tf.Variable(0.5)
+  model = nvi.StateSpaceModel(
+    prior=None,
+    initial_fn=lambda: tfd.Normal(0.0, 1.0),
+    transition_fn=lambda z: tfd.Normal(z, 0.5),
+    observation_fn=lambda z: tfd.Normal(z, 0.4),
+  )
+
+  def proposal_fn(x, z):
+    mean = 0.5 * x if z is None else 0.5 * (x + z)
+    return tfd.Normal(mean, tf.nn.softplus(scale))
+
+  return nvi.StateSpaceSampler(model, proposal_fn=proposal_fn)
+
+
+def make_sequences():
+  """Mini-batches of four sequences of three steps."""
+  x = np.sin(np.arange(8.0)[:, np.newaxis] + 0.5 * np.arange(3.0))
+  data = tf.data.Dataset.from_tensor_slices(tf.constant(x, tf.float32))
+  return data.batch(4, drop_remainder=True)
+
+
+def fit_posterior(strategy):
+  """Two runs on two replicas, with as many particles at once as on one."""
+  target = tfd.Normal([1.0, -2.0], [0.5, 2.0])
+  return nvi.fit_posterior(
+    lambda z: tf.reduce_sum(target.log_prob(z), axis=-1),
+    tfd.MultivariateNormalDiag([0.0, 0.0], [3.0, 3.0]),
+    start='prior',
+    num_particles=600,
+    num_runs=2,
+    jit_compile=False,
+    progress=False,
+    seed=7,
+    strategy=strategy,
+  )
+
+
 def make_data():
   """Mini-batches of eight numbers."""
   x = tf.constant(np.linspace(-1.0, 2.0, 16), tf.float32)
   return tf.data.Dataset.from_tensor_slices(x).batch(8, drop_remainder=True)
+
+
+def run_filter(strategy):
+  """Trains a sampler of sequences, and samples."""
+  with strategy.scope():
+    sampler = make_filter()
+  history = fit(sampler, strategy, data=make_sequences())
+  posterior = sampler.sample(
+    next(iter(make_sequences())),
+    24,
+    seed=5,
+    jit_compile=False,
+    strategy=strategy,
+    num_islands=NUM_ISLANDS,
+  )
+  return {
+    'loss of sequences': history.loss,
+    **{
+      f'sequences/{field}': getattr(posterior, field).numpy()
+      for field in ('trajectories', 'log_weights', 'root')
+    },
+  }
 
 
 def run_all(strategy, result, folder=None, dies=False):
@@ -117,6 +179,10 @@ def run_all(strategy, result, folder=None, dies=False):
     history = fit(instances, strategy, data=make_data(), optimizer=optimizer)
     found['loss of instances'] = history.loss
     found['sizes of instances'] = history.level_effective_sample_sizes
+    found |= run_filter(strategy)
+    posterior = fit_posterior(strategy)
+    found['log evidences'] = posterior.log_evidences
+    found['posterior'] = posterior.particles.particles.numpy()
   np.savez(result, **found)
 
 

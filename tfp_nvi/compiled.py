@@ -220,7 +220,13 @@ class CompiledSampler(proposals.ParticleSampler):
     if key not in self._compiled:
       if criterion_fn is resampling.never:
         self._compiled[key] = islands_lib.Islands(
-          replicas, functools.partial(self._sample, size), jit_compile
+          replicas,
+          functools.partial(self._sample, size),
+          lambda islands: (
+            weighting.combine_islands(islands),
+            islands.num_nan,
+          ),
+          jit_compile,
         )
       else:
         self._compiled[key] = self._exchange(

@@ -231,6 +231,12 @@ class Fitter:
       [size, self.space.num_values], seed, self.space.dtype
     )
 
+  def moves_from(self, where):
+    """The moves along the path from `'prior'` or `'reference'`."""
+    return (
+      self.from_reference if where == 'reference' else self._initial_moves()
+    )
+
   def _initial_moves(self):
     """Moves along a path from the initial density."""
     # Where that is standard normal, the reference that does nothing serves.

@@ -202,16 +202,18 @@ def fit(
   make_steps_fn, is_chief = _place(replicas)
   summaries = reporting.Summaries(tensorboard_dir if is_chief else None)
   steps = make_steps_fn(
-    make_sampler_fn,
-    objective,
-    num_particles,
-    optimizer,
-    variables,
-    steps_per_call,
-    jit_compile,
-    element_spec,
-    clip_factor,
-    strict,
+    steps_lib.StepSettings(
+      make_sampler_fn,
+      objective,
+      num_particles,
+      optimizer,
+      variables,
+      steps_per_call,
+      jit_compile,
+      element_spec,
+      clip_factor,
+      strict,
+    )
   )
   if tensorboard_dir is not None and is_chief:
     summaries.describe(
@@ -265,7 +267,9 @@ def _place(replicas):
   """What makes the steps of a training, and whether this process writes."""
   if replicas is None:
     return steps_lib.CompiledSteps, True
-  make_steps_fn = functools.partial(replicated.ReplicatedSteps, replicas)
+  make_steps_fn = functools.partial(
+    replicated.ReplicatedSteps, replicas=replicas
+  )
   return make_steps_fn, replicas.is_chief
 
 

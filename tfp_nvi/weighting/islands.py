@@ -27,6 +27,7 @@ from tfp_nvi.resampling import resample
 from tfp_nvi.weighting import estimates, particles
 
 __all__ = [
+  'combine_effective_sample_sizes',
   'combine_estimates',
   'combine_islands',
   'global_root',
@@ -61,6 +62,37 @@ def island_log_weights(log_weights: tf.Tensor) -> tf.Tensor:
   return estimates.log_normalizer(_swap(log_weights))
 
 
+def combine_effective_sample_sizes(
+  log_normalizers: tf.Tensor, sizes: tf.Tensor
+) -> tf.Tensor:
+  """The effective sample size of all particles, from those of islands.
+
+  Args:
+    log_normalizers: float `Tensor` of shape `[num_islands] + batch`.
+    sizes: float `Tensor` of the same shape: the islands' effective sample
+      sizes.
+
+  Returns:
+    size: float `Tensor` of shape `batch`; zero where there is no weight.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.weighting import islands
+
+  size = islands.combine_effective_sample_sizes(
+    tf.zeros([2]), tf.constant([3.0, 3.0])
+  )
+  assert size == 6.0
+  ```
+  """
+  shares = tf.cast(estimates.normalize_weights(log_normalizers), sizes.dtype)
+  # The sum of squares of an island's weights is that of its sum by its size.
+  squares = tf.math.divide_no_nan(shares**2, sizes)
+  return tf.math.divide_no_nan(
+    estimates.total(shares) ** 2, estimates.total(squares)
+  )
+
+
 def combine_estimates(estimates_of: dict) -> dict:
   """Takes what islands say of their runs together.
 
@@ -90,16 +122,12 @@ def combine_estimates(estimates_of: dict) -> dict:
   assert islands.combine_estimates(values)['effective_sample_size'] == 2.0
   ```
   """
-  log_weights = estimates_of['log_normalizer']
-  size = estimates_of['effective_sample_size']
-  shares = tf.cast(estimates.normalize_weights(log_weights), size.dtype)
-  # The sum of squares of an island's weights is that of its sum by its size.
-  squares = tf.math.divide_no_nan(shares**2, size)
+  log_normalizers = estimates_of['log_normalizer']
   return {
     'loss': estimates.mean(estimates_of['loss']),
-    'log_normalizer': estimates.log_normalizer(log_weights),
-    'effective_sample_size': tf.math.divide_no_nan(
-      estimates.total(shares) ** 2, estimates.total(squares)
+    'log_normalizer': estimates.log_normalizer(log_normalizers),
+    'effective_sample_size': combine_effective_sample_sizes(
+      log_normalizers, estimates_of['effective_sample_size']
     ),
     'log_incremental_weights': estimates.mean(
       estimates_of['log_incremental_weights']
