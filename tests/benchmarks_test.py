@@ -152,9 +152,25 @@ def test_growth_is_a_ratio_of_medians():
 
 
 def test_efficiency_of_two_workers():
-  one = {'sample_seconds': 2.0, 'step_seconds': 3.0}
-  two = {'sample_seconds': 1.0, 'step_seconds': 2.0}
-  assert scale_out.efficiency(one, two) == {'sample': 2.0, 'step': 1.5}
+  def row(num_workers, turn, seconds, processor_seconds):
+    return {
+      'task': 'ring',
+      'turn': turn,
+      'num_workers': num_workers,
+      'seconds': seconds,
+      'processor_seconds': processor_seconds,
+    }
+
+  rows = [
+    # In the third turn something else keeps the machine busy.
+    *(row(1, 0, 2.0, 1.9), row(2, 0, 1.0, 0.8)),
+    *(row(1, 1, 2.2, 1.9), row(2, 1, 1.1, 0.9)),
+    *(row(1, 2, 2.0, 2.0), row(2, 2, 4.0, 0.9)),
+  ]
+  (summary,) = scale_out.summarize(rows, {'ring': {'seconds': 0.1}})
+  assert summary['ratio_of_seconds'] == 2.0
+  assert summary['processor_seconds_of_one'] == 1.9
+  assert summary['ratio_without_other_work'] == pytest.approx(1.9)
 
 
 def test_growth_measures_a_process():
