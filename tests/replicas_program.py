@@ -7,7 +7,8 @@ python -m tests.replicas_program mirrored results.npz
 python -m tests.replicas_program multi_worker results.npz folder --die
 ```
 
-With `--die` the last worker kills itself after some steps of training.
+With `--die` the last worker kills itself after some steps of training, and with
+`--train` all that is done is longer training, until somebody kills a worker.
 """
 
 import os
@@ -21,18 +22,21 @@ import tf_keras
 
 import tfp_nvi as nvi
 from tfp_nvi.experiments import common
+from tfp_nvi.internal import replicas as replicas_lib
 
 tfd = tfp.distributions
 
 NUM_ISLANDS = 4
 NUM_REPLICAS = 2
+# Steps of training that is killed time and again.
+LONG = 300
 
 
 class Instances:
   """A sampler for each number of a mini-batch, with variables for all."""
 
   def __init__(self):
-    self._scale = tf.Variable(1.0)
+    self.scale = tf.Variable(1.0)
 
   def __call__(self, x):
     initial = tfd.Normal(tf.zeros_like(x), 2.0)
@@ -40,7 +44,7 @@ class Instances:
     return nvi.NestedSampler(
       path,
       nvi.KernelPair(
-        lambda y: tfd.Normal(0.5 * (y + x), tf.nn.softplus(self._scale)),
+        lambda y: tfd.Normal(0.5 * (y + x), tf.nn.softplus(self.scale)),
         lambda z: tfd.Normal(0.5 * z, 1.5),
       ),
     )
@@ -56,18 +60,20 @@ def sample(sampler, strategy, **kwargs):
   )
 
 
-def fit(sampler, strategy, **kwargs):
+def fit(sampler, strategy, num_steps=12, num_islands=NUM_ISLANDS, **kwargs):
   return nvi.fit(
     sampler,
     nvi.reverse_kl(),
     num_particles=24,
-    num_steps=12,
+    num_steps=num_steps,
     seed=3,
     strategy=strategy,
-    num_islands=NUM_ISLANDS,
+    num_islands=num_islands,
     steps_per_call=3,
     jit_compile=False,
     progress=False,
+    # A checkpoint is written after every compiled call.
+    checkpoint_seconds=0.0,
     **kwargs,
   )
 
@@ -96,7 +102,39 @@ def make_sequences():
   return data.batch(4, drop_remainder=True)
 
 
-def fit_posterior(strategy):
+def first_of(strategy):
+  """What the first process has, of other bytes in each of them."""
+  resolver = strategy.cluster_resolver
+  index = resolver.task_id if resolver else 0
+  content = bytes(range(7, 12 + 3 * index))
+  found = replicas_lib.Replicas(strategy).from_first(content)
+  return np.frombuffer(found, np.uint8)
+
+
+def check_errors(strategy):
+  """Errors that one replica cannot have."""
+  with strategy.scope():
+    sampler = make_sampler()
+  for fn, message in (
+    (lambda: fit_posterior(strategy, num_runs=3), '`num_runs` must be a mul'),
+    (
+      lambda: sampler.sample(24, strategy=strategy, num_islands=3),
+      '`num_islands` must be a multiple of the 2 replicas',
+    ),
+    (
+      lambda: fit(sampler, strategy, num_islands=3),
+      '`num_islands` must be a multiple of the 2 replicas',
+    ),
+  ):
+    try:
+      fn()
+    except ValueError as e:
+      assert message in str(e), e
+    else:
+      raise AssertionError(message)
+
+
+def fit_posterior(strategy, num_runs=2):
   """Two runs on two replicas, with as many particles at once as on one."""
   target = tfd.Normal([1.0, -2.0], [0.5, 2.0])
   return nvi.fit_posterior(
@@ -104,7 +142,7 @@ def fit_posterior(strategy):
     tfd.MultivariateNormalDiag([0.0, 0.0], [3.0, 3.0]),
     start='prior',
     num_particles=600,
-    num_runs=2,
+    num_runs=num_runs,
     jit_compile=False,
     progress=False,
     seed=7,
@@ -156,6 +194,7 @@ def run_all(strategy, result, folder=None, dies=False):
     for field, value in particles._asdict().items():
       found[f'{name}/{field}'] = value.numpy()
 
+  found['first'] = first_of(strategy)
   np.savez(result, **found)
 
   def callback_fn(step, values):
@@ -168,8 +207,6 @@ def run_all(strategy, result, folder=None, dies=False):
     strategy,
     callback_fn=callback_fn,
     checkpoint_dir=folder,
-    # A checkpoint is written after every compiled call.
-    checkpoint_seconds=0.0,
   )
   found['loss'] = history.loss
   if folder is None:
@@ -186,6 +223,17 @@ def run_all(strategy, result, folder=None, dies=False):
   np.savez(result, **found)
 
 
+def train(strategy, folder):
+  """Trains for longer; returns the losses, and the variable that is learned."""
+  if strategy is None:
+    strategy = tf.distribute.OneDeviceStrategy('CPU:0')
+  with strategy.scope():
+    instances = Instances()
+    sampler = instances(tf.constant(2.0))
+  history = fit(sampler, strategy, LONG, checkpoint_dir=folder)
+  return {'loss': history.loss, 'scale': instances.scale.numpy()}
+
+
 def main(kind, result, folder=None, *flags):
   if kind == 'mirrored':
     # In place of the GPUs of one machine.
@@ -196,14 +244,14 @@ def main(kind, result, folder=None, *flags):
     strategy = tf.distribute.MirroredStrategy(
       [f'CPU:{i}' for i in range(NUM_REPLICAS)]
     )
+    check_errors(strategy)
   else:
     strategy = common.make_strategy(kind, timeout_seconds=30.0)
-  run_all(
-    strategy,
-    result,
-    folder,
-    bool(flags) and strategy.cluster_resolver.task_id == 1,
-  )
+  if '--train' in flags:
+    np.savez(result, **train(strategy, folder))
+    return
+  is_last = '--die' in flags and strategy.cluster_resolver.task_id == 1
+  run_all(strategy, result, folder, is_last)
 
 
 if __name__ == '__main__':
