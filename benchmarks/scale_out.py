@@ -17,8 +17,8 @@ process that is bound to a core. One and two take turns, so that other work on
 the machine hits both; the speedup is the median over turns of the ratio of
 their medians. That of processor time, of the busier one of two workers, says
 what it would be on a machine that does nothing else, but for the collectives,
-which are timed by themselves, without work in between. Writes `scale_out.json`
-and `scale_out.png`.
+which are timed by themselves, without work in between. A projection to more
+workers follows from both. Writes `scale_out.json` and `scale_out.png`.
 """
 
 import concurrent.futures
@@ -50,6 +50,8 @@ __all__ = [
   'Work',
   'main',
   'measure',
+  'project',
+  'projections',
   'summarize',
 ]
 
@@ -59,6 +61,10 @@ _NUM_ROWS = 208
 # Training steps in a call.
 _NUM_STEPS = 5
 _TIMEOUT = 900.0
+# How much faster than a core, seconds of a message, and bytes a second: a core
+# and what was measured (`None`), and what is assumed of a GPU.
+_DEVICES = {'cores': (1.0, None, None), 'GPUs': (100.0, 20e-6, 25e9)}
+_NUM_WORKERS = (1, 8, 64, 512)
 _PACKAGES = ('tensorflow', 'tensorflow-probability', 'tf-keras', 'numpy')
 
 
@@ -176,19 +182,28 @@ class Work:
 
     Returns:
       seconds: Python `float`: the median duration of one.
-      size: Python `int`: how many numbers a worker sends.
+      latency: Python `float`: likewise, of one that carries a single number.
+      size: Python `int`: how many numbers a worker has.
     """
-    replicas = self._replicas
     if task == 'training':
       size = sum(v.shape.num_elements() for v in self._steps.variables)
     else:
       state = self._samplers[task].densities.event_shape.num_elements()
       # The state, weight and root of each particle.
-      size = (state + 2) * self._num_sampled // replicas.num_islands
+      size = (state + 2) * self._num_sampled // self._replicas.num_islands
+    seconds, latency = (
+      self._time_collective(task == 'training', n, repetitions)
+      for n in (size, 1)
+    )
+    return seconds, latency, size
+
+  def _time_collective(self, is_sum, size, repetitions):
+    """The median duration of a collective of so many numbers."""
+    replicas = self._replicas
     values = tf.zeros([1, size])
 
     def run():
-      if task != 'training':
+      if not is_sum:
         return replicas.gather(values)
       context = tf.distribute.get_replica_context()
       return context.all_reduce('SUM', values)
@@ -200,7 +215,7 @@ class Work:
       start = time.perf_counter()
       fn().numpy()
       seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds), size
+    return statistics.median(seconds)
 
 
 def _ports(count):
@@ -270,8 +285,12 @@ def measure(tasks, num_turns, repetitions, num_sampled, num_trained):
             }
           )
           print(rows[-1], flush=True)
-      seconds, size = _together(teams[2], 'collective', task, 20)[0]
-      collectives[task] = {'seconds': seconds, 'numbers': size}
+      seconds, latency, size = _together(teams[2], 'collective', task, 20)[0]
+      collectives[task] = {
+        'seconds': seconds,
+        'latency': latency,
+        'numbers': size,
+      }
   finally:
     for team in teams.values():
       for worker in team:
@@ -312,6 +331,89 @@ def summarize(rows, collectives):
     ] / (summary['processor_seconds_of_two'] + summary['collective_seconds'])
     summaries.append(summary)
   return summaries
+
+
+def project(
+  task, compute_seconds, collective, num_workers, latency=None, bandwidth=None
+):
+  """The share of the time that workers compute, if there are more of them.
+
+  Every worker has as many particles as the one that was measured. Collectives
+  go round a ring: a gather sends `R - 1` messages of what one worker has, a sum
+  `2 (R - 1)` of its `R`-th part. The time of a message is a latency, and its
+  bytes by the bandwidth.
+
+  Args:
+    task: Python `str`: one of `TASKS`.
+    compute_seconds: Python `float`: of a call, or a step, of one worker.
+    collective: Python `dict`, as of `measure`, of two workers.
+    num_workers: Python `int`: `R`.
+    latency: Python `float`: seconds of a message.
+      Default value: `None` (i.e., what was measured).
+    bandwidth: Python `float`: bytes a second.
+      Default value: `None` (i.e., what was measured).
+
+  Returns:
+    efficiency: Python `float`.
+  """
+  is_sum = task == 'training'
+  # Of one worker, which has twice the particles of one of two; a gradient has
+  # the size that it has.
+  num_bytes = 4.0 * collective['numbers'] * (1 if is_sum else 2)
+  num_messages = 2 if is_sum else 1
+  if bandwidth is None:
+    # Two workers that sum send two messages of one half.
+    seconds = collective['seconds'] - collective['latency']
+    bandwidth = 4.0 * collective['numbers'] / max(seconds, 1e-9)
+  if latency is None:
+    latency = collective['latency'] / num_messages
+  part = num_bytes / num_workers if is_sum else num_bytes
+  seconds = num_messages * (num_workers - 1) * (latency + part / bandwidth)
+  return compute_seconds / (compute_seconds + seconds)
+
+
+def projections(summaries, collectives):
+  """The efficiencies of all tasks on all kinds of devices.
+
+  Args:
+    summaries: As of `summarize`.
+    collectives: As of `measure`.
+
+  Returns:
+    rows: List of Python `dict`s.
+  """
+  return [
+    {
+      'task': x['task'],
+      'devices': name,
+      'num_workers': n,
+      'efficiency': project(
+        x['task'],
+        x['processor_seconds_of_one'] / speed,
+        collectives[x['task']],
+        n,
+        latency,
+        bandwidth,
+      ),
+    }
+    for name, (speed, latency, bandwidth) in _DEVICES.items()
+    for x in summaries
+    for n in _NUM_WORKERS
+  ]
+
+
+def _projection_table(rows):
+  head = ' | '.join(f'{n:,}' for n in _NUM_WORKERS)
+  lines = [f'| | devices | {head} |', '|---|---|' + '---|' * len(_NUM_WORKERS)]
+  keys = dict.fromkeys((row['task'], row['devices']) for row in rows)
+  for task, devices in keys:
+    cells = ' | '.join(
+      f'{row["efficiency"]:.3f}'
+      for row in rows
+      if (row['task'], row['devices']) == (task, devices)
+    )
+    lines.append(f'| {task} | {devices} | {cells} |')
+  return '\n'.join(lines)
 
 
 def _table(summaries):
@@ -375,6 +477,8 @@ def main(argv):
   )
   summaries = summarize(rows, collectives)
   print(_table(summaries))
+  projected = projections(summaries, collectives)
+  print(_projection_table(projected))
   path = os.path.join(values.output_dir, 'scale_out')
   reporting.save(
     path,
@@ -383,6 +487,7 @@ def main(argv):
       'versions': reporting.versions(_PACKAGES),
       'summaries': summaries,
       'collectives': collectives,
+      'projections': projected,
       'rows': rows,
     },
     _draw(summaries),

@@ -173,6 +173,21 @@ def test_efficiency_of_two_workers():
   assert summary['ratio_without_other_work'] == pytest.approx(1.9)
 
 
+def test_projection_of_collectives():
+  # A gather of 4 kB takes 1 s, 0.5 s of it for any size: 8 kB take 1.5 s.
+  collective = {'seconds': 1.0, 'latency': 0.5, 'numbers': 1_000}
+  assert scale_out.project('ring', 3.0, collective, 1) == 1.0
+  assert scale_out.project('ring', 3.0, collective, 3) == 0.5
+  # Of a sum, 512 workers send 1,022 messages of 1/512 of 4 kB.
+  seconds = 1_022 * (0.25 + 4_000 / 512 / 8_000)
+  assert scale_out.project('training', 3.0, collective, 512) == pytest.approx(
+    3.0 / (3.0 + seconds)
+  )
+  # With messages that take no time, the bytes are left.
+  efficiency = scale_out.project('training', 3.0, collective, 2, 0.0, 1_000.0)
+  assert efficiency == pytest.approx(3.0 / (3.0 + 4.0))
+
+
 def test_growth_measures_a_process():
   row = growth.measure('level_by_level', num_densities=3, num_particles=10)
   assert row['compile_seconds'] > 0.0

@@ -113,7 +113,7 @@ def _default():
 class Replicas:
   """Runs functions of islands on the replicas of a strategy.
 
-  Methods but `run` and `first` are for functions that `run` calls.
+  `indices`, `each` and `gather` are for functions that `run` calls.
 
   Fields:
     strategy: `tf.distribute.Strategy`.

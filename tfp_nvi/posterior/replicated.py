@@ -170,6 +170,7 @@ def run_frozen(
     return replicas.each(tf.function(begin, autograph=False), seeds)
 
   def advance(index, delta, stage, seeds, populations):
+    @tf.function(autograph=False)
     def of_island(seed, population):
       return pilot.advance(
         moves,
