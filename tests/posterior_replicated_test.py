@@ -44,13 +44,14 @@ def make_spline():
 @pytest.mark.parametrize('has_spline', [False, True])
 def test_pilots_are_the_same_after_a_journey(has_spline):
   sent = make_pilot(make_spline() if has_spline else None)
-  content = replicated.to_bytes(sent, 'prior')
+  content = replicated.to_bytes(sent, 'prior', 'as asked for.')
   # Another process may have found something else.
   other = make_pilot(None)._replace(
     moves='other moves', schedule=pilot.Schedule([], False)
   )
-  found, where = replicated.from_bytes(content, other)
-  assert where == 'prior' and found.moves == 'other moves'
+  found, where, reason = replicated.from_bytes(content, other)
+  assert (where, reason) == ('prior', 'as asked for.')
+  assert found.moves == 'other moves'
   assert found.schedule.is_complete
   assert len(found.schedule.stages) == 2
   for a, b in zip(found.schedule.stages, sent.schedule.stages, strict=True):

@@ -179,7 +179,9 @@ def fit_posterior(
         raise
       return _interrupted(fitter)
     if replicas is not None:
-      chosen, where = replicated.of_first(replicas, fitter, chosen, where)
+      chosen, where, reason = replicated.of_first(
+        replicas, fitter, chosen, where, reason
+      )
     if not chosen.schedule.is_complete:
       found = chosen.schedule.stages
       raise ValueError(

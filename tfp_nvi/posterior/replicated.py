@@ -32,12 +32,13 @@ _NUMBERS = {
 }
 
 
-def to_bytes(chosen: stages.Pilot, where: str) -> bytes:
+def to_bytes(chosen: stages.Pilot, where: str, reason: str) -> bytes:
   """What the runs depend on, of a pilot.
 
   Args:
     chosen: `Pilot`.
     where: Python `str`: where it started.
+    reason: Python `str`: why it was chosen.
 
   Returns:
     content: Python `bytes`: a file of NumPy, without pickled objects.
@@ -45,6 +46,7 @@ def to_bytes(chosen: stages.Pilot, where: str) -> bytes:
   found = chosen.schedule.stages
   arrays = {
     'where': np.array(where),
+    'reason': np.array(reason),
     'is_complete': np.array(chosen.schedule.is_complete),
     # Of 64 bits, which hold each of them.
     'numbers': np.array(
@@ -70,7 +72,9 @@ def to_bytes(chosen: stages.Pilot, where: str) -> bytes:
   return file.getvalue()
 
 
-def from_bytes(content: bytes, like: stages.Pilot) -> tuple[stages.Pilot, str]:
+def from_bytes(
+  content: bytes, like: stages.Pilot
+) -> tuple[stages.Pilot, str, str]:
   """A pilot from `to_bytes`.
 
   Args:
@@ -80,6 +84,7 @@ def from_bytes(content: bytes, like: stages.Pilot) -> tuple[stages.Pilot, str]:
   Returns:
     chosen: `Pilot`, with the moves of `like`.
     where: Python `str`.
+    reason: Python `str`.
   """
   with np.load(io.BytesIO(content), allow_pickle=False) as file:
     arrays = dict(file)
@@ -109,12 +114,16 @@ def from_bytes(content: bytes, like: stages.Pilot) -> tuple[stages.Pilot, str]:
     bool(arrays['is_complete']),
   )
   chosen = like._replace(reference=reference, schedule=schedule)
-  return chosen, str(arrays['where'])
+  return chosen, str(arrays['where']), str(arrays['reason'])
 
 
 def of_first(
-  replicas, fitter: stages.Fitter, chosen: stages.Pilot, where: str
-) -> tuple[stages.Pilot, str]:
+  replicas,
+  fitter: stages.Fitter,
+  chosen: stages.Pilot,
+  where: str,
+  reason: str,
+) -> tuple[stages.Pilot, str, str]:
   """The pilot that the first process chose, for all of them.
 
   Args:
@@ -122,14 +131,16 @@ def of_first(
     fitter: `Fitter`.
     chosen: `Pilot` that this process chose.
     where: Python `str`: where it started.
+    reason: Python `str`: why it was chosen.
 
   Returns:
     chosen: `Pilot`.
     where: Python `str`.
+    reason: Python `str`.
   """
-  content = replicas.from_first(to_bytes(chosen, where))
-  chosen, where = from_bytes(content, chosen)
-  return chosen._replace(moves=fitter.moves_from(where)), where
+  content = replicas.from_first(to_bytes(chosen, where, reason))
+  chosen, where, reason = from_bytes(content, chosen)
+  return chosen._replace(moves=fitter.moves_from(where)), where, reason
 
 
 def run_frozen(
