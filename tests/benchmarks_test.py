@@ -17,6 +17,7 @@ from benchmarks import (
   filtering,
   growth,
   image_mixture_step,
+  island_bias,
   posterior_moments,
   posterior_peers,
   posteriors,
@@ -25,6 +26,7 @@ from benchmarks import (
   scale_out,
   workers,
 )
+from tfp_nvi.experiments import annealing
 from tfp_nvi.experiments.image_mixture import deep_mixture
 from tfp_nvi.targets import posteriors as known_posteriors
 
@@ -171,6 +173,22 @@ def test_efficiency_of_two_workers():
   assert summary['ratio_of_seconds'] == 2.0
   assert summary['processor_seconds_of_one'] == 1.9
   assert summary['ratio_without_other_work'] == pytest.approx(1.9)
+
+
+def test_bias_is_without_noise():
+  bias, reference = np.array([3.0, 0.0]), np.array([0.0, 10.0])
+  noise = np.array([0.0, 1.0]), np.array([1.0, 0.0])
+  found = [reference + bias + noise[0], reference + bias]
+  assert island_bias.relative_bias(found, [reference] * 2) == pytest.approx(0.3)
+  found = [reference + noise[0], reference - noise[0]]
+  assert island_bias.relative_bias(found, [reference] * 2) == 0.0
+
+
+def test_mean_gradients_are_independent():
+  target = nvi.targets.ring_of_gaussians()
+  sampler, objective = annealing.make_sampler('nvi', target, 2, seed=1)
+  first, second = island_bias.mean_gradients(sampler, objective, 5, 2, seed=1)
+  assert first.shape == second.shape and np.any(first != second)
 
 
 def test_projection_of_collectives():
