@@ -281,6 +281,20 @@ def test_islands_without_weight():
     tf.zeros([2]),
   )
   particles = weighting.combine_islands(islands)
+  # The same from sums that are taken in each island.
+  summaries = [
+    weighting.summarize_island(
+      tf.nest.map_structure(lambda x, i=i: x[i], islands)
+    )
+    for i in range(2)
+  ]
+  summarized = weighting.combine_islands(
+    islands,
+    summaries=tf.nest.map_structure(lambda *x: tf.stack(x), *summaries),
+  )
+  np.testing.assert_allclose(
+    particles.log_normalizer_error, summarized.log_normalizer_error, rtol=1e-5
+  )
   np.testing.assert_allclose(particles.log_normalizer, np.log(0.5), rtol=1e-6)
   assert particles.expectation() == 3.5 and particles.num_nan == 3
   np.testing.assert_array_equal(particles.root, [0, 1, 2, 3])

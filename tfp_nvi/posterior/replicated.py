@@ -94,11 +94,11 @@ def from_bytes(
       *(arrays[f'marginals/{i}'] for i in range(3))
     )
   reference = reference_lib.Reference(
-    *(
-      tf.constant(arrays[f'reference/{name}'])
+    **{
+      name: tf.constant(arrays[f'reference/{name}'])
       for name in reference_lib.Reference._fields[:-1]
-    ),
-    spline,
+    },
+    marginals=spline,
   )
   schedule = pilot.Schedule(
     [

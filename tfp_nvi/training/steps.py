@@ -219,7 +219,7 @@ class CompiledSteps:
     with self._scope():
       self._clipping = _Clipping(settings.clip_factor)
     self.sampler = None
-    self.variables = []
+    self.variables: list = []
     # Traced apart from the loop that calls it, to learn which variables there
     # are before the optimizer makes its own.
     self._step_fn = tf.function(

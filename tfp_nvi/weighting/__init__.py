@@ -38,6 +38,7 @@ from tfp_nvi.weighting.islands import (
   combine_effective_sample_sizes,
   combine_estimates,
   combine_islands,
+  summarize_island,
 )
 from tfp_nvi.weighting.particles import WeightedParticles, log_pairs_lost
 from tfp_nvi.weighting.rejection import rejection_control
@@ -53,6 +54,7 @@ __all__ = [
   'mean',
   'normalize_weights',
   'rejection_control',
+  'summarize_island',
   'total',
   'weighted_log_mean_exp',
   'weighted_mean',
