@@ -9,6 +9,7 @@ import tensorflow as tf
 from tests import replicas_program as program
 from tfp_nvi.posterior import (
   marginals,
+  mixture,
   pilot,
   reference,
   replicated,
@@ -16,9 +17,13 @@ from tfp_nvi.posterior import (
 )
 
 
-def make_pilot(spline):
+def make_affine(spline=None):
+  affine = reference.from_affine(np.arange(3.0), 0.7 * np.eye(3), tf.float32)
+  return affine._replace(marginals=spline)
+
+
+def make_pilot(start):
   """A pilot of two stages in three coordinates."""
-  start = reference.from_affine(np.arange(3.0), 0.7 * np.eye(3), tf.float32)
   scales = [tf.eye(3), tf.constant(np.tri(3), tf.float32)]
   schedule = pilot.Schedule(
     [
@@ -27,9 +32,7 @@ def make_pilot(spline):
     ],
     True,
   )
-  return stages.Pilot(
-    'pilot', 'moves', start._replace(marginals=spline), schedule, None
-  )
+  return stages.Pilot('pilot', 'moves', start, schedule, None)
 
 
 def make_spline():
@@ -41,12 +44,24 @@ def make_spline():
   )
 
 
-@pytest.mark.parametrize('has_spline', [False, True])
-def test_pilots_are_the_same_after_a_journey(has_spline):
-  sent = make_pilot(make_spline() if has_spline else None)
+def make_mixture():
+  covariances = np.stack([np.eye(3), 0.2 * np.eye(3)])
+  centers = np.array([[0.0, 0.0, 0.0], [3.0, 1.0, 2.0]])
+  return mixture.from_arrays(
+    np.array([0.4, 0.6]), centers, covariances, tf.float32
+  )
+
+
+@pytest.mark.parametrize(
+  'start_fn',
+  [make_affine, lambda: make_affine(make_spline()), make_mixture],
+  ids=['affine', 'with splines', 'mixture'],
+)
+def test_pilots_are_the_same_after_a_journey(start_fn):
+  sent = make_pilot(start_fn())
   content = replicated.to_bytes(sent, 'prior', 'as asked for.')
   # Another process may have found something else.
-  other = make_pilot(None)._replace(
+  other = make_pilot(make_affine())._replace(
     moves='other moves', schedule=pilot.Schedule([], False)
   )
   found, where, reason = replicated.from_bytes(content, other)
@@ -60,12 +75,17 @@ def test_pilots_are_the_same_after_a_journey(has_spline):
     assert a._replace(scale=0) == b._replace(scale=0)
     assert [type(x) for x in a] == [type(x) for x in b]
   u = tf.random.stateless_normal([5, 3], seed=[1, 2])
+  assert type(found.reference) is type(sent.reference)
   for x, y in zip(
     reference.forward(found.reference, u),
     reference.forward(sent.reference, u),
     strict=True,
   ):
     np.testing.assert_array_equal(x, y)
+  if isinstance(sent.reference, mixture.Mixture):
+    np.testing.assert_array_equal(
+      mixture.log_prob(found.reference, u), mixture.log_prob(sent.reference, u)
+    )
 
 
 def test_runs_on_a_strategy_are_those_without():

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_nvi.internal import randomness
-from tfp_nvi.posterior import marginals, pilot, stages
+from tfp_nvi.posterior import marginals, mixture, pilot, stages
 from tfp_nvi.posterior import reference as reference_lib
 
 __all__ = [
@@ -53,13 +53,14 @@ def to_bytes(chosen: stages.Pilot, where: str, reason: str) -> bytes:
       [[getattr(x, name) for name in _NUMBERS] for x in found], np.float64
     ),
     **{f'scale/{i}': x.scale.numpy() for i, x in enumerate(found)},
+    'is_mixture': np.array(isinstance(chosen.reference, mixture.Mixture)),
     **{
       f'reference/{name}': value.numpy()
       for name, value in chosen.reference._asdict().items()
       if name != 'marginals'
     },
   }
-  spline = chosen.reference.marginals
+  spline = getattr(chosen.reference, 'marginals', None)
   if spline is not None:
     arrays |= {
       f'marginals/{i}': np.asarray(x)
@@ -93,13 +94,15 @@ def from_bytes(
     spline = marginals.make_spline(
       *(arrays[f'marginals/{i}'] for i in range(3))
     )
-  reference = reference_lib.Reference(
-    **{
-      name: tf.constant(arrays[f'reference/{name}'])
-      for name in reference_lib.Reference._fields[:-1]
-    },
-    marginals=spline,
-  )
+  fields = {
+    key.removeprefix('reference/'): tf.constant(value)
+    for key, value in arrays.items()
+    if key.startswith('reference/')
+  }
+  if arrays['is_mixture']:
+    reference = mixture.Mixture(**fields)
+  else:
+    reference = reference_lib.Reference(**fields, marginals=spline)
   schedule = pilot.Schedule(
     [
       pilot.Stage(
@@ -168,6 +171,7 @@ def run_frozen(
     runs: List of a `FrozenRun` for each island, without terms.
   """
   moves, reference = chosen.moves, chosen.reference
+  dtype = moves.space.dtype
 
   def begin(seed):
     draw_seed, move_seed = tf.unstack(randomness.split_seed(seed, 2))
@@ -217,11 +221,11 @@ def run_frozen(
   for i, stage in enumerate(chosen.schedule.stages):
     populations, share, tail_k = advance_fn(
       tf.constant(i),
-      tf.constant(stage.beta - beta, chosen.reference.center.dtype),
+      tf.constant(stage.beta - beta, dtype),
       stage._replace(
         **{
           name: tf.constant(getattr(stage, name), kind)
-          for name, kind in _tensors(reference).items()
+          for name, kind in _tensors(dtype).items()
         }
       ),
       seeds,
@@ -239,7 +243,7 @@ def run_frozen(
   ]
 
 
-def _tensors(reference):
+def _tensors(dtype):
   """The dtypes of the numbers of a stage, for one graph for all of them."""
-  dtypes = {float: reference.center.dtype, int: tf.int32}
+  dtypes = {float: dtype, int: tf.int32}
   return {name: dtypes[kind] for name, kind in _NUMBERS.items()}
