@@ -167,7 +167,7 @@ def update(num_particles, num_islands):
   )
   nvi.fit(
     sampler,
-    nvi.forward_kl(),
+    nvi.rws(),
     num_particles,
     num_steps=1,
     seed=1,

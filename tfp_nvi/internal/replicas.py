@@ -202,13 +202,13 @@ class Replicas:
     """Waits until all processes are here, if the strategy has a timeout.
 
     A process that has died is found by TensorFlow, which names it. One that is
-    late would be waited for without end.
+    late is found here.
 
     Raises:
       TimeoutError: If one is not here in time.
     """
-    # A strategy does not tell its options in public, nor does TensorFlow keep
-    # to their timeout by itself: it does for NCCL alone, and names nobody.
+    # A strategy does not tell its options in public. The error of TensorFlow's
+    # own at that timeout names a collective, and not the worker that is late.
     options = getattr(self.strategy.extended, '_communication_options', None)
     timeout = options and options.timeout_seconds
     resolver = self.strategy.cluster_resolver
