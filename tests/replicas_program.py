@@ -9,6 +9,7 @@ python -m tests.replicas_program multi_worker results.npz folder --die
 
 With `--die` the last worker kills itself after some steps of training, and with
 `--train` all that is done is longer training, until somebody kills a worker.
+With `--filter` it samples and trains for sequences alone.
 """
 
 import os
@@ -216,7 +217,6 @@ def run_all(strategy, result, folder=None, dies=False):
     history = fit(instances, strategy, data=make_data(), optimizer=optimizer)
     found['loss of instances'] = history.loss
     found['sizes of instances'] = history.level_effective_sample_sizes
-    found |= run_filter(strategy)
     posterior = fit_posterior(strategy)
     found['log evidences'] = posterior.log_evidences
     found['posterior'] = posterior.particles.particles.numpy()
@@ -244,11 +244,15 @@ def main(kind, result, folder=None, *flags):
     strategy = tf.distribute.MirroredStrategy(
       [f'CPU:{i}' for i in range(NUM_REPLICAS)]
     )
-    check_errors(strategy)
+    if not flags:
+      check_errors(strategy)
   else:
     strategy = common.make_strategy(kind, timeout_seconds=30.0)
   if '--train' in flags:
     np.savez(result, **train(strategy, folder))
+    return
+  if '--filter' in flags:
+    np.savez(result, **run_filter(strategy))
     return
   is_last = '--die' in flags and strategy.cluster_resolver.task_id == 1
   run_all(strategy, result, folder, is_last)

@@ -25,7 +25,7 @@ from tests import replicas_program as program
 from tfp_nvi.experiments import common
 
 ROOT = pathlib.Path(__file__).parents[1]
-SECONDS = 300
+SECONDS = 900
 
 
 def free_ports(count):
@@ -98,6 +98,17 @@ def test_logical_replicas_of_one_process(tmp_path, expected):
   with started((command, {})) as processes:
     codes, texts = outputs(processes)
   assert codes == [0], texts[0][-3_000:]
+  assert check_same(path, expected) == set(expected)
+
+
+@pytest.mark.slow
+def test_sequences_on_logical_replicas(tmp_path):
+  path = tmp_path / 'filter.npz'
+  command = ['-m', 'tests.replicas_program', 'mirrored', str(path), '']
+  with started(([*command, '--filter'], {})) as processes:
+    codes, texts = outputs(processes)
+  assert codes == [0], texts[0][-3_000:]
+  expected = program.run_filter(tf.distribute.OneDeviceStrategy('CPU:0'))
   assert check_same(path, expected) == set(expected)
 
 
