@@ -17,6 +17,7 @@ from benchmarks import (
   filtering,
   growth,
   image_mixture_step,
+  island_bias,
   posterior_moments,
   posterior_peers,
   posteriors,
@@ -25,6 +26,7 @@ from benchmarks import (
   scale_out,
   workers,
 )
+from tfp_nvi.experiments import annealing
 from tfp_nvi.experiments.image_mixture import deep_mixture
 from tfp_nvi.targets import posteriors as known_posteriors
 
@@ -152,9 +154,56 @@ def test_growth_is_a_ratio_of_medians():
 
 
 def test_efficiency_of_two_workers():
-  one = {'sample_seconds': 2.0, 'step_seconds': 3.0}
-  two = {'sample_seconds': 1.0, 'step_seconds': 2.0}
-  assert scale_out.efficiency(one, two) == {'sample': 2.0, 'step': 1.5}
+  def row(num_workers, turn, seconds, processor_seconds):
+    return {
+      'task': 'ring',
+      'turn': turn,
+      'num_workers': num_workers,
+      'seconds': seconds,
+      'processor_seconds': processor_seconds,
+    }
+
+  rows = [
+    # In the third turn something else keeps the machine busy.
+    *(row(1, 0, 2.0, 1.9), row(2, 0, 1.0, 0.8)),
+    *(row(1, 1, 2.2, 1.9), row(2, 1, 1.1, 0.9)),
+    *(row(1, 2, 2.0, 2.0), row(2, 2, 4.0, 0.9)),
+  ]
+  (summary,) = scale_out.summarize(rows, {'ring': {'seconds': 0.1}})
+  assert summary['ratio_of_seconds'] == 2.0
+  assert summary['processor_seconds_of_one'] == 1.9
+  assert summary['ratio_without_other_work'] == pytest.approx(1.9)
+
+
+def test_bias_is_without_noise():
+  bias, reference = np.array([3.0, 0.0]), np.array([0.0, 10.0])
+  noise = np.array([0.0, 1.0]), np.array([1.0, 0.0])
+  found = [reference + bias + noise[0], reference + bias]
+  assert island_bias.relative_bias(found, [reference] * 2) == pytest.approx(0.3)
+  found = [reference + noise[0], reference - noise[0]]
+  assert island_bias.relative_bias(found, [reference] * 2) == 0.0
+
+
+def test_mean_gradients_are_independent():
+  target = nvi.targets.ring_of_gaussians()
+  sampler, objective = annealing.make_sampler('nvi', target, 2, seed=1)
+  first, second = island_bias.mean_gradients(sampler, objective, 5, 2, seed=1)
+  assert first.shape == second.shape and np.any(first != second)
+
+
+def test_projection_of_collectives():
+  # A gather of 4 kB takes 1 s, 0.5 s of it for any size: 8 kB take 1.5 s.
+  collective = {'seconds': 1.0, 'latency': 0.5, 'numbers': 1_000}
+  assert scale_out.project('ring', 3.0, collective, 1) == 1.0
+  assert scale_out.project('ring', 3.0, collective, 3) == 0.5
+  # Of a sum, 512 workers send 1,022 messages of 1/512 of 4 kB.
+  seconds = 1_022 * (0.25 + 4_000 / 512 / 8_000)
+  assert scale_out.project('training', 3.0, collective, 512) == pytest.approx(
+    3.0 / (3.0 + seconds)
+  )
+  # With messages that take no time, the bytes are left.
+  efficiency = scale_out.project('training', 3.0, collective, 2, 0.0, 1_000.0)
+  assert efficiency == pytest.approx(3.0 / (3.0 + 4.0))
 
 
 def test_growth_measures_a_process():

@@ -7,13 +7,16 @@ right, so that their weights vary. The normalizer is known.
 """
 
 import functools
+import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+import tf_keras
 
 import tfp_nvi as nvi
+from tfp_nvi import islands as islands_module
 from tfp_nvi import weighting
 from tfp_nvi.internal import randomness
 from tfp_nvi.weighting import islands as islands_lib
@@ -47,10 +50,10 @@ def make_sampler(batch_shape=()):
 sampler_of_many = functools.cache(functools.partial(make_sampler, (100,)))
 
 
-def sample_many(num_islands, criterion_fn):
+def sample_with(sampler, num_islands, criterion_fn):
   """Many runs: 4 calls with 100 batch members each."""
-  calls = [
-    sampler_of_many().sample(
+  return [
+    sampler.sample(
       64,
       seed,
       jit_compile=False,
@@ -59,15 +62,32 @@ def sample_many(num_islands, criterion_fn):
     )
     for seed in range(4)
   ]
-  return calls
+
+
+@functools.cache
+def sample_many(num_islands, criterion_fn):
+  return sample_with(sampler_of_many(), num_islands, criterion_fn)
+
+
+def score(values, expected):
+  """Standardized error of a mean, and its standard error."""
+  values = np.asarray(values, np.float64).reshape([-1])
+  error = np.std(values, ddof=1) / np.sqrt(len(values))
+  return abs(np.mean(values) - expected) / error, error
 
 
 def check_mean(values, expected):
   """A z-test, with a false alarm in 15,000 tests."""
-  values = np.asarray(values, np.float64).reshape([-1])
-  error = np.std(values, ddof=1) / np.sqrt(len(values))
-  assert abs(np.mean(values) - expected) < 4.0 * error
+  found, error = score(values, expected)
+  assert found < 4.0
   return error
+
+
+def moments(calls):
+  """Means of weight times value, whose expectation is `2 * NORMALIZER`."""
+  return [
+    tf.reduce_mean(tf.exp(x.log_weights) * x.particles, axis=0) for x in calls
+  ]
 
 
 @pytest.mark.parametrize(
@@ -84,26 +104,95 @@ def test_normalizer_is_unbiased(num_islands, criterion_fn):
   calls = sample_many(num_islands, criterion_fn)
   ratios = np.exp([x.log_normalizer for x in calls]) / NORMALIZER
   assert check_mean(ratios, 1.0) < 0.04
-  # Weights that were normalized by island would pass this, had all functions
-  # the same mean in all islands; by then they have drifted apart.
-  moments = [
-    tf.reduce_mean(tf.exp(x.log_weights) * x.particles, axis=0) for x in calls
+  check_mean(np.array(moments(calls)) / NORMALIZER, 2.0)
+
+
+def test_means_of_logarithms_are_biased():
+  """A mistake that the test above has to find."""
+  logs = [
+    nvi.log_normalizer(
+      tf.transpose(tf.reshape(x.log_weights, [4, 16, 100]), [1, 0, 2])
+    )
+    for x in sample_many(4, nvi.never)
   ]
-  check_mean(np.array(moments) / NORMALIZER, 2.0)
+  ratios = np.exp(np.mean(logs, axis=1)) / NORMALIZER
+  assert score(ratios, 1.0)[0] > 6.0
 
 
-@pytest.mark.parametrize('criterion_fn', [nvi.never, OFTEN])
-def test_errors_agree_with_the_spread_over_runs(criterion_fn):
-  calls = sample_many(4, criterion_fn)
+def variance_ratio(calls):
+  """The variance of Z-hat as it is reported, by that over runs."""
   estimates = np.exp([x.log_normalizer for x in calls]).reshape([-1])
   relative = np.var(estimates / NORMALIZER, ddof=1)
   # Weighted by the square of the estimate, the variance is unbiased.
   variances = np.array([x.log_normalizer_error for x in calls]).reshape([-1])
   expected = np.mean(variances**2 * (estimates / NORMALIZER) ** 2)
-  assert 0.7 < expected / relative < 1.4
+  return expected / relative
+
+
+def test_islands_of_one_seed_have_another_error(monkeypatch):
+  """Islands that are all the same are unbiased, but no more than one."""
+  mutant = types.SimpleNamespace(
+    fold_in=lambda seed, index: tf.tile(seed[tf.newaxis], [index.shape[0], 1])
+  )
+  monkeypatch.setattr(islands_module, 'randomness', mutant)
+  calls = sample_with(make_sampler((100,)), 4, nvi.never)
+  assert variance_ratio(calls) < 0.4
+
+
+@pytest.mark.parametrize('criterion_fn', [nvi.never, OFTEN])
+def test_errors_agree_with_the_spread_over_runs(criterion_fn):
+  calls = sample_many(4, criterion_fn)
+  assert 0.7 < variance_ratio(calls) < 1.4
   means = np.array([x.expectation() for x in calls]).reshape([-1])
   errors = np.array([x.standard_error() for x in calls]).reshape([-1])
   assert 0.8 < np.sqrt(np.mean(errors**2)) / np.std(means) < 1.25
+
+
+def update(num_particles, num_islands):
+  """The mean of a training step over many restarts, and its error.
+
+  The kernel is a normal density by itself, whose mean is learned: importance
+  sampling of the target, as the reverse kernel is the first density. The step
+  is the self-normalized estimate of the mean of the target.
+  """
+  theta = tf.Variable(tf.zeros([4_000]))
+  start = tfd.Normal(tf.zeros([4_000]), 1.0)
+  sampler = nvi.NestedSampler(
+    nvi.ExplicitDensities([start, tfd.Normal(tf.ones([4_000]), 1.0)]),
+    nvi.KernelPair(
+      lambda y: tfd.Normal(theta + 0.0 * y, 1.0),
+      lambda z: tfd.Normal(0.0 * z, 1.0),
+    ),
+    resample_criterion_fn=nvi.never,
+  )
+  nvi.fit(
+    sampler,
+    nvi.rws(),
+    num_particles,
+    num_steps=1,
+    seed=1,
+    optimizer=tf_keras.optimizers.SGD(1.0),
+    clip_factor=None,
+    steps_per_call=1,
+    jit_compile=False,
+    progress=False,
+    num_islands=num_islands,
+  )
+  return theta.numpy()
+
+
+def test_bias_of_training_is_that_of_an_island():
+  """Weights are normalized by island, and not over all of them."""
+  # For two particles `s + d` and `s - d` the estimate is `s + d tanh(d)`, and
+  # `d` has the variance 1 / 2.
+  d, step = np.linspace(-8.0, 8.0, 4_001, retstep=True)
+  expected = step * np.sum(d * np.tanh(d) * np.exp(-(d**2)) / np.sqrt(np.pi))
+  assert 0.3 < expected < 0.4
+  check_mean(update(2, 1), expected)
+  check_mean(update(8, 4), expected)
+  # Normalized over all eight, it is nearer to one, the mean of the target.
+  found = update(8, 1)
+  assert score(found, expected)[0] > 20.0 and 0.6 < np.mean(found) < 1.0
 
 
 def test_islands_are_runs_by_themselves():
@@ -171,6 +260,15 @@ def test_resampled_islands_are_properly_weighted():
     np.mean(np.exp(log_weights), axis=1), np.mean(weights[..., 0]), rtol=1e-5
   )
   check_mean(np.mean(np.exp(log_weights) * found, axis=(0, 1)), expected)
+  # Islands that are chosen by their weights and keep them are not.
+  kept, _, _ = islands_lib.resample_islands(
+    tf.constant(weights),
+    tf.math.log(weights),
+    nvi.resample_systematic,
+    seed=1,
+    where=True,
+  )
+  assert score(np.mean(kept * found, axis=(0, 1)), expected)[0] > 6.0
 
 
 def test_islands_without_weight():
@@ -183,6 +281,20 @@ def test_islands_without_weight():
     tf.zeros([2]),
   )
   particles = weighting.combine_islands(islands)
+  # The same from sums that are taken in each island.
+  summaries = [
+    weighting.summarize_island(
+      tf.nest.map_structure(lambda x, i=i: x[i], islands)
+    )
+    for i in range(2)
+  ]
+  summarized = weighting.combine_islands(
+    islands,
+    summaries=tf.nest.map_structure(lambda *x: tf.stack(x), *summaries),
+  )
+  np.testing.assert_allclose(
+    particles.log_normalizer_error, summarized.log_normalizer_error, rtol=1e-5
+  )
   np.testing.assert_allclose(particles.log_normalizer, np.log(0.5), rtol=1e-6)
   assert particles.expectation() == 3.5 and particles.num_nan == 3
   np.testing.assert_array_equal(particles.root, [0, 1, 2, 3])

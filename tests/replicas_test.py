@@ -13,6 +13,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from tests import replicas_program as program
 from tfp_nvi.experiments import common
 
 ROOT = pathlib.Path(__file__).parents[1]
-SECONDS = 300
+SECONDS = 900
 
 
 def free_ports(count):
@@ -100,6 +101,17 @@ def test_logical_replicas_of_one_process(tmp_path, expected):
   assert check_same(path, expected) == set(expected)
 
 
+@pytest.mark.slow
+def test_sequences_on_logical_replicas(tmp_path):
+  path = tmp_path / 'filter.npz'
+  command = ['-m', 'tests.replicas_program', 'mirrored', str(path), '']
+  with started(([*command, '--filter'], {})) as processes:
+    codes, texts = outputs(processes)
+  assert codes == [0], texts[0][-3_000:]
+  expected = program.run_filter(tf.distribute.OneDeviceStrategy('CPU:0'))
+  assert check_same(path, expected) == set(expected)
+
+
 def test_worker_that_is_killed(tmp_path, expected):
   spec = cluster(2)
   folder = tmp_path / 'checkpoints'
@@ -119,13 +131,65 @@ def test_worker_that_is_killed(tmp_path, expected):
   # TensorFlow names the worker that is missing.
   assert 'task:1' in texts[0]
   for i in range(2):
-    assert 'plain/particles' in check_same(tmp_path / f'{i}.npz', expected)
+    found = check_same(tmp_path / f'{i}.npz', expected)
+    assert {'plain/particles', 'first'} <= found
   steps = nvi.training.Checkpoints(folder, {}, writes=False).steps
   assert steps and 0 < steps[-1] < 12
   # One replica goes on where two were.
   sampler = program.make_sampler()
   history = program.fit(sampler, None, checkpoint_dir=folder)
   np.testing.assert_allclose(history.loss, expected['loss'], rtol=1e-4)
+  # With other islands it would be other training.
+  with pytest.raises(ValueError, match='num_islands'):
+    program.fit(sampler, None, checkpoint_dir=folder, num_islands=2)
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_at_random_moments(tmp_path):
+  """Ten kills, of either worker, each followed by a start of both."""
+  folder = tmp_path / 'checkpoints'
+  rng = np.random.default_rng(1)
+  # A kill is a random time after a random step; some are while the checkpoint
+  # of that step or of the next one is written.
+  moments = np.sort(rng.integers(0, program.LONG - 30, size=10))
+
+  def last_step():
+    steps = nvi.training.Checkpoints(folder, {}, writes=False).steps
+    return steps[-1] if steps else -1
+
+  def start():
+    spec = cluster(2)
+    return started(
+      *(
+        (
+          [
+            *('-m', 'tests.replicas_program', 'multi_worker'),
+            *(str(tmp_path / f'{i}.npz'), str(folder), '--train'),
+          ],
+          task(spec, i),
+        )
+        for i in range(2)
+      )
+    )
+
+  for moment in moments:
+    with start() as processes:
+      deadline = time.monotonic() + SECONDS
+      while last_step() < moment:
+        codes = [p.poll() for p in processes]
+        assert codes == [None, None], processes[0].communicate()[0][-3_000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+      time.sleep(rng.uniform(0.0, 0.1))
+      # The other one is killed at the end of the block, as a launcher does.
+      processes[rng.integers(2)].kill()
+  assert last_step() < program.LONG
+  with start() as processes:
+    codes, texts = outputs(processes)
+  assert codes == [0, 0], texts[0][-3_000:]
+  expected = program.train(None, None)
+  for i in range(2):
+    assert check_same(tmp_path / f'{i}.npz', expected) == {'loss', 'scale'}
 
 
 def test_worker_that_is_absent(monkeypatch):
@@ -154,4 +218,10 @@ def test_bad_arguments():
       program.Instances(),
       strategy,
       data=program.make_data().unbatch().batch(6, drop_remainder=True),
+    )
+  with strategy.scope():
+    instances = program.Instances()
+  with pytest.raises(ValueError, match='`sampler` must have the mini-batch'):
+    program.fit(
+      lambda x: instances(tf.reduce_mean(x)), strategy, data=program.make_data()
     )

@@ -219,9 +219,7 @@ class CompiledSampler(proposals.ParticleSampler):
     )
     if key not in self._compiled:
       if criterion_fn is resampling.never:
-        self._compiled[key] = islands_lib.Islands(
-          replicas, functools.partial(self._sample, size), jit_compile
-        )
+        self._compiled[key] = self._make_islands(replicas, size, jit_compile)
       else:
         self._compiled[key] = self._exchange(
           replicas, size, criterion_fn, jit_compile
@@ -233,6 +231,21 @@ class CompiledSampler(proposals.ParticleSampler):
       particles.num_nan, size, randomness.fold_in(seed, worst), strict
     )
     return particles
+
+  def _make_islands(self, replicas, num_particles, jit_compile):
+    """A function that samples islands, and puts them together at the end."""
+
+    def sample(seed):
+      particles = self._sample(num_particles, seed)
+      # Compiled with it, and not once more for all of them.
+      return particles, weighting.summarize_island(particles)
+
+    def combine(islands):
+      particles, summaries = islands
+      combined = weighting.combine_islands(particles, summaries=summaries)
+      return combined, particles.num_nan
+
+    return islands_lib.Islands(replicas, sample, combine, jit_compile)
 
   def _exchange(self, replicas, num_particles, criterion_fn, jit_compile):
     """A function that samples islands and exchanges them between levels."""

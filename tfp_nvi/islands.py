@@ -39,44 +39,49 @@ class Islands:
     )
 
 
-  sample_fn = islands.Islands(replicas.Replicas(None, 4), sample, True)
-  particles, _ = sample_fn(randomness.as_seed(1))
+  sample_fn = islands.Islands(
+    replicas.Replicas(None, 4), sample, nvi.weighting.combine_islands, True
+  )
+  particles = sample_fn(randomness.as_seed(1))
   assert particles.log_weights.shape == [40]
   ```
   """
 
-  def __init__(self, replicas, sample_fn, jit_compile: bool):
+  def __init__(self, replicas, sample_fn, combine_fn, jit_compile: bool):
     """Compiles nothing yet.
 
     Args:
       replicas: `Replicas`.
-      sample_fn: Python callable from a seed to `WeightedParticles`, all of
-        whose fields are given.
-      jit_compile: Python `bool`.
+      sample_fn: Python callable from a seed, and what else the islands share,
+        to a nested structure of `Tensor`s.
+      combine_fn: Python callable from the same structure, with a first axis
+        over islands, to what is to be returned.
+      jit_compile: Python `bool`: whether to compile `sample_fn` with XLA.
     """
     compiled = _compile(sample_fn, jit_compile)
 
-    def run(seed):
+    def run(seed, *shared):
       seeds = randomness.fold_in(seed, replicas.indices())
-      return replicas.gather(replicas.each(compiled, seeds))
+      return replicas.gather(
+        replicas.each(lambda seed: compiled(seed, *shared), seeds)
+      )
 
-    def sample(seed):
-      islands = replicas.first(replicas.run(run, seed))
-      return weighting.combine_islands(islands), islands.num_nan
+    def sample(seed, *shared):
+      return combine_fn(replicas.first(replicas.run(run, seed, *shared)))
 
     self._fn = tf.function(sample, autograph=False)
 
-  def __call__(self, seed) -> tuple[weighting.WeightedParticles, tf.Tensor]:
+  def __call__(self, seed, *shared):
     """Samples.
 
     Args:
       seed: int32 `Tensor` of shape `[2]`.
+      *shared: Nested structures of `Tensor`s, which all islands get.
 
     Returns:
-      particles: `WeightedParticles` of all islands together.
-      num_nan: int32 `Tensor` of shape `[num_islands]`.
+      combined: What `combine_fn` returns.
     """
-    return self._fn(seed)
+    return self._fn(seed, *shared)
 
 
 def _compile(fn, jit_compile):

@@ -13,6 +13,7 @@ import itertools
 import math
 import time
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import context as tf_context
 
@@ -112,7 +113,7 @@ def _default():
 class Replicas:
   """Runs functions of islands on the replicas of a strategy.
 
-  Methods but `run` and `first` are for functions that `run` calls.
+  `indices`, `each` and `gather` are for functions that `run` calls.
 
   Fields:
     strategy: `tf.distribute.Strategy`.
@@ -201,11 +202,13 @@ class Replicas:
     """Waits until all processes are here, if the strategy has a timeout.
 
     A process that has died is found by TensorFlow, which names it. One that is
-    late would be waited for without end.
+    late is found here.
 
     Raises:
       TimeoutError: If one is not here in time.
     """
+    # A strategy does not tell its options in public. The error of TensorFlow's
+    # own at that timeout names a collective, and not the worker that is late.
     options = getattr(self.strategy.extended, '_communication_options', None)
     timeout = options and options.timeout_seconds
     resolver = self.strategy.cluster_resolver
@@ -213,7 +216,9 @@ class Replicas:
       return
     own = f'/job:{resolver.task_type}/task:{resolver.task_id}'
     number = next(_meetings)
-    # The store of TensorFlow's coordination service has no public name.
+    # The store of keys that all processes share has no public name; of what is
+    # made of it, `tf.experimental.dtensor.barrier` needs a mesh of DTensor, and
+    # `tf.distribute.experimental.PreemptionCheckpointHandler` a checkpoint.
     store = tf_context.context()
     store.set_config_key_value(f'tfp_nvi/{number}{own}', 'here')
     if number > 1:
@@ -234,6 +239,36 @@ class Replicas:
         f'`strategy` has workers that are not here after {timeout:g} s, the '
         f'`timeout_seconds` of its communication options: {", ".join(late)}.'
       )
+
+  def from_first(self, content: bytes) -> bytes:
+    """What the first process has, in all of them.
+
+    Args:
+      content: Python `bytes`.
+
+    Returns:
+      content: Python `bytes`: those of the first process.
+    """
+    self.meet()
+    size = int(self._sum_of_first(np.array([len(content)], np.int32))[0])
+    words = np.zeros([-(-size // 4)], np.int32)
+    own = np.frombuffer(content[:size], np.uint8)
+    words.view(np.uint8)[: len(own)] = own
+    return self._sum_of_first(words).tobytes()[:size]
+
+  def _sum_of_first(self, values):
+    """The int32 values of the first replica, by one collective."""
+    values = tf.constant(values)
+
+    def run():
+      context = tf.distribute.get_replica_context()
+      is_first = tf.equal(context.replica_id_in_sync_group, 0)
+      return context.all_reduce(
+        'SUM', tf.where(is_first, values, tf.zeros_like(values))
+      )
+
+    fn = tf.function(lambda: self.first(self.run(run)), autograph=False)
+    return fn().numpy()
 
   def run(self, fn, *args):
     """Runs a function on each replica.
@@ -295,7 +330,7 @@ class Replicas:
       values: The same, of shape `[num_islands, ...]`.
     """
     flat = [tf.identity(x) for x in tf.nest.flatten(values)]
-    # One collective for all of them: each one takes milliseconds by itself.
+    # One collective for all of them: each one takes a millisecond by itself.
     parts = [_as_words(x) for x in flat]
     context = tf.distribute.get_replica_context()
     words = context.all_gather(tf.concat(parts, axis=1), axis=0)
@@ -313,7 +348,8 @@ class Replicas:
 
 def _as_words(x):
   """A `Tensor` of shape `[n, ...]` as the bits of float32, `[n, size]`."""
-  if x.dtype == tf.bool:
+  if x.dtype.size == 1:
+    # Numbers of 8 bits, bool included, which an int32 holds.
     x = tf.cast(x, tf.int32)
   if x.dtype.size == 2:
     x = tf.cast(tf.bitcast(x, tf.int16), tf.int32)
@@ -327,11 +363,10 @@ def _from_words(words, like):
   shape = [words.shape[0]] + like.shape.as_list()[1:]
   if dtype.size <= 2:
     x = tf.reshape(tf.bitcast(words, tf.int32), shape)
-    if dtype == tf.bool:
-      return tf.cast(x, tf.bool)
+    if dtype.size == 1:
+      return tf.cast(x, dtype)
     return tf.bitcast(tf.cast(x, tf.int16), dtype)
-  if dtype.size == 8:
-    words = tf.reshape(words, shape + [2])
-  else:
-    words = tf.reshape(words, shape)
-  return tf.bitcast(words, dtype)
+  num_words = dtype.size // 4
+  if num_words > 1:
+    shape = shape + [num_words]
+  return tf.bitcast(tf.reshape(words, shape), dtype)

@@ -11,7 +11,15 @@ import tensorflow as tf
 from tfp_nvi import weighting
 from tfp_nvi.internal import checks, randomness
 from tfp_nvi.internal import progress as progress_lib
-from tfp_nvi.posterior import diagnosis, learned, pilot, result, stages
+from tfp_nvi.internal import replicas as replicas_lib
+from tfp_nvi.posterior import (
+  diagnosis,
+  learned,
+  pilot,
+  replicated,
+  result,
+  stages,
+)
 from tfp_nvi.posterior import reference as reference_lib
 from tfp_nvi.posterior import space as space_lib
 
@@ -35,6 +43,7 @@ def fit_posterior(
   jit_compile: bool | None = None,
   progress: bool = True,
   seed=None,
+  strategy: tf.distribute.Strategy | None = None,
 ) -> result.Posterior:
   """Samples a posterior and estimates its evidence, without tuning.
 
@@ -79,14 +88,20 @@ def fit_posterior(
       in a notebook.
       Default value: `True`.
     seed: Python `int` or stateless seed.
+    strategy: `tf.distribute.Strategy` on whose replicas the runs are divided.
+      Pilots run in every process, and the runs repeat the one that the first
+      process found. Every process makes the same call, and gets all particles.
+      There is no result on an interrupt then.
+      Default value: `None` (i.e., all runs on this device).
 
   Returns:
     posterior: `Posterior`.
 
   Raises:
     TypeError: If an argument is of the wrong kind.
-    ValueError: If an argument has a wrong value, or the target has no mass
-      where it was evaluated.
+    ValueError: If an argument has a wrong value, the target has no mass where
+      it was evaluated, or `num_runs` is not a multiple of the number of
+      replicas.
 
   #### References
 
@@ -131,6 +146,9 @@ def fit_posterior(
   if jit_compile is not None:
     checks.check_bool('jit_compile', jit_compile)
   checks.check_bool('progress', progress)
+  replicas = None
+  if strategy is not None:
+    replicas = _place(strategy, num_particles, num_runs)
   space_seed, pilot_seed, run_seed = tf.unstack(
     randomness.split_seed(randomness.as_seed(seed), 3)
   )
@@ -138,8 +156,9 @@ def fit_posterior(
     target, initial, event_space_bijector, space_seed
   )
   at_once = _runs_at_once(num_particles, num_runs)
+  is_shown = progress and (replicas is None or replicas.is_chief)
   with progress_lib.make_bar(
-    progress,
+    is_shown,
     total=1.0,
     bar_format='{desc}: {percentage:3.0f}%|{bar}| {elapsed}',
   ) as bar:
@@ -151,9 +170,13 @@ def fit_posterior(
         start, num_particles * at_once, pilot_seed
       )
     except KeyboardInterrupt:
-      if fitter.latest is None:
+      if fitter.latest is None or replicas is not None:
         raise
       return _interrupted(fitter)
+    if replicas is not None:
+      chosen, where, reason = replicated.of_first(
+        replicas, fitter, chosen, where, reason
+      )
     if not chosen.schedule.is_complete:
       found = chosen.schedule.stages
       raise ValueError(
@@ -161,9 +184,31 @@ def fit_posterior(
         'in between; got no further than to temperature '
         f'{found[-1].beta if found else 0.0:.2g} of 1.'
       )
+    if replicas is not None:
+      at_once = num_runs // replicas.num_islands
     return _repeat(
-      fitter, chosen, where, reason, num_particles, num_runs, at_once, run_seed
+      fitter,
+      chosen,
+      where,
+      reason,
+      num_particles,
+      num_runs,
+      at_once,
+      run_seed,
+      replicas,
     )
+
+
+def _place(strategy, num_particles, num_runs):
+  """The islands of a strategy, which are runs that are moved together."""
+  num_replicas = replicas_lib.Replicas(strategy).num_islands
+  if num_runs % num_replicas:
+    raise ValueError(
+      f'`num_runs` must be a multiple of the {num_replicas} replicas of '
+      f'`strategy`; got {num_runs}.'
+    )
+  at_once = _runs_at_once(num_particles, num_runs // num_replicas)
+  return replicas_lib.Replicas(strategy, num_runs // at_once)
 
 
 def _runs_at_once(num_particles, num_runs):
@@ -175,27 +220,44 @@ def _runs_at_once(num_particles, num_runs):
 
 
 def _repeat(
-  fitter, chosen, where, reason, num_particles, num_runs, at_once, seed
+  fitter,
+  chosen,
+  where,
+  reason,
+  num_particles,
+  num_runs,
+  at_once,
+  seed,
+  replicas,
 ):
   """Runs with everything frozen."""
   name = 'runs'
   start = time.perf_counter()
-  before = chosen.moves.num_evaluations
-  pieces, is_interrupted = [], False
+  size = num_particles * at_once
+
+  def draw(seed):
+    return fitter.draw(
+      chosen.reference, where == 'prior', num_particles, at_once, seed
+    )
+
+  pieces: list = []
+  is_interrupted = False
+  if replicas is not None:
+    fitter.announce(f'{num_runs} runs')
+    pieces = replicated.run_frozen(
+      replicas, chosen, draw, at_once, seed, fitter.show
+    )
   try:
-    for i in range(num_runs // at_once):
+    for i in range(len(pieces), num_runs // at_once):
       fitter.announce(f'run {i * at_once + 1} of {num_runs}')
       draw_seed, move_seed = tf.unstack(
         randomness.split_seed(randomness.fold_in(seed, i), 2)
-      )
-      u = fitter.draw(
-        chosen.reference, where == 'prior', num_particles, at_once, draw_seed
       )
       pieces.append(
         pilot.run_frozen(
           chosen.moves,
           chosen.reference,
-          u,
+          draw(draw_seed),
           chosen.schedule,
           at_once,
           move_seed,
@@ -206,12 +268,16 @@ def _repeat(
     is_interrupted = True
     if not pieces:
       return _interrupted(fitter)
-  populations, level_ess, tail_ks = zip(*pieces, strict=True)
-  level_ess = np.concatenate(level_ess, axis=1)
+  num_evaluations = (
+    chosen.schedule.evaluations_per_particle * size * len(pieces)
+  )
+  chosen.moves.count(num_evaluations, sum(int(x.num_nan) for x in pieces))
+  level_ess = np.concatenate([x.level_ess for x in pieces], axis=1)
+  tail_ks = np.array([x.tail_ks for x in pieces])
   fitter.record(
     name,
     start,
-    chosen.moves.num_evaluations - before,
+    num_evaluations,
     level_effective_sample_sizes=level_ess.tolist(),
     pareto_k=np.max(tail_ks, axis=0).tolist(),
   )
@@ -225,7 +291,7 @@ def _repeat(
     chosen,
     where,
     reason,
-    populations,
+    [x.population for x in pieces],
     level_ess,
     float(np.max(tail_ks)),
     more,

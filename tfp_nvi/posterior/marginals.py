@@ -15,6 +15,7 @@ tfb = tfp.bijectors
 
 __all__ = [
   'fit_marginals',
+  'make_spline',
 ]
 
 # Outside of [-_RANGE, _RANGE] the splines are the identity.
@@ -99,14 +100,34 @@ def fit_marginals(
     x[i, 1:-1], y[i, 1:-1], slopes[i] = _knots(
       grid, densities[best[i]][i], step
     )
-  bijector = tfb.RationalQuadraticSpline(
+  bijector = make_spline(
     *(
-      tf.constant(values.astype(dtype.as_numpy_dtype))
+      values.astype(dtype.as_numpy_dtype)
       for values in (np.diff(x, axis=1), np.diff(y, axis=1), slopes)
-    ),
-    range_min=-_RANGE,
+    )
   )
   return bijector, is_mapped, float(np.sum(gains[is_mapped]))
+
+
+def make_spline(
+  widths: np.ndarray, heights: np.ndarray, slopes: np.ndarray
+) -> tfb.Bijector:
+  """Makes the splines of all coordinates.
+
+  Args:
+    widths: Array of shape `[d, num_bins]`.
+    heights: Array of shape `[d, num_bins]`.
+    slopes: Array of shape `[d, num_bins - 1]`: those at the inner knots.
+
+  Returns:
+    bijector: `tfb.RationalQuadraticSpline`.
+  """
+  return tfb.RationalQuadraticSpline(
+    tf.constant(widths),
+    tf.constant(heights),
+    tf.constant(slopes),
+    range_min=-_RANGE,
+  )
 
 
 def _normal(x, scale):

@@ -119,8 +119,9 @@ class Moves:
 
   Attributes:
     num_evaluations: Python `int`: how many particles the target and its
-      gradient were evaluated at.
-    num_nan: Python `int`: how many of the kept log densities were NaN.
+      gradient were evaluated at, as `count` was told.
+    num_nan: Python `int`: how many of the kept log densities were NaN, as
+      `count` was told.
   """
 
   def __init__(self, space, starts_at_initial, jit_compile=True):
@@ -176,6 +177,17 @@ class Moves:
     )
     return u, momentum, terms, num_nan
 
+  def count(self, num_evaluations, num_nan=0) -> None:
+    """Counts evaluations, which calls that are traced cannot.
+
+    Args:
+      num_evaluations: Python `int`.
+      num_nan: int: how many of the kept log densities were NaN.
+        Default value: `0`.
+    """
+    self.num_evaluations += num_evaluations
+    self.num_nan += int(num_nan)
+
   def evaluate(self, reference, u):
     """Evaluates particles.
 
@@ -185,6 +197,7 @@ class Moves:
 
     Returns:
       terms: `Terms`.
+      num_nan: Scalar int32 `Tensor`: how many log densities were NaN.
     """
     zeros, zero = tf.zeros_like(u), tf.zeros(u.shape[:1], u.dtype)
     # A step of length zero, for one compiled function instead of two.
@@ -195,9 +208,7 @@ class Moves:
     *_, terms, num_nan = self._leapfrog(
       reference, u, zeros, terms, zero[0], zero[:, tf.newaxis], scale
     )
-    self.num_evaluations += u.shape[0]
-    self.num_nan += int(num_nan)
-    return terms
+    return terms, num_nan
 
   def move(self, reference, u, terms, beta, step, num_steps, scale, seed):
     """Moves particles by a trajectory that leaves a density invariant.
@@ -206,9 +217,9 @@ class Moves:
       reference: `Reference`, or `Mixture` to start at.
       u: `Tensor` of shape `[num_particles, num_values]`.
       terms: `Terms` of the particles.
-      beta: Python `float`: the temperature.
-      step: Python `float`: the longest step, in units of `scale`.
-      num_steps: Python `int`: leapfrog steps.
+      beta: float: the temperature.
+      step: float: the longest step, in units of `scale`.
+      num_steps: int: leapfrog steps.
       scale: `Tensor` of shape `[num_values]`, or `[num_values, num_values]`: a
         square root of a covariance that moves are to have.
       seed: Stateless seed.
@@ -216,19 +227,23 @@ class Moves:
     Returns:
       u: The particles moved.
       terms: Their `Terms`.
-      acceptance: Python `float`: the mean acceptance probability.
+      acceptance: Scalar `Tensor`: the mean acceptance probability.
     """
     begin_seed, accept_seed = tf.unstack(randomness.split_seed(seed, 2))
-    beta, step = tf.constant(beta, u.dtype), tf.constant(step, u.dtype)
+    beta, step = (tf.convert_to_tensor(x, u.dtype) for x in (beta, step))
     momentum, steps = _begin(u, step, begin_seed)
-    new = u, momentum, terms
-    for _ in range(num_steps):
-      *new, _ = self._leapfrog(reference, *new, beta, steps, scale)
-    self.num_evaluations += num_steps * u.shape[0]
-    u, terms, acceptance = _accept(
-      (u, momentum, terms), tuple(new), beta, accept_seed
+
+    def leapfrog(i, *state):
+      *state, _ = self._leapfrog(reference, *state, beta, steps, scale)
+      return i + 1, *state
+
+    _, *new = tf.while_loop(
+      lambda i, *_: i < num_steps,
+      leapfrog,
+      (tf.constant(0), u, momentum, terms),
+      parallel_iterations=1,
     )
-    return u, terms, float(acceptance)
+    return _accept((u, momentum, terms), tuple(new), beta, accept_seed)
 
 
 def _path_gradient(terms, beta):

@@ -19,9 +19,12 @@ from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import reference as reference_lib
 
 __all__ = [
+  'FrozenRun',
   'Population',
   'Schedule',
   'Stage',
+  'advance',
+  'begin',
   'run_frozen',
   'run_pilot',
 ]
@@ -63,6 +66,11 @@ class Schedule(typing.NamedTuple):
   stages: list
   is_complete: bool
 
+  @property
+  def evaluations_per_particle(self) -> int:
+    """How often a run evaluates the target and its gradient."""
+    return 1 + sum(x.num_moves * x.num_steps for x in self.stages)
+
 
 class Population(typing.NamedTuple):
   """Weighted particles of one or several independent runs.
@@ -81,13 +89,46 @@ class Population(typing.NamedTuple):
   root: tf.Tensor
 
 
-def _start(moves, reference, u, num_runs):
-  terms = moves.evaluate(reference, u)
+class FrozenRun(typing.NamedTuple):
+  """What runs by a schedule give.
+
+  Fields:
+    population: `Population` of the target.
+    level_ess: `Tensor` of shape `[num_stages, num_runs]`: effective sample
+      sizes before resampling, as shares.
+    tail_ks: `Tensor` of shape `[num_stages]`: the Pareto k of the factors by
+      which weights change at each stage.
+    num_nan: Scalar int32 `Tensor`: log densities of the start that were NaN.
+  """
+
+  population: Population
+  level_ess: tf.Tensor
+  tail_ks: tf.Tensor
+  num_nan: tf.Tensor
+
+
+def begin(
+  moves, reference, u: tf.Tensor, num_runs: int
+) -> tuple[Population, tf.Tensor]:
+  """The population of draws from the start.
+
+  Args:
+    moves: `Moves`.
+    reference: `Reference`.
+    u: `Tensor` of shape `[num_particles * num_runs, num_values]`.
+    num_runs: Python `int`.
+
+  Returns:
+    population: `Population`.
+    num_nan: Scalar int32 `Tensor`: how many log densities were NaN.
+  """
+  terms, num_nan = moves.evaluate(reference, u)
   num_particles = u.shape[0] // num_runs
   root = tf.repeat(tf.range(num_particles)[:, tf.newaxis], num_runs, axis=1)
-  return Population(
+  population = Population(
     u, terms, tf.zeros([num_particles, num_runs], u.dtype), root
   )
+  return population, num_nan
 
 
 def _reweight(population, delta):
@@ -103,7 +144,7 @@ def _resample(population, threshold, seed):
   num_particles, num_runs = log_weights.shape
   share = weighting.effective_sample_size(log_weights) / num_particles
   where = share < threshold
-  if not bool(tf.reduce_any(where)):
+  if tf.executing_eagerly() and not bool(tf.reduce_any(where)):
     return population, share
   rows = tf.repeat(tf.range(num_particles)[:, tf.newaxis], num_runs, axis=1)
   rows, log_weights = resampling.resample(
@@ -206,7 +247,8 @@ def run_pilot(
   """
   num_particles, size = u.shape
   first_evaluation = moves.num_evaluations
-  population = _start(moves, reference, u, 1)
+  population, num_nan = begin(moves, reference, u, 1)
+  moves.count(num_particles, num_nan)
   is_full = size <= reference_lib.MAX_FULL
   step = 1.2 * size**-0.25
   stages: list = []
@@ -248,6 +290,8 @@ def run_pilot(
         scale,
         randomness.fold_in(move_seed, num_moves + num_adapting),
       )
+      moves.count(num_steps * num_particles)
+      acceptance = float(acceptance)
       population = population._replace(u=moved, terms=terms)
       factor = np.exp(np.clip(1.5 * (acceptance - _ACCEPTANCE), -1.0, 0.3))
       # Longer than a trajectory makes no sense.
@@ -309,6 +353,62 @@ def _correlation(before, after):
   return float(np.mean(covariance / np.maximum(deviations, 1e-30)))
 
 
+def advance(
+  moves, reference, population: Population, delta, stage: Stage, seed
+) -> tuple[Population, tf.Tensor, tf.Tensor]:
+  """Brings runs to the next temperature, with nothing adapted.
+
+  May run in a `tf.function`, and gives the same there.
+
+  Args:
+    moves: `Moves`.
+    reference: `Reference`.
+    population: `Population`.
+    delta: float: by how much the temperature grows.
+    stage: `Stage` of the next temperature; numbers, or scalar `Tensor`s.
+    seed: Stateless seed.
+
+  Returns:
+    population: `Population`.
+    share: `Tensor` of shape `[num_runs]`: effective sample sizes before
+      resampling, as shares.
+    tail_k: Scalar float64 `Tensor`: the Pareto k of the factors by which
+      weights change.
+  """
+  resample_seed, move_seed = tf.unstack(randomness.split_seed(seed, 2))
+  tail_k = tf.ensure_shape(
+    tf.numpy_function(
+      lambda x: np.float64(diagnosis.pareto_k(x)),
+      [delta * population.terms.log_ratio],
+      tf.float64,
+    ),
+    [],
+  )
+  population = _reweight(population, delta)
+  population, share = _resample(population, 0.5, resample_seed)
+
+  def move(i, u, terms):
+    u, terms, _ = moves.move(
+      reference,
+      u,
+      terms,
+      stage.beta,
+      stage.step,
+      stage.num_steps,
+      stage.scale,
+      randomness.fold_in(move_seed, i),
+    )
+    return i + 1, u, terms
+
+  _, u, terms = tf.while_loop(
+    lambda i, *_: i < stage.num_moves,
+    move,
+    (tf.constant(0), population.u, population.terms),
+    parallel_iterations=1,
+  )
+  return population._replace(u=u, terms=terms), share, tail_k
+
+
 def run_frozen(
   moves,
   reference,
@@ -317,7 +417,7 @@ def run_frozen(
   num_runs: int,
   seed,
   progress=None,
-) -> tuple[Population, np.ndarray, np.ndarray]:
+) -> FrozenRun:
   """Runs SMC samplers by a schedule, several at once.
 
   Args:
@@ -331,38 +431,24 @@ def run_frozen(
     progress: Python callable from a temperature, or `None`.
 
   Returns:
-    population: `Population` of the target.
-    level_ess: Array of shape `[num_stages, num_runs]`: effective sample sizes
-      before resampling, as shares.
-    tail_ks: Array of shape `[num_stages]`: the Pareto k of the factors by which
-      weights change at each stage.
+    run: `FrozenRun`.
   """
-  population = _start(moves, reference, u, num_runs)
-  beta, level_ess, tail_ks = 0.0, [], []
+  population, num_nan = begin(moves, reference, u, num_runs)
+  beta = 0.0
+  level_ess: list = []
+  tail_ks: list = []
   for i, stage in enumerate(schedule.stages):
-    resample_seed, move_seed = tf.unstack(
-      randomness.split_seed(randomness.fold_in(seed, i), 2)
+    population, share, tail_k = advance(
+      moves,
+      reference,
+      population,
+      stage.beta - beta,
+      stage,
+      randomness.fold_in(seed, i),
     )
-    delta = stage.beta - beta
-    tail_ks.append(
-      diagnosis.pareto_k(delta * population.terms.log_ratio.numpy())
-    )
-    population = _reweight(population, delta)
     beta = stage.beta
-    population, share = _resample(population, 0.5, resample_seed)
-    level_ess.append(share.numpy())
-    for j in range(stage.num_moves):
-      moved, terms, _ = moves.move(
-        reference,
-        population.u,
-        population.terms,
-        beta,
-        stage.step,
-        stage.num_steps,
-        stage.scale,
-        randomness.fold_in(move_seed, j),
-      )
-      population = population._replace(u=moved, terms=terms)
+    level_ess.append(share)
+    tail_ks.append(tail_k)
     if progress is not None:
       progress(beta)
-  return population, np.stack(level_ess), np.array(tail_ks)
+  return FrozenRun(population, tf.stack(level_ess), tf.stack(tail_ks), num_nan)

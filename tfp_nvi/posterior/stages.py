@@ -231,6 +231,12 @@ class Fitter:
       [size, self.space.num_values], seed, self.space.dtype
     )
 
+  def moves_from(self, where):
+    """The moves along the path from `'prior'` or `'reference'`."""
+    return (
+      self.from_reference if where == 'reference' else self._initial_moves()
+    )
+
   def _initial_moves(self):
     """Moves along a path from the initial density."""
     # Where that is standard normal, the reference that does nothing serves.
@@ -356,13 +362,15 @@ class Fitter:
     points, weights = found.weighted_points
     order = np.flatnonzero(weights > 0.0)
     order = order[:: -(-len(order) // _NUM_PAIRS)]
-    before = self.from_reference.num_evaluations
-    has_valleys = variational.has_valleys(
-      lambda y: self.from_reference.evaluate(self.identity(), y).log_target,
-      tf.constant(points[order], self.space.dtype),
+
+    def log_prob_fn(y):
+      terms, _ = self.from_reference.evaluate(self.identity(), y)
+      self.num_evaluations += y.shape[0]
+      return terms.log_target
+
+    return variational.has_valleys(
+      log_prob_fn, tf.constant(points[order], self.space.dtype)
     )
-    self.num_evaluations += self.from_reference.num_evaluations - before
-    return has_valleys
 
   def _try_mixture(self, best, broad, size, seed):
     """A pilot from a mixture of Gaussians at modes; `None` if it is no better.

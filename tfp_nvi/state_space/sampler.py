@@ -5,14 +5,14 @@
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
+from tfp_nvi import islands as islands_lib
 from tfp_nvi import resampling
 from tfp_nvi import sampler as sampler_lib
 from tfp_nvi.internal import checks, persistence, randomness
+from tfp_nvi.internal import replicas as replicas_lib
 from tfp_nvi.state_space import (
   conditional,
   functions,
@@ -22,6 +22,7 @@ from tfp_nvi.state_space import (
 )
 from tfp_nvi.state_space import model as model_lib
 from tfp_nvi.state_space import recorder as recorder_lib
+from tfp_nvi.state_space import runs as runs_lib
 from tfp_nvi.state_space.densities import StateSpaceDensities
 from tfp_nvi.state_space.heuristics import Heuristic
 from tfp_nvi.state_space.history import FilterHistory
@@ -36,19 +37,6 @@ __all__ = [
 
 # Its seed is folded in, so that it does not change the draws of the run.
 _REFINEMENT = 1
-
-
-class _Run(NamedTuple):
-  """What a run of the filter gives.
-
-  Fields:
-    posterior: `StateSpacePosterior`.
-    first_nan: int32 `Tensor` of shape `batch`: the first level at which a
-      log density is NaN, and the cause, as of `FilterRecorder`.
-  """
-
-  posterior: StateSpacePosterior
-  first_nan: Any
 
 
 class StateSpaceSampler(persistence.Persistent):
@@ -274,6 +262,9 @@ class StateSpaceSampler(persistence.Persistent):
     inputs=None,
     strict: bool = False,
     history: bool = False,
+    *,
+    strategy: tf.distribute.Strategy | None = None,
+    num_islands: int | None = None,
   ) -> StateSpacePosterior:
     """Draws properly weighted particles for the posterior of each sequence.
 
@@ -305,6 +296,14 @@ class StateSpaceSampler(persistence.Persistent):
       history: Python `bool`: whether to keep the particles of all steps, which
         gives the posterior a `FilterHistory`.
         Default value: `False`.
+      strategy: `tf.distribute.Strategy` in whose scope the sampler was made:
+        its replicas run islands, which are filters by themselves with a share
+        of the particles, as of `NestedSampler.sample`. Every process makes the
+        same call, and gets all particles.
+        Default value: `None` (i.e., all particles in one run on this device).
+      num_islands: Python `int`: a multiple of the number of replicas, and a
+        divisor of `num_particles`. May be given without `strategy`.
+        Default value: `None` (i.e., one for each replica).
 
     Returns:
       posterior: `StateSpacePosterior`.
@@ -312,9 +311,10 @@ class StateSpaceSampler(persistence.Persistent):
     Raises:
       TypeError: If an argument is not of the kind asked for.
       ValueError: If the arguments are not sequences of the model, or one has no
-        weight under any particle, or `strict` and a log density is NaN. Inside
-        of a `tf.function` values are not known, and nothing about them is
-        checked or warned of.
+        weight under any particle, or `strict` and a log density is NaN, or the
+        particles cannot be divided among islands, or the sampler was made
+        outside of the scope of `strategy`. Inside of a `tf.function` values are
+        not known, and nothing about them is checked or warned of.
     """
     num_particles = checks.as_count('num_particles', num_particles)
     seed = randomness.as_seed(seed)
@@ -330,21 +330,22 @@ class StateSpaceSampler(persistence.Persistent):
     # Checks, with the values that a compiled function does not know.
     self._make(sequences, reparameterize=False)
     parts = sequences.parts()
-    fn = functools.partial(self._sample, num_particles, trajectories, history)
-    if not tf.config.functions_run_eagerly():
-      fn = self._compile(
-        fn,
-        (num_particles, trajectories, history, jit_compile),
-        parts,
-        jit_compile,
-      )
-    run = fn(parts, seed)
+    keep = trajectories, history
+    if strategy is not None or num_islands is not None:
+      replicas = replicas_lib.Replicas(strategy, num_islands)
+      fn = self._islands(num_particles, keep, parts, jit_compile, replicas)
+    else:
+      fn = functools.partial(self._sample, num_particles, *keep)
+      if not tf.config.functions_run_eagerly():
+        key = (num_particles, *keep, jit_compile)
+        fn = self._compile(fn, key, parts, jit_compile)
+    run = fn(seed, parts)
     if is_single:
-      run = _without_batch(run)
+      run = runs_lib.without_batch(run)
     posterior = run.posterior.of_model(self.model, sequences, is_single)
     if functions.has_values(run.posterior.log_weights):
-      _check_weights(run)
-      message = _describe_nan(run)
+      runs_lib.check_weights(run)
+      message = runs_lib.describe_nan(run)
       if message and strict:
         raise ValueError(message)
       if message and not self._has_warned:
@@ -417,7 +418,7 @@ class StateSpaceSampler(persistence.Persistent):
     """
     keep = {'trajectories': False, 'history': False, **keep}
     return self._sample(
-      num_particles, keep['trajectories'], keep['history'], parts, seed
+      num_particles, keep['trajectories'], keep['history'], seed, parts
     ).posterior
 
   def compiled(self, key: tuple, fn: Callable, jit_compile: bool):
@@ -439,14 +440,30 @@ class StateSpaceSampler(persistence.Persistent):
 
   def _compile(self, fn, key, parts, jit_compile):
     """The compiled function for parts of these shapes."""
-    specs = tf.nest.map_structure(
-      lambda x: x if x is None else tf.TensorSpec(x.shape, x.dtype), parts
-    )
+    specs = _specs(parts)
     key = str((key, specs))
     if key not in self._compiled:
       self._compiled[key] = tf.function(
         fn, jit_compile=jit_compile, autograph=False
-      ).get_concrete_function(specs, tf.TensorSpec([2], tf.int32))
+      ).get_concrete_function(tf.TensorSpec([2], tf.int32), specs)
+    return self._compiled[key]
+
+  def _islands(self, num_particles, keep, parts, jit_compile, replicas):
+    """The function that runs the filter on each island."""
+    checks.check_bool('jit_compile', jit_compile)
+    size = replicas.share('num_particles', num_particles)
+    replicas_lib.check_in_scope('sampler', replicas.strategy, self.variables)
+    # The cache refers to the strategy, so that no other object gets its id.
+    key = str(
+      (size, keep, jit_compile, replicas.num_islands, id(replicas.strategy))
+    ) + str(_specs(parts))
+    if key not in self._compiled:
+      self._compiled[key] = islands_lib.Islands(
+        replicas,
+        functools.partial(self._sample, size, *keep),
+        runs_lib.combine,
+        jit_compile,
+      )
     return self._compiled[key]
 
   def _refined(self, sampler, num_particles, seed):
@@ -477,9 +494,9 @@ class StateSpaceSampler(persistence.Persistent):
       (example.observation, example.inputs),
     )
     sequences = Sequences(example, x, inputs=inputs)
-    return self._sample(2, True, False, sequences.parts(), tf.constant([0, 0]))
+    return self._sample(2, True, False, tf.constant([0, 0]), sequences.parts())
 
-  def _sample(self, num_particles, trajectories, history, parts, seed):
+  def _sample(self, num_particles, trajectories, history, seed, parts):
     """Runs the filter once."""
     sequences = Sequences(self.model.example, *parts)
     sampler = self._make(sequences, reparameterize=False, records_nan=True)
@@ -506,20 +523,13 @@ class StateSpaceSampler(persistence.Persistent):
       recorder_lib.summarize(run.initial),
       stacked,
     )
-    total = series['log_normalizer']
-    is_zero = tf.equal(total, -float('inf'))
-    increments = tf.concat(
-      [
-        total[:1],
-        tf.where(is_zero[1:], total[1:], total[1:] - total[:-1]),
-      ],
-      axis=0,
-    )
     posterior = StateSpacePosterior(
       global_state=particles.state.global_state,
       trajectories=recorder_lib.read_back(*path, shape) if trajectories else (),
       log_weights=particles.log_weights,
-      log_normalizer_increments=increments,
+      log_normalizer_increments=runs_lib.increments_of(
+        series['log_normalizer']
+      ),
       effective_sample_sizes=series['effective_sample_size'],
       num_roots=series['num_roots'],
       root=particles.state.root,
@@ -528,7 +538,16 @@ class StateSpaceSampler(persistence.Persistent):
       if history
       else (),
     )
-    return _Run(posterior, tf.reduce_min(recorder.first_nan, axis=0))
+    return runs_lib.FilterRun(
+      posterior, tf.reduce_min(recorder.first_nan, axis=0)
+    )
+
+
+def _specs(parts):
+  """The shapes and dtypes of parts of sequences, some of which are `None`."""
+  return tf.nest.map_structure(
+    lambda x: x if x is None else tf.TensorSpec(x.shape, x.dtype), parts
+  )
 
 
 def _local_proposal(name, model, heuristic):
@@ -547,68 +566,3 @@ def _local_proposal(name, model, heuristic):
       "`heuristic` must be given if `proposal_fn` is 'heuristic'; got None."
     )
   return guided.HeuristicProposal()
-
-
-def _without_batch(run):
-  """The run for a single sequence, of that for a batch of one."""
-  posterior = run.posterior
-  history = posterior.history
-  if history:
-    first, *rest = history
-    history = FilterHistory(
-      tf.nest.map_structure(lambda x: tf.squeeze(x, axis=1), first),
-      *tf.nest.map_structure(lambda x: tf.squeeze(x, axis=2), rest),
-    )
-  squeezed = tf.nest.map_structure(
-    lambda x: tf.squeeze(x, axis=1), posterior._replace(num_nan=(), history=())
-  )
-  return _Run(
-    squeezed._replace(num_nan=posterior.num_nan[0], history=history),
-    run.first_nan[0],
-  )
-
-
-def _check_weights(run):
-  """Raises an error that names what has left no particle with weight."""
-  posterior = run.posterior
-  increments = posterior.log_normalizer_increments.numpy()
-  # XLA, also where a weight is infinite.
-  is_bad = np.isnan(increments) | np.isinf(increments)
-  if not is_bad.any():
-    return
-  level, *index = np.argwhere(is_bad)[0].tolist()
-  where = recorder_lib.place(level, index)
-  message = _describe_nan(run, tuple(index))
-  if message is not None:
-    raise ValueError(f'No particle has any weight {where}: {message}')
-  if np.isneginf(increments[(level, *index)]):
-    raise ValueError(
-      f'No particle has any weight {where}: `observations` must be possible '
-      'under the model, and `heuristic` must not be -inf where they are.'
-    )
-  raise ValueError(
-    f'Log weights have become infinite or NaN {where}; the model, the '
-    'proposals and `heuristic` must return log densities that are numbers or '
-    '-inf.'
-  )
-
-
-def _describe_nan(run, index=None):
-  """A message that names the first NaN log density; `None` if there is none.
-
-  Args:
-    run: `_Run`.
-    index: Tuple of Python `int`s: the sequence to look at; `None` for all.
-  """
-  num_nan = run.posterior.num_nan.numpy()
-  first_nan = run.first_nan.numpy()
-  if index is None:
-    index = np.unravel_index(np.argmin(first_nan), first_nan.shape)
-  else:
-    num_nan = num_nan[index]
-  if not np.any(num_nan):
-    return None
-  description = recorder_lib.describe_first_nan(
-    first_nan[index], [int(i) for i in index]
-  )
-  return f'{description} Of all particles and steps, {num_nan.sum()} were NaN.'

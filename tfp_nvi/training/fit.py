@@ -202,7 +202,7 @@ def fit(
   start = time.perf_counter()
   make_steps_fn, is_chief = _place(replicas)
   summaries = reporting.Summaries(tensorboard_dir if is_chief else None)
-  steps = make_steps_fn(
+  settings = steps_lib.StepSettings(
     make_sampler_fn,
     objective,
     num_particles,
@@ -214,16 +214,9 @@ def fit(
     clip_factor,
     strict,
   )
+  steps = make_steps_fn(settings)
   if tensorboard_dir is not None and is_chief:
-    summaries.describe(
-      {
-        'num_particles': num_particles,
-        'num_steps': num_steps,
-        'objective': objective.description,
-        'optimizer': fingerprint.describe_optimizer(optimizer),
-        'clip_factor': clip_factor,
-      }
-    )
+    _describe_to(summaries, settings, num_steps)
   store = _open_store(
     checkpoint_dir,
     (checkpoint_seconds, steps, seed),
@@ -266,8 +259,23 @@ def _place(replicas):
   """What makes the steps of a training, and whether this process writes."""
   if replicas is None:
     return steps_lib.CompiledSteps, True
-  make_steps_fn = functools.partial(replicated.ReplicatedSteps, replicas)
+  make_steps_fn = functools.partial(
+    replicated.ReplicatedSteps, replicas=replicas
+  )
   return make_steps_fn, replicas.is_chief
+
+
+def _describe_to(summaries, settings, num_steps):
+  """Writes the arguments of training beside its summaries."""
+  summaries.describe(
+    {
+      'num_particles': settings.num_particles,
+      'num_steps': num_steps,
+      'objective': settings.objective.description,
+      'optimizer': fingerprint.describe_optimizer(settings.optimizer),
+      'clip_factor': settings.clip_factor,
+    }
+  )
 
 
 def _describe(replicas, *args):

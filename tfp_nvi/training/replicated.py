@@ -8,6 +8,7 @@ mini-batch. Gradients and values of all of them are added up by one collective,
 and every replica takes the same step.
 """
 
+import dataclasses
 import math
 
 import tensorflow as tf
@@ -44,53 +45,28 @@ class ReplicatedSteps(steps_lib.CompiledSteps):
   """
 
   def __init__(
-    self,
-    replicas: replicas_lib.Replicas,
-    make_sampler_fn,
-    objective,
-    num_particles,
-    optimizer,
-    variables,
-    steps_per_call,
-    jit_compile,
-    element_spec,
-    *args,
+    self, settings: steps_lib.StepSettings, replicas: replicas_lib.Replicas
   ):
     """Traces the objective, and builds the optimizer.
 
     Args:
+      settings: `StepSettings`, with an optimizer of `tf_keras` and the number
+        of particles of all islands.
       replicas: `Replicas`.
-      make_sampler_fn: As of `CompiledSteps`, as are all that follow.
-      objective: `Objective`.
-      num_particles: Python `int`: particles of all islands.
-      optimizer: Optimizer of `tf_keras`.
-      variables: List of variables, or `None` for all.
-      steps_per_call: Python `int`.
-      jit_compile: Python `bool`.
-      element_spec: Nested structure of `TensorSpec`s.
-      *args: The others.
 
     Raises:
       ValueError: If there is nothing to train, the parts of the mini-batch or
-        the particles cannot be divided, or variables were made outside of the
-        scope of the strategy.
+        the particles cannot be divided, instances are not what the sampler is a
+        batch of, or variables were made outside of the scope of the strategy.
     """
     self._replicas = replicas
-    self._has_data = bool(tf.nest.flatten(element_spec))
+    self._has_data = bool(tf.nest.flatten(settings.element_spec))
     if not self._has_data:
-      num_particles = replicas.share('num_particles', num_particles)
-    super().__init__(
-      make_sampler_fn,
-      objective,
-      num_particles,
-      optimizer,
-      variables,
-      steps_per_call,
-      jit_compile,
-      element_spec,
-      *args,
-    )
+      size = replicas.share('num_particles', settings.num_particles)
+      settings = dataclasses.replace(settings, num_particles=size)
+    super().__init__(settings)
     gradients, values = self._step_fn.structured_outputs
+    self._check_instances(settings.element_spec, values['loss'])
     self._specs = [*gradients, *(values[x] for x in history.ESTIMATE_FIELDS)]
     self._num_gradients = len(gradients)
     # The widest dtype, which all are sent in.
@@ -103,6 +79,19 @@ class ReplicatedSteps(steps_lib.CompiledSteps):
 
   def _scope(self):
     return self._replicas.strategy.scope()
+
+  def _check_instances(self, element_spec, loss):
+    """Raises an error if there is no loss for each instance of a part."""
+    if not self._has_data or isinstance(self.sampler, Chain):
+      return
+    sizes = {x.shape[0] for x in tf.nest.flatten(element_spec)}
+    size = max(sizes) // self._replicas.num_islands
+    if len(sizes) > 1 or loss.shape[:1] != [size]:
+      raise ValueError(
+        '`sampler` must have the mini-batch as the first axis of its batch '
+        'shape, with `strategy`, which divides both; got losses of shape '
+        f'{loss.shape} for a part of {size} of the {max(sizes)} instances.'
+      )
 
   def _check_variables(self):
     strategy = self._replicas.strategy

@@ -7,6 +7,9 @@ none of the optimizer's.
 """
 
 import contextlib
+import dataclasses
+import typing
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +20,7 @@ from tfp_nvi.training import history
 
 __all__ = [
   'CompiledSteps',
+  'StepSettings',
   'element_at',
   'global_norm',
   'has_build',
@@ -156,6 +160,36 @@ def global_norm(gradients):
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class StepSettings:
+  """What training steps are made of.
+
+  Fields:
+    make_sampler_fn: Python callable from an element of the data to a sampler.
+    objective: `Objective`.
+    num_particles: Python `int`.
+    optimizer: Anything with `apply_gradients`.
+    variables: List of variables, or `None` for all.
+    steps_per_call: Python `int`.
+    jit_compile: Python `bool`.
+    element_spec: Nested structure of `TensorSpec`s.
+    clip_factor: Python `float` or `None`, as of `fit`.
+    strict: Python `bool`: whether the first step that is not good ends the
+      call.
+  """
+
+  make_sampler_fn: Callable
+  objective: typing.Any
+  num_particles: int
+  optimizer: typing.Any
+  variables: list | None
+  steps_per_call: int
+  jit_compile: bool
+  element_spec: typing.Any
+  clip_factor: float | None
+  strict: bool
+
+
 class CompiledSteps:
   """Takes training steps, up to a fixed number in a call.
 
@@ -165,55 +199,33 @@ class CompiledSteps:
     state: List of all variables that a later step depends on.
   """
 
-  def __init__(
-    self,
-    make_sampler_fn,
-    objective,
-    num_particles,
-    optimizer,
-    variables,
-    steps_per_call,
-    jit_compile,
-    element_spec,
-    clip_factor,
-    strict,
-  ):
+  def __init__(self, settings: StepSettings):
     """Traces the objective, and builds the optimizer.
 
     Args:
-      make_sampler_fn: Python callable from an element of the data to a sampler.
-      objective: `Objective`.
-      num_particles: Python `int`.
-      optimizer: Anything with `apply_gradients`.
-      variables: List of variables, or `None` for all.
-      steps_per_call: Python `int`.
-      jit_compile: Python `bool`.
-      element_spec: Nested structure of `TensorSpec`s.
-      clip_factor: Python `float` or `None`, as of `fit`.
-      strict: Python `bool`: whether the first step that is not good ends the
-        call.
+      settings: `StepSettings`.
 
     Raises:
       ValueError: If there is nothing to train, or the optimizer was built for
         other variables.
     """
-    self.steps_per_call = steps_per_call
-    self._make_sampler_fn = make_sampler_fn
-    self._objective = objective
-    self._num_particles = num_particles
-    self._optimizer = optimizer
-    self._chosen = variables and {v.ref() for v in variables}
-    self._strict = strict
+    self.steps_per_call = settings.steps_per_call
+    self._make_sampler_fn = settings.make_sampler_fn
+    self._objective = settings.objective
+    self._num_particles = settings.num_particles
+    self._optimizer = settings.optimizer
+    self._chosen = settings.variables and {v.ref() for v in settings.variables}
+    self._strict = settings.strict
     with self._scope():
-      self._clipping = _Clipping(clip_factor)
+      self._clipping = _Clipping(settings.clip_factor)
     self.sampler = None
-    self.variables = []
+    self.variables: list = []
     # Traced apart from the loop that calls it, to learn which variables there
     # are before the optimizer makes its own.
     self._step_fn = tf.function(
       self._gradients_and_values, autograph=False
     ).get_concrete_function(
-      tf.TensorSpec([2], tf.int32), self._traced_spec(element_spec)
+      tf.TensorSpec([2], tf.int32), self._traced_spec(settings.element_spec)
     )
     if not self.variables:
       raise ValueError(
@@ -223,12 +235,12 @@ class CompiledSteps:
       )
     self._check_variables()
     with self._scope():
-      _build(optimizer, self.variables)
+      _build(self._optimizer, self.variables)
     self._no_elements = tf.nest.map_structure(
-      lambda spec: tf.zeros([steps_per_call, *spec.shape], spec.dtype),
-      element_spec,
+      lambda spec: tf.zeros([self.steps_per_call, *spec.shape], spec.dtype),
+      settings.element_spec,
     )
-    self._loop_fn = self._compile_loop(jit_compile)
+    self._loop_fn = self._compile_loop(settings.jit_compile)
 
   def _scope(self):
     """The context in which variables are made."""

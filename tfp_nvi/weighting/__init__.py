@@ -34,12 +34,18 @@ from tfp_nvi.weighting.estimates import (
   weighted_log_mean_exp,
   weighted_mean,
 )
-from tfp_nvi.weighting.islands import combine_estimates, combine_islands
+from tfp_nvi.weighting.islands import (
+  combine_effective_sample_sizes,
+  combine_estimates,
+  combine_islands,
+  summarize_island,
+)
 from tfp_nvi.weighting.particles import WeightedParticles, log_pairs_lost
 from tfp_nvi.weighting.rejection import rejection_control
 
 __all__ = [
   'WeightedParticles',
+  'combine_effective_sample_sizes',
   'combine_estimates',
   'combine_islands',
   'effective_sample_size',
@@ -48,6 +54,7 @@ __all__ = [
   'mean',
   'normalize_weights',
   'rejection_control',
+  'summarize_island',
   'total',
   'weighted_log_mean_exp',
   'weighted_mean',

@@ -18,7 +18,7 @@ Islands are axis 0 of every `Tensor` here, and their particles axis 1.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -27,18 +27,58 @@ from tfp_nvi.resampling import resample
 from tfp_nvi.weighting import estimates, particles
 
 __all__ = [
+  'IslandSummary',
+  'combine_effective_sample_sizes',
   'combine_estimates',
   'combine_islands',
   'global_root',
   'island_log_weights',
   'log_pairs_lost_within',
   'resample_islands',
+  'summarize_island',
 ]
 
 
 def _swap(x):
   """Islands first to particles first, or back."""
   return tf.transpose(x, [1, 0, *range(2, x.shape.rank)])
+
+
+class IslandSummary(NamedTuple):
+  """What errors of all islands need of each one.
+
+  Fields:
+    log_normalizer: float `Tensor` of shape `batch`.
+    same_root: float `Tensor` of shape `batch`: the probability that two of its
+      particles, drawn by their weights, have one root.
+  """
+
+  log_normalizer: tf.Tensor
+  same_root: tf.Tensor
+
+
+def summarize_island(island: particles.WeightedParticles) -> IslandSummary:
+  """Sums over the particles of an island, to be taken where it is compiled.
+
+  Args:
+    island: `WeightedParticles`.
+
+  Returns:
+    summary: `IslandSummary`.
+
+  ```python
+  import tensorflow as tf
+  import tfp_nvi as nvi
+  from tfp_nvi.weighting import islands
+
+  island = nvi.WeightedParticles(tf.zeros([4]), tf.zeros([4]))
+  assert islands.summarize_island(island).same_root == 0.25
+  ```
+  """
+  return IslandSummary(
+    estimates.log_normalizer(island.log_weights),
+    particles.same_root_probability(island),
+  )
 
 
 def island_log_weights(log_weights: tf.Tensor) -> tf.Tensor:
@@ -59,6 +99,37 @@ def island_log_weights(log_weights: tf.Tensor) -> tf.Tensor:
   ```
   """
   return estimates.log_normalizer(_swap(log_weights))
+
+
+def combine_effective_sample_sizes(
+  log_normalizers: tf.Tensor, sizes: tf.Tensor
+) -> tf.Tensor:
+  """The effective sample size of all particles, from those of islands.
+
+  Args:
+    log_normalizers: float `Tensor` of shape `[num_islands] + batch`.
+    sizes: float `Tensor` of the same shape: the islands' effective sample
+      sizes.
+
+  Returns:
+    size: float `Tensor` of shape `batch`; zero where there is no weight.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.weighting import islands
+
+  size = islands.combine_effective_sample_sizes(
+    tf.zeros([2]), tf.constant([3.0, 3.0])
+  )
+  assert size == 6.0
+  ```
+  """
+  shares = tf.cast(estimates.normalize_weights(log_normalizers), sizes.dtype)
+  # The sum of squares of an island's weights is that of its sum by its size.
+  squares = tf.math.divide_no_nan(shares**2, sizes)
+  return tf.math.divide_no_nan(
+    estimates.total(shares) ** 2, estimates.total(squares)
+  )
 
 
 def combine_estimates(estimates_of: dict) -> dict:
@@ -90,16 +161,12 @@ def combine_estimates(estimates_of: dict) -> dict:
   assert islands.combine_estimates(values)['effective_sample_size'] == 2.0
   ```
   """
-  log_weights = estimates_of['log_normalizer']
-  size = estimates_of['effective_sample_size']
-  shares = tf.cast(estimates.normalize_weights(log_weights), size.dtype)
-  # The sum of squares of an island's weights is that of its sum by its size.
-  squares = tf.math.divide_no_nan(shares**2, size)
+  log_normalizers = estimates_of['log_normalizer']
   return {
     'loss': estimates.mean(estimates_of['loss']),
-    'log_normalizer': estimates.log_normalizer(log_weights),
-    'effective_sample_size': tf.math.divide_no_nan(
-      estimates.total(shares) ** 2, estimates.total(squares)
+    'log_normalizer': estimates.log_normalizer(log_normalizers),
+    'effective_sample_size': combine_effective_sample_sizes(
+      log_normalizers, estimates_of['effective_sample_size']
     ),
     'log_incremental_weights': estimates.mean(
       estimates_of['log_incremental_weights']
@@ -110,7 +177,9 @@ def combine_estimates(estimates_of: dict) -> dict:
   }
 
 
-def log_pairs_lost_within(islands: particles.WeightedParticles) -> tf.Tensor:
+def log_pairs_lost_within(
+  islands: particles.WeightedParticles, summaries: IslandSummary | None = None
+) -> tf.Tensor:
   """What resampling within islands took from pairs of different ancestors.
 
   Resampling within an island makes pairs of its own particles alike and no
@@ -131,15 +200,42 @@ def log_pairs_lost_within(islands: particles.WeightedParticles) -> tf.Tensor:
     islands: `WeightedParticles` whose fields have a first axis over islands,
       `log_pairs_lost` included; roots are different in different islands, but
       for those of common ancestors.
+    summaries: `IslandSummary` of shape `[num_islands] + batch`, of islands that
+      have no common ancestors.
+      Default value: `None` (i.e., they may have some).
 
   Returns:
     log_pairs_lost: float `Tensor` of shape `batch`, with which
       `log_normalizer_error` of all particles together is the root of that.
   """
   log_weights = islands.log_weights
-  num_islands, num_particles, *batch_shape = log_weights.shape.as_list()
-  shares = estimates.normalize_weights(island_log_weights(log_weights))
-  weights = _swap(reductions.normalize(_swap(log_weights)))
+  num_islands, num_particles = log_weights.shape[:2]
+  if summaries is not None:
+    shares = estimates.normalize_weights(summaries.log_normalizer)
+    same_within = summaries.same_root
+    same = reductions.reduce(
+      tf.reduce_sum, tf.cast(shares, same_within.dtype) ** 2 * same_within
+    )
+  else:
+    shares = estimates.normalize_weights(island_log_weights(log_weights))
+    same_within, same = _same_root(islands, shares)
+  lost = tf.cast(islands.log_pairs_lost, same.dtype)
+  correction = tf.math.expm1(_log_factor(num_particles, same.dtype) + lost)
+  gained = reductions.reduce(
+    tf.reduce_sum,
+    tf.cast(shares, same.dtype) ** 2 * (1.0 - same_within) * correction,
+  )
+  is_lost = same >= 1.0
+  ratio = gained / tf.where(is_lost, tf.ones_like(same), 1.0 - same)
+  size = num_islands * num_particles
+  lost = tf.math.log1p(ratio) - _log_factor(size, same.dtype)
+  return tf.where(is_lost, tf.zeros_like(lost), lost)
+
+
+def _same_root(islands, shares):
+  """Probabilities of one root: within each island, and of all particles."""
+  num_islands, num_particles, *batch_shape = islands.log_weights.shape.as_list()
+  weights = _swap(reductions.normalize(_swap(islands.log_weights)))
   # Roots of the islands as if each were alone, from zero on.
   same_within = reductions.reduce(
     tf.reduce_sum,
@@ -154,17 +250,7 @@ def log_pairs_lost_within(islands: particles.WeightedParticles) -> tf.Tensor:
   same = reductions.reduce(
     tf.reduce_sum, reductions.sum_by_root(all_weights, root) ** 2
   )
-  lost = tf.cast(islands.log_pairs_lost, same.dtype)
-  correction = tf.math.expm1(_log_factor(num_particles, same.dtype) + lost)
-  gained = reductions.reduce(
-    tf.reduce_sum,
-    tf.cast(shares, same.dtype) ** 2 * (1.0 - same_within) * correction,
-  )
-  is_lost = same >= 1.0
-  ratio = gained / tf.where(is_lost, tf.ones_like(same), 1.0 - same)
-  size = num_islands * num_particles
-  lost = tf.math.log1p(ratio) - _log_factor(size, same.dtype)
-  return tf.where(is_lost, tf.zeros_like(lost), lost)
+  return same_within, same
 
 
 def _log_factor(size, dtype):
@@ -176,6 +262,7 @@ def combine_islands(
   islands: particles.WeightedParticles,
   origin: tf.Tensor | None = None,
   log_pairs_lost: tf.Tensor | None = None,
+  summaries: IslandSummary | None = None,
 ) -> particles.WeightedParticles:
   """Takes the particles of all islands together, by their weights.
 
@@ -192,6 +279,9 @@ def combine_islands(
     log_pairs_lost: float `Tensor` of shape `batch`: what resampling has taken
       before, which the field of `islands` does not count.
       Default value: `None` (i.e., nothing).
+    summaries: `IslandSummary` of shape `[num_islands] + batch`, without
+      `origin`: what is known of them already.
+      Default value: `None` (i.e., sums over all particles are taken here).
 
   Returns:
     particles: `WeightedParticles` of `num_islands * num_particles` particles,
@@ -214,7 +304,7 @@ def combine_islands(
   islands = islands._replace(
     root=global_root(islands.root, origin),
   )
-  lost = log_pairs_lost_within(islands)
+  lost = log_pairs_lost_within(islands, summaries)
   if log_pairs_lost is not None:
     lost += tf.cast(log_pairs_lost, lost.dtype)
 

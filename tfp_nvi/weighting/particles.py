@@ -15,6 +15,7 @@ from tfp_nvi.weighting import estimates
 __all__ = [
   'WeightedParticles',
   'log_pairs_lost',
+  'same_root_probability',
 ]
 
 
@@ -63,6 +64,30 @@ def log_pairs_lost(before: 'WeightedParticles', after: 'WeightedParticles'):
     return tf.math.log1p(-tf.where(is_lost, tf.zeros_like(same), same))
 
   return log_pairs(same_before) - log_pairs(same_after)
+
+
+def same_root_probability(particles: 'WeightedParticles') -> tf.Tensor:
+  """The probability that two particles have the same root.
+
+  Args:
+    particles: `WeightedParticles`, of which two are drawn by their weights.
+
+  Returns:
+    probability: float `Tensor` of shape `batch`, in the dtype of sums.
+
+  ```python
+  import tensorflow as tf
+  import tfp_nvi as nvi
+  from tfp_nvi.weighting import particles
+
+  weighted = nvi.WeightedParticles(
+    tf.zeros([4]), tf.zeros([4]), root=tf.constant([0, 0, 2, 2])
+  )
+  assert particles.same_root_probability(weighted) == 0.5
+  ```
+  """
+  log_weights, root = _checked(particles)
+  return _probability_of_same_root(reductions.normalize(log_weights), root)
 
 
 def _probability_of_same_root(weights, root):

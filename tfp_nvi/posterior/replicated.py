@@ -1,0 +1,249 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What processes that fit one posterior tell each other.
+
+Pilots are adaptive, so that a difference in rounding between two machines can
+lead them to other temperatures. Every process runs them, as it would wait
+otherwise, and then takes over what the first one found.
+"""
+
+import functools
+import io
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_nvi.internal import randomness
+from tfp_nvi.posterior import marginals, mixture, pilot, stages
+from tfp_nvi.posterior import reference as reference_lib
+
+__all__ = [
+  'from_bytes',
+  'of_first',
+  'run_frozen',
+  'to_bytes',
+]
+
+# The fields of a `Stage` that are numbers, and their types.
+_NUMBERS = {
+  name: kind
+  for name, kind in pilot.Stage.__annotations__.items()
+  if kind in (float, int)
+}
+
+
+def to_bytes(chosen: stages.Pilot, where: str, reason: str) -> bytes:
+  """What the runs depend on, of a pilot.
+
+  Args:
+    chosen: `Pilot`.
+    where: Python `str`: where it started.
+    reason: Python `str`: why it was chosen.
+
+  Returns:
+    content: Python `bytes`: a file of NumPy, without pickled objects.
+  """
+  found = chosen.schedule.stages
+  arrays = {
+    'where': np.array(where),
+    'reason': np.array(reason),
+    'is_complete': np.array(chosen.schedule.is_complete),
+    # Of 64 bits, which hold each of them.
+    'numbers': np.array(
+      [[getattr(x, name) for name in _NUMBERS] for x in found], np.float64
+    ),
+    **{f'scale/{i}': x.scale.numpy() for i, x in enumerate(found)},
+    'is_mixture': np.array(isinstance(chosen.reference, mixture.Mixture)),
+    **{
+      f'reference/{name}': value.numpy()
+      for name, value in chosen.reference._asdict().items()
+      if name != 'marginals'
+    },
+  }
+  spline = getattr(chosen.reference, 'marginals', None)
+  if spline is not None:
+    arrays |= {
+      f'marginals/{i}': np.asarray(x)
+      for i, x in enumerate(
+        (spline.bin_widths, spline.bin_heights, spline.knot_slopes)
+      )
+    }
+  file = io.BytesIO()
+  np.savez(file, **arrays)
+  return file.getvalue()
+
+
+def from_bytes(
+  content: bytes, like: stages.Pilot
+) -> tuple[stages.Pilot, str, str]:
+  """A pilot from `to_bytes`.
+
+  Args:
+    content: Python `bytes`.
+    like: `Pilot` of this process, for what the runs do not depend on.
+
+  Returns:
+    chosen: `Pilot`, with the moves of `like`.
+    where: Python `str`.
+    reason: Python `str`.
+  """
+  with np.load(io.BytesIO(content), allow_pickle=False) as file:
+    arrays = dict(file)
+  spline = None
+  if 'marginals/0' in arrays:
+    spline = marginals.make_spline(
+      *(arrays[f'marginals/{i}'] for i in range(3))
+    )
+  fields = {
+    key.removeprefix('reference/'): tf.constant(value)
+    for key, value in arrays.items()
+    if key.startswith('reference/')
+  }
+  if arrays['is_mixture']:
+    reference = mixture.Mixture(**fields)
+  else:
+    reference = reference_lib.Reference(**fields, marginals=spline)
+  schedule = pilot.Schedule(
+    [
+      pilot.Stage(
+        scale=tf.constant(arrays[f'scale/{i}']),
+        **{
+          name: kind(value)
+          for (name, kind), value in zip(_NUMBERS.items(), row, strict=True)
+        },
+      )
+      for i, row in enumerate(arrays['numbers'])
+    ],
+    bool(arrays['is_complete']),
+  )
+  chosen = like._replace(reference=reference, schedule=schedule)
+  return chosen, str(arrays['where']), str(arrays['reason'])
+
+
+def of_first(
+  replicas,
+  fitter: stages.Fitter,
+  chosen: stages.Pilot,
+  where: str,
+  reason: str,
+) -> tuple[stages.Pilot, str, str]:
+  """The pilot that the first process chose, for all of them.
+
+  Args:
+    replicas: `Replicas`.
+    fitter: `Fitter`.
+    chosen: `Pilot` that this process chose.
+    where: Python `str`: where it started.
+    reason: Python `str`: why it was chosen.
+
+  Returns:
+    chosen: `Pilot`.
+    where: Python `str`.
+    reason: Python `str`.
+  """
+  content = replicas.from_first(to_bytes(chosen, where, reason))
+  chosen, where, reason = from_bytes(content, chosen)
+  return chosen._replace(moves=fitter.moves_from(where)), where, reason
+
+
+def run_frozen(
+  replicas,
+  chosen: stages.Pilot,
+  draw_fn,
+  num_runs: int,
+  seed,
+  progress,
+) -> list:
+  """Runs by a schedule on all replicas, as `pilot.run_frozen` does on one.
+
+  A temperature is a call, as in the graph of all of them there would be each
+  operation as many times.
+
+  Args:
+    replicas: `Replicas`.
+    chosen: `Pilot` whose schedule to repeat.
+    draw_fn: Python callable from a seed to draws from the start.
+    num_runs: Python `int`: independent runs of an island.
+    seed: Stateless seed.
+    progress: Python callable from a temperature.
+
+  Returns:
+    runs: List of a `FrozenRun` for each island, without terms.
+  """
+  moves, reference = chosen.moves, chosen.reference
+  dtype = moves.space.dtype
+
+  def begin(seed):
+    draw_seed, move_seed = tf.unstack(randomness.split_seed(seed, 2))
+    population, num_nan = pilot.begin(
+      moves, reference, draw_fn(draw_seed), num_runs
+    )
+    return move_seed, population, num_nan
+
+  def start():
+    seeds = randomness.fold_in(seed, replicas.indices())
+    return replicas.each(tf.function(begin, autograph=False), seeds)
+
+  def advance(index, delta, stage, seeds, populations):
+    @tf.function(autograph=False)
+    def of_island(seed, population):
+      return pilot.advance(
+        moves,
+        reference,
+        population,
+        delta,
+        stage,
+        randomness.fold_in(seed, index),
+      )
+
+    return replicas.each(of_island, seeds, populations)
+
+  def gather(seeds, populations, shares, tail_ks, num_nan):
+    del seeds
+    return replicas.gather(
+      pilot.FrozenRun(
+        populations._replace(terms=()),
+        tf.stack(shares, axis=1),
+        tf.stack(tail_ks, axis=1),
+        num_nan,
+      )
+    )
+
+  replicas.meet()
+  start_fn, advance_fn, gather_fn = (
+    tf.function(functools.partial(replicas.run, fn), autograph=False)
+    for fn in (start, advance, gather)
+  )
+  seeds, populations, num_nan = start_fn()
+  beta = 0.0
+  shares: list = []
+  tail_ks: list = []
+  for i, stage in enumerate(chosen.schedule.stages):
+    populations, share, tail_k = advance_fn(
+      tf.constant(i),
+      tf.constant(stage.beta - beta, dtype),
+      stage._replace(
+        **{
+          name: tf.constant(getattr(stage, name), kind)
+          for name, kind in _tensors(dtype).items()
+        }
+      ),
+      seeds,
+      populations,
+    )
+    beta = stage.beta
+    shares.append(share)
+    tail_ks.append(tail_k)
+    progress(beta)
+  replicas.meet()
+  run = replicas.first(gather_fn(seeds, populations, shares, tail_ks, num_nan))
+  return [
+    tf.nest.map_structure(lambda x, i=i: x[i], run)
+    for i in range(replicas.num_islands)
+  ]
+
+
+def _tensors(dtype):
+  """The dtypes of the numbers of a stage, for one graph for all of them."""
+  dtypes = {float: dtype, int: tf.int32}
+  return {name: dtypes[kind] for name, kind in _NUMBERS.items()}
