@@ -180,8 +180,8 @@ def neighbor_coordinates(vectors, num_coordinates, num_neighbors, seed):
   ```
   """
   count = len(vectors)
-  # `sklearn.manifold.spectral_embedding` finds the same coordinates, 40 times as
-  # slowly for 20,000 vectors (docs/results.md).
+  # `sklearn.manifold.spectral_embedding` finds the same coordinates, 40 times
+  # as slowly for 20,000 vectors (docs/results.md).
   found = neighbors.NearestNeighbors(
     n_neighbors=num_neighbors, algorithm='brute'
   )
