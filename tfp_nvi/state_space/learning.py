@@ -90,16 +90,50 @@ def simulate_finite(model, num_steps, num_sequences, inputs, seed):
   return tf.nest.map_structure(lambda x: tf.boolean_mask(x, is_finite), values)
 
 
-def _random_mask(shape, seed):
-  """Which steps to show: all of most sequences, and a part of the others."""
-  seeds = tf.unstack(randomness.split_seed(seed, 4))
+def _random_mask(observations, seed):
+  """What to show: all of most sequences, and a part of the others.
+
+  Of these, half ends early; the other half has missing steps or, if there are
+  several components, missing components.
+
+  Args:
+    observations: Nested structure of `Tensor`s of shape
+      `[batch_size, num_steps] + event`.
+    seed: Stateless seed.
+
+  Returns:
+    mask: Mask for components, or for steps if there is one component.
+  """
+  seeds = tf.unstack(randomness.split_seed(seed, 5))
+  parts = tf.nest.flatten(observations)
+  shape = parts[0].shape[:2].as_list()
   batch, num_steps = shape[:-1], shape[-1]
   kind = randomness.uniform([*batch, 1], seeds[0])
   share = randomness.uniform([*batch, 1], seeds[1])
   is_kept = randomness.uniform(shape, seeds[2]) > 0.5 * share
   length = num_steps * (0.25 + 0.75 * randomness.uniform([*batch, 1], seeds[3]))
   is_before = tf.range(num_steps, dtype=tf.float32) < length
-  return tf.where(kind < 0.7, True, tf.where(kind < 0.85, is_kept, is_before))
+  steps = tf.where(kind < 0.7, True, tf.where(kind < 0.85, is_kept, is_before))
+  if len(parts) == 1 and parts[0].shape.rank == 2:
+    return steps
+  masks = []
+  for i, x in enumerate(parts):
+    padding = [1] * (x.shape.rank - 2)
+    uniform = randomness.uniform(
+      x.shape.as_list(), randomness.fold_in(seeds[4], i)
+    )
+    # Instead of missing steps, for every other sequence that has these.
+    by_component = tf.reshape(kind < 0.775, [*batch, 1] + padding)
+    by_component &= tf.reshape(kind >= 0.7, [*batch, 1] + padding)
+    mask = tf.reshape(steps, shape + padding)
+    masks.append(
+      tf.where(
+        by_component,
+        uniform > 0.5 * tf.reshape(share, [*batch, 1] + padding),
+        mask,
+      )
+    )
+  return tf.nest.pack_sequence_as(observations, masks)
 
 
 class SimulationObjective(objectives.Objective):
@@ -109,9 +143,7 @@ class SimulationObjective(objectives.Objective):
     """The loss and its gradients; see `Objective`."""
     del num_particles
     mask_seed, level_seed = tf.unstack(randomness.split_seed(seed, 2))
-    # One batch axis, of the mini-batch.
-    shape = tf.nest.flatten(sampler.observations)[0].shape[:2].as_list()
-    mask = _random_mask(shape, mask_seed)
+    mask = _random_mask(sampler.observations, mask_seed)
     loss = 0.0
     with tf.GradientTape() as tape:
       if sampler.network is not None:
