@@ -41,7 +41,8 @@ def fit_state_space(
   - The heuristic is exact for local states of a `tfd.Categorical`
     (`HiddenMarkovHeuristic`), a Gaussian approximation for normal transitions
     (`GaussianHeuristic`), and learned for other models (`RecurrentHeuristic`).
-    The first two propose local states too.
+    The first two propose local states too; for the others, the proposal is
+    `'guided'` if it can be, else `'prior'`.
   - The proposal of the global state is a recurrent network, which is learned.
     If the heuristic is not, `sample` fits the proposal to each sequence by two
     rounds of importance sampling, before the particles are drawn.
@@ -118,6 +119,9 @@ def fit_state_space(
   settings: dict[str, Any] = dict(num_units=num_units, num_steps=length)
   heuristic = _choose_heuristic(model, settings, heuristic_seed)
   is_learned = isinstance(heuristic, twisting.RecurrentHeuristic)
+  proposal_fn = 'heuristic'
+  if is_learned:
+    proposal_fn = 'guided' if model.can_be_guided else 'prior'
   network = None
   if model.prior is not None:
     network = networks.GlobalProposalNetwork(
@@ -126,7 +130,7 @@ def fit_state_space(
   sampler = StateSpaceSampler(
     model,
     initial_proposal_fn=network,
-    proposal_fn='prior' if is_learned else 'heuristic',
+    proposal_fn=proposal_fn,
     heuristic=heuristic,
     resample_criterion_fn=resampling.ess_below(0.5),
     num_refinements=0 if is_learned or network is None else _NUM_REFINEMENTS,

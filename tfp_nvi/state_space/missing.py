@@ -16,6 +16,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.internal import matrices, randomness
+from tfp_nvi.state_space import functions
 
 tfd = tfp.distributions
 
@@ -136,12 +137,12 @@ def marginal(distribution, x, mask) -> tfd.Distribution:
       tf.where(mask, distribution.loc, x),
       tf.where(mask, distribution.scale, unit),
     )
-  if isinstance(distribution, tfd.Independent):
+  if functions.is_a(distribution, tfd.Independent):
     return tfd.Independent(
       marginal(distribution.distribution, x, mask),
       distribution.reinterpreted_batch_ndims,
     )
-  if isinstance(distribution, tfd.Sample):
+  if functions.is_a(distribution, tfd.Sample):
     base = distribution.distribution
     rank = tf.TensorShape(tf.get_static_value(distribution.sample_shape)).rank
     return tfd.Independent(
@@ -198,6 +199,6 @@ def _marginal_of_parts(distribution, x, mask):
     tf.nest.pack_sequence_as(mask, tf.nest.flatten(x)),
     mask,
   )
-  if isinstance(distribution, tfd.JointDistributionNamed):
+  if functions.is_a(distribution, tfd.JointDistributionNamed):
     return tfd.JointDistributionNamed(dict(model))
   return tfd.JointDistributionSequential(list(model))

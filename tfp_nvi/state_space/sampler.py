@@ -393,8 +393,7 @@ class StateSpaceSampler(persistence.Persistent):
     heuristic = None
     if looks_ahead and self.heuristic is not None:
       heuristic = self.heuristic.given(model)
-    is_guided = model.has_gaussian_transitions or model.num_states is not None
-    proposal_fn = 'guided' if is_guided else 'prior'
+    proposal_fn = 'guided' if model.can_be_guided else 'prior'
     if self.proposal_fn == 'heuristic' and heuristic is not None:
       proposal_fn = 'heuristic'
     elif self.proposal_fn in (None, 'prior'):
