@@ -5,8 +5,8 @@
 Given the regimes of all steps the models are linear and Gaussian: the exact
 likelihood is a sum over all sequences of regimes, each with a Kalman filter.
 
-False alarms: estimates must be within 5 standard errors, which a correct sampler
-misses with a probability of 6e-7 a comparison.
+False alarms: estimates must be within 5 standard errors, which a correct
+sampler misses with a probability of 6e-7 a comparison.
 """
 
 import itertools

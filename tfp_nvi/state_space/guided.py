@@ -78,9 +78,10 @@ class GuidedProposal(LocalProposal):
 
   Exact for categorical states, and where transitions are normal and
   observations linear and normal, also if they are so given a regime, a part of
-  the local state that is proposed with it. For other observations the log density is
-  expanded at the mean of the transition, a step of Newton's method; for normal
-  observations of a nonlinear mean that is the extended Kalman filter's update.
+  the local state that is proposed with it. For other observations the log
+  density is expanded at the mean of the transition, a step of Newton's method;
+  for normal observations of a nonlinear mean that is the extended Kalman
+  filter's update.
   """
 
   def __init__(self, model: model_lib.StateSpaceModel):

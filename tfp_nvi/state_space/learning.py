@@ -3,7 +3,8 @@
 """Learning proposals and heuristics from simulated sequences.
 
 Contract: states and sequences are drawn together from the model, so that no
-particles and no weights are needed. The gradient of the mean of
+particles and no weights are needed; or sequences are data, and their states are
+drawn by the sampler as it is so far [2]. The gradient of the mean of
 `log q(theta | x)` is that of the forward KL divergence from the posterior of
 the global state; that of a contrast between states trains a heuristic.
 
@@ -11,6 +12,7 @@ the global state; that of a contrast between states trains a heuristic.
 
 [1]: G. Papamakarios, I. Murray. Fast epsilon-free inference of simulation
      models with Bayesian conditional density estimation. NeurIPS, 2016.
+[2]: J. Bornschein, Y. Bengio. Reweighted wake-sleep. ICLR, 2015.
 """
 
 from typing import Any, NamedTuple
@@ -18,16 +20,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi import objectives
+from tfp_nvi import objectives, resampling
 from tfp_nvi.internal import randomness
 from tfp_nvi.objectives import base
 
 __all__ = [
   'Simulated',
   'SimulationObjective',
+  'draw_states',
   'simulate_finite',
 ]
 
+# How many sequences are sampled together.
+_CHUNK = 32
 # At how many levels of a mini-batch the heuristic is trained.
 _NUM_LEVELS = 4
 
@@ -43,6 +48,8 @@ class Simulated(NamedTuple):
       `[batch_size, num_steps] + event`.
     observations: Likewise.
     inputs: Likewise; `()` if there are none.
+    is_observed: Mask of the observations, for steps or components; `()` if
+      there is nothing missing. More is hidden at random.
   """
 
   network: Any
@@ -51,6 +58,7 @@ class Simulated(NamedTuple):
   local_states: Any
   observations: Any
   inputs: Any = ()
+  is_observed: Any = ()
 
 
 def simulate_finite(model, num_steps, num_sequences, inputs, seed):
@@ -136,6 +144,78 @@ def _random_mask(observations, seed):
   return tf.nest.pack_sequence_as(observations, masks)
 
 
+def _both(mask, is_observed, observations):
+  """What two masks, the first one of `_random_mask`, both show."""
+  if not tf.nest.is_nested(is_observed):
+    is_observed = tf.nest.map_structure(lambda _: is_observed, observations)
+
+  def both(mask, other):
+    padding = [1] * (mask.shape.rank - other.shape.rank)
+    return mask & tf.reshape(other, other.shape + padding)
+
+  flat = map(both, tf.nest.flatten(mask), tf.nest.flatten(is_observed))
+  return tf.nest.pack_sequence_as(mask, list(flat))
+
+
+def draw_states(sampler, sequences, num_particles: int, num_draws: int, seed):
+  """Draws states of sequences by a sampler.
+
+  Args:
+    sampler: `StateSpaceSampler`.
+    sequences: `Sequences` with one batch axis.
+    num_particles: Python `int`: those of each sequence.
+    num_draws: Python `int`: how many draws to make for each sequence.
+    seed: Stateless seed.
+
+  Returns:
+    values: Tuple of global states, local states, observations and masks, each
+      with a first axis over `num_draws` times the number of sequences. Masks
+      are `()` if nothing is missing.
+  """
+  size = sequences.batch_shape[0]
+  chunk = min(size, _CHUNK)
+  x, is_observed, _, inputs = sequences.parts()
+  is_observed = () if is_observed is None else is_observed
+  draws = []
+  for start in range(0, size, chunk):
+    # The last chunk is filled up, so that all have the same shape.
+    index = np.arange(start, start + chunk) % size
+    values = tf.nest.map_structure(
+      lambda x, index=index: tf.gather(x, index), (x, is_observed, inputs)
+    )
+    chunk_x, mask, u = values
+    run_seed, draw_seed = tf.unstack(
+      randomness.split_seed(randomness.fold_in(seed, start), 2)
+    )
+    posterior = sampler.sample(
+      chunk_x,
+      num_particles,
+      run_seed,
+      is_observed=mask if tf.nest.flatten(mask) else None,
+      inputs=u if tf.nest.flatten(u) else None,
+    )
+    states, _ = resampling.resample(
+      (posterior.global_state, posterior.trajectories),
+      posterior.log_weights,
+      resampling.resample_systematic,
+      draw_seed,
+      num_draws=num_draws,
+    )
+    repeated = tf.nest.map_structure(
+      lambda x: tf.broadcast_to(x, [num_draws] + x.shape), (chunk_x, mask)
+    )
+    keep = min(chunk, size - start)
+    draws.append(
+      tf.nest.map_structure(
+        lambda x, keep=keep: tf.reshape(
+          x[:, :keep], [num_draws * keep] + x.shape[2:]
+        ),
+        (*states, *repeated),
+      )
+    )
+  return tf.nest.map_structure(lambda *x: tf.concat(x, axis=0), *draws)
+
+
 class SimulationObjective(objectives.Objective):
   """The losses of what is learned, over simulated sequences."""
 
@@ -144,6 +224,8 @@ class SimulationObjective(objectives.Objective):
     del num_particles
     mask_seed, level_seed = tf.unstack(randomness.split_seed(seed, 2))
     mask = _random_mask(sampler.observations, mask_seed)
+    if tf.nest.flatten(sampler.is_observed):
+      mask = _both(mask, sampler.is_observed, sampler.observations)
     loss = 0.0
     with tf.GradientTape() as tape:
       if sampler.network is not None:
