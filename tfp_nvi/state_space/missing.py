@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import matrices, randomness
+from tfp_nvi.internal import checks, matrices, randomness
 from tfp_nvi.state_space import functions
 
 tfd = tfp.distributions
@@ -49,7 +49,8 @@ def is_by_step(is_observed, observations, event_shapes) -> bool:
       return True
     return False
   rank = observations.shape.rank - tf.TensorShape(event_shapes).rank
-  return tf.convert_to_tensor(is_observed).shape.rank == rank
+  is_observed = checks.as_tensor('is_observed', is_observed)
+  return is_observed.shape.rank == rank
 
 
 def any_component(components, leading_rank: int) -> tf.Tensor:
