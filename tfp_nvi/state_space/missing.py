@@ -87,7 +87,9 @@ def split(is_observed, observations, event_shapes) -> tuple:
   """
   if is_observed is None:
     return None, None
-  if is_by_step(is_observed, observations, event_shapes):
+  is_step_mask = is_by_step(is_observed, observations, event_shapes)
+  is_observed = tf.nest.map_structure(tf.convert_to_tensor, is_observed)
+  if is_step_mask:
     return is_observed, None
   x = tf.nest.flatten(observations)[0]
   event = tf.TensorShape(tf.nest.flatten(event_shapes)[0])
