@@ -87,10 +87,11 @@ def split(is_observed, observations, event_shapes) -> tuple:
   """
   if is_observed is None:
     return None, None
-  is_step_mask = is_by_step(is_observed, observations, event_shapes)
-  is_observed = tf.nest.map_structure(tf.convert_to_tensor, is_observed)
-  if is_step_mask:
-    return is_observed, None
+  if is_by_step(is_observed, observations, event_shapes):
+    return tf.convert_to_tensor(is_observed), None
+  is_observed = tf.nest.map_structure(
+    lambda _, mask: tf.convert_to_tensor(mask), observations, is_observed
+  )
   x = tf.nest.flatten(observations)[0]
   event = tf.TensorShape(tf.nest.flatten(event_shapes)[0])
   return any_component(is_observed, x.shape.rank - event.rank), is_observed
