@@ -121,18 +121,18 @@ def test_joint_distribution():
   source = joint(tf.identity)
   model = nvi.joint_distribution_model(source, 'level', 'series')
   assert model.has_gaussian_transitions
-  value = source.sample(3, seed=1)
+  # Without a batch, as the steps of a `tfd.MarkovChain` have none.
+  value = source.sample(seed=1)
   theta = {name: value[name] for name in ('persistence', 'scale')}
-  shape = tf.TensorShape([3])
+  shape = tf.TensorShape([])
   z, x = value['level'], value['series']
   total = model.prior.log_prob(theta)
-  total += model.initial(theta, 0, (), shape).log_prob(z[:, 0])
+  total += model.initial(theta, 0, (), shape).log_prob(z[0])
   for t in range(NUM_STEPS):
     if t:
-      step = tf.constant(t)
-      kernel = model.transition(z[:, t - 1], theta, step, (), shape)
-      total += kernel.log_prob(z[:, t])
-    total += model.observation(z[:, t], theta, t, (), shape).log_prob(x[:, t])
+      kernel = model.transition(z[t - 1], theta, tf.constant(t), (), shape)
+      total += kernel.log_prob(z[t])
+    total += model.observation(z[t], theta, t, (), shape).log_prob(x[t])
   np.testing.assert_allclose(total, source.log_prob(value), 1e-10)
 
 
