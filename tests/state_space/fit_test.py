@@ -133,7 +133,7 @@ def test_data_are_learned_from(fitted):
     progress=False,
     seed=1,
   )
-  assert len(learned.data_histories) == 3 and not sampler.data_histories
+  assert len(learned.data_histories) == 2 and not sampler.data_histories
   _, _, x = given.simulate(NUM_STEPS, [100], seed=6)
   mean, deviation = exact_drift(x.numpy())
   errors = []

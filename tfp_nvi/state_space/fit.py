@@ -21,7 +21,7 @@ __all__ = [
 # Sequences that are simulated to learn from.
 _NUM_SEQUENCES = 20_000
 # Rounds of learning from data: draws of their states, and how many there are.
-_NUM_ROUNDS, _NUM_PARTICLES, _NUM_DRAWS = 3, 500, 20
+_NUM_ROUNDS, _NUM_PARTICLES, _NUM_DRAWS = 2, 500, 20
 # How often the proposal of the global state is fitted to a new sequence.
 _NUM_REFINEMENTS = 2
 
@@ -53,7 +53,7 @@ def fit_state_space(
   - Particles are resampled where less than half of them are effective.
 
   Training begins on sequences that the model simulates. With `data`, it goes on
-  with these, whatever the prior thinks of them: three times, the sampler as it
+  with these, whatever the prior thinks of them: twice, the sampler as it
   is so far draws states of each sequence, and is trained on these for
   `num_steps // 4` steps. Some sequences are shown with missing parts, and some
   end early, so that the sampler serves such sequences too. A model without a
