@@ -235,7 +235,7 @@ def _as_sequences(model, data, is_observed, inputs):
     return sequences.as_batch()
   x, mask, _, u = sequences.parts()
   x, mask, u = tf.nest.map_structure(
-    lambda x: tf.reshape(x, [-1] + x.shape[rank:]),
+    lambda x: tf.reshape(x, [-1, *x.shape[rank:]]),
     (x, () if mask is None else mask, u),
   )
   mask = mask if tf.nest.flatten(mask) else None
