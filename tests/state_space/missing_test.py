@@ -92,9 +92,13 @@ def test_likelihood(kind):
   """The factor of a linear-Gaussian model before the first step is exact."""
   x = tf.nest.map_structure(double, with_parts(kind, np.where(MASK, X, 7.0)))
   mask = tf.nest.map_structure(tf.constant, with_parts(kind, MASK))
-  rows = nvi.GaussianHeuristic(make_model(kind), 1).prepare(x, mask, ())
+  heuristic = nvi.GaussianHeuristic(make_model(kind), 1)
+  rows = heuristic.prepare(x, mask, ())
   noise = NOISE @ NOISE.T if kind == 'full' else np.diag(np.diag(NOISE) ** 2)
   np.testing.assert_allclose(rows['factor'][2][0, 0], kalman(noise), 1e-9)
+  # A mutation: the values in the place of what is missing.
+  rows = heuristic.prepare(x, tf.nest.map_structure(tf.ones_like, mask), ())
+  assert abs(rows['factor'][2][0, 0] - kalman(noise)) > 1.0
 
 
 def test_filters():
