@@ -27,7 +27,6 @@ __all__ = [
   'describe',
   'entry',
   'has_values',
-  'is_a',
   'log_probs',
   'num_categories',
   'over_states',
@@ -48,17 +47,6 @@ _POSITIVE = (
 def has_values(x: tf.Tensor) -> bool:
   """Whether the values of a `Tensor` are known: in eager mode."""
   return not tf.is_symbolic_tensor(x)
-
-
-def is_a(distribution, kind: type) -> bool:
-  """Whether a distribution is of a kind, such as `tfd.Independent`.
-
-  Where parts are no composite tensors, what a constructor of TensorFlow
-  Probability returns is of a base class of the public one.
-  """
-  base = kind.__mro__[1]
-  kinds = (kind, base) if base.__name__ == f'_{kind.__name__}' else (kind,)
-  return isinstance(distribution, kinds)
 
 
 def describe(structure):

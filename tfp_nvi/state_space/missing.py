@@ -15,8 +15,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks, matrices, randomness
-from tfp_nvi.state_space import functions
+from tfp_nvi.internal import checks, compatibility, matrices, randomness
 
 tfd = tfp.distributions
 
@@ -141,12 +140,12 @@ def marginal(distribution, x, mask) -> tfd.Distribution:
       tf.where(mask, distribution.loc, x),
       tf.where(mask, distribution.scale, unit),
     )
-  if functions.is_a(distribution, tfd.Independent):
+  if isinstance(distribution, compatibility.all_forms(tfd.Independent)):
     return tfd.Independent(
       marginal(distribution.distribution, x, mask),
       distribution.reinterpreted_batch_ndims,
     )
-  if functions.is_a(distribution, tfd.Sample):
+  if isinstance(distribution, compatibility.all_forms(tfd.Sample)):
     base = distribution.distribution
     rank = tf.TensorShape(tf.get_static_value(distribution.sample_shape)).rank
     return tfd.Independent(
@@ -203,6 +202,6 @@ def _marginal_of_parts(distribution, x, mask):
     tf.nest.pack_sequence_as(mask, tf.nest.flatten(x)),
     mask,
   )
-  if functions.is_a(distribution, tfd.JointDistributionNamed):
+  if isinstance(model, dict):
     return tfd.JointDistributionNamed(dict(model))
   return tfd.JointDistributionSequential(list(model))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, compatibility, randomness
 from tfp_nvi.state_space import functions
 from tfp_nvi.state_space.model import StateSpaceModel
 
@@ -230,10 +230,9 @@ def joint_distribution_model(
   assert x.shape == [20] and theta['scale'].shape == []
   ```
   """
-  is_named = functions.is_a(joint, tfd.JointDistributionNamed)
-  if not is_named or functions.is_a(
-    joint, tfd.JointDistributionNamedAutoBatched
-  ):
+  named = compatibility.all_forms(tfd.JointDistributionNamed)
+  batched = compatibility.all_forms(tfd.JointDistributionNamedAutoBatched)
+  if not isinstance(joint, named) or isinstance(joint, batched):
     raise TypeError(
       '`joint` must be a tfd.JointDistributionNamed whose functions take '
       f'batches; got {joint!r}.'
@@ -306,7 +305,7 @@ def joint_distribution_model(
 
 def _only_step(distribution):
   """The distribution of the only step of a sequence of one step."""
-  if not functions.is_a(distribution, tfd.Independent):
+  if not isinstance(distribution, compatibility.all_forms(tfd.Independent)):
     raise TypeError(
       '`joint` must have a tfd.Independent over the observations of all steps; '
       f'got {distribution!r}.'

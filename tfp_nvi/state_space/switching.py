@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import compatibility, randomness
 from tfp_nvi.state_space import functions, gaussian
 
 tfd = tfp.distributions
@@ -87,10 +87,10 @@ def find_regimes(distribution) -> Regimes | None:
   assert switching.find_regimes(joint).count == 2
   ```
   """
-  is_named = functions.is_a(distribution, tfd.JointDistributionNamed)
-  if not is_named and not functions.is_a(
-    distribution, tfd.JointDistributionSequential
-  ):
+  named = compatibility.all_forms(tfd.JointDistributionNamed)
+  sequential = compatibility.all_forms(tfd.JointDistributionSequential)
+  is_named = isinstance(distribution, named)
+  if not is_named and not isinstance(distribution, sequential):
     return None
   parts = _parts(distribution)
   if len(parts) != 2:
