@@ -113,9 +113,9 @@ def test_fitted_sampler_is_exact(fitted):
   np.testing.assert_allclose(ours, mean, atol=5.0 * deviation / np.sqrt(500.0))
 
 
-def test_data_are_learned_from(fitted):
+def test_data_are_learned_from(monkeypatch):
   """A proposal fits sequences that simulations hardly have."""
-  model, sampler = fitted
+  model = drift_model()
   given = nvi.StateSpaceModel(
     tfd.Normal(3.0, 0.1),
     model.initial_fn,
@@ -125,7 +125,23 @@ def test_data_are_learned_from(fitted):
   _, _, data = given.simulate(NUM_STEPS, [40], seed=5)
   is_observed = np.ones([40, NUM_STEPS], bool)
   is_observed[:5, 2] = False
-  learned = nvi.fit_state_space(
+  _, _, x = given.simulate(NUM_STEPS, [100], seed=6)
+  mean, deviation = exact_drift(x.numpy())
+  errors = []
+
+  def add_error(sampler):
+    network = sampler.initial_proposal_fn
+    ours = network.space.state(network.parameters(x)[0]).numpy()
+    errors.append(np.sqrt(np.mean((ours - mean) ** 2)) / deviation)
+
+  original = learning.draw_states
+
+  def draw_states(sampler, *args):
+    add_error(sampler)
+    return original(sampler, *args)
+
+  monkeypatch.setattr(learning, 'draw_states', draw_states)
+  sampler = nvi.fit_state_space(
     model,
     data=tf.where(is_observed, data, np.nan),
     is_observed=is_observed,
@@ -133,16 +149,10 @@ def test_data_are_learned_from(fitted):
     progress=False,
     seed=1,
   )
-  assert len(learned.data_histories) == 2 and not sampler.data_histories
-  _, _, x = given.simulate(NUM_STEPS, [100], seed=6)
-  mean, deviation = exact_drift(x.numpy())
-  errors = []
-  # Twice as many steps on simulations alone serve such sequences less well.
-  for each in (learned, sampler):
-    network = each.initial_proposal_fn
-    ours = network.space.state(network.parameters(x)[0]).numpy()
-    errors.append(np.sqrt(np.mean((ours - mean) ** 2)) / deviation)
-  assert errors[0] < 0.6 * errors[1], errors
+  add_error(sampler)
+  assert len(sampler.data_histories) == 2 and len(errors) == 3
+  # The first one is that of simulations alone.
+  assert errors[2] < 0.7 * errors[0], errors
 
 
 def test_learned_heuristic_is_the_likelihood():
