@@ -115,6 +115,18 @@ def make_linear_gaussian(*states):
   )
 
 
+@functools.cache
+def make_joint():
+  return tfd.JointDistributionNamed(
+    {
+      'level': tfd.MarkovChain(
+        tfd.Normal(0.0, 1.0), lambda t, z: tfd.Normal(z, 1.0), num_steps=3
+      ),
+      'series': lambda level: tfd.Independent(tfd.Normal(level, 1.0), 1),
+    }
+  )
+
+
 class CheapObjective(nvi.Objective):
   """An objective that takes no time: calls of `fit` are many."""
 
@@ -204,6 +216,9 @@ VALID_FOR = {
   ('fit', 'progress'): lambda: False,
   ('fit', 'steps_per_call'): lambda: 2,
   ('fit', 'jit_compile'): lambda: False,
+  ('joint_distribution_model', 'joint'): make_joint,
+  ('joint_distribution_model', 'local'): lambda: 'level',
+  ('joint_distribution_model', 'observation'): lambda: 'series',
   ('linear_gaussian_model', 'make_fn'): lambda: make_linear_gaussian,
   ('planar_flow_density', 'event_size'): lambda: 2,
   ('planar_flow_density', 'num_layers'): lambda: 2,

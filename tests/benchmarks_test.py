@@ -24,6 +24,7 @@ from benchmarks import (
   reporting,
   sampling,
   scale_out,
+  state_aware,
   workers,
 )
 from tfp_nvi.experiments import annealing
@@ -351,6 +352,24 @@ def test_filters_agree_with_a_kalman_filter():
   assert all(row['error'] < 0.5 for row in rows)
   # Nothing is approximated.
   assert rows[2]['error'] < 1e-3
+
+
+def test_state_aware_filters_are_exact():
+  """The recursions agree, and with the exact factor hardly anything is lost."""
+  log_emissions = state_aware.simulate(np.random.default_rng(1))
+  messages = state_aware.backward(log_emissions)
+  filtered, exact = state_aware.forward(log_emissions)
+  for k in (0, 100):
+    # `p(x_{k+1:} | x_{1:k})` from both sides.
+    _, before = state_aware.forward(
+      np.concatenate([log_emissions[: k + 1], np.zeros([199 - k, 4])])
+    )
+    rest = np.log(filtered[k] @ np.exp(messages[k] - messages[k].max()))
+    np.testing.assert_allclose(before + rest + messages[k].max(), exact)
+  total = state_aware.run_filter(
+    log_emissions, messages, 500, np.random.default_rng(2)
+  )
+  assert abs(total - exact) < 1.0
 
 
 # Posteriors.

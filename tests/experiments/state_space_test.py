@@ -8,15 +8,27 @@ import numpy as np
 import pytest
 
 from tfp_nvi.experiments import state_space
-from tfp_nvi.experiments.state_space import experiment
+from tfp_nvi.experiments.state_space import experiment, models
 
 
 @pytest.mark.parametrize('name', state_space.MODELS)
 def test_models_simulate_numbers(name):
   model = state_space.MODELS[name]()
   _, z, x = model.simulate(20, [50], seed=1)
-  assert z.shape == x.shape == [50, 20]
-  assert np.all(np.isfinite(x)) and np.std(x) > 0.0
+  assert z.shape[:2] == x.shape[:2] == [50, 20]
+  assert np.all(np.isfinite(z)) and np.all(np.isfinite(x)) and np.std(x) > 0.0
+
+
+def test_data_that_are_not_there(monkeypatch):
+  monkeypatch.setattr(models.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(ImportError, match='`model` sp500 needs'):
+    models.sp500_returns(10)
+
+
+def test_vectors_have_a_first_coordinate():
+  values = np.arange(12).reshape([2, 3, 2])
+  assert experiment._first(values, 2).tolist() == [[0, 2, 4], [6, 8, 10]]
+  assert experiment._first(values[0], 2).shape == (3, 2)
 
 
 def test_program(tmp_path):

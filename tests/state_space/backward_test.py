@@ -131,15 +131,23 @@ def test_gaussian_factor_is_the_likelihood(size):
   np.testing.assert_allclose(*prepared(size), rtol=1e-10)
 
 
-@pytest.mark.parametrize('size', [1, 2, 6])
-def test_all_particles_have_the_weight_of_their_drift(size):
+# XLA takes long to compile matrices that are written out.
+@pytest.mark.parametrize(
+  'size, is_compiled', [(1, True), (2, False), (6, False)]
+)
+def test_all_particles_have_the_weight_of_their_drift(size, is_compiled):
   x, is_observed, inputs = vector_data(size)
   model = vector_model(size)
   sampler = nvi.StateSpaceSampler(
     model, proposal_fn='heuristic', heuristic=nvi.GaussianHeuristic(model, 1)
   )
   posterior = sampler.sample(
-    x, 6, seed=1, is_observed=is_observed, inputs=inputs
+    x,
+    6,
+    seed=1,
+    is_observed=is_observed,
+    inputs=inputs,
+    jit_compile=is_compiled,
   )
   # Level 0 has it all; every particle has the mean weight of the first ones.
   np.testing.assert_allclose(

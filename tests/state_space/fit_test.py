@@ -113,6 +113,48 @@ def test_fitted_sampler_is_exact(fitted):
   np.testing.assert_allclose(ours, mean, atol=5.0 * deviation / np.sqrt(500.0))
 
 
+def test_data_are_learned_from(monkeypatch):
+  """A proposal fits sequences that simulations hardly have."""
+  model = drift_model()
+  given = nvi.StateSpaceModel(
+    tfd.Normal(3.0, 0.1),
+    model.initial_fn,
+    model.transition_fn,
+    model.observation_fn,
+  )
+  _, _, data = given.simulate(NUM_STEPS, [40], seed=5)
+  is_observed = np.ones([40, NUM_STEPS], bool)
+  is_observed[:5, 2] = False
+  _, _, x = given.simulate(NUM_STEPS, [100], seed=6)
+  mean, deviation = exact_drift(x.numpy())
+  errors = []
+
+  def add_error(sampler):
+    network = sampler.initial_proposal_fn
+    ours = network.space.state(network.parameters(x)[0]).numpy()
+    errors.append(np.sqrt(np.mean((ours - mean) ** 2)) / deviation)
+
+  original = learning.draw_states
+
+  def draw_states(sampler, *args):
+    add_error(sampler)
+    return original(sampler, *args)
+
+  monkeypatch.setattr(learning, 'draw_states', draw_states)
+  sampler = nvi.fit_state_space(
+    model,
+    data=tf.where(is_observed, data, np.nan),
+    is_observed=is_observed,
+    num_steps=200,
+    progress=False,
+    seed=1,
+  )
+  add_error(sampler)
+  assert len(sampler.data_histories) == 2 and len(errors) == 3
+  # The first one is that of simulations alone.
+  assert errors[2] < 0.7 * errors[0], errors
+
+
 def test_learned_heuristic_is_the_likelihood():
   """Up to a term of the sequence: centered over states, it is the same."""
   model = drift_model()
@@ -226,6 +268,7 @@ def test_structured_priors():
     ({}, ValueError, '`data` or `length` must be given'),
     (dict(length=0), ValueError, '`length` must be positive'),
     (dict(data=1.0), ValueError, '`data` must be sequences'),
+    (dict(length=3, is_observed=[True] * 3), ValueError, '`is_observed` must'),
     (dict(length=3, num_steps=0), ValueError, '`num_steps` must be positive'),
   ],
 )

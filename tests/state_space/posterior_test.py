@@ -159,3 +159,33 @@ def test_equal_weights_without_resampling():
     np.sqrt(4.0 / 3.0) * 0.5 / 2.0,
     rtol=1e-5,
   )
+
+
+def test_one_step_ahead():
+  """Draws of each step have the moments that a Kalman filter predicts."""
+  model = nvi.StateSpaceModel(
+    None,
+    lambda: tfd.Normal(0.0, 1.0),
+    lambda z, t: tfd.Normal(0.8 * z + 0.5 * tf.cast(t, tf.float32), 0.5),
+    lambda z: tfd.Normal(z, 0.6),
+  )
+  x = np.array([0.3, 1.2, 0.5, 1.4], np.float32)
+  posterior = nvi.StateSpaceSampler(model, proposal_fn='guided').sample(
+    x, 5_000, seed=1, jit_compile=False, history=True
+  )
+  draws = posterior.predict_next(num_draws=5_000, seed=2)
+  mean, variance, expected = 0.0, 1.0, []
+  for t, value in enumerate(x):
+    if t:
+      mean, variance = 0.8 * mean + 0.5 * t, 0.64 * variance + 0.25
+      expected.append((mean, np.sqrt(variance + 0.36)))
+    gain = variance / (variance + 0.36)
+    mean, variance = mean + gain * (value - mean), variance * (1.0 - gain)
+  means, deviations = np.transpose(expected)
+  # Particles and draws each have an error of a 70th of a deviation.
+  np.testing.assert_array_less(
+    np.abs(np.mean(draws, axis=0) - means), 0.1 * deviations
+  )
+  np.testing.assert_allclose(np.std(draws, axis=0), deviations, rtol=0.08)
+  with pytest.raises(ValueError, match='with `history=True`'):
+    posterior._replace(history=()).predict_next()

@@ -64,10 +64,14 @@ def test_likelihood(has_prior):
     for scale in scales
   ]
   np.testing.assert_allclose(rows['factor'][2][0], expected, rtol=1e-10)
+  if has_prior:
+    return
   sampler = nvi.StateSpaceSampler(
     model, proposal_fn='heuristic', heuristic=nvi.GaussianHeuristic(model, 1)
   )
-  posterior = sampler.sample(x, 10, seed=1, is_observed=is_observed)
+  posterior = sampler.sample(
+    x, 10, seed=1, is_observed=is_observed, jit_compile=False
+  )
   np.testing.assert_allclose(
     posterior.log_normalizer_increments[1:], 0.0, atol=1e-9
   )
@@ -90,6 +94,78 @@ def test_structural_time_series():
   np.testing.assert_allclose(
     rows['factor'][2][0], expected, rtol=1e-3, atol=1e-2
   )
+
+
+def joint(steps):
+  """A joint distribution over sequences whose parts have parents."""
+
+  def chain(persistence, scale):
+    return tfd.MarkovChain(
+      tfd.Normal(tf.zeros_like(scale), 2.0 * scale),
+      lambda t, z: tfd.Normal(
+        persistence * z + 0.1 * tf.cast(t, tf.float64), scale
+      ),
+      num_steps=NUM_STEPS,
+    )
+
+  return tfd.JointDistributionNamed(
+    {
+      'persistence': tfd.Beta(double(20.0), double(1.5)),
+      'scale': lambda persistence: tfd.LogNormal(persistence, double(0.5)),
+      'level': chain,
+      'series': lambda level, scale: tfd.Independent(
+        tfd.Normal(steps(level), tf.exp(0.5 * level) * scale[..., None]), 1
+      ),
+    }
+  )
+
+
+def test_joint_distribution():
+  """Draws have the same density in both."""
+  source = joint(tf.identity)
+  model = nvi.joint_distribution_model(source, 'level', 'series')
+  assert model.has_gaussian_transitions
+  # Without a batch, as the steps of a `tfd.MarkovChain` have none.
+  value = source.sample(seed=1)
+  theta = {name: value[name] for name in ('persistence', 'scale')}
+  shape = tf.TensorShape([])
+  z, x = value['level'], value['series']
+  total = model.prior.log_prob(theta)
+  total += model.initial(theta, 0, (), shape).log_prob(z[0])
+  for t in range(NUM_STEPS):
+    if t:
+      kernel = model.transition(z[t - 1], theta, tf.constant(t), (), shape)
+      total += kernel.log_prob(z[t])
+    total += model.observation(z[t], theta, t, (), shape).log_prob(x[t])
+  np.testing.assert_allclose(total, source.log_prob(value), 1e-10)
+
+
+def test_joint_distribution_over_vectors():
+  source = tfd.JointDistributionNamed(
+    {
+      'level': tfd.MarkovChain(
+        tfd.MultivariateNormalDiag(scale_diag=[1.0, 1.0]),
+        lambda t, z: tfd.MultivariateNormalDiag(z, [0.5, 0.5]),
+        num_steps=4,
+      ),
+      'series': lambda level: tfd.Independent(tfd.Normal(level, 0.3), 2),
+    }
+  )
+  model = nvi.joint_distribution_model(source, 'level', 'series')
+  theta, z, x = model.simulate(7, [3], seed=1)
+  assert theta == () and z.shape == x.shape == [3, 7, 2]
+
+
+def test_joint_distributions_that_cannot_be_sources():
+  source = joint(tf.cumsum)
+  with pytest.raises(ValueError, match="depend on the step of 'level' alone"):
+    nvi.joint_distribution_model(source, 'level', 'series')
+  with pytest.raises(ValueError, match='`local` must be the name of a part'):
+    nvi.joint_distribution_model(source, 'levels', 'series')
+  with pytest.raises(ValueError, match="'series' that does not depend|'scale'"):
+    nvi.joint_distribution_model(source, 'persistence', 'level')
+  with pytest.raises(TypeError, match='`joint` must be a tfd.JointDistri'):
+    nvi.joint_distribution_model(tfd.Normal(0.0, 1.0), 'level', 'series')
 
 
 def test_what_cannot_be_a_source():

@@ -59,7 +59,9 @@ def matmul(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return tf.matmul(a, b)
   return tf.add_n(
     [
-      a[..., :, i, tf.newaxis] * b[..., i, tf.newaxis, :]
+      # Not by slices with new axes, which TensorFlow's graph optimizer folds
+      # into wrong shapes.
+      tf.expand_dims(a[..., i], -1) * tf.expand_dims(b[..., i, :], -2)
       for i in range(a.shape[-1])
     ]
   )

@@ -80,6 +80,7 @@ from tfp_nvi.state_space.smoothing import (
   smooth,
 )
 from tfp_nvi.state_space.sources import (
+  joint_distribution_model,
   linear_gaussian_model,
   structural_time_series_model,
 )
@@ -108,6 +109,7 @@ __all__ = [
   'StateSpaceSampler',
   'StateSpaceState',
   'fit_state_space',
+  'joint_distribution_model',
   'linear_gaussian_model',
   'smc_squared',
   'smooth',

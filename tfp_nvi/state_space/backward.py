@@ -20,7 +20,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.internal import checks
-from tfp_nvi.state_space import functions, gaussian
+from tfp_nvi.state_space import functions, gaussian, missing
 from tfp_nvi.state_space import model as model_lib
 from tfp_nvi.state_space.heuristics import Heuristic
 
@@ -39,6 +39,8 @@ class _Steps(NamedTuple):
     observations: Nested structure of `Tensor`s of shape
       `[num_steps] + batch + event`.
     is_observed: `None`, or bool `Tensor` of shape `[num_steps] + batch`.
+    components: `None`, or the structure of the observations, with bools: which
+      components are observed.
     inputs: Nested structure of `Tensor`s of shape
       `[num_steps] + batch + event`; `()` if there are none.
     num_steps: Python `int`.
@@ -47,6 +49,7 @@ class _Steps(NamedTuple):
 
   observations: Any
   is_observed: Any
+  components: Any
   inputs: Any
   num_steps: int
   shape: tf.TensorShape
@@ -62,6 +65,13 @@ class _Steps(NamedTuple):
     if self.is_observed is None:
       return None
     return tf.broadcast_to(self.is_observed[t], self.shape)
+
+  def observed(self, distribution, x, t):
+    """The distribution of what is observed of a step."""
+    if self.components is None:
+      return distribution
+    mask = tf.nest.map_structure(lambda x: x[t], self.components)
+    return missing.marginal(distribution, x, mask)
 
 
 def _as_steps(model, observations, is_observed, global_state, inputs):
@@ -84,9 +94,13 @@ def _as_steps(model, observations, is_observed, global_state, inputs):
   def first(x):
     return tf.nest.map_structure(lambda x: model_lib.steps_first(x, rank), x)
 
+  by_step, components = missing.split(
+    is_observed, observations, example.observation_like[1]
+  )
   return _Steps(
     observations=first(observations),
-    is_observed=None if is_observed is None else first(is_observed),
+    is_observed=None if by_step is None else first(by_step),
+    components=None if components is None else first(components),
     inputs=first(() if inputs is None else inputs),
     num_steps=leading[-1],
     shape=tf.TensorShape([num_particles]) + leading[:-1],
@@ -273,7 +287,9 @@ class GaussianHeuristic(Heuristic):
 
     def observation_fn(z):
       z = gaussian.as_event(z, self._event_rank)
-      return self._model.observation(z, global_state, t, u, steps.shape)
+      return steps.observed(
+        self._model.observation(z, global_state, t, u, steps.shape), x, t
+      )
 
     likelihood = gaussian.expand_likelihood(observation_fn, x, z, steps.shape)
     mask = steps.mask(t)
@@ -440,8 +456,8 @@ class HiddenMarkovHeuristic(Heuristic):
     def target_at(t, factor):
       x, u = steps.at(t)
       likelihood = functions.over_states(
-        lambda z, theta, shape: model.observation(
-          z, theta, t, u, shape
+        lambda z, theta, shape: steps.observed(
+          model.observation(z, theta, t, u, shape), x, t
         ).log_prob(x),
         num_states,
         global_state,

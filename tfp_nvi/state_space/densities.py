@@ -86,6 +86,8 @@ class StateSpaceDensities(densities_lib.Densities):
     self.num_densities = self.num_steps + 1
     self.observations = sequences.observations
     self.inputs = sequences.inputs
+    self.shown = sequences.shown
+    self.components = sequences.components
     self._is_observed = sequences.is_observed
     self._lengths = sequences.lengths
 
@@ -155,7 +157,7 @@ class StateSpaceDensities(densities_lib.Densities):
       self.heuristic.prepare,
       ('observations', 'is_observed', 'global_state'),
       ('u',),
-    )(self.observations, self.is_observed, global_state, u=self.inputs)
+    )(self.observations, self.shown, global_state, u=self.inputs)
     try:
       rows = tf.nest.map_structure(tf.convert_to_tensor, rows)
     except (TypeError, ValueError) as e:

@@ -12,6 +12,7 @@ from tfp_nvi.internal import checks, randomness
 from tfp_nvi.state_space import backward, learning, networks, twisting
 from tfp_nvi.state_space import model as model_lib
 from tfp_nvi.state_space.sampler import StateSpaceSampler
+from tfp_nvi.state_space.sequences import Sequences
 
 __all__ = [
   'fit_state_space',
@@ -19,6 +20,8 @@ __all__ = [
 
 # Sequences that are simulated to learn from.
 _NUM_SEQUENCES = 20_000
+# Rounds of learning from data: draws of their states, and how many there are.
+_NUM_ROUNDS, _NUM_PARTICLES, _NUM_DRAWS = 2, 500, 20
 # How often the proposal of the global state is fitted to a new sequence.
 _NUM_REFINEMENTS = 2
 
@@ -28,6 +31,7 @@ def fit_state_space(
   data=None,
   length: int | None = None,
   *,
+  is_observed=None,
   inputs=None,
   num_steps: int = 2_000,
   batch_size: int = 128,
@@ -41,29 +45,33 @@ def fit_state_space(
   - The heuristic is exact for local states of a `tfd.Categorical`
     (`HiddenMarkovHeuristic`), a Gaussian approximation for normal transitions
     (`GaussianHeuristic`), and learned for other models (`RecurrentHeuristic`).
-    The first two propose local states too.
+    The first two propose local states too; for the others, the proposal is
+    `'guided'` if it can be, else `'prior'`.
   - The proposal of the global state is a recurrent network, which is learned.
     If the heuristic is not, `sample` fits the proposal to each sequence by two
     rounds of importance sampling, before the particles are drawn.
   - Particles are resampled where less than half of them are effective.
 
-  All training is on sequences that the model simulates; some of them with
-  missing parts, and some that end early, so that the sampler serves such
-  sequences too. A model without a global state whose heuristic is not learned
-  needs no training.
+  Training begins on sequences that the model simulates. With `data`, it goes on
+  with these, whatever the prior thinks of them: twice, the sampler as it
+  is so far draws states of each sequence, and is trained on these for
+  `num_steps // 4` steps. Some sequences are shown with missing parts, and some
+  end early, so that the sampler serves such sequences too. A model without a
+  global state whose heuristic is not learned needs no training.
 
   Args:
     model: `StateSpaceModel`.
     data: Nested structure of `Tensor`s of shape `batch + [num_steps] + event`:
-      a sequence like those to come. Its number of steps is taken for `length`,
-      and its values are not looked at.
-      Default value: `None`.
+      sequences to learn from, or one sequence.
+      Default value: `None` (i.e., simulations alone).
     length: Python `int`: how many steps to simulate.
       Default value: `None` (i.e., that of `data`).
+    is_observed: What is observed of `data`, as of `StateSpaceSampler.sample`.
+      Default value: `None` (i.e., all).
     inputs: Nested structure of `Tensor`s of shape `[length] + event`, if the
-      model has inputs.
+      model has inputs; those of all sequences.
       Default value: `None`.
-    num_steps: Python `int` number of training steps.
+    num_steps: Python `int` number of training steps on simulations.
       Default value: `2_000`.
     batch_size: Python `int` number of sequences of a training step.
       Default value: `128`.
@@ -77,12 +85,14 @@ def fit_state_space(
 
   Returns:
     sampler: `StateSpaceSampler`. Its field `history` is the `History` of the
-      training, or `None`.
+      training on simulations, or `None`; `data_histories` has that of each
+      round on data.
 
   Raises:
     TypeError: If an argument is not of the kind asked for.
     ValueError: If a count is not positive, neither `data` nor `length` is
-      given, the prior is over discrete states, or simulated sequences overflow.
+      given, data are not sequences of the model, the prior is over discrete
+      states, or simulated sequences overflow.
 
   ```python
   import tensorflow as tf
@@ -111,13 +121,22 @@ def fit_state_space(
     'learning_rate', learning_rate, 0.0, is_open=True
   )
   checks.check_bool('progress', progress)
-  length = _length(model, data, length)
+  sequences = _as_sequences(model, data, is_observed, inputs)
+  if sequences is None and length is None:
+    raise ValueError('`data` or `length` must be given; got neither.')
+  if length is not None:
+    length = checks.as_count('length', length)
+  else:
+    length = sequences.num_steps
   network_seed, heuristic_seed, data_seed, fit_seed = tf.unstack(
     randomness.split_seed(randomness.as_seed(seed), 4)
   )
   settings: dict[str, Any] = dict(num_units=num_units, num_steps=length)
   heuristic = _choose_heuristic(model, settings, heuristic_seed)
   is_learned = isinstance(heuristic, twisting.RecurrentHeuristic)
+  proposal_fn = 'heuristic'
+  if is_learned:
+    proposal_fn = 'guided' if model.can_be_guided else 'prior'
   network = None
   if model.prior is not None:
     network = networks.GlobalProposalNetwork(
@@ -126,12 +145,12 @@ def fit_state_space(
   sampler = StateSpaceSampler(
     model,
     initial_proposal_fn=network,
-    proposal_fn='prior' if is_learned else 'heuristic',
+    proposal_fn=proposal_fn,
     heuristic=heuristic,
     resample_criterion_fn=resampling.ess_below(0.5),
     num_refinements=0 if is_learned or network is None else _NUM_REFINEMENTS,
   )
-  sampler.history = None
+  sampler.history, sampler.data_histories = None, ()
   if network is None and not is_learned:
     return sampler
   inputs = model_lib.as_inputs(inputs, model.example, tf.TensorShape([length]))
@@ -139,51 +158,88 @@ def fit_state_space(
     model, length, _NUM_SEQUENCES, inputs or None, data_seed
   )
   learned = heuristic if is_learned else None
-  sampler.history = training.fit(
-    lambda element: learning.Simulated(
-      network,
-      learned,
-      element[0],
-      element[1],
-      element[2],
-      tf.nest.map_structure(
-        lambda x: tf.broadcast_to(x, [batch_size] + x.shape), inputs
+
+  def train(values, inputs, num_steps, seed):
+    """Trains on sequences with their states, and perhaps masks."""
+    size = tf.nest.flatten(values)[0].shape[0]
+    batch = min(batch_size, size)
+
+    def with_networks(element):
+      theta, z, x, *mask = element
+      u = tf.nest.map_structure(
+        lambda x: tf.broadcast_to(x, [batch] + x.shape), inputs
+      )
+      return learning.Simulated(
+        network, learned, theta, z, x, u, mask[0] if mask else ()
+      )
+
+    return training.fit(
+      with_networks,
+      learning.SimulationObjective(),
+      num_particles=1,
+      num_steps=num_steps,
+      data=tf.data.Dataset.from_tensor_slices(values)
+      .shuffle(size, seed=1)
+      .batch(batch, drop_remainder=True),
+      optimizer=tf_keras.optimizers.Adam(
+        tf_keras.optimizers.schedules.CosineDecay(learning_rate, num_steps)
       ),
-    ),
-    learning.SimulationObjective(),
-    num_particles=1,
-    num_steps=num_steps,
-    data=tf.data.Dataset.from_tensor_slices(values)
-    .shuffle(_NUM_SEQUENCES, seed=1)
-    .batch(batch_size, drop_remainder=True),
-    optimizer=tf_keras.optimizers.Adam(
-      tf_keras.optimizers.schedules.CosineDecay(learning_rate, num_steps)
-    ),
-    steps_per_call=min(num_steps, 100),
-    progress=progress,
-    seed=fit_seed,
-  )
+      steps_per_call=min(num_steps, 100),
+      progress=progress,
+      seed=seed,
+    )
+
+  sampler.history = train(values, inputs, num_steps, fit_seed)
+  if sequences is None:
+    return sampler
+  histories = []
+  for i in range(_NUM_ROUNDS):
+    draw_seed, train_seed = tf.unstack(
+      randomness.split_seed(randomness.fold_in(data_seed, i), 2)
+    )
+    values = learning.draw_states(
+      sampler, sequences, _NUM_PARTICLES, _NUM_DRAWS, draw_seed
+    )
+    inputs = tf.nest.map_structure(lambda x: x[0], sequences.inputs)
+    histories.append(train(values, inputs, max(num_steps // 4, 1), train_seed))
+  sampler.data_histories = tuple(histories)
   return sampler
 
 
-def _length(model, data, length):
-  """How many steps the simulated sequences have."""
-  if data is None and length is None:
-    raise ValueError('`data` or `length` must be given; got neither.')
-  if length is not None:
-    return checks.as_count('length', length)
+def _as_sequences(model, data, is_observed, inputs):
+  """The data as sequences with one batch axis; `None` if there are none."""
+  if data is None:
+    if is_observed is not None:
+      raise ValueError(
+        '`is_observed` must be None without `data`; got '
+        f'{type(is_observed).__name__}.'
+      )
+    return None
   dtype, shapes = model.example.observation_like
   data = model_lib.convert_like(
     'data', data, dtype, 'the values of `observation_fn`'
   )
-  x, shape = tf.nest.flatten(data)[0], tf.nest.flatten(shapes)[0]
-  rank = x.shape.rank - tf.TensorShape(shape).rank
-  if rank < 1:
-    raise ValueError(
-      '`data` must be sequences, of shape batch + [num_steps] + event; got '
-      f'{x.shape.as_list()}.'
-    )
-  return x.shape[rank - 1]
+  for x, shape in zip(
+    tf.nest.flatten(data), tf.nest.flatten(shapes), strict=True
+  ):
+    rank = tf.TensorShape(shape).rank
+    if x.shape.rank <= rank or x.shape[x.shape.rank - rank :] != shape:
+      raise ValueError(
+        '`data` must be sequences, of shape batch + [num_steps] + event, with '
+        f'event shape {tf.TensorShape(shape).as_list()}; got '
+        f'{x.shape.as_list()}.'
+      )
+  sequences = Sequences(model.example, data, is_observed, None, inputs)
+  rank = sequences.batch_shape.rank
+  if rank == 0:
+    return sequences.as_batch()
+  x, mask, _, u = sequences.parts()
+  x, mask, u = tf.nest.map_structure(
+    lambda x: tf.reshape(x, [-1, *x.shape[rank:]]),
+    (x, () if mask is None else mask, u),
+  )
+  mask = mask if tf.nest.flatten(mask) else None
+  return Sequences(model.example, x, mask, None, u)
 
 
 def _choose_heuristic(model, settings, seed):

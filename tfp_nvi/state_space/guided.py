@@ -12,7 +12,7 @@ import abc
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.state_space import functions, gaussian
+from tfp_nvi.state_space import functions, gaussian, switching
 from tfp_nvi.state_space import model as model_lib
 
 tfd = tfp.distributions
@@ -77,16 +77,19 @@ class GuidedProposal(LocalProposal):
   """The transition times the likelihood, or a Gaussian approximation.
 
   Exact for categorical states, and where transitions are normal and
-  observations linear and normal. For other observations the log density is
-  expanded at the mean of the transition, a step of Newton's method; for normal
-  observations of a nonlinear mean that is the extended Kalman filter's update.
+  observations linear and normal, also if they are so given a regime, a part of
+  the local state that is proposed with it. For other observations the log
+  density is expanded at the mean of the transition, a step of Newton's method;
+  for normal observations of a nonlinear mean that is the extended Kalman
+  filter's update.
   """
 
   def __init__(self, model: model_lib.StateSpaceModel):
-    if not model.has_gaussian_transitions and model.num_states is None:
+    if not model.can_be_guided:
       raise ValueError(
         "`proposal_fn` can be 'guided' if local states are of a tfd.Normal, a "
-        'multivariate normal or a tfd.Categorical distribution; they are '
+        'multivariate normal or a tfd.Categorical distribution, or a joint '
+        'distribution of a tfd.Categorical and a normal one; they are '
         f'{functions.describe(model.example.local_like[0])} of shape '
         f'{functions.describe(model.example.local_like[1])}.'
       )
@@ -97,6 +100,10 @@ class GuidedProposal(LocalProposal):
     del given, step
     shape = tf.TensorShape(previous.root.shape)
     theta, example = previous.global_state, self._model.example
+    if example.regimes is not None:
+      return switching.guide(
+        example.regimes, prior, observation_fn, x, theta, shape
+      )
     if self._model.num_states is not None:
       likelihood = functions.over_states(
         lambda z, theta, shape: observation_fn(z, theta, shape).log_prob(x),

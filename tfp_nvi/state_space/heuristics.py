@@ -32,7 +32,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.internal import checks
-from tfp_nvi.state_space import functions
+from tfp_nvi.state_space import functions, missing
 from tfp_nvi.state_space.model import steps_first
 
 tfd = tfp.distributions
@@ -102,7 +102,9 @@ class Heuristic(tf.Module, abc.ABC):
     Args:
       observations: Nested structure of `Tensor`s of shape
         `batch + [num_steps] + event`.
-      is_observed: `None`, or bool `Tensor` of shape `batch + [num_steps]`.
+      is_observed: `None`, or bool `Tensor` of shape `batch + [num_steps]`; for
+        observations of which some components are missing, the structure of the
+        observations with bools in place of numbers.
       global_state: Nested structure of `Tensor`s of shape
         `[num_particles] + batch + event`.
 
@@ -216,9 +218,19 @@ class IndependentHeuristic(Heuristic):
       observations,
       event_rank,
     )
-    if is_observed is not None:
-      is_observed = steps_first(is_observed, is_observed.shape.rank - 1, 1)
-    return sum_of_rest(distribution.log_prob(x), is_observed)
+    by_step, components = missing.split(
+      is_observed, observations, distribution.event_shape
+    )
+    rank = tf.nest.flatten(observations)[0].shape.rank - 1
+    rank -= tf.nest.flatten(event_rank)[0]
+    if components is not None:
+      components = tf.nest.map_structure(
+        lambda x: steps_first(x, rank, axes=1), components
+      )
+      distribution = missing.marginal(distribution, x, components)
+    if by_step is not None:
+      by_step = steps_first(by_step, rank, axes=1)
+    return sum_of_rest(distribution.log_prob(x), by_step)
 
 
 class FeatureHeuristic(Heuristic):
@@ -287,6 +299,16 @@ class FeatureHeuristic(Heuristic):
     batch_rank = features.shape.rank - 2
     features = steps_first(features, batch_rank)
     if is_observed is not None:
+      # A step counts if all of its components are observed.
+      is_observed = tf.reduce_all(
+        tf.stack(
+          [
+            tf.reduce_all(x, axis=range(batch_rank + 1, x.shape.rank))
+            for x in tf.nest.flatten(is_observed)
+          ]
+        ),
+        axis=0,
+      )
       is_observed = steps_first(is_observed, batch_rank)[..., tf.newaxis]
     sums = sum_of_rest(features, is_observed)
     return tf.einsum('k...h,s...h->ks...', sums, weights)

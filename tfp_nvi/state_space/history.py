@@ -22,6 +22,7 @@ __all__ = [
   'FilterHistory',
   'draw_backward',
   'draw_index',
+  'draw_next',
 ]
 
 
@@ -111,6 +112,82 @@ def draw_index(log_weights: tf.Tensor, seed, num_draws=None) -> tf.Tensor:
   u = randomness.uniform(shape, seed, log_weights.dtype) * ends[-1]
   index = tf.reduce_sum(tf.cast(ends <= u, tf.int32), axis=0)
   return tf.minimum(index, log_weights.shape[0] - 1)
+
+
+def draw_next(
+  model: model_lib.StateSpaceModel,
+  history: FilterHistory,
+  num_draws: int,
+  seed,
+  inputs=(),
+):
+  """Draws the observation of each step given those of the steps before it.
+
+  Args:
+    model: `StateSpaceModel`.
+    history: `FilterHistory`.
+    num_draws: Python `int`.
+    seed: Stateless seed.
+    inputs: Nested structure of `Tensor`s of shape
+      `batch + [num_steps] + event`; `()` if there are none.
+
+  Returns:
+    observations: Nested structure of `Tensor`s of shape
+      `[num_draws] + batch + [num_steps - 1] + event`: those of the second step
+      and after.
+  """
+  num_steps, *shape = history.log_weights.shape.as_list()
+  rank = len(shape) - 1
+  shape = tf.TensorShape([num_draws, *shape[1:]])
+  seeds = tf.reshape(
+    randomness.split_seed(seed, 3 * num_steps), [num_steps, 3, 2]
+  )
+  inputs = tf.nest.map_structure(
+    lambda x: model_lib.steps_first(x, rank), inputs
+  )
+
+  def draw(t):
+    root, z, log_weights = tf.nest.map_structure(
+      lambda x: tf.gather(x, t), tuple(history[1:])
+    )
+    theta = tf.nest.map_structure(
+      lambda x: resampling.gather_ancestors(x, root),
+      history.initial_global_state,
+    )
+    (theta, z), _ = resampling.resample(
+      (theta, z),
+      log_weights,
+      resampling.resample_systematic,
+      seeds[t, 0],
+      num_draws=num_draws,
+    )
+    u = tf.nest.map_structure(lambda x: x[t + 1], inputs)
+    named = dict(t=t + 1, u=u, shape=shape)
+    z = model_lib.sample_of_shape(
+      model.transition(z, theta, **named), shape.as_list(), seeds[t, 1]
+    )
+    return model_lib.sample_of_shape(
+      model.observation(z, theta, **named), shape.as_list(), seeds[t, 2]
+    )
+
+  first = draw(tf.constant(0))
+  arrays = tf.nest.map_structure(
+    lambda x: tf.TensorArray(
+      x.dtype, num_steps - 1, element_shape=x.shape
+    ).write(0, x),
+    first,
+  )
+  _, arrays = tf.while_loop(
+    lambda t, _: t < num_steps - 1,
+    lambda t, arrays: (
+      t + 1,
+      tf.nest.map_structure(lambda a, x: a.write(t, x), arrays, draw(t)),
+    ),
+    (tf.constant(1), arrays),
+  )
+  return tf.nest.map_structure(
+    lambda array: model_lib.steps_last(array.stack(), rank + 1), arrays
+  )
 
 
 def draw_backward(

@@ -20,6 +20,7 @@ from tfp_nvi.internal import checks, randomness
 from tfp_nvi.state_space import (
   global_space,
   guided,
+  missing,
   recorder,
   smoothing,
 )
@@ -419,12 +420,23 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
       z: Nested structure of `Tensor`s of shape `shape + event`.
       log_weights: `Tensor` of shape `shape`.
     """
-    model, (observations, is_observed, _, inputs) = (
-      self._model,
-      self._sequences.parts(),
+    model, sequences = self._model, self._sequences
+    x, u, mask = tf.nest.map_structure(
+      lambda x: x[t],
+      (
+        sequences.observations,
+        sequences.inputs,
+        () if sequences.components is None else sequences.components,
+      ),
     )
-    x, u = tf.nest.map_structure(lambda x: x[t], (observations, inputs))
+    is_observed = sequences.is_observed
+    mask = None if sequences.components is None else mask
     named = dict(t=t, u=u)
+
+    def observation_fn(z, theta, shape):
+      distribution = model.observation(z, theta, **named, shape=shape)
+      return missing.marginal(distribution, x, mask)
+
     if before is None:
       prior = model.initial((), **named, shape=shape)
     else:
@@ -434,9 +446,7 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
       index = tf.zeros(shape, tf.int32)
       proposal = self._proposal.distribution(
         prior,
-        lambda z, theta, shape: model.observation(
-          z, theta, **named, shape=shape
-        ),
+        observation_fn,
         x,
         None,
         t,
@@ -446,7 +456,7 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
     z = tf.nest.map_structure(
       lambda z, x: tf.concat([z[:-1], x[tf.newaxis]], axis=0), z, path
     )
-    likelihood = model.observation(z, (), **named, shape=shape).log_prob(x)
+    likelihood = observation_fn(z, (), shape).log_prob(x)
     if is_observed is not None:
       likelihood = tf.where(is_observed[t], likelihood, 0.0)
     log_weights = likelihood

@@ -3,7 +3,8 @@
 """Learning proposals and heuristics from simulated sequences.
 
 Contract: states and sequences are drawn together from the model, so that no
-particles and no weights are needed. The gradient of the mean of
+particles and no weights are needed; or sequences are data, and their states are
+drawn by the sampler as it is so far [2]. The gradient of the mean of
 `log q(theta | x)` is that of the forward KL divergence from the posterior of
 the global state; that of a contrast between states trains a heuristic.
 
@@ -11,6 +12,7 @@ the global state; that of a contrast between states trains a heuristic.
 
 [1]: G. Papamakarios, I. Murray. Fast epsilon-free inference of simulation
      models with Bayesian conditional density estimation. NeurIPS, 2016.
+[2]: J. Bornschein, Y. Bengio. Reweighted wake-sleep. ICLR, 2015.
 """
 
 from typing import Any, NamedTuple
@@ -18,16 +20,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi import objectives
+from tfp_nvi import objectives, resampling
 from tfp_nvi.internal import randomness
 from tfp_nvi.objectives import base
 
 __all__ = [
   'Simulated',
   'SimulationObjective',
+  'draw_states',
   'simulate_finite',
 ]
 
+# How many sequences are sampled together.
+_CHUNK = 32
 # At how many levels of a mini-batch the heuristic is trained.
 _NUM_LEVELS = 4
 
@@ -43,6 +48,8 @@ class Simulated(NamedTuple):
       `[batch_size, num_steps] + event`.
     observations: Likewise.
     inputs: Likewise; `()` if there are none.
+    is_observed: Mask of the observations, for steps or components; `()` if
+      there is nothing missing. More is hidden at random.
   """
 
   network: Any
@@ -51,6 +58,7 @@ class Simulated(NamedTuple):
   local_states: Any
   observations: Any
   inputs: Any = ()
+  is_observed: Any = ()
 
 
 def simulate_finite(model, num_steps, num_sequences, inputs, seed):
@@ -90,16 +98,122 @@ def simulate_finite(model, num_steps, num_sequences, inputs, seed):
   return tf.nest.map_structure(lambda x: tf.boolean_mask(x, is_finite), values)
 
 
-def _random_mask(shape, seed):
-  """Which steps to show: all of most sequences, and a part of the others."""
-  seeds = tf.unstack(randomness.split_seed(seed, 4))
+def _random_mask(observations, seed):
+  """What to show: all of most sequences, and a part of the others.
+
+  Of these, half ends early; the other half has missing steps or, if there are
+  several components, missing components.
+
+  Args:
+    observations: Nested structure of `Tensor`s of shape
+      `[batch_size, num_steps] + event`.
+    seed: Stateless seed.
+
+  Returns:
+    mask: Mask for components, or for steps if there is one component.
+  """
+  seeds = tf.unstack(randomness.split_seed(seed, 5))
+  parts = tf.nest.flatten(observations)
+  shape = parts[0].shape[:2].as_list()
   batch, num_steps = shape[:-1], shape[-1]
   kind = randomness.uniform([*batch, 1], seeds[0])
   share = randomness.uniform([*batch, 1], seeds[1])
   is_kept = randomness.uniform(shape, seeds[2]) > 0.5 * share
   length = num_steps * (0.25 + 0.75 * randomness.uniform([*batch, 1], seeds[3]))
   is_before = tf.range(num_steps, dtype=tf.float32) < length
-  return tf.where(kind < 0.7, True, tf.where(kind < 0.85, is_kept, is_before))
+  steps = tf.where(kind < 0.7, True, tf.where(kind < 0.85, is_kept, is_before))
+  if len(parts) == 1 and parts[0].shape.rank == 2:
+    return steps
+  masks = []
+  for i, x in enumerate(parts):
+    padding = [1] * (x.shape.rank - 2)
+    uniform = randomness.uniform(
+      x.shape.as_list(), randomness.fold_in(seeds[4], i)
+    )
+    # Instead of missing steps, for every other sequence that has these.
+    by_component = tf.reshape(kind < 0.775, [*batch, 1] + padding)
+    by_component &= tf.reshape(kind >= 0.7, [*batch, 1] + padding)
+    mask = tf.reshape(steps, shape + padding)
+    masks.append(
+      tf.where(
+        by_component,
+        uniform > 0.5 * tf.reshape(share, [*batch, 1] + padding),
+        mask,
+      )
+    )
+  return tf.nest.pack_sequence_as(observations, masks)
+
+
+def _both(mask, is_observed, observations):
+  """What two masks, the first one of `_random_mask`, both show."""
+  if not tf.nest.is_nested(is_observed):
+    is_observed = tf.nest.map_structure(lambda _: is_observed, observations)
+
+  def both(mask, other):
+    padding = [1] * (mask.shape.rank - other.shape.rank)
+    return mask & tf.reshape(other, other.shape + padding)
+
+  flat = map(both, tf.nest.flatten(mask), tf.nest.flatten(is_observed))
+  return tf.nest.pack_sequence_as(mask, list(flat))
+
+
+def draw_states(sampler, sequences, num_particles: int, num_draws: int, seed):
+  """Draws states of sequences by a sampler.
+
+  Args:
+    sampler: `StateSpaceSampler`.
+    sequences: `Sequences` with one batch axis.
+    num_particles: Python `int`: those of each sequence.
+    num_draws: Python `int`: how many draws to make for each sequence.
+    seed: Stateless seed.
+
+  Returns:
+    values: Tuple of global states, local states, observations and masks, each
+      with a first axis over `num_draws` times the number of sequences. Masks
+      are `()` if nothing is missing.
+  """
+  size = sequences.batch_shape[0]
+  chunk = min(size, _CHUNK)
+  x, is_observed, _, inputs = sequences.parts()
+  is_observed = () if is_observed is None else is_observed
+  draws = []
+  for start in range(0, size, chunk):
+    # The last chunk is filled up, so that all have the same shape.
+    index = np.arange(start, start + chunk) % size
+    values = tf.nest.map_structure(
+      lambda x, index=index: tf.gather(x, index), (x, is_observed, inputs)
+    )
+    chunk_x, mask, u = values
+    run_seed, draw_seed = tf.unstack(
+      randomness.split_seed(randomness.fold_in(seed, start), 2)
+    )
+    posterior = sampler.sample(
+      chunk_x,
+      num_particles,
+      run_seed,
+      is_observed=mask if tf.nest.flatten(mask) else None,
+      inputs=u if tf.nest.flatten(u) else None,
+    )
+    states, _ = resampling.resample(
+      (posterior.global_state, posterior.trajectories),
+      posterior.log_weights,
+      resampling.resample_systematic,
+      draw_seed,
+      num_draws=num_draws,
+    )
+    repeated = tf.nest.map_structure(
+      lambda x: tf.broadcast_to(x, [num_draws] + x.shape), (chunk_x, mask)
+    )
+    keep = min(chunk, size - start)
+    draws.append(
+      tf.nest.map_structure(
+        lambda x, keep=keep: tf.reshape(
+          x[:, :keep], [num_draws * keep] + x.shape[2:]
+        ),
+        (*states, *repeated),
+      )
+    )
+  return tf.nest.map_structure(lambda *x: tf.concat(x, axis=0), *draws)
 
 
 class SimulationObjective(objectives.Objective):
@@ -109,9 +223,9 @@ class SimulationObjective(objectives.Objective):
     """The loss and its gradients; see `Objective`."""
     del num_particles
     mask_seed, level_seed = tf.unstack(randomness.split_seed(seed, 2))
-    # One batch axis, of the mini-batch.
-    shape = tf.nest.flatten(sampler.observations)[0].shape[:2].as_list()
-    mask = _random_mask(shape, mask_seed)
+    mask = _random_mask(sampler.observations, mask_seed)
+    if tf.nest.flatten(sampler.is_observed):
+      mask = _both(mask, sampler.is_observed, sampler.observations)
     loss = 0.0
     with tf.GradientTape() as tape:
       if sampler.network is not None:

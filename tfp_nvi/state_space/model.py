@@ -17,7 +17,7 @@ import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
 from tfp_nvi.internal import checks, compatibility, randomness
-from tfp_nvi.state_space import functions, gaussian
+from tfp_nvi.state_space import functions, gaussian, switching
 
 tfd = tfp.distributions
 
@@ -55,6 +55,8 @@ class Example(NamedTuple):
     num_states: Python `int`, if local states are of a `tfd.Categorical`.
     has_gaussian_transitions: Python `bool`: whether local states are of normal
       distributions over numbers or vectors.
+    regimes: `Regimes`, if local states are of a joint distribution over a
+      regime and a level that is normal given the regime; else `None`.
   """
 
   local_like: Any
@@ -66,6 +68,7 @@ class Example(NamedTuple):
   dtype: tf.DType
   num_states: int | None = None
   has_gaussian_transitions: bool = False
+  regimes: switching.Regimes | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -182,6 +185,15 @@ class StateSpaceModel:
   def has_gaussian_transitions(self) -> bool:
     """Whether local states are of normal distributions."""
     return self.example.has_gaussian_transitions
+
+  @property
+  def can_be_guided(self) -> bool:
+    """Whether `proposal_fn='guided'` is made for such local states."""
+    return (
+      self.has_gaussian_transitions
+      or self.num_states is not None
+      or self.example.regimes is not None
+    )
 
   def initial(self, global_state, t, u, shape: tf.TensorShape):
     """The distribution of the first local state, checked."""
@@ -556,4 +568,13 @@ def _make_example(model):
     dtype=dtype,
     num_states=counts[0] if counts[0] == counts[1] else None,
     has_gaussian_transitions=all(map(gaussian.is_gaussian, kernels)),
+    regimes=_common_regimes(*kernels),
   )
+
+
+def _common_regimes(initial, transition):
+  """The regimes that both distributions of local states have, if they do."""
+  first, later = map(switching.find_regimes, (initial, transition))
+  if first is None or later is None:
+    return None
+  return first if first._replace(structure=later.structure) == later else None

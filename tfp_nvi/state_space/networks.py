@@ -14,7 +14,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.internal import checks, randomness
-from tfp_nvi.state_space import gaussian, global_space
+from tfp_nvi.state_space import gaussian, global_space, missing
 from tfp_nvi.state_space import model as model_lib
 
 tfd = tfp.distributions
@@ -56,14 +56,16 @@ class Features(tf.Module):
 
   Fields:
     size: Python `int`: how many numbers there are for an observation.
+    masked_size: Python `int`: how many `masked` gives.
   """
 
   def __init__(self, model: model_lib.StateSpaceModel, num_steps: int = 10):
     super().__init__(name='features')
     self._dtype = model.example.dtype
+    self._event_shapes = model.example.observation_like[1]
     self._ranks = [
       tf.TensorShape(shape).rank
-      for shape in tf.nest.flatten(model.example.observation_like[1])
+      for shape in tf.nest.flatten(self._event_shapes)
     ]
     inputs = None
     if model.input_example is not None:
@@ -79,6 +81,7 @@ class Features(tf.Module):
     self._center = tf.constant(center, self._dtype)
     self._scale = tf.constant(scale, self._dtype)
     self.size = 2 * x.shape[-1]
+    self.masked_size = 3 * x.shape[-1]
 
   def _flatten(self, x):
     parts = []
@@ -91,6 +94,42 @@ class Features(tf.Module):
     """Numbers of shape `leading + [size]`."""
     x = (self._flatten(x) - self._center) / self._scale
     return tf.concat([tf.asinh(x), 0.25 * tf.math.log(x**2 + 1e-4)], axis=-1)
+
+  def masked(self, x, is_observed):
+    """The same, zero where nothing is observed, and the mask as numbers.
+
+    Args:
+      x: Nested structure of `Tensor`s of shape `batch + [num_steps] + event`.
+      is_observed: `None`, or a mask for steps or components.
+
+    Returns:
+      features: `Tensor` of shape `batch + [num_steps, masked_size]`.
+    """
+    features = self(x)
+    leading = features.shape[:-1]
+    size = [*leading, features.shape[-1] // 2]
+    by_step, components = missing.split(is_observed, x, self._event_shapes)
+    if by_step is None:
+      mask = tf.ones(size, self._dtype)
+    elif components is None:
+      mask = tf.broadcast_to(by_step[..., tf.newaxis], size)
+    else:
+      mask = self._flatten(
+        tf.nest.map_structure(
+          lambda mask, x: tf.broadcast_to(
+            tf.reshape(
+              mask, mask.shape + [1] * (x.shape.rank - mask.shape.rank)
+            ),
+            x.shape,
+          ),
+          components,
+          x,
+        )
+      )
+    mask = tf.cast(mask, self._dtype)
+    twice = tf.concat([mask, mask], axis=-1) > 0.0
+    features = tf.where(twice, features, tf.zeros_like(features))
+    return tf.concat([features, mask], axis=-1)
 
 
 class Recurrent(tf.Module):
@@ -214,7 +253,7 @@ class GlobalProposalNetwork(tf.Module):
     ]
     dtype = self._dtype = self.space.dtype
     seeds = tf.unstack(randomness.split_seed(randomness.as_seed(seed), 4))
-    size = self._features.size + 1 + self._inputs_size
+    size = self._features.masked_size + self._inputs_size
     outputs = self.space.size * (self.space.size + 3) // 2
     self._embed = Dense(size, num_units, dtype, seeds[0])
     self._recurrent = Recurrent(num_units, num_units, dtype, seeds[1])
@@ -226,22 +265,17 @@ class GlobalProposalNetwork(tf.Module):
 
     Args:
       x: Nested structure of `Tensor`s of shape `batch + [num_steps] + event`.
-      is_observed: Optional bool `Tensor` of shape `batch + [num_steps]`.
+      is_observed: Optional mask, for steps or components, as of
+        `StateSpaceSampler.sample`.
       u: Nested structure of `Tensor`s: the inputs, if the model has any.
 
     Returns:
       loc: `Tensor` of shape `batch + [size]`.
       scale_tril: `Tensor` of shape `batch + [size, size]`.
     """
-    features = tf.cast(self._features(x), self._dtype)
+    features = tf.cast(self._features.masked(x, is_observed), self._dtype)
     leading = features.shape[:-1]
-    if is_observed is None:
-      is_observed = tf.ones(leading, tf.bool)
-    is_observed = is_observed[..., tf.newaxis]
-    parts = [
-      tf.where(is_observed, features, tf.zeros_like(features)),
-      tf.cast(is_observed, self._dtype),
-    ]
+    parts = [features]
     for part, rank in zip(tf.nest.flatten(u), self._input_ranks, strict=True):
       size = part.shape[part.shape.rank - rank :].num_elements()
       part = tf.cast(tf.reshape(part, [*leading, size]), self._dtype)

@@ -15,8 +15,8 @@ import tensorflow as tf
 from tfp_nvi import resampling, runs, weighting
 from tfp_nvi import sampler as sampler_lib
 from tfp_nvi.internal import checks, randomness
+from tfp_nvi.state_space import missing, proposals
 from tfp_nvi.state_space import model as model_lib
-from tfp_nvi.state_space import proposals
 from tfp_nvi.state_space.densities import StateSpaceDensities
 from tfp_nvi.state_space.sampler import StateSpaceSampler
 from tfp_nvi.state_space.sequences import Sequences
@@ -177,7 +177,13 @@ class OnlineFilter:
         lambda x: tf.expand_dims(x, axis), (x, () if u is None else u)
       )
     if is_observed is not None:
-      is_observed = tf.broadcast_to(is_observed[..., tf.newaxis], shape)
+      axis = self._batch_shape.rank
+      is_observed = tf.nest.map_structure(
+        lambda x: tf.expand_dims(
+          tf.broadcast_to(x, self._batch_shape + x.shape[axis:]), axis
+        ),
+        is_observed,
+      )
     return Sequences(example, x, is_observed, None, u)
 
   def _start(self, seed):
@@ -226,7 +232,8 @@ class OnlineFilter:
       x: Nested structure of `Tensor`s of shape `batch + event`: the
         observation.
       is_observed: Optional bool `Tensor` of shape `batch`: whether there is
-        one.
+        one. Or, of the structure of `x`, bools of shape `batch + event`: which
+        components there are.
         Default value: `None` (i.e., there is).
       u: Nested structure of `Tensor`s of shape `batch + event`: the inputs of
         the step, if the model has any.
@@ -250,7 +257,13 @@ class OnlineFilter:
       'x', x, example.observation_like[0], 'the values of `observation_fn`'
     )
     if is_observed is not None:
-      is_observed = tf.convert_to_tensor(is_observed, tf.bool)
+      convert = lambda x: tf.convert_to_tensor(x, tf.bool)  # noqa: E731
+      if missing.is_by_step(is_observed, x, example.observation_like[1]):
+        is_observed = convert(is_observed)
+      else:
+        is_observed = tf.nest.map_structure(
+          lambda _, mask: convert(mask), x, is_observed
+        )
     if u is not None:
       dtype = tf.nest.map_structure(lambda x: x.dtype, example.inputs)
       u = model_lib.convert_like('u', u, dtype, '`input_example`')

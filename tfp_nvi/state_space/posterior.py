@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfp_nvi import resampling, weighting
 from tfp_nvi.internal import checks, randomness
+from tfp_nvi.state_space import history as history_lib
 
 __all__ = [
   'StateSpacePosterior',
@@ -136,8 +137,11 @@ class StateSpacePosterior(_Fields):
     lengths = sequences.lengths
     if lengths is None:
       lengths = tf.fill(sequences.batch_shape, sequences.num_steps)
+    inputs = sequences.inputs
+    if is_single:
+      lengths, inputs = tf.nest.map_structure(lambda x: x[0], (lengths, inputs))
     other = StateSpacePosterior(*self)
-    other._source = model, lengths[0] if is_single else lengths
+    other._source = model, lengths, inputs
     return other
 
   def predict(
@@ -174,7 +178,7 @@ class StateSpacePosterior(_Fields):
         '`predict` needs the posterior that `StateSpaceSampler.sample` '
         'returned, with its trajectories.'
       )
-    model, lengths = self._source
+    model, lengths, _ = self._source
     rank = self.log_weights.shape.rank - 1
     draw_seed, seed = tf.unstack(
       randomness.split_seed(randomness.as_seed(seed), 2)
@@ -192,6 +196,41 @@ class StateSpacePosterior(_Fields):
     )
     return theta, *model.continue_from(
       theta, last, lengths, num_steps, seed, inputs
+    )
+
+  def predict_next(self, num_draws: int = 1_000, seed=None):
+    """Draws the observation of each step given those of the steps before it.
+
+    `history.log_scores` are the log densities of such draws. Both are best
+    without a heuristic.
+
+    Args:
+      num_draws: Python `int`.
+      seed: Python `int` or stateless seed.
+
+    Returns:
+      observations: Nested structure of `Tensor`s of shape
+        `[num_draws] + batch + [num_steps - 1] + event`: those of the second
+        step and after.
+
+    Raises:
+      TypeError: If a count is not an int.
+      ValueError: If a count is not positive, there is one step alone, or there
+        is no history, or this is not what `sample` returned.
+    """
+    num_draws = checks.as_count('num_draws', num_draws)
+    if self._source is None or not self.history:
+      raise ValueError(
+        '`predict_next` needs the posterior that `StateSpaceSampler.sample` '
+        'returned, with `history=True`.'
+      )
+    if self.history.log_weights.shape[0] < 2:
+      raise ValueError(
+        '`predict_next` needs sequences of two steps at least; got one.'
+      )
+    model, _, inputs = self._source
+    return history_lib.draw_next(
+      model, self.history, num_draws, randomness.as_seed(seed), inputs
     )
 
   def expectation(self, fn: Callable):

@@ -94,11 +94,10 @@ class StateSpaceSampler(persistence.Persistent):
     Args:
       model: `StateSpaceModel`.
       initial_proposal_fn: Python callable from the observations, of shape
-        `batch + [num_steps] + event`, and from `None` or bools of shape
-        `batch + [num_steps]` that say which are observed, to a
-        `tfd.Distribution` over the global state of batch shape `batch`. The
-        others hold some value of the same sequence, here and in `heuristic`.
-        `u` are the inputs of all steps.
+        `batch + [num_steps] + event`, and from `None` or bools that say what is
+        observed, as of `sample`, to a `tfd.Distribution` over the global state
+        of batch shape `batch`. What is not observed holds some value of the
+        same sequence, here and in `heuristic`. `u` are the inputs of all steps.
         Default value: `None` (i.e., the prior).
       proposal_fn: Python callable from the observation of a step, the local
         state before (`None` at the first step), and the global state, to a
@@ -193,7 +192,10 @@ class StateSpaceSampler(persistence.Persistent):
       observations: Nested structure of `Tensor`s of shape
         `batch + [num_steps] + event`.
       is_observed: Optional bool `Tensor` of shape `batch + [num_steps]`: which
-        steps are observed.
+        steps are observed. Or, of the structure of the observations, bools of
+        shape `batch + [num_steps] + event`: which components are, for
+        observations with independent components, or of a multivariate normal
+        distribution.
         Default value: `None` (i.e., all).
       lengths: Optional int `Tensor` of shape `batch`: how many steps each
         sequence has.
@@ -232,7 +234,7 @@ class StateSpaceSampler(persistence.Persistent):
 
       def distribution_fn():
         distribution = self._initial_proposal(
-          densities.observations, densities.is_observed, u=densities.inputs
+          densities.observations, densities.shown, u=densities.inputs
         )
         functions.check_distribution(
           'initial_proposal_fn',
@@ -391,8 +393,7 @@ class StateSpaceSampler(persistence.Persistent):
     heuristic = None
     if looks_ahead and self.heuristic is not None:
       heuristic = self.heuristic.given(model)
-    is_guided = model.has_gaussian_transitions or model.num_states is not None
-    proposal_fn = 'guided' if is_guided else 'prior'
+    proposal_fn = 'guided' if model.can_be_guided else 'prior'
     if self.proposal_fn == 'heuristic' and heuristic is not None:
       proposal_fn = 'heuristic'
     elif self.proposal_fn in (None, 'prior'):
@@ -472,7 +473,7 @@ class StateSpaceSampler(persistence.Persistent):
     first = self.model.prior
     if self._initial_proposal is not None:
       first = self._initial_proposal(
-        densities.observations, densities.is_observed, u=densities.inputs
+        densities.observations, densities.shown, u=densities.inputs
       )
     refined = proposals.refine(
       first,

@@ -6,10 +6,19 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_nvi.internal import checks
-from tfp_nvi.state_space import functions
+from tfp_nvi.state_space import functions, missing
 from tfp_nvi.state_space import model as model_lib
 
 __all__ = ['Sequences']
+
+
+def _take_step(x, step, axis):
+  """Each component at a step of its own, with an axis of size one for it."""
+  rank = x.shape.rank
+  last = [*range(axis), *range(axis + 1, rank), axis]
+  x = tf.transpose(x, last)
+  x = tf.gather(x, step[..., tf.newaxis], axis=rank - 1, batch_dims=rank - 1)
+  return tf.transpose(x, [*range(axis), rank - 1, *range(axis, rank - 1)])
 
 
 class Sequences:
@@ -17,9 +26,13 @@ class Sequences:
 
   Fields:
     observations: Nested structure of `Tensor`s of shape
-      `batch + [num_steps] + event`. Steps that are not observed hold a value of
-      the same sequence, so that densities there are finite.
-    is_observed: `None`, or bool `Tensor` of shape `batch + [num_steps]`.
+      `batch + [num_steps] + event`. What is not observed holds a value of the
+      same sequence, so that densities there are finite.
+    is_observed: `None`, or bool `Tensor` of shape `batch + [num_steps]`:
+      whether anything of a step is observed.
+    components: `None`, or the structure of the observations, with bool
+      `Tensor`s of shape `batch + [num_steps] + event`, or
+      `batch + [num_steps]`: which components are observed.
     lengths: `None`, or int32 `Tensor` of shape `batch`.
     inputs: Nested structure of `Tensor`s of shape
       `batch + [num_steps] + event`; `()` if there are none.
@@ -35,7 +48,7 @@ class Sequences:
     Args:
       example: `Example` of the model.
       observations: As the field.
-      is_observed: As the field; optional.
+      is_observed: As the field, or as `components`; optional.
       lengths: As the field; optional.
       inputs: Nested structure of `Tensor`s that broadcast to the field's;
         `None` or `()` if there are none.
@@ -47,20 +60,36 @@ class Sequences:
     """
     self._example = example
     observations = self._convert(observations)
-    self._set_masks(is_observed, lengths)
+    self._set_masks(observations, is_observed, lengths)
     self.inputs = model_lib.as_inputs(
       None if isinstance(inputs, tuple) and not inputs else inputs,
       example,
       self.batch_shape + [self.num_steps],
     )
-    self.observations = tf.nest.map_structure(
-      self._fill, observations, example.observation_like[1], example.observation
-    )
+    masks = self.components
+    if masks is None:
+      masks = tf.nest.map_structure(lambda _: self.is_observed, observations)
+    flat = [
+      self._fill(x, mask, tf.TensorShape(shape), default)
+      for x, mask, shape, default in zip(
+        tf.nest.flatten(observations),
+        tf.nest.flatten(masks),
+        tf.nest.flatten(example.observation_like[1]),
+        tf.nest.flatten(example.observation),
+        strict=True,
+      )
+    ]
+    self.observations = tf.nest.pack_sequence_as(observations, flat)
     self._check_values()
+
+  @property
+  def shown(self):
+    """What functions are told of what is observed: `components`, if any."""
+    return self.is_observed if self.components is None else self.components
 
   def parts(self) -> tuple:
     """The arguments that make the same sequences again."""
-    return self.observations, self.is_observed, self.lengths, self.inputs
+    return self.observations, self.shown, self.lengths, self.inputs
 
   def as_batch(self) -> 'Sequences':
     """A batch of one, of a single sequence."""
@@ -107,8 +136,8 @@ class Sequences:
     self.num_steps = leading[0][-1]
     return observations
 
-  def _set_masks(self, is_observed, lengths):
-    """Sets which steps are observed, and how many there are."""
+  def _set_masks(self, observations, is_observed, lengths):
+    """Sets what is observed, and how many steps there are."""
     shape = self.batch_shape + [self.num_steps]
     if lengths is not None:
       lengths = checks.as_tensor('lengths', lengths)
@@ -126,12 +155,18 @@ class Sequences:
           f'`lengths` must be from 1 to {self.num_steps}, the number of steps '
           f'of `observations`; got {lengths.numpy()}.'
         )
+    event_shapes = self._example.observation_like[1]
+    self.components = None
     if is_observed is not None:
+      if not missing.is_by_step(is_observed, observations, event_shapes):
+        self.components = self._convert_components(is_observed, observations)
+        is_observed = missing.any_component(self.components, shape.rank)
       is_observed = checks.as_tensor('is_observed', is_observed)
       if is_observed.shape != shape or is_observed.dtype != tf.bool:
         raise ValueError(
           f'`is_observed` must be bools of shape {shape.as_list()}, one for '
-          f'each step; got {is_observed.dtype.name} of shape '
+          'each step, or of the structure and the shape of `observations`, one '
+          f'for each component; got {is_observed.dtype.name} of shape '
           f'{is_observed.shape.as_list()}.'
         )
     if lengths is not None:
@@ -141,22 +176,45 @@ class Sequences:
       )
     self.is_observed, self.lengths = is_observed, lengths
 
-  def _fill(self, x, event_shape, example):
-    """Fills steps that are not observed; raises an error for NaN elsewhere."""
+  def _convert_components(self, is_observed, observations):
+    """A mask for each component, checked."""
+    steps = self.batch_shape + [self.num_steps]
+
+    def convert(mask, x):
+      mask = checks.as_tensor('is_observed', mask)
+      if mask.shape not in (x.shape, steps) or mask.dtype != tf.bool:
+        raise ValueError(
+          f'`is_observed` must be bools of shape {x.shape.as_list()}, one for '
+          f'each component, or {steps.as_list()}; got {mask.dtype.name} of '
+          f'shape {mask.shape.as_list()}.'
+        )
+      return mask
+
+    flat = map(
+      convert, tf.nest.flatten(is_observed), tf.nest.flatten(observations)
+    )
+    return tf.nest.pack_sequence_as(observations, list(flat))
+
+  def _fill(self, x, mask, event_shape, example):
+    """Fills what is not observed; raises an error for NaN elsewhere."""
     rank = self.batch_shape.rank
-    if self.is_observed is not None:
-      mask = tf.reshape(
-        self.is_observed, self.is_observed.shape + [1] * event_shape.rank
-      )
+    if mask is not None:
+      if self.is_observed is not None and self.lengths is not None:
+        steps = self.is_observed
+        padding = [1] * (mask.shape.rank - rank - 1)
+        mask &= tf.reshape(steps, steps.shape + padding)
+      if mask.shape.rank < x.shape.rank:
+        mask = tf.reshape(mask, mask.shape + [1] * event_shape.rank)
+      mask = tf.broadcast_to(mask, x.shape)
       # By an observation of the same sequence, or if it has none, by one that
       # the model has drawn; both are in the support.
-      first = tf.argmax(tf.cast(self.is_observed, tf.int32), axis=-1)
+      first = tf.argmax(tf.cast(mask, tf.int32), axis=rank)
       x = tf.where(
         mask,
         x,
         tf.where(
           tf.reduce_any(mask, axis=rank, keepdims=True),
-          tf.gather(x, first[..., tf.newaxis], axis=rank, batch_dims=rank),
+          _take_step(x, first, rank),
           example,
         ),
       )
@@ -166,7 +224,7 @@ class Sequences:
         raise ValueError(
           '`observations` must not be NaN where they are observed; got NaN at '
           f'index {np.argwhere(is_nan)[0].tolist()}. `is_observed` says which '
-          'steps are not observed.'
+          'steps, or components, are not observed.'
         )
     return x
 

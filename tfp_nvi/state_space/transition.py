@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfp_nvi import transitions as transitions_lib
 from tfp_nvi.internal import axes, randomness
-from tfp_nvi.state_space import functions
+from tfp_nvi.state_space import functions, missing
 from tfp_nvi.state_space import model as model_lib
 from tfp_nvi.state_space.densities import (
   StateSpaceDensities,
@@ -107,6 +107,13 @@ class StepTransition(transitions_lib.Transition):
       lambda x: axes.at_level(model_lib.steps_first(x, rank), step), x
     )
 
+  def _observed(self, distribution, observation, step):
+    """The distribution of what is observed of a step."""
+    if self._densities.components is None:
+      return distribution
+    mask = self._at_step(self._densities.components, step)
+    return missing.marginal(distribution, observation, mask)
+
   def _distributions(self, step, previous):
     """The prior of a local state, its proposal, and the observation."""
     densities, model = self._densities, self._densities.model
@@ -123,8 +130,8 @@ class StepTransition(transitions_lib.Transition):
     if self._is_local:
       proposal = self._proposal.distribution(
         prior,
-        lambda z, theta, shape: model.observation(
-          z, theta, **named, shape=shape
+        lambda z, theta, shape: self._observed(
+          model.observation(z, theta, **named, shape=shape), observation, step
         ),
         observation,
         self._given,
@@ -223,8 +230,12 @@ class StepTransition(transitions_lib.Transition):
       self._reparameterize and reparameterize,
     )
     z = move.state
-    likelihood = densities.model.observation(
-      z, previous.global_state, **self._named(step), shape=shape
+    likelihood = self._observed(
+      densities.model.observation(
+        z, previous.global_state, **self._named(step), shape=shape
+      ),
+      observation,
+      step,
     ).log_prob(observation)
     if is_observed is not None:
       likelihood = tf.where(is_observed, likelihood, tf.zeros_like(likelihood))

@@ -158,7 +158,7 @@ class RecurrentHeuristic(Heuristic):
     seeds = tf.unstack(randomness.split_seed(randomness.as_seed(seed), 5))
     size = num_globals + self._states.size + 1
     self._embed = networks.Dense(
-      self._features.size + 1, num_units, dtype, seeds[0]
+      self._features.masked_size, num_units, dtype, seeds[0]
     )
     self._recurrent = networks.Recurrent(num_units, num_units, dtype, seeds[1])
     self._of_future = networks.Dense(num_units, num_units, dtype, seeds[2])
@@ -169,23 +169,9 @@ class RecurrentHeuristic(Heuristic):
   def prepare(self, observations, is_observed, global_state):
     """Summaries of the observations to come; see `Heuristic.prepare`."""
     del global_state
-    features = self._features(observations)
-    leading = features.shape[:-1]
-    if is_observed is None:
-      is_observed = tf.ones(leading, tf.bool)
-    mask = is_observed[..., tf.newaxis]
-    units = tf.nn.relu(
-      self._embed(
-        tf.concat(
-          [
-            tf.where(mask, features, tf.zeros_like(features)),
-            tf.cast(mask, self._dtype),
-          ],
-          axis=-1,
-        )
-      )
-    )
-    units = model_lib.steps_first(units, leading.rank - 1)
+    features = self._features.masked(observations, is_observed)
+    units = tf.nn.relu(self._embed(features))
+    units = model_lib.steps_first(units, features.shape.rank - 2)
     hidden = tf.reverse(self._recurrent(tf.reverse(units, [0])), [0])
     # Row `k` has read the observations of the steps after the k-th.
     return self._of_future(hidden)[:, tf.newaxis]
@@ -227,7 +213,7 @@ class RecurrentHeuristic(Heuristic):
       local_states: Nested structure of `Tensor`s of shape
         `[batch_size, num_steps] + event`.
       observations: Likewise.
-      mask: bool `Tensor` of shape `[batch_size, num_steps]`.
+      mask: Mask, for steps or components, as of `StateSpaceSampler.sample`.
       num_levels: Python `int`: at how many levels to look, drawn at random;
         level 0 is always among them.
       seed: Stateless seed.

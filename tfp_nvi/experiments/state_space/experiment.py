@@ -129,8 +129,14 @@ def _bands(values, weights):
   ]
 
 
+def _first(values, rank):
+  """The first coordinates of values with some axes before the event."""
+  values = np.asarray(values).astype(float)
+  return values if values.ndim == rank else values[..., 0]
+
+
 def _draw(name, x, z, posterior, settings):
-  """A picture of bands over the data."""
+  """A picture of bands over the data; `z` is `None` if it is not known."""
   weights = np.exp(posterior.log_weights - posterior.log_normalizer)
   weights = weights / weights.sum()
   _, next_z, next_x = posterior.predict(
@@ -141,18 +147,21 @@ def _draw(name, x, z, posterior, settings):
   top, bottom = figure.subplots(2, 1, sharex=True)
   steps = np.arange(len(x))
   later = len(x) + np.arange(settings.num_predicted)
-  top.plot(steps, x, '.', color='black', label='observed')
-  low, middle, high = _bands(next_x.numpy().astype(float), even)
+  top.plot(steps, _first(x, 1), '.', color='black', label='observed')
+  low, middle, high = _bands(_first(next_x, 2), even)
   top.fill_between(later, low, high, alpha=0.3, label='predicted, 90%')
   top.plot(later, middle)
   for index, draws, share, label in (
-    (steps, posterior.trajectories.numpy(), weights, 'smoothed, 90%'),
-    (later, next_z.numpy(), even, 'predicted, 90%'),
+    (steps, posterior.trajectories, weights, 'smoothed, 90%'),
+    (later, next_z, even, 'predicted, 90%'),
   ):
-    low, middle, high = _bands(draws.astype(float), share)
+    low, middle, high = _bands(_first(draws, 2), share)
     bottom.fill_between(index, low, high, alpha=0.3, label=label)
     bottom.plot(index, middle)
-  bottom.plot(steps, z, color='black', linewidth=0.8, label='simulated')
+  if z is not None:
+    bottom.plot(
+      steps, _first(z, 1), color='black', linewidth=0.8, label='simulated'
+    )
   figure.suptitle(name.replace('_', ' '))
   top.set(ylabel='observation')
   bottom.set(xlabel='step', ylabel='local state')
@@ -178,13 +187,18 @@ def _run_model(name, settings):
     seed=settings.seed,
   )
   training_seconds = time.perf_counter() - start
-  _, z, x = model.simulate(settings.sequence_length, seed=settings.seed + 1_000)
+  if name in models.DATA:
+    x, z = models.DATA[name](settings.sequence_length), None
+  else:
+    _, z, x = model.simulate(
+      settings.sequence_length, seed=settings.seed + 1_000
+    )
   runs, seconds = [], []
   for i in range(settings.num_runs + 1):
     start = time.perf_counter()
     runs.append(sampler.sample(x, settings.num_particles, settings.seed + i))
     seconds.append(time.perf_counter() - start)
-  figure = _draw(name, x.numpy(), z.numpy(), runs[0], settings)
+  figure = _draw(name, x, z, runs[0], settings)
   runs, seconds = runs[1:], seconds[1:]  # The first one has compiled.
   totals = np.array([float(posterior.log_normalizer) for posterior in runs])
   moments = [_moments(posterior) for posterior in runs]
@@ -212,6 +226,11 @@ def _run_model(name, settings):
     'predicted_deviation': float(
       np.mean([float(posterior.log_normalizer_error) for posterior in runs])
     ),
+    'effective_sample_size': float(
+      np.mean(
+        [float(posterior.effective_sample_sizes[-1]) for posterior in runs]
+      )
+    ),
     'least_ancestors': min(int(posterior.num_ancestors) for posterior in runs),
     'training_seconds': training_seconds,
     'seconds': float(np.median(seconds)),
@@ -225,7 +244,8 @@ def _print(row):
   print(
     f'{row["model"]}: log p(x) {row["log_normalizer"]:.3f}, deviation over '
     f'runs {row["log_normalizer_deviation"]:.3f} (predicted '
-    f'{row["predicted_deviation"]:.3f}), at least {row["least_ancestors"]} '
+    f'{row["predicted_deviation"]:.3f}), ESS '
+    f'{row["effective_sample_size"]:.0f}, at least {row["least_ancestors"]} '
     f'ancestors, {row["training_seconds"]:.1f} s of training, '
     f'{row["seconds"]:.2f} s a run'
   )
@@ -247,8 +267,15 @@ def run(settings) -> common.Results:
   order = list(models.MODELS)
   store = common.open_output(settings, ['model'], order.index)
   rows, figures = [], {}
-  for name in order if settings.model == ('all',) else settings.model:
-    row, figures[name] = _run_model(name, settings)
+  takes_all = settings.model == ('all',)
+  for name in order if takes_all else settings.model:
+    try:
+      row, figures[name] = _run_model(name, settings)
+    except ImportError as e:
+      if not takes_all:
+        raise
+      print(f'{name}: left out: {e}')
+      continue
     store.add(row)
     rows.append(row)
     _print(row)

@@ -2,6 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """State-space models with unknown parameters."""
 
+import importlib
+import importlib.util
+
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -11,9 +15,13 @@ tfb = tfp.bijectors
 tfd = tfp.distributions
 
 __all__ = [
+  'DATA',
   'MODELS',
   'counts',
   'growth',
+  'lorenz96',
+  'lotka_volterra',
+  'sp500_returns',
   'stochastic_volatility',
 ]
 
@@ -83,9 +91,115 @@ def counts() -> StateSpaceModel:
   )
 
 
+def lotka_volterra() -> StateSpaceModel:
+  """Counts of prey and of predators, with unknown rates.
+
+  The local state is the logarithms of both populations, which move by a
+  differential equation and noise.
+
+  #### References
+
+  [1]: D. J. Wilkinson. Stochastic Modelling for Systems Biology. CRC Press,
+       2006.
+  """
+  prior = tfd.JointDistributionNamed(
+    {
+      'growth': tfd.LogNormal(tf.math.log(0.5), 0.3),
+      'predation': tfd.LogNormal(tf.math.log(0.025), 0.3),
+      'death': tfd.LogNormal(tf.math.log(0.4), 0.3),
+    }
+  )
+
+  def transition_fn(z, v):
+    prey, predators = tf.unstack(z, axis=-1)
+    for _ in range(4):
+      # Far out, where a draw of the prior may lead, nothing may overflow.
+      prey += 0.125 * (
+        v['growth'] - v['predation'] * tf.exp(tf.minimum(predators, 8.0))
+      )
+      predators += 0.125 * (
+        0.4 * v['predation'] * tf.exp(tf.minimum(prey, 8.0)) - v['death']
+      )
+    loc = tf.stack([prey, predators], axis=-1)
+    return tfd.MultivariateNormalDiag(loc, [0.1, 0.1])
+
+  return StateSpaceModel(
+    prior,
+    lambda v: tfd.MultivariateNormalDiag(
+      tf.math.log([50.0, 15.0]) + 0.0 * v['growth'][..., tf.newaxis],
+      [0.3, 0.3],
+    ),
+    transition_fn,
+    lambda z: tfd.Independent(tfd.Poisson(log_rate=tf.minimum(z, 8.0)), 1),
+  )
+
+
+def lorenz96() -> StateSpaceModel:
+  """The Lorenz-96 model in 8 dimensions, whose forcing is unknown.
+
+  Every other coordinate is observed, with noise. A step is one of length 0.05
+  by the method of Runge and Kutta, and noise.
+
+  #### References
+
+  [1]: E. N. Lorenz. Predictability: a problem partly solved. ECMWF Seminar on
+       Predictability, 1996.
+  """
+
+  def derivative(z, forcing):
+    before, after = tf.roll(z, 1, axis=-1), tf.roll(z, -1, axis=-1)
+    drift = (after - tf.roll(z, 2, axis=-1)) * before
+    return drift - z + forcing[..., tf.newaxis]
+
+  def transition_fn(z, forcing):
+    step = 0.05
+    first = derivative(z, forcing)
+    second = derivative(z + 0.5 * step * first, forcing)
+    third = derivative(z + 0.5 * step * second, forcing)
+    last = derivative(z + step * third, forcing)
+    loc = z + step / 6.0 * (first + 2.0 * second + 2.0 * third + last)
+    return tfd.MultivariateNormalDiag(loc, tf.fill([8], 0.2))
+
+  return StateSpaceModel(
+    tfd.Normal(8.0, 1.5),
+    lambda forcing: tfd.MultivariateNormalDiag(
+      2.0 + 0.0 * forcing[..., tf.newaxis] + tf.zeros([8]), tf.fill([8], 3.0)
+    ),
+    transition_fn,
+    lambda z: tfd.MultivariateNormalDiag(z[..., ::2], tf.fill([4], 1.0)),
+  )
+
+
+def sp500_returns(num_steps: int) -> np.ndarray:
+  """The last daily log returns of the S&P 500 that `inference_gym` ships.
+
+  Args:
+    num_steps: Python `int`: how many.
+
+  Returns:
+    x: float NumPy array of shape `[num_steps]`: in percent, less their mean.
+
+  Raises:
+    ImportError: If `inference_gym` is not installed.
+  """
+  if importlib.util.find_spec('inference_gym') is None:
+    raise ImportError(
+      '`model` sp500 needs the package `inference_gym`, which has its data; it '
+      'is not installed.'
+    )
+  data = importlib.import_module('inference_gym.internal.data')
+  x = data.sp500_log_returns(num_steps)['centered_returns']
+  return np.asarray(100.0 * x, np.float32)
+
+
 # How to make each model.
 MODELS = {
   'stochastic_volatility': stochastic_volatility,
+  'sp500': stochastic_volatility,
   'growth': growth,
   'counts': counts,
+  'lotka_volterra': lotka_volterra,
+  'lorenz96': lorenz96,
 }
+# Functions of the number of steps to observations, of models for real data.
+DATA = {'sp500': sp500_returns}

@@ -1,0 +1,198 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Local states of a regime and a level: a discrete part and a normal one.
+
+Contract: a local state is of a `tfd.JointDistributionNamed` or
+`tfd.JointDistributionSequential` with two parts. One is a `tfd.Categorical` and
+depends on the state before alone; the other is normal, over a number or a
+vector, given the regime.
+"""
+
+import inspect
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_nvi.internal import compatibility, randomness
+from tfp_nvi.state_space import functions, gaussian
+
+tfd = tfp.distributions
+
+__all__ = [
+  'Regimes',
+  'find_regimes',
+  'guide',
+]
+
+
+class Regimes(NamedTuple):
+  """Which part of a local state is the regime.
+
+  Fields:
+    index: Python `int`: that of the regime among the two flattened parts.
+    count: Python `int`: how many regimes there are.
+    structure: Nested structure, of the two parts.
+    dtype: `tf.DType` of the regime.
+    level_rank: Python `int`: 0 if levels are numbers, 1 if they are vectors.
+  """
+
+  index: int
+  count: int
+  structure: Any
+  dtype: tf.DType
+  level_rank: int
+
+  def pack(self, regime, level):
+    """A local state of its two parts."""
+    parts = [regime, level] if self.index == 0 else [level, regime]
+    return tf.nest.pack_sequence_as(self.structure, parts)
+
+  def unpack(self, state) -> tuple:
+    """The regime and the level of a local state."""
+    parts = tf.nest.flatten(state)
+    return parts[self.index], parts[1 - self.index]
+
+
+def _parts(distribution, value=None):
+  """The distributions of the parts, given some values."""
+  parts, _ = distribution.sample_distributions(
+    seed=randomness.as_seed(0), value=value
+  )
+  return tf.nest.flatten(parts)
+
+
+def find_regimes(distribution) -> Regimes | None:
+  """Whether a distribution over local states has a regime and a level.
+
+  Args:
+    distribution: `tfd.Distribution`.
+
+  Returns:
+    regimes: `Regimes`, or `None`.
+
+  ```python
+  import tensorflow as tf
+  import tensorflow_probability as tfp
+  from tfp_nvi.state_space import switching
+
+  tfd = tfp.distributions
+
+  joint = tfd.JointDistributionNamed(
+    {
+      'regime': tfd.Categorical(probs=[0.9, 0.1]),
+      'level': lambda regime: tfd.Normal(0.0, tf.gather([1.0, 5.0], regime)),
+    }
+  )
+  assert switching.find_regimes(joint).count == 2
+  ```
+  """
+  named = compatibility.all_forms(tfd.JointDistributionNamed)
+  sequential = compatibility.all_forms(tfd.JointDistributionSequential)
+  is_named = isinstance(distribution, named)
+  if not is_named and not isinstance(distribution, sequential):
+    return None
+  parts = _parts(distribution)
+  if len(parts) != 2:
+    return None
+  counts = [functions.num_categories(part) for part in parts]
+  if counts.count(None) != 1:
+    return None
+  index = 0 if counts[1] is None else 1
+  level = parts[1 - index]
+  parents = [parents for _, parents in sorted(distribution.resolve_graph())]
+  if not is_named:
+    parents = [parents for _, parents in distribution.resolve_graph()]
+  if parents[index] or not gaussian.is_gaussian(level):
+    return None
+  return Regimes(
+    index=index,
+    count=counts[index],
+    structure=distribution.dtype,
+    dtype=parts[index].dtype,
+    level_rank=level.event_shape.rank,
+  )
+
+
+def _select(values, regime):
+  """Entries of the first axis, for each particle."""
+  rank = values.shape.rank - 1 - regime.shape.rank
+  result = tf.zeros_like(values[0])
+  for r in range(values.shape[0]):
+    is_it = tf.reshape(tf.equal(regime, r), regime.shape + [1] * rank)
+    result += tf.where(is_it, values[r], tf.zeros_like(values[r]))
+  return result
+
+
+def _function_of(name, fn):
+  """A function whose argument has the name of a part."""
+
+  def call(**values):
+    return fn(values[name])
+
+  call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+    [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+  )
+  return call
+
+
+def guide(
+  regimes: Regimes, prior, observation_fn, x, global_state, shape
+) -> tfd.Distribution:
+  """The transition times the likelihood, normalized.
+
+  Exact where the observation is linear and normal given the regime, and else by
+  an expansion of the likelihood at the mean of each regime.
+
+  Args:
+    regimes: `Regimes` of the model.
+    prior: Joint distribution over the local state, given the one before.
+    observation_fn: Python callable from local and global states and a shape, to
+      the distribution of the observation.
+    x: Nested structure of `Tensor`s of shape `batch + event`: the observation.
+    global_state: Nested structure of `Tensor`s of shape `shape + event`.
+    shape: `TensorShape`: `[num_particles] + batch`.
+
+  Returns:
+    proposal: Joint distribution of the same structure.
+  """
+  shape = tf.TensorShape(shape)
+  rank = regimes.level_rank
+  switch = _parts(prior)[regimes.index]
+  log_probs = functions.log_probs(switch)
+  log_probs = tf.broadcast_to(log_probs, shape + [regimes.count])
+  logits, means, covariances = [], [], []
+  for r in range(regimes.count):
+    regime = tf.fill(shape, tf.cast(r, regimes.dtype))
+    level = _parts(prior, regimes.pack(regime, None))[1 - regimes.index]
+    mean, factor = gaussian.moments(level, shape)
+
+    def given_regime(z, regime=regime):
+      state = regimes.pack(regime, gaussian.as_event(z, rank))
+      return observation_fn(state, global_state, shape)
+
+    likelihood = gaussian.expand_likelihood(given_regime, x, mean, shape)
+    logits.append(
+      log_probs[..., r] + gaussian.log_integral(mean, factor, likelihood)
+    )
+    mean, covariance = gaussian.condition(mean, factor, likelihood)
+    means.append(mean)
+    covariances.append(covariance)
+  means, covariances = tf.stack(means), tf.stack(covariances)
+  switch = tfd.Categorical(logits=tf.stack(logits, -1), dtype=regimes.dtype)
+
+  def level_fn(regime):
+    return gaussian.normal(
+      _select(means, regime), _select(covariances, regime), rank
+    )
+
+  if isinstance(regimes.structure, dict):
+    names = sorted(regimes.structure)
+    name = names[regimes.index]
+    return tfd.JointDistributionNamed(
+      {
+        name: switch,
+        names[1 - regimes.index]: _function_of(name, level_fn),
+      }
+    )
+  return tfd.JointDistributionSequential([switch, level_fn])
