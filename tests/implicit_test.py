@@ -90,7 +90,9 @@ def points(counts):
 
 
 def discrete_level(table, **kwargs):
-  return nvi.ImplicitLevel(points(COUNTS_Q), points(COUNTS_P), table, [], **kwargs)
+  return nvi.ImplicitLevel(
+    points(COUNTS_Q), points(COUNTS_P), table, [], **kwargs
+  )
 
 
 def discrete_estimate(f, table, **kwargs):
@@ -147,8 +149,7 @@ def test_values_of_gaussians_are_closed_forms():
     tfp.vi.squared_hellinger: 2.0 - 2.0 * np.exp(-(shift**2) / 8.0),
     tfp.vi.pearson: np.expm1(shift**2),
     tfp.vi.chi_square: np.expm1(shift**2),
-    tfp.vi.total_variation: 2.0
-    * tfd.Normal(0.0, 1.0).cdf(0.5 * shift).numpy()
+    tfp.vi.total_variation: 2.0 * tfd.Normal(0.0, 1.0).cdf(0.5 * shift).numpy()
     - 1.0,
   }.items():
     np.testing.assert_allclose(value(f), expected, rtol=2e-3)
@@ -268,15 +269,17 @@ def test_gradients_are_those_of_the_divergence(name, has_factor):
 MUTANTS = {
   'without the factor': (
     '_factored_derivative',
-    lambda f, v, l: adversarial._derivative(f, v),
+    lambda f, log_ratio, log_weight: adversarial._derivative(f, log_ratio),
   ),
   'the factor at the ratio alone': (
     '_factored_derivative',
-    lambda f, v, l: tf.exp(l - v) * adversarial._derivative(f, v),
+    lambda f, log_ratio, log_weight: (
+      tf.exp(log_weight - log_ratio) * adversarial._derivative(f, log_ratio)
+    ),
   ),
   'the function for its conjugate': (
     '_conjugate',
-    lambda f, l, clips=True: f(l),
+    lambda f, log_ratio, clips=True: f(log_ratio),
   ),
 }
 
@@ -374,47 +377,48 @@ def test_ratio_is_learned(name):
   kernel, bias = discriminator.get_weights()
   np.testing.assert_allclose([kernel[0, 0], bias[0]], [0.8, -0.32], atol=0.06)
   particles = level.sample(20_000, seed=2)
-  assert not particles.is_properly_weighted
-  assert not isinstance(particles, nvi.WeightedParticles)
   assert abs(particles.log_mean_ratio) < 0.05
   np.testing.assert_allclose(particles.mean_log_weight, -0.32, atol=0.05)
 
 
-def test_chains_mix_kinds_of_levels():
-  """Beside a level with densities, compiled by itself and with others."""
+@pytest.mark.parametrize('jit_compile', [False, True])
+def test_chains_mix_kinds_of_levels(jit_compile):
   loc, shift = tf.Variable(0.5), tf.Variable(0.0)
-  for jit_compile in (False, True):
-    explicit = nvi.Level(tfd.Normal(loc, 1.0), tfd.Normal(0.0, 1.0), [loc])
-    implicit = nvi.ImplicitLevel(
-      tfd.MultivariateNormalDiag(shift[tf.newaxis], [1.0])
-      if not jit_compile
-      else lambda n, seed: shift + randomness.normal([n, 1], seed, tf.float32),
-      tfd.MultivariateNormalDiag([1.0], [1.0]),
-      linear(),
-      [shift],
-      jit_compile=jit_compile,
-    )
-    chain = nvi.Chain(lambda e=explicit, i=implicit: [e, i])
-    if not jit_compile:
-      # A distribution of a variable is made where the tape sees it.
-      chain = nvi.Chain(
-        lambda e=explicit, d=linear(): [
-          e,
-          nvi.ImplicitLevel(
-            tfd.MultivariateNormalDiag(shift[tf.newaxis], [1.0]),
-            tfd.MultivariateNormalDiag([1.0], [1.0]),
-            d,
-            [shift],
-          ),
-        ]
-      )
-    estimate, pairs = nvi.reverse_kl()(chain, 50, SEED)
-    assert estimate.log_incremental_weights.shape == [2]
-    assert len(pairs) == 4
-    assert np.isfinite(estimate.loss)
-  for refuse in (nvi.iwae(), nvi.svi(), nvi.rws()):
+  discriminator = linear()
+
+  def levels():
+    return [
+      nvi.Level(tfd.Normal(loc, 1.0), tfd.Normal(0.0, 1.0), [loc]),
+      nvi.ImplicitLevel(
+        lambda n, seed: shift + randomness.normal([n, 1], seed),
+        tfd.MultivariateNormalDiag([1.0], [1.0]),
+        discriminator,
+        [shift],
+        jit_compile=jit_compile,
+      ),
+    ]
+
+  chain = nvi.Chain(levels)
+  estimate, pairs = nvi.reverse_kl()(chain, 50, SEED)
+  assert estimate.log_incremental_weights.shape == [2]
+  found = {v.ref() for _, v in pairs}
+  assert found == {
+    v.ref() for v in (loc, shift, *discriminator.trainable_variables)
+  }
+  assert np.isfinite(estimate.loss)
+
+
+def test_weights_are_not_taken_for_proper_ones(tmp_path):
+  level = discrete_level(Table(np.zeros(4)))
+  chain = nvi.Chain([level])
+  for objective in (nvi.iwae(), nvi.svi(), nvi.rws()):
     with pytest.raises(ValueError, match='`sampler` must be .* implicit one'):
-      refuse(nvi.Chain([implicit]), 4, SEED)
+      objective(chain, 4, SEED)
+  with pytest.raises(ValueError, match='`sampler` must be .* implicit one'):
+    nvi.save(chain, tmp_path / 'saved', 4)
+  particles = level.sample(4, seed=1)
+  assert not particles.is_properly_weighted
+  assert not isinstance(particles, nvi.WeightedParticles)
 
 
 @pytest.mark.parametrize(
@@ -461,9 +465,7 @@ def test_refuses_to_learn_a_ratio_that_is_not_unique(name):
 
 def test_refuses_what_a_level_cannot_use():
   table = Table(np.zeros(4))
-  level = nvi.ImplicitLevel(
-    points(COUNTS_Q), points(COUNTS_P), table, [table]
-  )
+  level = nvi.ImplicitLevel(points(COUNTS_Q), points(COUNTS_P), table, [table])
   with pytest.raises(ValueError, match='must not have variables of the disc'):
     nvi.reverse_kl(sides=nvi.Side.FORWARD)(nvi.Chain([level]), 16, SEED)
   level = discrete_level(lambda x: x, discriminator_trainables=[table])
@@ -482,7 +484,7 @@ def make_training():
   discriminator = linear()
   discriminator.set_weights([np.array([[0.1]]), np.array([0.0])])
   level = nvi.ImplicitLevel(
-    lambda n, seed: shift + randomness.normal([n, 1], seed, tf.float32),
+    lambda n, seed: shift + randomness.normal([n, 1], seed),
     tfd.MultivariateNormalDiag([1.0], [1.0]),
     discriminator,
     [shift],

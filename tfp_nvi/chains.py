@@ -369,9 +369,7 @@ class Chain:
     if callable(levels):
       self._levels_fn = levels
     else:
-      levels = checks.as_list(
-        'levels', levels, 'Levels', BaseLevel, minimum=1
-      )
+      levels = checks.as_list('levels', levels, 'Levels', BaseLevel, minimum=1)
       self._levels_fn = lambda: levels
 
   def levels(self):

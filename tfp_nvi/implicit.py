@@ -272,8 +272,8 @@ class ImplicitLevel(chains.BaseLevel):
     if discriminator_trainables is None:
       if not hasattr(discriminator, 'trainable_variables'):
         raise TypeError(
-          '`discriminator` must have `trainable_variables`, as a tf.Module has, '
-          'where `discriminator_trainables` is not given; got '
+          '`discriminator` must have `trainable_variables`, as a tf.Module '
+          'has, where `discriminator_trainables` is not given; got '
           f'{discriminator!r}.'
         )
       discriminator_trainables = [discriminator]

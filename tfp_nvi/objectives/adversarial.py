@@ -174,7 +174,10 @@ def variational_divergence(
     'target_log_ratios', target_log_ratios, kind='floating point', min_rank=1
   )
   proposal_log_ratios = checks.as_tensor(
-    'proposal_log_ratios', proposal_log_ratios, kind='floating point', min_rank=1
+    'proposal_log_ratios',
+    proposal_log_ratios,
+    kind='floating point',
+    min_rank=1,
   )
   _check_same_batch(target_log_ratios, proposal_log_ratios)
   return _bound(csiszar_function, target_log_ratios, proposal_log_ratios)

@@ -1,0 +1,228 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Generators that are trained against a discriminator."""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+import tf_keras
+
+import tfp_nvi as nvi
+from tfp_nvi.internal import randomness
+
+__all__ = [
+  'Gan',
+  'fit_gan',
+  'make_optimizer',
+  'perceptron',
+]
+
+_BETAS = {'beta_1': 0.5, 'beta_2': 0.99}
+
+
+def perceptron(num_units, seed: int) -> tf_keras.Sequential:
+  """A perceptron with rectified hidden units, whose weights depend on a seed.
+
+  Args:
+    num_units: List of Python `int`s: inputs, hidden units, outputs.
+    seed: Python `int`.
+
+  Returns:
+    network: `tf_keras.Sequential`, built.
+  """
+  network = tf_keras.Sequential(
+    [
+      tf_keras.layers.Dense(
+        units,
+        activation='relu' if i < len(num_units) - 1 else None,
+        kernel_initializer=tf_keras.initializers.HeNormal(seed=100 * seed + i),
+      )
+      for i, units in enumerate(num_units[1:], start=1)
+    ]
+  )
+  network.build([None, num_units[0]])
+  return network
+
+
+def make_optimizer(learning_rate: float, num_steps: int, averages=False):
+  """Adam with a rate that decays to zero, and little momentum.
+
+  Args:
+    learning_rate: Python `float`.
+    num_steps: Python `int`.
+    averages: Python `bool`: whether to keep running means of the variables.
+      Default value: `False`.
+
+  Returns:
+    optimizer: `tf_keras.optimizers.Adam`.
+  """
+  return tf_keras.optimizers.Adam(
+    tf_keras.optimizers.schedules.CosineDecay(learning_rate, num_steps),
+    use_ema=averages,
+    ema_momentum=0.999,
+    **_BETAS,
+  )
+
+
+class Gan:
+  """A generator and a discriminator of points or images, as vectors.
+
+  Args:
+    event_size: Python `int`.
+    num_noise: Python `int` number of standard normal inputs of the generator.
+    num_hidden: Python `int` number of units of each of three hidden layers.
+    scale: Python `float`: the scale of the data.
+    seed: Python `int`.
+    has_batch_statistics: Python `bool`: whether the discriminator also sees the
+      mean standard deviation over its batch, so that draws that are all alike
+      give themselves away.
+      Default value: `False`.
+  """
+
+  def __init__(
+    self,
+    event_size,
+    num_noise,
+    num_hidden,
+    scale,
+    seed,
+    has_batch_statistics=False,
+  ):
+    hidden = [num_hidden] * 3
+    self.generator = perceptron([num_noise, *hidden, event_size], 2 * seed)
+    self.discriminator = perceptron(
+      [event_size + has_batch_statistics, *hidden, 1], 2 * seed + 1
+    )
+    self._event_size = event_size
+    self._num_noise = num_noise
+    self._scale = scale
+    self._has_batch_statistics = has_batch_statistics
+
+  def generate(self, num_particles, seed):
+    """Draws of the generator."""
+    noise = randomness.normal([num_particles, self._num_noise], seed)
+    return self._scale * self.generator(noise)
+
+  def log_ratio(self, x):
+    """The log density ratio of data to generator that was learned."""
+    x /= self._scale
+    if self._has_batch_statistics:
+      deviation = tf.reduce_mean(
+        tf.sqrt(tf.math.reduce_variance(x, axis=0) + 1e-6)
+      )
+      x = tf.concat([x, tf.zeros_like(x[:, :1]) + deviation], axis=1)
+    return self.discriminator(x)
+
+  def level(self, data_fn, noise_scale=0.0, **kwargs) -> nvi.ImplicitLevel:
+    """The level between the generator and the data.
+
+    Args:
+      data_fn: Python callable from a number and a seed to data.
+      noise_scale: float: the scale of noise on both, over that of the data.
+        Default value: `0.`.
+      **kwargs: Further arguments of `tfp_nvi.ImplicitLevel`.
+
+    Returns:
+      level: `tfp_nvi.ImplicitLevel`.
+    """
+
+    def with_noise(draw_fn):
+      def draw(num_particles, seed):
+        seeds = tf.unstack(randomness.split_seed(seed, 2))
+        x = draw_fn(num_particles, seeds[0])
+        noise = randomness.normal(x.shape, seeds[1])
+        return x + self._scale * noise_scale * noise
+
+      return draw
+
+    return nvi.ImplicitLevel(
+      with_noise(self.generate),
+      with_noise(data_fn),
+      self.log_ratio,
+      [self.generator],
+      discriminator_trainables=[self.discriminator],
+      **kwargs,
+    )
+
+
+def fit_gan(
+  gan,
+  folder,
+  is_regularized,
+  num_steps,
+  num_particles,
+  seed,
+  data_fn=None,
+  images=None,
+  learning_rate=1e-3,
+  gradient_penalty=0.1,
+  noise_scale=0.25,
+) -> nvi.History:
+  """Trains a generator, and its discriminator at twice the learning rate.
+
+  Args:
+    gan: `Gan`.
+    folder: `tfp_nvi.experiments.common.TrainingFolder`.
+    is_regularized: Python `bool`: whether to use the non-saturating form,
+      gradient penalty, noise, and the running mean of the generator.
+    num_steps: Python `int`.
+    num_particles: Python `int`: draws of each side.
+    seed: Python `int`.
+    data_fn: Python callable from a number and a seed to data.
+      Default value: `None` (i.e., mini-batches of `images`).
+    images: float array of shape `[num_images, event_size]`.
+      Default value: `None` (i.e., `data_fn`).
+    learning_rate: Python `float`.
+      Default value: `1e-3`.
+    gradient_penalty: Python `float`.
+      Default value: `0.1`.
+    noise_scale: Python `float`: that at the start, over the scale of the data;
+      it falls to zero after three fifths of the steps.
+      Default value: `0.25`.
+
+  Returns:
+    history: `tfp_nvi.History`.
+  """
+  share = np.arange(num_steps) / (0.6 * num_steps)
+  noise_scales = noise_scale * np.maximum(0.0, 1.0 - share)
+  data = tf.data.Dataset.from_tensor_slices(noise_scales.astype(np.float32))
+  if images is not None:
+    batches = tf.data.Dataset.from_tensor_slices(images)
+    batches = batches.shuffle(len(images), seed=seed).repeat()
+    data = tf.data.Dataset.zip(
+      (data, batches.batch(num_particles, drop_remainder=True))
+    )
+
+  def chain_fn(element):
+    scale, *batch = tf.nest.flatten(element)
+    draw_fn = data_fn or (lambda num_particles, seed: batch[0])
+    if is_regularized:
+      level = gan.level(
+        draw_fn, scale, non_saturating=True, gradient_penalty=gradient_penalty
+      )
+    else:
+      level = gan.level(draw_fn)
+    return nvi.Chain([level])
+
+  optimizer = make_optimizer(learning_rate, num_steps, averages=is_regularized)
+  history = folder.fit(
+    'training',
+    chain_fn,
+    nvi.f_divergence(tfp.vi.jensen_shannon),
+    num_particles,
+    num_steps=num_steps,
+    data=data,
+    seed=seed,
+    optimizer=nvi.MultiOptimizer(
+      [
+        (optimizer, [gan.generator]),
+        (make_optimizer(2.0 * learning_rate, num_steps), [gan.discriminator]),
+      ]
+    ),
+    steps_per_call=min(500, num_steps),
+    clip_factor=None,
+    progress=False,
+  )
+  if is_regularized:
+    optimizer.finalize_variable_values(gan.generator.trainable_variables)
+  return history
