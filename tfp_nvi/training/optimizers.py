@@ -20,6 +20,8 @@ __all__ = [
 class MultiOptimizer:
   """Several optimizers, each of which trains variables of its own.
 
+  For `tfp_nvi.fit` without a `strategy`.
+
   ```python
   import tensorflow as tf
   import tf_keras

@@ -39,10 +39,10 @@ _PLANAR = {
 }
 _PLANAR_SCALE = 8.0
 _DEFAULT_NUM_STEPS = {
-  'ring': 15_000,
-  'grid': 30_000,
-  'banana': 8_000,
-  'digits': 15_000,
+  'ring': 10_000,
+  'grid': 20_000,
+  'banana': 6_000,
+  'digits': 10_000,
 }
 # A nested sampler takes fewer, with as many particles at each level.
 _SHARE_OF_NESTED = 0.2
@@ -76,7 +76,7 @@ class Settings(common.Settings):
   )
   num_particles: int = common.setting(128, 'Draws of each side in a step.')
   num_hidden: int = common.setting(
-    96, 'Units of a hidden layer of generators and discriminators.'
+    64, 'Units of a hidden layer of generators and discriminators.'
   )
   seed: int = common.setting(1, 'Random seed.', common.count(0))
   output_dir: str = common.output_dir('results/adversarial')
