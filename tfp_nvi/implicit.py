@@ -42,8 +42,9 @@ class RatioWeightedParticles(NamedTuple):
     log_weights: float `Tensor` of shape `[num_particles] + batch`: the learned
       log ratio plus the log factor of the level.
     log_mean_ratio: float `Tensor` of shape `batch`: the log mean of the learned
-      ratio at draws of the proposal, which is zero for the true ratio up to
-      sampling error.
+      ratio at draws of the proposal. For the true ratio it is the log share of
+      the target, without the factor, that is where these draws are: zero if
+      they cover it, and never above but for sampling error.
 
   ```python
   import tensorflow as tf

@@ -25,7 +25,7 @@ FIELDS = {
 @pytest.mark.parametrize(
   ('target', 'method', 'num_modes'),
   [
-    ('ring', 'regularized', 8),
+    ('ring', 'reweighted', 8),
     pytest.param('grid', 'nested', 25, marks=pytest.mark.slow),
     ('banana', 'variational_bayes', 1),
     ('digits', 'regularized', 10),
@@ -57,7 +57,7 @@ def test_program(target, method, num_modes, tmp_path, monkeypatch):
   assert again.rows == results.rows
 
 
-@pytest.mark.parametrize('name', ['ring', 'grid'])
+@pytest.mark.parametrize('name', ['ring', 'grid', 'unequal_grid'])
 def test_exact_draws_are_near_modes(name):
   """Within three deviations in two dimensions: `1 - exp(-9 / 2)`.
 

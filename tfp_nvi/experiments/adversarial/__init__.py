@@ -6,14 +6,15 @@ r"""Adversarial training of levels whose densities can only be drawn from.
 python -m tfp_nvi.experiments.adversarial --target=ring,grid,banana,digits
 ```
 
-Generators are perceptrons that transform noise. For the first two targets,
-mixtures of 8 and of 25 Gaussians, and for the images of digits, the other side
-is drawn from as well; the posterior of the banana has a likelihood.
+Generators are perceptrons that transform noise. For mixtures of 8 and of 25
+Gaussians, equal ones or not, and for images of digits, the other side is drawn
+from as well; the posterior of the banana has a likelihood.
 
 ```none
 minimax            the minimax value function of generative adversarial networks
 regularized        non-saturating, with a gradient penalty (R1), annealed noise
                    on both sides, and a running mean of the generator
+reweighted         draws of that, resampled by the learned density ratio
 variational_bayes  adversarial variational Bayes, with adaptive contrast
 nested             a nested sampler, which has the densities
 ```

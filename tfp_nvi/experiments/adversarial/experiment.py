@@ -25,22 +25,66 @@ __all__ = [
   'run',
 ]
 
-METHODS = ('minimax', 'regularized', 'variational_bayes', 'nested')
+METHODS = (
+  'minimax',
+  'regularized',
+  'reweighted',
+  'variational_bayes',
+  'nested',
+)
 # The methods of each target.
 TARGETS = {
-  'ring': ('minimax', 'regularized', 'nested'),
-  'grid': ('minimax', 'regularized', 'nested'),
+  'ring': ('minimax', 'regularized', 'reweighted', 'nested'),
+  'grid': ('minimax', 'regularized', 'reweighted', 'nested'),
+  'unequal_grid': ('regularized', 'nested'),
   'banana': ('variational_bayes', 'nested'),
   'digits': ('minimax', 'regularized'),
 }
+
+
+def _equal_grid():
+  """Twenty-five equal Gaussians on a grid, as is usual for generators."""
+  axis = np.arange(-8.0, 9.0, 4.0)
+  locations = np.stack(np.meshgrid(axis, axis), axis=-1).reshape([-1, 2])
+  mixture = tfd.MixtureSameFamily(
+    tfd.Categorical(logits=tf.zeros(25)),
+    tfd.MultivariateNormalDiag(
+      tf.constant(locations, tf.float32), tf.fill([25, 2], 0.3)
+    ),
+  )
+
+  def sample(shape, seed):
+    seeds = tf.unstack(randomness.split_seed(seed, 2))
+    index = tf.cast(25.0 * randomness.uniform(shape, seeds[0]), tf.int32)
+    noise = randomness.normal([*shape, 2], seeds[1])
+    return tf.gather(tf.constant(locations, tf.float32), index) + 0.3 * noise
+
+  def mode_index(x):
+    cell = tf.clip_by_value(tf.cast(tf.round(x / 4.0), tf.int32) + 2, 0, 4)
+    return 5 * cell[..., 1] + cell[..., 0]
+
+  return nvi.targets.MultimodalTarget(
+    'equal_grid',
+    mixture.log_prob,
+    sample,
+    mode_index,
+    log_normalizer=0.0,
+    mode_locations=locations,
+    mode_probabilities=np.full(25, 0.04),
+    limits=(-11.0, 11.0),
+  )
+
+
 _PLANAR = {
   'ring': nvi.targets.ring_of_gaussians,
-  'grid': nvi.targets.grid_of_gaussians,
+  'grid': _equal_grid,
+  'unequal_grid': nvi.targets.grid_of_gaussians,
 }
 _PLANAR_SCALE = 8.0
 _DEFAULT_NUM_STEPS = {
   'ring': 10_000,
   'grid': 20_000,
+  'unequal_grid': 20_000,
   'banana': 6_000,
   'digits': 10_000,
 }
@@ -166,13 +210,32 @@ def _run_planar(name, method, folder, num_steps, settings):
     generators.fit_gan(
       gan,
       folder,
-      method == 'regularized',
+      method != 'minimax',
       num_steps,
       settings.num_particles,
       settings.seed,
       data_fn=target.sample,
     )
-    draws = gan.generate(_NUM_DRAWS, seed)
+    if method == 'reweighted':
+      generators.fit_ratio(
+        gan,
+        folder,
+        max(1, num_steps // 5),
+        4 * settings.num_particles,
+        settings.seed,
+        target.sample,
+      )
+      level = gan.level(target.sample, trains=False)
+      particles = level.sample(4 * _NUM_DRAWS, seed)
+      draws = nvi.resample(
+        particles.particles,
+        particles.log_weights,
+        nvi.resample_systematic,
+        randomness.fold_in(seed, 1),
+        num_draws=_NUM_DRAWS,
+      )[0]
+    else:
+      draws = gan.generate(_NUM_DRAWS, seed)
   return _judge_planar(target, draws.numpy()), draws.numpy()
 
 
@@ -240,10 +303,12 @@ def _run_digits(method, folder, num_steps, settings):
 
 def _run_cell(target, method, settings):
   """Trains a cell, or goes on with it; returns its row and draws."""
+  # Weights are for draws of the generator that is there already.
+  trained = 'regularized' if method == 'reweighted' else method
   folder = common.TrainingFolder(
-    os.path.join(settings.output_dir, 'checkpoints', f'{target}-{method}'),
+    os.path.join(settings.output_dir, 'checkpoints', f'{target}-{trained}'),
     settings.configuration,
-    overwrite=settings.overwrite,
+    overwrite=settings.overwrite and trained == method,
   )
   num_steps = settings.num_steps or _DEFAULT_NUM_STEPS[target]
   if target in _PLANAR:

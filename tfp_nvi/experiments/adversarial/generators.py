@@ -13,6 +13,7 @@ from tfp_nvi.internal import randomness
 __all__ = [
   'Gan',
   'fit_gan',
+  'fit_ratio',
   'make_optimizer',
   'perceptron',
 ]
@@ -113,13 +114,18 @@ class Gan:
       x = tf.concat([x, tf.zeros_like(x[:, :1]) + deviation], axis=1)
     return self.discriminator(x)
 
-  def level(self, data_fn, noise_scale=0.0, **kwargs) -> nvi.ImplicitLevel:
+  def level(
+    self, data_fn, noise_scale=0.0, trains=True, **kwargs
+  ) -> nvi.ImplicitLevel:
     """The level between the generator and the data.
 
     Args:
       data_fn: Python callable from a number and a seed to data.
       noise_scale: float: the scale of noise on both, over that of the data.
         Default value: `0.`.
+      trains: Python `bool`: whether to train the generator, or the
+        discriminator alone.
+        Default value: `True`.
       **kwargs: Further arguments of `tfp_nvi.ImplicitLevel`.
 
     Returns:
@@ -139,7 +145,7 @@ class Gan:
       with_noise(self.generate),
       with_noise(data_fn),
       self.log_ratio,
-      [self.generator],
+      [self.generator] if trains else [],
       discriminator_trainables=[self.discriminator],
       **kwargs,
     )
@@ -226,3 +232,27 @@ def fit_gan(
   if is_regularized:
     optimizer.finalize_variable_values(gan.generator.trainable_variables)
   return history
+
+
+def fit_ratio(gan, folder, num_steps, num_particles, seed, data_fn) -> None:
+  """Trains the discriminator alone, for the weights of draws.
+
+  Args:
+    gan: `Gan`.
+    folder: As of `fit_gan`.
+    num_steps: Python `int`.
+    num_particles: Python `int`.
+    seed: Python `int`.
+    data_fn: As of `fit_gan`.
+  """
+  folder.fit(
+    'ratio',
+    nvi.Chain([gan.level(data_fn, trains=False)]),
+    nvi.f_divergence(tfp.vi.jensen_shannon),
+    num_particles,
+    num_steps=num_steps,
+    seed=seed,
+    optimizer=make_optimizer(1e-3, num_steps),
+    steps_per_call=min(500, num_steps),
+    progress=False,
+  )
