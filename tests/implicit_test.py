@@ -471,6 +471,13 @@ def test_refuses_what_a_level_cannot_use():
   level = discrete_level(lambda x: x, discriminator_trainables=[table])
   with pytest.raises(ValueError, match='no gradient for'):
     nvi.reverse_kl()(nvi.Chain([level]), 16, SEED)
+  level = discrete_level(
+    lambda x: tf.zeros([16], tf.float64),
+    discriminator_trainables=[],
+    gradient_penalty=1.0,
+  )
+  with pytest.raises(ValueError, match='`gradient_penalty` of'):
+    nvi.reverse_kl()(nvi.Chain([level]), 16, SEED)
   level = discrete_level(table, log_factor_fn=lambda x: x)
   with pytest.raises(ValueError, match='`log_factor_fn` must return'):
     nvi.reverse_kl()(nvi.Chain([level]), 16, SEED)

@@ -94,11 +94,11 @@ def test_evidence_of_the_banana():
 def test_classifier_knows_real_images_and_not_noise():
   images = digits.training_images()
   row, shares = digits.judge(images, seed=1)
-  assert row['classifier_accuracy'] > 0.93
+  assert row['classifier_accuracy'] > 0.9
   assert shares.sum() > 0.95 and shares.min() > 0.08
   assert row['entropy_of_classes'] > 2.25
-  noise = np.tile(images[:1], [50, 1])
-  row, shares = digits.judge(noise, seed=1)
+  alike = np.tile(images[:1], [50, 1])
+  row, shares = digits.judge(alike, seed=1)
   assert np.max(shares) == 1.0 and row['entropy_of_classes'] < 0.2
 
 

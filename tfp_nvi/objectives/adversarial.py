@@ -218,6 +218,12 @@ def _penalized_log_ratio(level, values):
     for g in tape.gradient(log_ratio, parts)
     if g is not None
   ]
+  if not squares:
+    raise ValueError(
+      f'`gradient_penalty` of {level.name!r} must be zero where the '
+      'discriminator has no gradient by its values, as of discrete ones; got '
+      f'{level.gradient_penalty}.'
+    )
   return log_ratio, 0.5 * level.gradient_penalty * tf.add_n(squares)
 
 
