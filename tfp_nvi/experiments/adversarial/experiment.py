@@ -81,9 +81,11 @@ _PLANAR = {
   'unequal_grid': nvi.targets.grid_of_gaussians,
 }
 _PLANAR_SCALE = 8.0
+# Of the noise, for as many modes that are separate.
+_NUM_CATEGORIES = {'grid': 100}
 _DEFAULT_NUM_STEPS = {
   'ring': 10_000,
-  'grid': 20_000,
+  'grid': 10_000,
   'unequal_grid': 20_000,
   'banana': 6_000,
   'digits': 10_000,
@@ -205,7 +207,12 @@ def _run_planar(name, method, folder, num_steps, settings):
     draws = sampler.sample(_NUM_DRAWS, seed).resample(seed).particles
   else:
     gan = generators.Gan(
-      2, 2, settings.num_hidden, _PLANAR_SCALE, settings.seed
+      2,
+      2,
+      settings.num_hidden,
+      _PLANAR_SCALE,
+      settings.seed,
+      num_categories=_NUM_CATEGORIES.get(name, 0),
     )
     generators.fit_gan(
       gan,
