@@ -82,7 +82,7 @@ _PLANAR = {
 }
 _PLANAR_SCALE = 8.0
 # Of the noise, for as many modes that are separate.
-_NUM_CATEGORIES = {'grid': 100}
+_NUM_CATEGORIES = {'grid': 64}
 _DEFAULT_NUM_STEPS = {
   'ring': 10_000,
   'grid': 10_000,
