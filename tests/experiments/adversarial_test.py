@@ -95,7 +95,7 @@ def test_classifier_knows_real_images_and_not_noise():
   images = digits.training_images()
   row, shares = digits.judge(images, seed=1)
   assert row['classifier_accuracy'] > 0.9
-  assert shares.sum() > 0.95 and shares.min() > 0.08
+  assert shares.sum() > 0.9 and shares.min() > 0.07
   assert row['entropy_of_classes'] > 2.25
   alike = np.tile(images[:1], [50, 1])
   row, shares = digits.judge(alike, seed=1)

@@ -83,9 +83,12 @@ _PLANAR = {
 _PLANAR_SCALE = 8.0
 # Of the noise, for as many modes that are separate.
 _NUM_CATEGORIES = {'grid': 64}
+# Of noise on both sides at the start, over the scale of the data. Separate
+# components find all modes with less of it, and keep their own width.
+_NOISE_SCALES = {'grid': 0.08}
 _DEFAULT_NUM_STEPS = {
   'ring': 10_000,
-  'grid': 10_000,
+  'grid': 15_000,
   'unequal_grid': 20_000,
   'banana': 6_000,
   'digits': 10_000,
@@ -222,6 +225,7 @@ def _run_planar(name, method, folder, num_steps, settings):
       settings.num_particles,
       settings.seed,
       data_fn=target.sample,
+      noise_scale=_NOISE_SCALES.get(name, 0.25),
     )
     if method == 'reweighted':
       generators.fit_ratio(

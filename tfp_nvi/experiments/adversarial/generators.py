@@ -18,8 +18,8 @@ __all__ = [
   'perceptron',
 ]
 
-# Inputs of categories are as large as all of the noise at the start.
-_CATEGORY_SCALE = 4.0
+# Inputs of categories are about as large as all of the noise.
+_CATEGORY_SCALE = 1.5
 _BETAS = {'beta_1': 0.5, 'beta_2': 0.99}
 
 
