@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+import tf_keras
 
 import tfp_nvi as nvi
 
@@ -156,6 +157,7 @@ VALID = {
   'bijector': lambda: tfb.Shift(1.0),
   'csiszar_function': lambda: tfp.vi.kl_reverse,
   'densities': make_path,
+  'discriminator': lambda: tf_keras.layers.Dense(1),
   'distribution_fn': lambda: lambda eta: tfd.Normal(eta, 1.0),
   'event_size': lambda: 3,
   'feature_fn': lambda: lambda x: x[..., tf.newaxis],
@@ -177,14 +179,19 @@ VALID = {
   'objective': nvi.reverse_kl,
   'observation_fn': lambda: lambda z, drift: tfd.Normal(z, 1.0),
   'observations': lambda: tf.constant([0.1, 0.2]),
+  'optimizers_and_trainables': lambda: [
+    (tf_keras.optimizers.SGD(0.1), [tf.Variable(0.0)])
+  ],
   'particles': lambda: tf.constant([1.0, 2.0, 3.0]),
   'prior': lambda: tfd.Normal(0.0, 1.0),
   'proposal': lambda: tfd.Normal(0.0, 1.0),
+  'proposal_log_ratios': lambda: tf.constant([0.5, -1.0]),
   'resample_fn': lambda: nvi.resample_systematic,
   'reverse_fn': lambda: lambda z: tfd.Normal(z, 1.0),
   'sampler': make_sampler,
   'seed': lambda: 1,
   'target': lambda: tfd.Normal(1.0, 1.0),
+  'target_log_ratios': lambda: tf.constant([0.5, 1.0]),
   'transition_fn': lambda: lambda z, drift: tfd.Normal(z + drift, 1.0),
   'transitions': make_transitions,
   'trainables': lambda: [tf.Variable(0.0)],
@@ -242,6 +249,7 @@ NOT_CALLED = {
   'Move',
   'OnlineState',
   'Posterior',
+  'RatioWeightedParticles',
   'SavedSampler',
   'SequenceBound',
   'SequentialPosterior',

@@ -12,6 +12,7 @@ from absl import app
 
 import tfp_nvi as nvi
 from benchmarks import (
+  adversarial_step,
   annealing_report,
   annealing_training,
   filtering,
@@ -28,6 +29,7 @@ from benchmarks import (
   workers,
 )
 from tfp_nvi.experiments import annealing
+from tfp_nvi.experiments.adversarial import generators
 from tfp_nvi.experiments.image_mixture import deep_mixture
 from tfp_nvi.targets import posteriors as known_posteriors
 
@@ -271,6 +273,26 @@ def test_sequential_monte_carlo_is_measured(problem):
   assert found['evaluations'] == 400 * (2 + 1 + 25 + 1)
   assert found['rmse'] < 0.1
   assert 100 < found['ess'] < 1_200
+
+
+@pytest.mark.slow
+def test_adversarial_steps_are_measured():
+  library, plain = adversarial_step.step_durations(4, 2)
+  for durations in (library, plain):
+    assert durations.shape == (2,)
+    assert np.all(durations > 0.0)
+
+
+def test_plain_adversarial_steps_train_both_networks(monkeypatch):
+  monkeypatch.setattr(adversarial_step, '_STEPS_PER_CALL', 2)
+  gan = generators.Gan(64, 2, 4, 1.0, seed=1)
+  networks = (gan.generator, gan.discriminator)
+  before = [network.get_weights() for network in networks]
+  steps_fn = adversarial_step.make_plain_steps(gan, tf.ones([4, 64]))
+  assert steps_fn(tf.constant([1, 2])) > 0.0
+  for network, weights in zip(networks, before, strict=True):
+    after = network.get_weights()
+    assert any(np.any(x != y) for x, y in zip(after, weights, strict=True))
 
 
 @pytest.mark.slow

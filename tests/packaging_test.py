@@ -27,6 +27,7 @@ from tfp_nvi import __main__ as programs_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
 PROGRAMS = [
+  'adversarial',
   'annealing',
   'bgmm_vae',
   'gradient_noise',

@@ -18,6 +18,10 @@ from tfp_nvi.densities import (
 from tfp_nvi.flows import (
   planar_flow_density,
 )
+from tfp_nvi.implicit import (
+  ImplicitLevel,
+  RatioWeightedParticles,
+)
 from tfp_nvi.internal.perceptron import (
   StackedPerceptron,
 )
@@ -39,6 +43,7 @@ from tfp_nvi.objectives import (
   reverse_kl,
   rws,
   svi,
+  variational_divergence,
   vsmc,
 )
 from tfp_nvi.posterior import (
@@ -97,6 +102,7 @@ from tfp_nvi.state_space import (
 from tfp_nvi.training import (
   CollapseWarning,
   History,
+  MultiOptimizer,
   TrainingError,
   TrainingInterrupted,
   fit,
@@ -143,12 +149,14 @@ __all__ = [
   'Heuristic',
   'HiddenMarkovHeuristic',
   'History',
+  'ImplicitLevel',
   'IndependentHeuristic',
   'KernelPair',
   'LangevinTransitions',
   'Level',
   'MCMCTransition',
   'Move',
+  'MultiOptimizer',
   'NestedDivergence',
   'NestedProposal',
   'NestedSampler',
@@ -159,6 +167,7 @@ __all__ = [
   'PlanarTransitions',
   'Posterior',
   'Proposal',
+  'RatioWeightedParticles',
   'RecurrentHeuristic',
   'SamplerDistribution',
   'SamplerKernel',
@@ -208,6 +217,7 @@ __all__ = [
   'start_chains',
   'svi',
   'targets',
+  'variational_divergence',
   'vsmc',
   'weighted_log_mean_exp',
   'weighted_mean',

@@ -22,16 +22,35 @@ from tfp_nvi.internal import checks, fusion
 tfd = tfp.distributions
 
 __all__ = [
+  'BaseLevel',
   'Chain',
   'Level',
+  'check_densities',
+  'list_variables',
 ]
 
 
-def _list_variables(trainables):
-  """A list of variables for each variable, module or layer."""
-  trainables = checks.as_list(
-    'trainables', trainables, 'tf.Variables and tf.Modules'
-  )
+def list_variables(name: str, trainables) -> list:
+  """A list of variables for each variable, module or layer.
+
+  Args:
+    name: Python `str` name of the argument.
+    trainables: List of `tf.Variable`s, `tf.Module`s and layers.
+
+  Returns:
+    groups: List of lists of `tf.Variable`s.
+
+  Raises:
+    TypeError: If an element has no variables.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi import chains
+
+  assert len(chains.list_variables('trainables', [tf.Variable(1.0)])) == 1
+  ```
+  """
+  trainables = checks.as_list(name, trainables, 'tf.Variables and tf.Modules')
   groups = []
   for i, part in enumerate(trainables):
     if isinstance(part, tf.Variable):
@@ -40,13 +59,119 @@ def _list_variables(trainables):
       groups.append(list(part.trainable_variables))
     else:
       raise TypeError(
-        f'`trainables[{i}]` must be a tf.Variable, or have '
+        f'`{name}[{i}]` must be a tf.Variable, or have '
         f'`trainable_variables` as a tf.Module has; got {part!r}.'
       )
   return groups
 
 
-class Level:
+def check_densities(levels, why: str) -> None:
+  """Raises an error if the log densities of a level cannot be evaluated.
+
+  Args:
+    levels: List of levels of a chain.
+    why: Python `str`: what follows "particles" in the error.
+
+  Raises:
+    ValueError: If a level is an `ImplicitLevel`.
+
+  ```python
+  from tfp_nvi import chains
+
+  chains.check_densities([], 'of no level')
+  ```
+  """
+  for level in levels:
+    if not level.has_densities:
+      raise ValueError(
+        '`sampler` must be a Chain of Levels whose log densities can be '
+        f'evaluated, for particles {why}; {level.name!r} is an implicit one, '
+        'whose weights are those of a learned density ratio.'
+      )
+
+
+class BaseLevel:
+  """What all levels of a chain have: the variables that they train.
+
+  A subclass is `Level`, whose two sides have log densities, or
+  `tfp_nvi.ImplicitLevel`, whose sides can only be drawn from.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi import chains
+
+  level = chains.BaseLevel([tf.Variable(1.0)], None, False, 'level')
+  assert len(level.variables) == 1
+  ```
+
+  Attributes:
+    has_densities: Python `bool`: whether the log densities of both sides can be
+      evaluated, so that particles are properly weighted.
+  """
+
+  has_densities = True
+
+  def __init__(self, trainables, csiszar_function, jit_compile, name):
+    """Initializes what levels share.
+
+    Args:
+      trainables: As of `Level`.
+      csiszar_function: As of `Level`.
+      jit_compile: As of `Level`.
+      name: As of `Level`.
+
+    Raises:
+      TypeError: If an argument is not of the kind asked for.
+    """
+    checks.check_callable(
+      'csiszar_function',
+      csiszar_function,
+      'a callable from log u to f(u), such as tfp.vi.kl_reverse',
+      optional=True,
+    )
+    self._groups = list_variables('trainables', trainables)
+    unique = {v.ref(): v for group in self._groups for v in group}
+    self.variables = list(unique.values())
+    self.csiszar_function = csiszar_function
+    self.jit_compile = jit_compile
+    self.name = name
+
+  def gradients(self, tape, surrogate, is_partial=False):
+    """Differentiates by the variables that the level trains.
+
+    Args:
+      tape: `tf.GradientTape`.
+      surrogate: Scalar `Tensor`.
+      is_partial: Python `bool`: whether elements of `trainables` may have no
+        gradient, as for objectives that train one side.
+        Default value: `False`.
+
+    Returns:
+      pairs: List of pairs of a gradient, a `Tensor`, and its variable, for the
+        variables that have a gradient.
+
+    Raises:
+      ValueError: If no variable of an element of `trainables` has a gradient.
+    """
+    gradients = tape.gradient(surrogate, self.variables)
+    pairs = [
+      (tf.convert_to_tensor(gradient), variable)
+      for variable, gradient in zip(self.variables, gradients, strict=True)
+      if gradient is not None
+    ]
+    found = {variable.ref() for _, variable in pairs}
+    for i, group in enumerate(self._groups):
+      if not is_partial and not found.intersection(v.ref() for v in group):
+        raise ValueError(
+          f'`trainables[{i}]` of {self.name!r} must have a variable that a '
+          'side of the level depends on'
+          + (', where it is compiled by itself' if self.jit_compile else '')
+          + f'; there is no gradient for {[v.name for v in group]}.'
+        )
+    return pairs
+
+
+class Level(BaseLevel):
   """A level of a chain: two densities of the same values.
 
   The divergence of a level is
@@ -125,54 +250,9 @@ class Level:
       tfd.Distribution,
       'a tfd.Distribution or a JointDistribution, to draw from',
     )
-    checks.check_callable(
-      'csiszar_function',
-      csiszar_function,
-      'a callable from log u to f(u), such as tfp.vi.kl_reverse',
-      optional=True,
-    )
+    super().__init__(trainables, csiszar_function, jit_compile, name)
     self._proposal = proposal
     self.log_target = densities_lib.log_prob_fn(target, 'target')
-    self._groups = _list_variables(trainables)
-    unique = {v.ref(): v for group in self._groups for v in group}
-    self.variables = list(unique.values())
-    self.csiszar_function = csiszar_function
-    self.jit_compile = jit_compile
-    self.name = name
-
-  def gradients(self, tape, surrogate, is_partial=False):
-    """Differentiates by the variables that the level trains.
-
-    Args:
-      tape: `tf.GradientTape`.
-      surrogate: Scalar `Tensor`.
-      is_partial: Python `bool`: whether elements of `trainables` may have no
-        gradient, as for objectives that train one side.
-        Default value: `False`.
-
-    Returns:
-      pairs: List of pairs of a gradient, a `Tensor`, and its variable, for the
-        variables that have a gradient.
-
-    Raises:
-      ValueError: If no variable of an element of `trainables` has a gradient.
-    """
-    gradients = tape.gradient(surrogate, self.variables)
-    pairs = [
-      (tf.convert_to_tensor(gradient), variable)
-      for variable, gradient in zip(self.variables, gradients, strict=True)
-      if gradient is not None
-    ]
-    found = {variable.ref() for _, variable in pairs}
-    for i, group in enumerate(self._groups):
-      if not is_partial and not found.intersection(v.ref() for v in group):
-        raise ValueError(
-          f'`trainables[{i}]` of {self.name!r} must have a variable that a '
-          'side of the level depends on'
-          + (', where it is compiled by itself' if self.jit_compile else '')
-          + f'; there is no gradient for {[v.name for v in group]}.'
-        )
-    return pairs
 
   def draw(self, num_particles, seed):
     """Draws values from the proposal.
@@ -276,11 +356,11 @@ class Chain:
     """Initializes the chain.
 
     Args:
-      levels: List of `Level`s, or a Python callable without arguments that
-        returns such a list. Tensors that depend on variables must be computed
-        inside of the callable, unless a distribution computes them in its own
-        `log_prob` and `sample`. The output of a network that several levels
-        share is then computed once.
+      levels: List of `Level`s and `ImplicitLevel`s, or a Python callable
+        without arguments that returns such a list. Tensors that depend on
+        variables must be computed inside of the callable, unless a distribution
+        computes them in its own `log_prob` and `sample`. The output of a
+        network that several levels share is then computed once.
 
     Raises:
       TypeError: If `levels` is neither.
@@ -289,7 +369,7 @@ class Chain:
     if callable(levels):
       self._levels_fn = levels
     else:
-      levels = checks.as_list('levels', levels, 'Levels', Level, minimum=1)
+      levels = checks.as_list('levels', levels, 'Levels', BaseLevel, minimum=1)
       self._levels_fn = lambda: levels
 
   def levels(self):
@@ -303,7 +383,7 @@ class Chain:
       ValueError: If there are no levels.
     """
     return checks.as_list(
-      'levels', self._levels_fn(), 'Levels', Level, minimum=1
+      'levels', self._levels_fn(), 'Levels', BaseLevel, minimum=1
     )
 
   def describe_nan(self, num_particles: int, seed) -> str | None:

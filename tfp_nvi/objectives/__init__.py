@@ -6,9 +6,11 @@ An objective runs a sampler and returns an estimate of its value together with
 gradients (`base`). Nested divergences (`divergence`) compare each level with
 the one before it; bounds (`bounds`) are objectives on the last level, whose
 gradient passes through all of them. Both take chains of levels with tractable
-densities (`chain`) as well.
+densities (`chain`) as well, and divergences also chains with levels that can
+only be drawn from (`adversarial`).
 """
 
+from tfp_nvi.objectives.adversarial import variational_divergence
 from tfp_nvi.objectives.base import (
   Estimate,
   Objective,
@@ -42,5 +44,6 @@ __all__ = [
   'reverse_kl',
   'rws',
   'svi',
+  'variational_divergence',
   'vsmc',
 ]

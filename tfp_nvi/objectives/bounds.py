@@ -7,7 +7,7 @@ import warnings
 import tensorflow as tf
 
 from tfp_nvi import resampling, weighting
-from tfp_nvi.chains import Chain
+from tfp_nvi.chains import Chain, check_densities
 from tfp_nvi.objectives import base, chain
 from tfp_nvi.objectives.base import Estimate
 
@@ -70,10 +70,12 @@ class SequenceBound(base.Objective):
       gradients: List of pairs of a gradient and its variable.
 
     Raises:
-      ValueError: If a chain has several levels.
+      ValueError: If a chain has several levels, or an implicit one.
     """
     if isinstance(sampler, Chain):
-      num_levels = len(sampler.levels())
+      levels = sampler.levels()
+      num_levels = len(levels)
+      check_densities(levels, 'whose weights bound log Z')
       if num_levels > 1:
         raise ValueError(
           '`sampler` must be a NestedSampler, or a Chain of a single level, of '

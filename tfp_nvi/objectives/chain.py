@@ -121,7 +121,8 @@ def _compiled_levels(levels, num_particles, seeds, level_fn, is_partial):
     variables.clear()
     gradients, summaries = [], []
     for level, seed in zip(levels, tf.unstack(seeds), strict=True):
-      with tf.GradientTape() as tape:
+      # Persistent, as an implicit level differentiates twice.
+      with tf.GradientTape(persistent=True) as tape:
         surrogate, summary = _level_summary(
           level, num_particles, seed, level_fn
         )

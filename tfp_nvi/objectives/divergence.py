@@ -16,8 +16,9 @@ import tensorflow_probability as tfp
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import runs, weighting
 from tfp_nvi.chains import Chain
+from tfp_nvi.implicit import ImplicitLevel
 from tfp_nvi.internal import checks
-from tfp_nvi.objectives import base, chain
+from tfp_nvi.objectives import adversarial, base, chain
 from tfp_nvi.objectives import level as level_lib
 from tfp_nvi.objectives.base import Estimate, Side
 from tfp_nvi.objectives.level_by_level import LevelRecorder, add_gradients
@@ -452,7 +453,11 @@ class NestedDivergence(base.Objective):
     return estimate._replace(num_nan=num_nan)
 
   def _chain_level(self, level, num_particles, seed):
-    """The divergence of a level whose densities are tractable."""
+    """The divergence of a level of a chain."""
+    if isinstance(level, ImplicitLevel):
+      return adversarial.estimate_level(
+        level, num_particles, seed, self._csiszar_function, self._sides
+      )
     values = level.draw(num_particles, seed)
     with tf.GradientTape() as tape:
       tape.watch(densities_lib.floating_parts(values))

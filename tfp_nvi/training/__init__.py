@@ -4,7 +4,8 @@
 
 `fit` is the loop on the host; `steps` is the loop that XLA compiles; `monitor`
 looks at what came of each call, `history` is what a user gets, and
-`checkpoints` is a store that survives a kill at any moment. Step `i` draws from
+`checkpoints` is a store that survives a kill at any moment; `optimizers` makes
+one optimizer of several. Step `i` draws from
 a seed that depends on the user's seed and on `i` alone, so that training gives
 the same numbers however many steps a call takes, and whether or not it was
 stopped and resumed in between.
@@ -18,11 +19,13 @@ from tfp_nvi.training.history import (
   TrainingError,
   TrainingInterrupted,
 )
+from tfp_nvi.training.optimizers import MultiOptimizer
 
 __all__ = [
   'Checkpoints',
   'CollapseWarning',
   'History',
+  'MultiOptimizer',
   'TrainingError',
   'TrainingInterrupted',
   'fit',

@@ -21,6 +21,7 @@ from tfp_nvi.training import history
 __all__ = [
   'CompiledSteps',
   'StepSettings',
+  'build',
   'element_at',
   'global_norm',
   'has_build',
@@ -52,8 +53,21 @@ def has_build(optimizer) -> bool:
   )
 
 
-def _build(optimizer, variables):
-  """Makes the state of an optimizer for these variables."""
+def build(optimizer, variables) -> None:
+  """Makes the state of an optimizer, if that is possible before its first step.
+
+  Args:
+    optimizer: Anything with `apply_gradients`.
+    variables: List of `tf.Variable`s that it is for.
+
+  ```python
+  import tensorflow as tf
+  import tf_keras
+  from tfp_nvi.training import steps
+
+  steps.build(tf_keras.optimizers.Adam(), [tf.Variable(1.0)])
+  ```
+  """
   if isinstance(optimizer, tf_keras.optimizers.legacy.Optimizer):
     # They have no public name for what their first step does.
     optimizer._create_all_weights(variables)
@@ -235,7 +249,7 @@ class CompiledSteps:
       )
     self._check_variables()
     with self._scope():
-      _build(self._optimizer, self.variables)
+      build(self._optimizer, self.variables)
     self._no_elements = tf.nest.map_structure(
       lambda spec: tf.zeros([self.steps_per_call, *spec.shape], spec.dtype),
       settings.element_spec,
