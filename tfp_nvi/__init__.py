@@ -26,6 +26,13 @@ from tfp_nvi.interoperability import (
   SamplerKernel,
   start_chains,
 )
+from tfp_nvi.layers import (
+  GaussianLayer,
+)
+from tfp_nvi.likelihood import (
+  LogLikelihood,
+  log_likelihood,
+)
 from tfp_nvi.objectives import (
   Estimate,
   NestedDivergence,
@@ -136,6 +143,7 @@ __all__ = [
   'FeatureHeuristic',
   'FilterHistory',
   'GaussianHeuristic',
+  'GaussianLayer',
   'GaussianProposalNetwork',
   'GaussianTransitions',
   'GeometricPath',
@@ -147,6 +155,7 @@ __all__ = [
   'KernelPair',
   'LangevinTransitions',
   'Level',
+  'LogLikelihood',
   'MCMCTransition',
   'Move',
   'NestedDivergence',
@@ -192,6 +201,7 @@ __all__ = [
   'joint_distribution_model',
   'linear_gaussian_model',
   'load',
+  'log_likelihood',
   'log_normalizer',
   'never',
   'normalize_weights',
