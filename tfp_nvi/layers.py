@@ -11,13 +11,14 @@ import tf_keras
 from tfp_nvi.internal import checks, randomness
 
 tfd = tfp.distributions
-tfb = tfp.bijectors
 
 __all__ = [
   'GaussianLayer',
 ]
 
 _MIN_SCALE = 1e-3
+# Softplus of this is one.
+_RAW_ONE = 0.5413
 
 
 class GaussianLayer(tf.Module):
@@ -76,13 +77,23 @@ class GaussianLayer(tf.Module):
 
     Raises:
       TypeError: If an argument is not of the kind asked for.
-      ValueError: If a count is not positive.
+      ValueError: If a count is not positive, or the dtype is not floating
+        point.
     """
     super().__init__(name=name)
     self._num_inputs = checks.as_count('num_inputs', num_inputs)
     self._num_outputs = checks.as_count('num_outputs', num_outputs)
     num_hidden = checks.as_counts('num_hidden', num_hidden)
-    self._dtype = tf.as_dtype(dtype)
+    try:
+      self._dtype = tf.as_dtype(dtype)
+    except TypeError as e:
+      raise TypeError(
+        f'`dtype` must be a floating point dtype; got {dtype!r}.'
+      ) from e
+    if not self._dtype.is_floating:
+      raise ValueError(
+        f'`dtype` must be a floating point dtype; got {self._dtype.name}.'
+      )
     sizes = [*num_hidden, 2 * self._num_outputs]
     seeds = randomness.split_seed(randomness.as_seed(seed), len(sizes))
     self.network = tf_keras.Sequential(
@@ -130,6 +141,5 @@ class GaussianLayer(tf.Module):
       outputs, inputs.shape[:-1] + [2 * self._num_outputs]
     )
     loc, raw_scale = tf.split(outputs, 2, axis=-1)
-    # One where the network returns zero.
-    scale = tf.math.softplus(raw_scale + 0.5413) + _MIN_SCALE
+    scale = tf.math.softplus(raw_scale + _RAW_ONE) + _MIN_SCALE
     return tfd.MultivariateNormalDiag(loc, scale)

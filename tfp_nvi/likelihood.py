@@ -217,12 +217,16 @@ def log_likelihood(
 def _num_observations(observations):
   """The size of the first axis, checked."""
   shapes = [part.shape.as_list() for part in tf.nest.flatten(observations)]
-  if not shapes or len({tuple(shape[:1]) for shape in shapes}) > 1:
-    expected = 'arrays with a first axis of the same size'
-  elif not shapes[0] or shapes[0][0] == 0:
-    expected = 'arrays with a first axis over at least one observation'
+  sizes = {tuple(shape[:1]) for shape in shapes}
+  if not shapes:
+    problem = 'arrays with a first axis; got no arrays'
+  elif len(sizes) > 1:
+    problem = f'arrays with a first axis of the same size; got shapes {shapes}'
+  elif sizes & {(), (0,)}:
+    problem = (
+      'arrays with a first axis over at least one observation; got the shapes '
+      f'{shapes}'
+    )
   else:
     return shapes[0][0]
-  raise ValueError(
-    f'`observations` must be {expected}; got the shapes {shapes}.'
-  )
+  raise ValueError(f'`observations` must be {problem}.')

@@ -61,6 +61,16 @@ def binarize(intensities, seed):
   return tf.cast(draws < means, tf.float32)
 
 
+def _given(layer_fn):
+  """What a joint distribution takes: a layer, without a name for its input."""
+  return lambda _: layer_fn(_)
+
+
+def _stack(first, layers):
+  """The joint distribution of `first`, and of layers one after the other."""
+  return tfd.JointDistributionSequential([first, *map(_given, layers)])
+
+
 class MixtureDensity(tf.Module):
   """A mixture of Gaussians with learned parameters.
 
@@ -133,7 +143,7 @@ class DeepGaussian(tf.Module):
     self,
     num_pixels,
     num_latents,
-    num_hidden=100,
+    num_hidden=(100, 50),
     num_components=20,
     mean_image=None,
     seed=None,
@@ -144,9 +154,9 @@ class DeepGaussian(tf.Module):
     Args:
       num_pixels: Python `int`.
       num_latents: List of Python `int`s: the sizes of `z_1`, `z_2`, ...
-      num_hidden: Python `int`: the units of each of the two hidden layers of
-        every network.
-        Default value: `100`.
+      num_hidden: Pair of Python `int`s: the units of each of the two hidden
+        layers of networks from and to pixels, and of networks between latents.
+        Default value: `(100, 50)`.
       num_components: Python `int`: components of an intermediate density.
         Default value: `20`.
       mean_image: Array of shape `[num_pixels]`: the means of pixels, with
@@ -158,19 +168,22 @@ class DeepGaussian(tf.Module):
     super().__init__(name=name)
     self.num_latents = list(num_latents)
     num_layers = len(self.num_latents)
-    units = [num_hidden, num_hidden]
+    units, inner_units = ([size, size] for size in num_hidden)
     seeds = randomness.split_seed(randomness.as_seed(seed), 3 * num_layers + 1)
     sizes = [num_pixels, *self.num_latents]
     self.recognition = [
       nvi.GaussianLayer(
-        *sizes[i : i + 2], units, seed=seeds[i], name=f'recognition_{i + 1}'
+        *sizes[i : i + 2],
+        inner_units if i else units,
+        seed=seeds[i],
+        name=f'recognition_{i + 1}',
       )
       for i in range(num_layers)
     ]
     self.generative = [
       nvi.GaussianLayer(
         *sizes[i + 1 : i - 1 : -1],
-        units,
+        inner_units,
         seed=seeds[num_layers + i],
         name=f'generative_{i}',
       )
@@ -228,28 +241,13 @@ class DeepGaussian(tf.Module):
 
   def _upward(self, first, num_layers):
     """`z_1`, and what is recognized above it, up to some layer."""
-    return tfd.JointDistributionSequential(
-      [
-        first,
-        *(
-          (lambda z, layer=layer: layer(z))
-          for layer in self.recognition[1:num_layers]
-        ),
-      ]
-    )
+    return _stack(first, self.recognition[1:num_layers])
 
   def prior(self, batch_shape, first=1) -> tfd.Distribution:
     """`p(z_L) ... p(z_first | ...)`, over lists that begin with `z_L`."""
     zeros = tf.zeros([*batch_shape, self.num_latents[-1]])
-    return tfd.JointDistributionSequential(
-      [
-        tfd.MultivariateNormalDiag(zeros, tf.ones_like(zeros)),
-        *(
-          (lambda z, layer=layer: layer(z))
-          for layer in self.generative[first - 1 :][::-1]
-        ),
-      ]
-    )
+    top = tfd.MultivariateNormalDiag(zeros, tf.ones_like(zeros))
+    return _stack(top, self.generative[first - 1 :][::-1])
 
   @property
   def num_layers(self):
@@ -381,14 +379,13 @@ class DeepGaussian(tf.Module):
 
   def _dreams(self, batch_shape):
     """The level at which images of the model are recognized."""
-    dreams = tfd.JointDistributionSequential(
-      [
-        *self.prior(batch_shape).model,
-        lambda z: tfd.Independent(
-          tfd.Bernoulli(logits=self.logits(z), dtype=tf.float32), 1
-        ),
-      ]
-    )
+
+    def pixels(z_1):
+      logits = self.logits(z_1)
+      return tfd.Independent(tfd.Bernoulli(logits, dtype=tf.float32), 1)
+
+    top, *layers = self.prior(batch_shape).model
+    dreams = tfd.JointDistributionSequential([top, *layers, _given(pixels)])
 
     def log_recognized(values):
       return self.recognition[0](values[-1]).log_prob(values[-2])
