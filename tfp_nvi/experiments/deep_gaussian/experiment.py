@@ -32,6 +32,14 @@ ERRORS = (image_data.DataError, ImportError)
 _OBJECTIVE_FNS = {'svi': nvi.svi, 'iwae': nvi.iwae, 'rws': nvi.rws}
 _MAX_LAYERS = 3
 _STEPS_PER_CALL = 200
+# Settings that training does not depend on.
+_OF_EVALUATION = (
+  'num_test_images',
+  'num_test_particles',
+  'num_test_densities',
+  'num_importance_draws',
+  'num_compared_images',
+)
 
 
 class _Sizes(NamedTuple):
@@ -53,7 +61,7 @@ class _Sizes(NamedTuple):
 
 
 _DIGITS = _Sizes(4_000, 100, (16, 8, 4), (100, 50), 20)
-_LARGE = _Sizes(50_000, 256, (50, 20, 10), (300, 100), 50)
+_LARGE = _Sizes(100_000, 128, (50, 20, 10), (300, 100), 50)
 _SIZES = {'digits': _DIGITS, 'mnist': _LARGE, 'fashion_mnist': _LARGE}
 
 
@@ -80,12 +88,12 @@ class Settings(common.Settings):
   )
   num_steps: int = common.setting(
     0,
-    'Training steps; 0 for 4,000 for digits and 50,000 for the others.',
+    'Training steps; 0 for 4,000 for digits and 100,000 for the others.',
     common.count_or_default,
   )
   batch_size: int = common.setting(
     0,
-    'Images of a mini-batch; 0 for 100 for digits and 256 for the others.',
+    'Images of a mini-batch; 0 for 100 for digits and 128 for the others.',
     common.count_or_default,
   )
   num_particles: int = common.setting(
@@ -172,18 +180,25 @@ def _mini_batches(num_images, batch_size, seed):
   Without end, so that any number of steps can be left out at no cost.
   """
 
+  epoch_seed, pixel_seed = tf.unstack(
+    randomness.split_seed(randomness.as_seed(seed), 2)
+  )
+
   def element(step):
     positions = step * batch_size + tf.range(batch_size, dtype=tf.int64)
     epochs = tf.cast(positions // num_images, tf.int32)
-    seeds = tf.stack(
-      [epochs, tf.fill([batch_size], seed), tf.zeros_like(epochs)], axis=-1
-    )
-    # `tf.random.experimental.index_shuffle` pads seeds that are stacked.
+    keys = randomness.fold_in(epoch_seed, epochs)
+    # `tf.random.experimental.index_shuffle` pads keys that are stacked, and its
+    # default of four rounds leaves small indices in order.
     indices = tf.raw_ops.RandomIndexShuffle(
-      index=positions % num_images, seed=seeds, max_index=tf.constant(num_images - 1, tf.int64)
+      index=positions % num_images,
+      seed=tf.concat([keys, keys[:, :1]], axis=-1),
+      max_index=tf.constant(num_images - 1, tf.int64),
+      rounds=24,
     )
-    return tf.cast(indices, tf.int32), tf.stack(
-      [tf.cast(step, tf.int32), seed]
+    return (
+      tf.cast(indices, tf.int32),
+      randomness.fold_in(pixel_seed, tf.cast(step, tf.int32)),
     )
 
   return tf.data.Dataset.range(2**31 - 1).map(element)
@@ -233,7 +248,11 @@ def _run_cell(objective, num_layers, settings, data, store):
   print(f'Training {name}.', flush=True)
   folder = common.TrainingFolder(
     store.path('checkpoints', name),
-    settings.configuration,
+    {
+      key: value
+      for key, value in settings.configuration.items()
+      if key not in _OF_EVALUATION
+    },
     overwrite=settings.overwrite,
   )
   model = make_model(data, num_layers, settings)
