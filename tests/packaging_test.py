@@ -29,6 +29,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PROGRAMS = [
   'annealing',
   'bgmm_vae',
+  'deep_gaussian',
   'gradient_noise',
   'hmm',
   'image_mixture',

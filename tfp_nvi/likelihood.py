@@ -73,6 +73,7 @@ def log_likelihood(
   step_size: float = 0.4,
   num_leapfrog_steps: int = 3,
   batch_size: int = 100,
+  jit_compile: bool = True,
   seed=None,
 ) -> LogLikelihood:
   """Estimates log likelihoods by a long sampler from a proposal.
@@ -104,6 +105,8 @@ def log_likelihood(
       Default value: `3`.
     batch_size: Python `int`: how many observations to take at a time.
       Default value: `100`.
+    jit_compile: Python `bool`: whether to compile with XLA.
+      Default value: `True`.
     seed: Python `int` or stateless seed.
 
   Returns:
@@ -132,8 +135,9 @@ def log_likelihood(
   result = nvi.log_likelihood(
     [0.5, -1.0],
     lambda x: tfd.Normal(0.4 * x, 0.8),
-    lambda z, x: tfd.Normal(0.0, 1.0).log_prob(z)
-    + tfd.Normal(z, 1.0).log_prob(x),
+    lambda z, x: (
+      tfd.Normal(0.0, 1.0).log_prob(z) + tfd.Normal(z, 1.0).log_prob(x)
+    ),
     num_densities=8,
     seed=1,
   )
@@ -148,12 +152,13 @@ def log_likelihood(
   step_size = checks.as_float('step_size', step_size, 0.0, is_open=True)
   num_leapfrog_steps = checks.as_count('num_leapfrog_steps', num_leapfrog_steps)
   batch_size = checks.as_count('batch_size', batch_size)
+  checks.check_bool('jit_compile', jit_compile)
   seed = randomness.as_seed(seed)
   observations = tf.nest.map_structure(tf.convert_to_tensor, observations)
   count = _num_observations(observations)
   batch_size = min(batch_size, count)
 
-  @tf.function(jit_compile=True, autograph=False)
+  @tf.function(jit_compile=jit_compile, autograph=False)
   def estimate(x, seed):
     scale_seed, seed = tf.unstack(randomness.split_seed(seed, 2))
     proposal = proposal_fn(x)
@@ -197,7 +202,7 @@ def log_likelihood(
         ),
         resample_criterion_fn=resampling.never,
       )
-      particles = sampler.sample(num_particles, seed)
+      particles = sampler.sample(num_particles, seed, jit_compile)
     return particles.log_normalizer, particles.log_normalizer_error
 
   parts = []

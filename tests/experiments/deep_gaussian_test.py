@@ -41,7 +41,9 @@ def make(num_layers=3, **kwargs):
 
 
 def make_images(count=5):
-  return tf.cast(tf.random.stateless_uniform([count, 6], SEED) < 0.5, tf.float32)
+  return tf.cast(
+    tf.random.stateless_uniform([count, 6], SEED) < 0.5, tf.float32
+  )
 
 
 def log_normal(layer, given, value):
@@ -131,28 +133,28 @@ def expected_levels(model, x):
       model.recognition[1:2],
     ),
     'layer_2': (
-      lambda z_1, z_2, z_3: log_standard(z_3)
-      + p_2(z_3, z_2)
-      - q_2(z_1, z_2)
-      - q_3(z_2, z_3),
+      lambda z_1, z_2, z_3: (
+        log_standard(z_3) + p_2(z_3, z_2) - q_2(z_1, z_2) - q_3(z_2, z_3)
+      ),
       [model.generative[1]],
       model.recognition[2:3],
     ),
     'density_1': (
-      lambda z_3, z_2, z_1: pi_1(z_1)
-      + q_2(z_1, z_2)
-      + q_3(z_2, z_3)
-      - log_standard(z_3)
-      - p_2(z_3, z_2)
-      - p_1(z_2, z_1),
+      lambda z_3, z_2, z_1: (
+        pi_1(z_1)
+        + q_2(z_1, z_2)
+        + q_3(z_2, z_3)
+        - log_standard(z_3)
+        - p_2(z_3, z_2)
+        - p_1(z_2, z_1)
+      ),
       [d_1],
       [],
     ),
     'density_2': (
-      lambda z_3, z_2: pi_2(z_2)
-      + q_3(z_2, z_3)
-      - log_standard(z_3)
-      - p_2(z_3, z_2),
+      lambda z_3, z_2: (
+        pi_2(z_2) + q_3(z_2, z_3) - log_standard(z_3) - p_2(z_3, z_2)
+      ),
       [d_2],
       [],
     ),
@@ -191,7 +193,8 @@ def test_forward_levels_train_recognition_by_draws_of_the_model():
     name: [
       layer.name
       for layer in model.recognition
-      if layer.trainable_variables[0].ref() in {v.ref() for v in level.variables}
+      if layer.trainable_variables[0].ref()
+      in {v.ref() for v in level.variables}
     ]
     for name, level in levels.items()
   }
@@ -238,7 +241,10 @@ def test_one_layer_is_the_evidence_lower_bound():
   model, x = make(1), make_images()
   results = [
     objective(nvi.Chain(lambda n=name: model.levels(x, n)), 1, SEED)
-    for name, objective in (('svi', nvi.svi()), ('reverse_kl', nvi.reverse_kl()))
+    for name, objective in (
+      ('svi', nvi.svi()),
+      ('reverse_kl', nvi.reverse_kl()),
+    )
   ]
   (svi, svi_pairs), (nested, nested_pairs) = results
   np.testing.assert_allclose(svi.loss, nested.loss, rtol=1e-5)
@@ -251,7 +257,9 @@ def test_one_layer_is_the_evidence_lower_bound():
 
 def test_binarize():
   # Shares of ones within 4 standard errors of the intensities.
-  intensities = tf.repeat(tf.constant([[0], [51], [204], [255]], tf.uint8), 4_000, 1)
+  intensities = tf.repeat(
+    tf.constant([[0], [51], [204], [255]], tf.uint8), 4_000, 1
+  )
   pixels = model_lib.binarize(intensities, SEED).numpy()
   assert set(np.unique(pixels)) == {0.0, 1.0}
   np.testing.assert_allclose(
@@ -278,7 +286,9 @@ def test_decoder_begins_with_the_mean_image():
   means = np.array([0.2, 0.5, 0.9, 0.0, 1.0, 0.3])
   model = make(mean_image=means)
   np.testing.assert_allclose(
-    tf.sigmoid(model.logits(tf.zeros([4]))), np.clip(means, 0.01, 0.99), rtol=1e-5
+    tf.sigmoid(model.logits(tf.zeros([4]))),
+    np.clip(means, 0.01, 0.99),
+    rtol=1e-5,
   )
 
 
@@ -300,11 +310,9 @@ def fast(monkeypatch):
   """Little to trace, and few steps in each call."""
   sizes = experiment._Sizes(4, 8, (4, 3, 2), (7, 5), 3)
   monkeypatch.setitem(experiment._SIZES, 'digits', sizes)
-  monkeypatch.setattr(experiment, '_STEPS_PER_CALL', 2)
+  monkeypatch.setattr(experiment, 'STEPS_PER_CALL', 2)
   monkeypatch.setattr(evaluation, '_NUM_FILLING_STEPS', 2)
-  monkeypatch.setattr(
-    nvi, 'fit', functools.partial(nvi.fit, jit_compile=False)
-  )
+  monkeypatch.setattr(nvi, 'fit', functools.partial(nvi.fit, jit_compile=False))
 
 
 def test_program(fast, tmp_path, monkeypatch):

@@ -83,9 +83,7 @@ def evaluate(model, data, settings):
     'samples': _sample(model, 2 * _NUM_DRAWN, seeds[3]),
     'traversals': _traverse(model, x[:1_000]),
     'observed': observed,
-    'filled': fill_in(
-      model, shown, observed, _NUM_FILLING_STEPS, seeds[4]
-    ),
+    'filled': fill_in(model, shown, observed, _NUM_FILLING_STEPS, seeds[4]),
   }
   return row, {
     key: np.reshape(value, [-1, *shape]) for key, value in arrays.items()

@@ -20,6 +20,7 @@ from tfp_nvi.internal import randomness
 __all__ = [
   'ERRORS',
   'OBJECTIVES',
+  'STEPS_PER_CALL',
   'Settings',
   'fit',
   'make_model',
@@ -31,7 +32,7 @@ ERRORS = (image_data.DataError, ImportError)
 
 _OBJECTIVE_FNS = {'svi': nvi.svi, 'iwae': nvi.iwae, 'rws': nvi.rws}
 _MAX_LAYERS = 3
-_STEPS_PER_CALL = 200
+STEPS_PER_CALL = 200
 # Settings that training does not depend on.
 _OF_EVALUATION = (
   'num_test_images',
@@ -179,7 +180,6 @@ def _mini_batches(num_images, batch_size, seed):
 
   Without end, so that any number of steps can be left out at no cost.
   """
-
   epoch_seed, pixel_seed = tf.unstack(
     randomness.split_seed(randomness.as_seed(seed), 2)
   )
@@ -237,7 +237,7 @@ def fit(model, objective, train_images, settings, fit_fn=nvi.fit, **kwargs):
     data=_mini_batches(len(images), settings.batch_size, settings.seed),
     seed=settings.seed,
     optimizer=tf_keras.optimizers.legacy.Adam(rate),
-    steps_per_call=_STEPS_PER_CALL,
+    steps_per_call=STEPS_PER_CALL,
     **kwargs,
   )
 

@@ -295,10 +295,10 @@ class DeepGaussian(tf.Module):
     """Levels of the nested objective.
 
     ```none
-    images      q(z_1 | x)                against  pi_1(z_1) p(x | z_1)
-    layer l     q(z_l) q(z_{l+1} | z_l)   against  pi_{l+1}(z_{l+1}) p(z_l | ...)
-    density l   p(z_L) ... p(z_l | ...)   against  pi_l(z_l) q(z_{l+1} | z_l) ...
-    dreams      p(z_1) p(x | z_1)         against  q(z_1 | x)
+    images     q(z_1 | x)               against  pi_1(z_1) p(x | z_1)
+    layer l    q(z_l) q(z_{l+1} | z_l)  against  pi_{l+1}(z_{l+1}) p(z_l | ..)
+    density l  p(z_L) ... p(z_l | ..)   against  pi_l(z_l) q(z_{l+1} | z_l) ...
+    dreams     p(z_1) p(x | z_1)        against  q(z_1 | x)
     ```
 
     with values drawn from the side that is named first. Decoder, layers of the
@@ -390,4 +390,6 @@ class DeepGaussian(tf.Module):
     def log_recognized(values):
       return self.recognition[0](values[-1]).log_prob(values[-2])
 
-    return nvi.Level(dreams, log_recognized, self.recognition[:1], name='dreams')
+    return nvi.Level(
+      dreams, log_recognized, self.recognition[:1], name='dreams'
+    )
