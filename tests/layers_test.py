@@ -19,14 +19,14 @@ def softplus(x):
 def test_distribution_by_hand():
   # Two dense layers, written out, for a batch of two axes.
   layer = nvi.GaussianLayer(3, 2, num_hidden=[5], dtype=tf.float64, seed=1)
-  assert [v.shape.as_list() for v in layer.trainable_variables] == [
+  assert [v.shape.as_list() for v in layer.network.trainable_variables] == [
     *([3, 5], [5]),
     *([5, 4], [4]),
   ]
   random = np.random.default_rng(0)
-  for v in layer.trainable_variables:
+  for v in layer.network.trainable_variables:
     v.assign(random.normal(size=v.shape))
-  w_1, b_1, w_2, b_2 = (v.numpy() for v in layer.trainable_variables)
+  w_1, b_1, w_2, b_2 = (v.numpy() for v in layer.network.trainable_variables)
   x = random.normal(size=[7, 4, 3])
   outputs = np.tanh(x @ w_1 + b_1) @ w_2 + b_2
   distribution = layer(x)

@@ -170,13 +170,11 @@ def log_likelihood(
     )
 
     def log_joint(z):
-      log_prob = log_joint_fn(z, x)
       return checks.check_returned(
         'log_joint_fn',
-        log_prob,
+        log_joint_fn(z, x),
         'a log density for each particle and observation',
-        log_prob.dtype,
-        tf.nest.flatten(z)[0].shape[:1] + [batch_size],
+        shape=tf.nest.flatten(z)[0].shape[:1] + [batch_size],
       )
 
     if num_densities == 2:
