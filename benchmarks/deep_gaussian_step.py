@@ -31,19 +31,6 @@ __all__ = [
   'rates',
 ]
 
-_OBJECTIVE = flags.DEFINE_enum(
-  'objective', 'reverse_kl', ['svi', 'reverse_kl'], 'Objective of the library.'
-)
-_NUM_LAYERS = flags.DEFINE_integer(
-  'num_layers', 2, 'Layers of latents.', lower_bound=1, upper_bound=3
-)
-_BATCH_SIZE = flags.DEFINE_integer(
-  'batch_size', 128, 'Images of a mini-batch.', lower_bound=1
-)
-_NUM_CALLS = flags.DEFINE_integer(
-  'num_calls', 10, 'Calls of 200 steps each.', lower_bound=1
-)
-
 
 def _gaussian(network, inputs, noise):
   """A draw of a layer, and its log density without constants."""
@@ -177,11 +164,12 @@ def main(argv):
     argv: List of Python `str`s: the program, and nothing else.
   """
   reporting.check_arguments(argv)
+  values = flags.FLAGS
   library, plain = rates(
-    _OBJECTIVE.value, _NUM_LAYERS.value, _BATCH_SIZE.value, _NUM_CALLS.value
+    values.objective, values.num_layers, values.batch_size, values.num_calls
   )
   print(
-    f'{_OBJECTIVE.value}, {_NUM_LAYERS.value} layers, {_BATCH_SIZE.value} '
+    f'{values.objective}, {values.num_layers} layers, {values.batch_size} '
     f'images: median {np.median(library):.0f} images per second, of the plain '
     f'loop {np.median(plain):.0f}; median ratio '
     f'{np.median(library / plain):.2f}'
@@ -189,4 +177,19 @@ def main(argv):
 
 
 if __name__ == '__main__':
+  flags.DEFINE_enum(
+    'objective',
+    'reverse_kl',
+    ['svi', 'reverse_kl'],
+    'Objective of the library.',
+  )
+  flags.DEFINE_integer(
+    'num_layers', 2, 'Layers of latents.', lower_bound=1, upper_bound=3
+  )
+  flags.DEFINE_integer(
+    'batch_size', 128, 'Images of a mini-batch.', lower_bound=1
+  )
+  flags.DEFINE_integer(
+    'num_calls', 10, 'Calls of 200 steps each.', lower_bound=1
+  )
   app.run(main)
