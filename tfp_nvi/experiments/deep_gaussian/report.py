@@ -115,9 +115,11 @@ def _draw_log_likelihoods(rows):
   figure = matplotlib.figure.Figure([5.2, 3.4], layout='constrained', dpi=100)
   axes = figure.subplots()
   names = list(dict.fromkeys(row['objective'] for row in rows))
+  layers = sorted({row['num_layers'] for row in rows})
   for i, name in enumerate(names):
     own = [row for row in rows if row['objective'] == name]
-    x = [row['num_layers'] + 0.08 * (i - 0.5 * len(names)) for row in own]
+    shift = 0.08 * (i - 0.5 * (len(names) - 1))
+    x = [row['num_layers'] + shift for row in own]
     label, color = OBJECTIVES[name]
     values = [row['test_log_likelihood'] for row in own]
     bounds = [row['elbo'] for row in own]
@@ -128,7 +130,8 @@ def _draw_log_likelihoods(rows):
     xlabel='layers of latents',
     ylabel='nats per test image',
     title='log likelihood (squares) and ELBO (circles)',
-    xticks=sorted({row['num_layers'] for row in rows}),
+    xticks=layers,
+    xlim=(layers[0] - 0.5, layers[-1] + 0.5),
   )
   axes.legend(fontsize=8, frameon=False, loc='best')
   for side in ('top', 'right'):
