@@ -244,9 +244,9 @@ class TestErrors:
       estimate(bad)
 
   def test_functions(self, observations):
-    with pytest.raises(TypeError, match='`proposal_fn` must be a callable'):
+    with pytest.raises(TypeError, match='`proposal_fn` must be callable'):
       nvi.log_likelihood(observations, 3, log_joint)
-    with pytest.raises(TypeError, match='`log_joint_fn` must be a callable'):
+    with pytest.raises(TypeError, match='`log_joint_fn` must be callable'):
       nvi.log_likelihood(observations, infer, None)
     with pytest.raises(TypeError, match='`proposal_fn` must be .* tfd.Distrib'):
       nvi.log_likelihood(observations, lambda x: x, log_joint)
