@@ -322,10 +322,9 @@ def fast(monkeypatch):
 
 def test_program(fast, tmp_path, monkeypatch):
   arguments = {**SMALL, 'output_dir': str(tmp_path), 'num_layers': 2}
-  results = deep_gaussian.run(objective='svi,reverse_kl', **arguments)
+  results = deep_gaussian.run(objective='reverse_kl', **arguments)
   assert [(row['objective'], row['num_layers']) for row in results.rows] == [
-    ('svi', 2),
-    ('reverse_kl', 2),
+    ('reverse_kl', 2)
   ]
   for row in results.rows:
     # Pixels of an untrained model have at most a nat or so each.
@@ -339,10 +338,11 @@ def test_program(fast, tmp_path, monkeypatch):
     raise AssertionError('nothing was left to do')
 
   monkeypatch.setattr(experiment, '_run_cell', never)
-  again = deep_gaussian.run(objective='svi', **arguments)
-  assert again.rows == results.rows[:1]
+  again = deep_gaussian.run(objective='reverse_kl', **arguments)
+  assert again.rows == results.rows
 
 
+@pytest.mark.slow
 def test_resumes(fast, monkeypatch, tmp_path):
   def run(folder):
     return deep_gaussian.run(
