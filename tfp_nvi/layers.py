@@ -133,7 +133,10 @@ class GaussianLayer(tf.Module):
         f'{inputs.shape}.'
       )
     # A matrix, because Keras contracts larger ranks in a slower way.
-    outputs = self.network(tf.reshape(inputs, [-1, self._num_inputs]))
+    outputs = tf.reshape(inputs, [-1, self._num_inputs])
+    # One by one, because a stack of layers rounds its inputs to float32.
+    for layer in self.network.layers:
+      outputs = layer(outputs)
     outputs = tf.reshape(
       outputs, tf.concat([tf.shape(inputs)[:-1], outputs.shape[-1:]], axis=0)
     )
