@@ -30,6 +30,7 @@ PROGRAMS = [
   'adversarial',
   'annealing',
   'bgmm_vae',
+  'deep_gaussian',
   'gradient_noise',
   'hmm',
   'image_mixture',

@@ -30,6 +30,13 @@ from tfp_nvi.interoperability import (
   SamplerKernel,
   start_chains,
 )
+from tfp_nvi.layers import (
+  GaussianLayer,
+)
+from tfp_nvi.likelihood import (
+  LogLikelihood,
+  log_likelihood,
+)
 from tfp_nvi.objectives import (
   Estimate,
   NestedDivergence,
@@ -142,6 +149,7 @@ __all__ = [
   'FeatureHeuristic',
   'FilterHistory',
   'GaussianHeuristic',
+  'GaussianLayer',
   'GaussianProposalNetwork',
   'GaussianTransitions',
   'GeometricPath',
@@ -154,6 +162,7 @@ __all__ = [
   'KernelPair',
   'LangevinTransitions',
   'Level',
+  'LogLikelihood',
   'MCMCTransition',
   'Move',
   'MultiOptimizer',
@@ -201,6 +210,7 @@ __all__ = [
   'joint_distribution_model',
   'linear_gaussian_model',
   'load',
+  'log_likelihood',
   'log_normalizer',
   'never',
   'normalize_weights',
