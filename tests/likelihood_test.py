@@ -45,9 +45,9 @@ def log_joint(z, x):
   return (
     tfd.MultivariateNormalDiag(tf.zeros([2])).log_prob(z_2)
     + tfd.Independent(tfd.Normal(affine(A, z_2), SCALE_1), 1).log_prob(z_1)
-    + tfd.Independent(
-      tfd.Normal(affine(B, z_1) + OFFSET, SCALE_X), 1
-    ).log_prob(x)
+    + tfd.Independent(tfd.Normal(affine(B, z_1) + OFFSET, SCALE_X), 1).log_prob(
+      x
+    )
   )
 
 

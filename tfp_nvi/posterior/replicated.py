@@ -99,10 +99,11 @@ def from_bytes(
     for key, value in arrays.items()
     if key.startswith('reference/')
   }
-  if arrays['is_mixture']:
-    reference = mixture.Mixture(**fields)
-  else:
-    reference = reference_lib.Reference(**fields, marginals=spline)
+  reference = (
+    mixture.Mixture(**fields)
+    if arrays['is_mixture']
+    else reference_lib.Reference(**fields, marginals=spline)
+  )
   schedule = pilot.Schedule(
     [
       pilot.Stage(

@@ -42,7 +42,7 @@ class Pilot(typing.NamedTuple):
 
   name: str
   moves: moves_lib.Moves
-  reference: reference_lib.Reference
+  reference: reference_lib.Reference | mixture_lib.Mixture
   schedule: pilot.Schedule
   population: pilot.Population
 

@@ -30,28 +30,28 @@ class Regimes(NamedTuple):
   """Which part of a local state is the regime.
 
   Fields:
-    index: Python `int`: that of the regime among the two flattened parts.
-    count: Python `int`: how many regimes there are.
+    place: Python `int`: that of the regime among the two flattened parts.
+    num_regimes: Python `int`: how many regimes there are.
     structure: Nested structure, of the two parts.
     dtype: `tf.DType` of the regime.
     level_rank: Python `int`: 0 if levels are numbers, 1 if they are vectors.
   """
 
-  index: int
-  count: int
+  place: int
+  num_regimes: int
   structure: Any
   dtype: tf.DType
   level_rank: int
 
   def pack(self, regime, level):
     """A local state of its two parts."""
-    parts = [regime, level] if self.index == 0 else [level, regime]
+    parts = [regime, level] if self.place == 0 else [level, regime]
     return tf.nest.pack_sequence_as(self.structure, parts)
 
   def unpack(self, state) -> tuple:
     """The regime and the level of a local state."""
     parts = tf.nest.flatten(state)
-    return parts[self.index], parts[1 - self.index]
+    return parts[self.place], parts[1 - self.place]
 
 
 def _parts(distribution, value=None):
@@ -84,7 +84,7 @@ def find_regimes(distribution) -> Regimes | None:
       'level': lambda regime: tfd.Normal(0.0, tf.gather([1.0, 5.0], regime)),
     }
   )
-  assert switching.find_regimes(joint).count == 2
+  assert switching.find_regimes(joint).num_regimes == 2
   ```
   """
   named = compatibility.all_forms(tfd.JointDistributionNamed)
@@ -99,15 +99,15 @@ def find_regimes(distribution) -> Regimes | None:
   if counts.count(None) != 1:
     return None
   index = 0 if counts[1] is None else 1
-  level = parts[1 - index]
+  level, num_regimes = parts[1 - index], counts[index]
   parents = [parents for _, parents in sorted(distribution.resolve_graph())]
   if not is_named:
     parents = [parents for _, parents in distribution.resolve_graph()]
-  if parents[index] or not gaussian.is_gaussian(level):
+  if num_regimes is None or parents[index] or not gaussian.is_gaussian(level):
     return None
   return Regimes(
-    index=index,
-    count=counts[index],
+    place=index,
+    num_regimes=num_regimes,
     structure=distribution.dtype,
     dtype=parts[index].dtype,
     level_rank=level.event_shape.rank,
@@ -158,13 +158,13 @@ def guide(
   """
   shape = tf.TensorShape(shape)
   rank = regimes.level_rank
-  switch = _parts(prior)[regimes.index]
+  switch = _parts(prior)[regimes.place]
   log_probs = functions.log_probs(switch)
-  log_probs = tf.broadcast_to(log_probs, shape + [regimes.count])
+  log_probs = tf.broadcast_to(log_probs, shape + [regimes.num_regimes])
   logits, means, covariances = [], [], []
-  for r in range(regimes.count):
+  for r in range(regimes.num_regimes):
     regime = tf.fill(shape, tf.cast(r, regimes.dtype))
-    level = _parts(prior, regimes.pack(regime, None))[1 - regimes.index]
+    level = _parts(prior, regimes.pack(regime, None))[1 - regimes.place]
     mean, factor = gaussian.moments(level, shape)
 
     def given_regime(z, regime=regime):
@@ -188,11 +188,11 @@ def guide(
 
   if isinstance(regimes.structure, dict):
     names = sorted(regimes.structure)
-    name = names[regimes.index]
+    name = names[regimes.place]
     return tfd.JointDistributionNamed(
       {
         name: switch,
-        names[1 - regimes.index]: _function_of(name, level_fn),
+        names[1 - regimes.place]: _function_of(name, level_fn),
       }
     )
   return tfd.JointDistributionSequential([switch, level_fn])
