@@ -33,13 +33,6 @@ __all__ = [
   'step_durations',
 ]
 
-_BATCH_SIZE = flags.DEFINE_integer(
-  'batch_size', 64, 'Images of a mini-batch.', lower_bound=1
-)
-_NUM_CALLS = flags.DEFINE_integer(
-  'num_calls', 20, 'Calls of 50 steps each.', lower_bound=1
-)
-
 _STEPS_PER_CALL = 50
 
 
@@ -158,8 +151,9 @@ def main(argv):
     argv: List of Python `str`s: the program, and nothing else.
   """
   reporting.check_arguments(argv)
-  library, plain = step_durations(_BATCH_SIZE.value, _NUM_CALLS.value)
-  rates = [_BATCH_SIZE.value / np.median(x) for x in (library, plain)]
+  batch_size = flags.FLAGS.batch_size
+  library, plain = step_durations(batch_size, flags.FLAGS.num_calls)
+  rates = [batch_size / np.median(x) for x in (library, plain)]
   print(
     f'{rates[0]:,.0f} images a second, of the plain loop {rates[1]:,.0f}; '
     f'median ratio {np.median(plain / library):.2f}'
@@ -167,4 +161,10 @@ def main(argv):
 
 
 if __name__ == '__main__':
+  flags.DEFINE_integer(
+    'batch_size', 64, 'Images of a mini-batch.', lower_bound=1
+  )
+  flags.DEFINE_integer(
+    'num_calls', 20, 'Calls of 50 steps each.', lower_bound=1
+  )
   app.run(main)

@@ -165,6 +165,11 @@ VALID = {
   'initial': lambda: tfd.Normal(0.0, 1.0),
   'initial_fn': lambda: lambda drift: tfd.Normal(drift, 1.0),
   'levels': lambda: [make_level()],
+  'log_joint_fn': lambda: (
+    lambda z, x: (
+      tfd.Normal(0.0, 1.0).log_prob(z) + tfd.Normal(z, 1.0).log_prob(x)
+    )
+  ),
   'log_probs': lambda: tf.math.log([0.5, 0.25, 0.25]),
   'log_threshold': lambda: 0.0,
   'log_weights': lambda: LOG_WEIGHTS,
@@ -174,6 +179,8 @@ VALID = {
   'model': make_model,
   'num_chains': lambda: 2,
   'num_densities': lambda: 3,
+  'num_inputs': lambda: 2,
+  'num_outputs': lambda: 3,
   'num_particles': lambda: 4,
   'num_steps': lambda: 1,
   'objective': nvi.reverse_kl,
@@ -185,6 +192,7 @@ VALID = {
   'particles': lambda: tf.constant([1.0, 2.0, 3.0]),
   'prior': lambda: tfd.Normal(0.0, 1.0),
   'proposal': lambda: tfd.Normal(0.0, 1.0),
+  'proposal_fn': lambda: lambda x: tfd.Normal(x, 1.0),
   'proposal_log_ratios': lambda: tf.constant([0.5, -1.0]),
   'resample_fn': lambda: nvi.resample_systematic,
   'reverse_fn': lambda: lambda z: tfd.Normal(z, 1.0),
@@ -215,6 +223,8 @@ VALID_FOR = {
   ('GeometricPath', 'num_densities'): lambda: 3,
   ('HiddenMarkovHeuristic', 'model'): make_discrete_model,
   ('OnlineFilter', 'sampler'): make_filter,
+  ('log_likelihood', 'jit_compile'): lambda: False,
+  ('log_likelihood', 'num_densities'): lambda: 2,
   ('ParticleMetropolis', 'sampler'): make_filter,
   ('StackedPerceptron', 'num_levels'): lambda: 2,
   ('StackedPerceptron', 'batch_shape'): lambda: [],
@@ -246,6 +256,7 @@ NOT_CALLED = {
   'Estimate',
   'FilterHistory',
   'History',
+  'LogLikelihood',
   'Move',
   'OnlineState',
   'Posterior',

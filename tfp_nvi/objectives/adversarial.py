@@ -137,7 +137,7 @@ def variational_divergence(
 
   Raises:
     TypeError: If an argument is not of the kind asked for.
-    ValueError: If the log ratios have different batches.
+    ValueError: If the log ratios have different batches, or one is NaN.
 
   #### References
 
@@ -179,6 +179,16 @@ def variational_divergence(
     kind='floating point',
     min_rank=1,
   )
+  for name, log_ratios in (
+    ('target_log_ratios', target_log_ratios),
+    ('proposal_log_ratios', proposal_log_ratios),
+  ):
+    is_nan = tf.math.is_nan(log_ratios)
+    if tf.executing_eagerly() and tf.reduce_any(is_nan):
+      raise ValueError(
+        f'`{name}` must be numbers; got {int(tf.math.count_nonzero(is_nan))} '
+        f'NaN of {tf.size(log_ratios)}.'
+      )
   _check_same_batch(target_log_ratios, proposal_log_ratios)
   return _bound(csiszar_function, target_log_ratios, proposal_log_ratios)
 
