@@ -87,7 +87,18 @@ def test_notebooks_exist():
   assert NOTEBOOKS
 
 
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
+# One is quick; `make notebooks` runs all in kernels of their own.
+@pytest.mark.parametrize(
+  'path',
+  [
+    pytest.param(
+      path,
+      id=path.stem,
+      marks=() if path.stem == 'annealing' else pytest.mark.slow,
+    )
+    for path in NOTEBOOKS
+  ],
+)
 def test_notebook_runs(path, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   # Set for what is imported now, and chosen again for what has been.

@@ -315,7 +315,12 @@ def test_gradients_of_a_gaussian_move():
 
 
 @pytest.mark.parametrize(
-  'unit, num_densities', [(32.0, 2), (30.0, 4), (1e3, 4)]
+  'unit, num_densities',
+  [
+    (32.0, 2),
+    pytest.param(30.0, 4, marks=pytest.mark.slow),
+    pytest.param(1e3, 4, marks=pytest.mark.slow),
+  ],
 )
 def test_gaussian_transitions_are_free_of_scale(unit, num_densities):
   """A model in other units has the same log weights."""

@@ -79,6 +79,7 @@ def test_proposal_is_the_posterior(fitted):
   assert np.sqrt(np.mean((ours[::-1] - mean) ** 2)) > deviation
 
 
+@pytest.mark.slow
 def test_any_batch_shape(fitted):
   """One sequence, many, other lengths, and missing observations."""
   model, sampler = fitted
@@ -211,6 +212,7 @@ def test_nothing_to_learn():
   np.testing.assert_allclose(posterior.effective_sample_sizes[-1], 10.0, 1e-4)
 
 
+@pytest.mark.slow
 def test_model_of_counts():
   """Discrete local states, where nothing exact is known."""
   model = nvi.StateSpaceModel(
