@@ -158,6 +158,9 @@ class Sequences:
     event_shapes = self._example.observation_like[1]
     self.components = None
     if is_observed is not None:
+      if not tf.nest.is_nested(observations):
+        # A list is one mask here, not a structure of several.
+        is_observed = checks.as_tensor('is_observed', is_observed)
       if not missing.is_by_step(is_observed, observations, event_shapes):
         self.components = self._convert_components(is_observed, observations)
         is_observed = missing.any_component(self.components, shape.rank)
