@@ -36,8 +36,15 @@ def model(has_prior=True):
   )
 
 
-@pytest.mark.parametrize('has_prior', [True, False])
-@pytest.mark.parametrize('proposal_fn', ['prior', 'guided'])
+@pytest.mark.parametrize(
+  'has_prior, proposal_fn',
+  [
+    (True, 'guided'),
+    (False, 'prior'),
+    pytest.param(True, 'prior', marks=pytest.mark.slow),
+    pytest.param(False, 'guided', marks=pytest.mark.slow),
+  ],
+)
 def test_same_numbers(has_prior, proposal_fn):
   sampler = nvi.StateSpaceSampler(
     model(has_prior),
