@@ -126,6 +126,7 @@ def log_likelihood(
        https://arxiv.org/abs/1611.04273
 
   ```python
+  import tensorflow as tf
   import tensorflow_probability as tfp
   import tfp_nvi as nvi
 
@@ -133,7 +134,7 @@ def log_likelihood(
 
   # z ~ N(0, 1), x ~ N(z, 1), so that x ~ N(0, 2) and z | x ~ N(x / 2, 1 / 2).
   result = nvi.log_likelihood(
-    [0.5, -1.0],
+    tf.constant([0.5, -1.0]),
     lambda x: tfd.Normal(0.4 * x, 0.8),
     lambda z, x: (
       tfd.Normal(0.0, 1.0).log_prob(z) + tfd.Normal(z, 1.0).log_prob(x)
