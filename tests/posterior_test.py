@@ -475,6 +475,7 @@ def test_arguments_are_checked(change, error, words):
     fit_posterior(**{'target': target, **change})
 
 
+@pytest.mark.slow
 def test_levels_from_the_reference_can_be_trained():
   """Over a structured space, whose parts are split in a compiled loop."""
   known = posteriors.eight_schools()

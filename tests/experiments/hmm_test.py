@@ -176,6 +176,7 @@ def test_exact_heuristic_is_the_likelihood_of_the_rest():
       np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_exact_heuristic_leaves_the_emissions_posterior_at_the_start():
   # Level 0 is then p(eta) p(x | eta), whose normalizer is that of the end: what
   # later levels add is zero on average, and small for the exact local state.
@@ -287,6 +288,7 @@ def test_run_keeps_what_is_done(small_run, capsys, monkeypatch):
     run(seed=2)
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on(tmp_path, monkeypatch):
   # The second half of training takes the data and seeds that are left.
   def train_it(folder):

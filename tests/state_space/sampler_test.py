@@ -816,6 +816,7 @@ def structured_model():
   )
 
 
+@pytest.mark.slow
 def test_structures():
   """With a proposal from another distribution of the same structure."""
   model = structured_model()
