@@ -18,7 +18,7 @@ _LINK = re.compile(r'(!?)\[([^\]]*)\]\(\s*(?!#|[a-z]+:)([^)\s]+)\s*\)')
 
 def describe() -> str:
   """The README, with links to files of the repository at its address."""
-  # Not by tomllib, which Python 3.10 lacks.
+  # A regular expression, because Python 3.10 has no tomllib.
   project = (ROOT / 'pyproject.toml').read_text('utf-8')
   (address,) = re.findall(r'^"Repository" = "(.*)"$', project, re.MULTILINE)
 

@@ -15,8 +15,6 @@ either. The two take turns, so that other work on the machine hits both. Prints
 medians and the ratio.
 """
 
-import time
-
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -108,20 +106,7 @@ def step_durations(batch_size, num_calls):
   seed = randomness.as_seed(1)
   plain_steps(seed)
   gan = _make_gan()
-  library, plain = [], []
-  last = None
-
-  def on_call(step, values):
-    nonlocal last
-    del step, values
-    now = time.perf_counter()
-    if last is not None:
-      library.append((now - last) / _STEPS_PER_CALL)
-    now = time.perf_counter()
-    plain_steps(seed).numpy()
-    last = time.perf_counter()
-    plain.append((last - now) / _STEPS_PER_CALL)
-
+  turns = reporting.Turns(lambda: plain_steps(seed).numpy())
   nvi.fit(
     lambda batch: nvi.Chain(
       [gan.level(lambda n, seed: batch, non_saturating=True)]
@@ -139,9 +124,10 @@ def step_durations(batch_size, num_calls):
       ]
     ),
     progress=False,
-    callback_fn=on_call,
+    callback_fn=turns.on_call,
   )
-  return np.array(library), np.array(plain[:-1])
+  library, plain = turns.durations()
+  return library / _STEPS_PER_CALL, plain / _STEPS_PER_CALL
 
 
 def main(argv):

@@ -14,8 +14,6 @@ written out, and Adam. The two take turns, so that other work on the machine
 hits both. Prints medians and the median ratio.
 """
 
-import time
-
 import numpy as np
 import tensorflow as tf
 import tf_keras
@@ -132,29 +130,18 @@ def rates(objective, num_layers, batch_size, num_calls):
     batch_size,
   )
   plain_steps(2)
-  library, plain = [], []
-  last = None
-
-  def on_call(step, values):
-    nonlocal last
-    del step, values
-    now = time.perf_counter()
-    if last is not None:
-      library.append(steps_per_call * batch_size / (now - last))
-    now = time.perf_counter()
-    plain_steps(steps_per_call)
-    last = time.perf_counter()
-    plain.append(steps_per_call * batch_size / (last - now))
-
+  turns = reporting.Turns(lambda: plain_steps(steps_per_call))
   experiment.fit(
     experiment.make_model(data, num_layers, settings),
     objective,
     images,
     settings,
     progress=False,
-    callback_fn=on_call,
+    callback_fn=turns.on_call,
   )
-  return np.array(library), np.array(plain[:-1])
+  num_images = steps_per_call * batch_size
+  library, plain = turns.durations()
+  return num_images / library, num_images / plain
 
 
 def main(argv):

@@ -15,8 +15,6 @@ derivatives of their sum. The two take turns, so that other work on the machine
 hits both. Prints medians, minima and the ratio.
 """
 
-import time
-
 import numpy as np
 import tensorflow as tf
 import tf_keras
@@ -112,22 +110,10 @@ def step_durations(batch_size, num_calls, level_names=LEVELS):
   mixture = deep_mixture.DeepMixture([28, 28], seed=1)
   network_steps = make_network_steps(mixture, images)
   network_steps()
-  training, networks = [], []
-  last = None
+  turns = reporting.Turns(lambda: network_steps().numpy())
 
   def levels(batch):
     return [x for x in mixture.levels(batch) if x.name in level_names]
-
-  def on_call(step, values):
-    nonlocal last
-    del step, values
-    now = time.perf_counter()
-    if last is not None:
-      training.append((now - last) / _STEPS_PER_CALL)
-    now = time.perf_counter()
-    network_steps().numpy()
-    last = time.perf_counter()
-    networks.append((last - now) / _STEPS_PER_CALL)
 
   nvi.fit(
     lambda batch: nvi.Chain(lambda: levels(batch)),
@@ -140,9 +126,10 @@ def step_durations(batch_size, num_calls, level_names=LEVELS):
     jit_compile=False,
     optimizer=tf_keras.optimizers.legacy.Adam(1e-3),
     progress=False,
-    callback_fn=on_call,
+    callback_fn=turns.on_call,
   )
-  return np.array(training), np.array(networks[:-1])
+  training, networks = turns.durations()
+  return training / _STEPS_PER_CALL, networks / _STEPS_PER_CALL
 
 
 def main(argv):

@@ -6,11 +6,14 @@ import importlib.metadata
 import json
 import os
 import platform
+import time
 
 import matplotlib
+import numpy as np
 from absl import app, flags
 
 __all__ = [
+  'Turns',
   'check_arguments',
   'integers',
   'machine',
@@ -20,6 +23,36 @@ __all__ = [
   'style',
   'versions',
 ]
+
+
+class Turns:
+  """Times the calls of `fit`, and a peer after each of them.
+
+  Pass `on_call` as `callback_fn`. The first call is not timed, as it compiles.
+
+  Args:
+    peer_fn: Python callable without arguments that does the peer's work.
+  """
+
+  def __init__(self, peer_fn):
+    self._peer_fn = peer_fn
+    self._last = None
+    self._own, self._peer = [], []
+
+  def on_call(self, step, values):
+    """Takes the time of the call that has ended, and runs the peer."""
+    del step, values
+    now = time.perf_counter()
+    if self._last is not None:
+      self._own.append(now - self._last)
+    now = time.perf_counter()
+    self._peer_fn()
+    self._last = time.perf_counter()
+    self._peer.append(self._last - now)
+
+  def durations(self):
+    """Seconds of the calls, and of the peer's work before each of them."""
+    return np.array(self._own), np.array(self._peer[: len(self._own)])
 
 
 def check_arguments(argv):

@@ -91,7 +91,7 @@ def _regression():
 
 
 class Work:
-  """What is measured, in the process of a worker.
+  """The measured calls, in the process of a worker.
 
   Args:
     core: Python `int`: the processor that the process is bound to.
@@ -357,7 +357,7 @@ def project(
     efficiency: Python `float`.
   """
   is_sum = task == 'training'
-  # Of one worker, which has twice the particles of one of two; a gradient has
+  # One worker has twice the particles of each of two; a gradient has
   # the size that it has.
   num_bytes = 4.0 * collective['numbers'] * (1 if is_sum else 2)
   num_messages = 2 if is_sum else 1

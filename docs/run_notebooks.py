@@ -48,7 +48,7 @@ if importlib.util.find_spec('tfp_nvi') is None:
   %pip install -q {{source}}"""
 _BADGE = 'https://colab.research.google.com/assets/colab-badge.svg'
 _NUMBER = re.compile(r'[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?')
-# What is measured by a clock.
+# Durations differ from run to run and are not compared.
 _TIME = re.compile(r'\d[\d.]* (?:s|ms|seconds|minutes)\b')
 
 
@@ -150,7 +150,7 @@ def without_notices(notebook: dict) -> dict:
   Returns:
     notebook: The same notebook.
   """
-  # By its file, as importing the package imports TensorFlow.
+  # Loaded from its file, because importing the package imports TensorFlow.
   path = ROOT / 'tfp_nvi' / 'internal' / 'notices.py'
   spec = importlib.util.spec_from_file_location('notices', path)
   notices = importlib.util.module_from_spec(spec)

@@ -201,7 +201,7 @@ def test_projection_of_collectives():
   collective = {'seconds': 1.0, 'latency': 0.5, 'numbers': 1_000}
   assert scale_out.project('ring', 3.0, collective, 1) == 1.0
   assert scale_out.project('ring', 3.0, collective, 3) == 0.5
-  # Of a sum, 512 workers send 1,022 messages of 1/512 of 4 kB.
+  # For a sum, 512 workers send 1,022 messages, each 1/512 of 4 kB.
   seconds = 1_022 * (0.25 + 4_000 / 512 / 8_000)
   assert scale_out.project('training', 3.0, collective, 512) == pytest.approx(
     3.0 / (3.0 + seconds)

@@ -173,7 +173,7 @@ def test_first_cells(path, run_notebooks):
 
 @pytest.mark.parametrize('where', ['clone', 'elsewhere', 'installed'])
 def test_first_cell_installs(where, run_notebooks, tmp_path, monkeypatch):
-  """What the cell asks of pip, where `%pip` is that of IPython."""
+  """Runs a first cell and records the arguments of its `%pip` commands."""
   code = run_notebooks.INSTALL_CODE.format(
     repository=run_notebooks.repository()
   )

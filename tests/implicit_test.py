@@ -179,7 +179,7 @@ def test_discriminators_have_the_gradient_of_the_bound(name):
   expected = (P - Q * np.exp(table)) * slope
   for kwargs in (
     {},
-    # Whatever the divergence of the level, and its factor.
+    # For any divergence of the level, and any factor.
     {
       'csiszar_function': tfp.vi.kl_reverse,
       'discriminator_csiszar_function': f,

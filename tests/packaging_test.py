@@ -153,7 +153,7 @@ def test_metadata(wheel):
     assert f'Programming Language :: Python :: {version}' in classifiers
   urls = dict(url.split(', ') for url in metadata.get_all('Project-URL'))
   assert {'Repository', 'Documentation', 'Issues', 'Paper'} <= set(urls)
-  # Of the README, whose links are relative in the repository.
+  # The links of the README are relative in the repository.
   assert metadata['Description-Content-Type'] == 'text/markdown'
   links = re.findall(r'\]\(\s*([^)\s]+)\s*\)', metadata.get_payload())
   assert len(links) > 9

@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What processes that fit one posterior tell each other."""
+"""Messages between the processes that fit one posterior."""
 
 import numpy as np
 import pytest

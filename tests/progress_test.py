@@ -27,7 +27,7 @@ print('of the cell')
 
 
 class Display:
-  """What IPython has to show outputs, which keeps them."""
+  """Stands in for a kernel of IPython, and keeps what is displayed."""
 
   def __init__(self):
     self.shown = []

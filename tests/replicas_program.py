@@ -104,7 +104,7 @@ def make_sequences():
 
 
 def first_of(strategy):
-  """What the first process has, of other bytes in each of them."""
+  """Returns the bytes of the first process, in every process."""
   resolver = strategy.cluster_resolver
   index = resolver.task_id if resolver else 0
   content = bytes(range(7, 12 + 3 * index))

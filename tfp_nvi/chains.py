@@ -91,7 +91,7 @@ def check_densities(levels, why: str) -> None:
 
 
 class BaseLevel:
-  """What all levels of a chain have: the variables that they train.
+  """Base class of the levels of a chain: the variables that they train.
 
   A subclass is `Level`, whose two sides have log densities, or
   `tfp_nvi.ImplicitLevel`, whose sides can only be drawn from.

@@ -110,7 +110,7 @@ def levels_by_name(model, x, objective):
   return {level.name: level for level in model.levels(x, objective)}
 
 
-# Of each level, the log density of the target less that of the proposal, and
+# For each level: the log density of the target less that of the proposal, and
 # the parts that it trains where recognition has reverse or forward divergences.
 def expected_levels(model, x):
   pi_1, pi_2 = (density.log_prob for density in model.densities)
@@ -303,7 +303,7 @@ def test_fill_in():
   filled = evaluation.fill_in(model, x, observed, 3, SEED).numpy()
   np.testing.assert_array_equal(filled[:, :3], x[:, :3])
   assert np.all((filled[:, 3:] > 0.0) & (filled[:, 3:] < 1.0))
-  # What is missing has no influence.
+  # Missing pixels have no influence.
   other = tf.where(observed, x, 1.0 - x)
   np.testing.assert_array_equal(
     evaluation.fill_in(model, other, observed, 3, SEED), filled

@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What differs between versions and forms of TensorFlow Probability.
+"""Differences between versions and forms of TensorFlow Probability.
 
 NumPy 2.4 removed the argument name `newshape` of `np.reshape`, which `tfb.Pad`
 of TensorFlow Probability 0.25 still uses. Without `tfb.Pad` there is no

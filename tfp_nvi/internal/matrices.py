@@ -59,8 +59,8 @@ def matmul(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     return tf.matmul(a, b)
   return tf.add_n(
     [
-      # Not by slices with new axes, which TensorFlow's graph optimizer folds
-      # into wrong shapes.
+      # Slices with new axes are folded into wrong shapes by TensorFlow's graph
+      # optimizer.
       tf.expand_dims(a[..., i], -1) * tf.expand_dims(b[..., i, :], -2)
       for i in range(a.shape[-1])
     ]

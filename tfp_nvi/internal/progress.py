@@ -16,7 +16,7 @@ __all__ = [
   'make_bar',
 ]
 
-# Of outputs, so that programs can tell them from those of the cell.
+# Marks outputs, so that programs can tell them from those of the cell.
 METADATA = {'tfp_nvi': {'is_progress': True}}
 
 

@@ -206,7 +206,7 @@ class _Target:
     self._size = space.num_values
 
     def evaluate(y):
-      """What is infinite is a high plain, where optimization ends."""
+      """A density that is not finite counts as a high plateau."""
       with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(y)
         value = -space.log_probs(y)[0]

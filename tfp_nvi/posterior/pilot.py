@@ -90,7 +90,7 @@ class Population(typing.NamedTuple):
 
 
 class FrozenRun(typing.NamedTuple):
-  """What runs by a schedule give.
+  """The results of runs by a schedule.
 
   Fields:
     population: `Population` of the target.

@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What processes that fit one posterior tell each other.
+"""Messages between the processes that fit one posterior.
 
 Pilots are adaptive, so that a difference in rounding between two machines can
 lead them to other temperatures. Every process runs them, as it would wait
@@ -33,7 +33,7 @@ _NUMBERS = {
 
 
 def to_bytes(chosen: stages.Pilot, where: str, reason: str) -> bytes:
-  """What the runs depend on, of a pilot.
+  """Serializes the parts of a pilot that runs depend on.
 
   Args:
     chosen: `Pilot`.
@@ -48,9 +48,9 @@ def to_bytes(chosen: stages.Pilot, where: str, reason: str) -> bytes:
     'where': np.array(where),
     'reason': np.array(reason),
     'is_complete': np.array(chosen.schedule.is_complete),
-    # Of 64 bits, which hold each of them.
+    # Double precision represents each of these numbers exactly.
     'numbers': np.array(
-      [[getattr(x, name) for name in _NUMBERS] for x in found], np.float64
+      [[x._asdict()[name] for name in _NUMBERS] for x in found], np.float64
     ),
     **{f'scale/{i}': x.scale.numpy() for i, x in enumerate(found)},
     'is_mixture': np.array(isinstance(chosen.reference, mixture.Mixture)),
@@ -60,7 +60,8 @@ def to_bytes(chosen: stages.Pilot, where: str, reason: str) -> bytes:
       if name != 'marginals'
     },
   }
-  spline = getattr(chosen.reference, 'marginals', None)
+  is_mixture = isinstance(chosen.reference, mixture.Mixture)
+  spline = None if is_mixture else chosen.reference.marginals
   if spline is not None:
     arrays |= {
       f'marginals/{i}': np.asarray(x)
@@ -225,7 +226,7 @@ def run_frozen(
       tf.constant(stage.beta - beta, dtype),
       stage._replace(
         **{
-          name: tf.constant(getattr(stage, name), kind)
+          name: tf.constant(stage._asdict()[name], kind)
           for name, kind in _tensors(dtype).items()
         }
       ),

@@ -99,7 +99,7 @@ def simulate_finite(model, num_steps, num_sequences, inputs, seed):
 
 
 def _random_mask(observations, seed):
-  """What to show: all of most sequences, and a part of the others.
+  """Draws masks: most sequences are shown whole, and a part of the others.
 
   Of these, half ends early; the other half has missing steps or, if there are
   several components, missing components.
@@ -145,7 +145,7 @@ def _random_mask(observations, seed):
 
 
 def _both(mask, is_observed, observations):
-  """What two masks, the first one of `_random_mask`, both show."""
+  """Combines two masks; the first one comes from `_random_mask`."""
   if not tf.nest.is_nested(is_observed):
     is_observed = tf.nest.map_structure(lambda _: is_observed, observations)
 

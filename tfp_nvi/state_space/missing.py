@@ -186,7 +186,7 @@ def _marginal_normal(distribution, x, mask):
 
 
 def _marginal_of_parts(distribution, x, mask):
-  """That of a joint distribution with independent parts."""
+  """The log density of a joint distribution with independent parts."""
   resolve: Any = getattr(distribution, 'resolve_graph', None)
   if resolve is None or any(parents for _, parents in resolve()):
     raise ValueError(

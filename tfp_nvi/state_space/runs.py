@@ -29,7 +29,7 @@ __all__ = [
 
 
 class FilterRun(NamedTuple):
-  """What a run of the filter gives.
+  """The results of a run of the filter.
 
   Fields:
     posterior: `StateSpacePosterior`.

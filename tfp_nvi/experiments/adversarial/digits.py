@@ -64,7 +64,7 @@ def _entropy(probabilities):
 
 
 def judge(images: np.ndarray, seed: int) -> tuple[dict, np.ndarray]:
-  """What a classifier says of images.
+  """Judges images by a classifier.
 
   Args:
     images: float array of shape `[num_images, 64]`.

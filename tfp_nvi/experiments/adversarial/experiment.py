@@ -81,10 +81,10 @@ _PLANAR = {
   'unequal_grid': nvi.targets.grid_of_gaussians,
 }
 _PLANAR_SCALE = 8.0
-# Of the noise, for as many modes that are separate.
+# Components of the noise, where modes are far apart.
 _NUM_CATEGORIES = {'grid': 64}
-# Of noise on both sides at the start, over the scale of the data. Separate
-# components find all modes with less of it, and keep their own width.
+# Noise that is added to both sides at the start, in units of the scale of the
+# data. With separate components less of it is enough to find all modes.
 _NOISE_SCALES = {'grid': 0.08}
 _DEFAULT_NUM_STEPS = {
   'ring': 10_000,
@@ -153,7 +153,7 @@ def _count_modes(shares, probabilities):
 
 
 def _judge_planar(target, x):
-  """What a row says of draws of a mixture on the plane."""
+  """Fields of a row about draws of a mixture on the plane."""
   distances = _distances(target, x)
   is_near = np.min(distances, axis=1) < 3.0
   probabilities = target.mode_probabilities

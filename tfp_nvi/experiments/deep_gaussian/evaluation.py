@@ -17,7 +17,7 @@ __all__ = [
   'fill_in',
 ]
 
-# Of the test set, the same for all seeds of training.
+# The test set is binarized by this seed, whatever the seed of training.
 _BINARIZATION_SEED = 2014
 _NUM_ELBO_DRAWS = 64
 # Images of each picture.

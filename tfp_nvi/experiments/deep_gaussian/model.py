@@ -62,7 +62,7 @@ def binarize(intensities, seed):
 
 
 def _given(layer_fn):
-  """What a joint distribution takes: a layer, without a name for its input."""
+  """A layer as a function of an argument without a name."""
   return lambda _: layer_fn(_)
 
 
@@ -323,7 +323,7 @@ class DeepGaussian(tf.Module):
         name='images',
       )
     ]
-    # What other levels draw from this does not train it.
+    # Draws for other levels do not train this one.
     fixed = tfd.MultivariateNormalDiag(
       tf.stop_gradient(first.mean()), tf.stop_gradient(first.stddev())
     )

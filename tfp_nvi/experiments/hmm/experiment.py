@@ -358,7 +358,7 @@ def run(settings) -> common.Results:
       store.path('checkpoints', row['method']), ignore_errors=True
     ),
   )
-  # Not with what is there of methods that are not asked for.
+  # Fails, as it should, if methods that are not asked for have files there.
   with contextlib.suppress(OSError):
     os.rmdir(store.path('checkpoints'))
   if ('oracle',) in missing or not store.has('reference'):
