@@ -109,6 +109,7 @@ def planar_flow_density(
   """
   event_size = checks.as_count('event_size', event_size)
   num_layers = checks.as_count('num_layers', num_layers)
+  dtype = checks.as_floating_dtype('dtype', dtype)
   if base_distribution is None:
     base_distribution = tfd.MultivariateNormalDiag(
       tf.zeros([event_size], dtype)

@@ -468,6 +468,9 @@ def start_chains(particles, num_chains: int, seed=None):
   num_chains = checks.as_count('num_chains', num_chains)
   if isinstance(particles, Posterior):
     particles = particles.particles
+  checks.check_instance(
+    'particles', particles, tuple, 'WeightedParticles or a Posterior'
+  )
   particles = weighting.WeightedParticles(*particles)
   log_weights = tf.convert_to_tensor(particles.log_weights)
   if log_weights.shape.rank != 1:

@@ -84,16 +84,7 @@ class GaussianLayer(tf.Module):
     self._num_inputs = checks.as_count('num_inputs', num_inputs)
     self._num_outputs = checks.as_count('num_outputs', num_outputs)
     num_hidden = checks.as_counts('num_hidden', num_hidden)
-    try:
-      self._dtype = tf.as_dtype(dtype)
-    except TypeError as e:
-      raise TypeError(
-        f'`dtype` must be a floating point dtype; got {dtype!r}.'
-      ) from e
-    if not self._dtype.is_floating:
-      raise ValueError(
-        f'`dtype` must be a floating point dtype; got {self._dtype.name}.'
-      )
+    self._dtype = checks.as_floating_dtype('dtype', dtype)
     sizes = [*num_hidden, 2 * self._num_outputs]
     seeds = randomness.split_seed(randomness.as_seed(seed), len(sizes))
     self.network = tf_keras.Sequential(

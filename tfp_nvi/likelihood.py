@@ -155,7 +155,9 @@ def log_likelihood(
   batch_size = checks.as_count('batch_size', batch_size)
   checks.check_bool('jit_compile', jit_compile)
   seed = randomness.as_seed(seed)
-  observations = tf.nest.map_structure(tf.convert_to_tensor, observations)
+  observations = tf.nest.map_structure(
+    lambda part: checks.as_tensor('observations', part), observations
+  )
   count = _num_observations(observations)
   batch_size = min(batch_size, count)
 

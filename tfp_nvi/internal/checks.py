@@ -22,6 +22,7 @@ __all__ = [
   'as_count',
   'as_counts',
   'as_float',
+  'as_floating_dtype',
   'as_folder',
   'as_list',
   'as_tensor',
@@ -35,13 +36,10 @@ __all__ = [
 ]
 
 
-_MAX_SHOWN = 300
-
-
 def _shorten(value):
   """The representation of a value, which may be a model with all its parts."""
   text = repr(value)
-  return text if len(text) <= _MAX_SHOWN else f'{text[:_MAX_SHOWN]}...'
+  return text if len(text) <= 300 else f'{text[:300]}...'
 
 
 def _is_int(value):
@@ -165,6 +163,29 @@ def as_float(
       expected = f'between {minimum:g} and {maximum:g}'
     raise ValueError(f'`{name}` must be {expected}; got {value!r}.')
   return number
+
+
+def as_floating_dtype(name: str, value) -> tf.DType:
+  """Converts an argument to a floating point dtype.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import checks
+
+  assert checks.as_floating_dtype('dtype', 'float64') == tf.float64
+  ```
+  """
+  try:
+    dtype = tf.as_dtype(value)
+  except TypeError as e:
+    raise TypeError(
+      f'`{name}` must be a floating point dtype; got {value!r}.'
+    ) from e
+  if not dtype.is_floating:
+    raise ValueError(
+      f'`{name}` must be a floating point dtype; got {dtype.name}.'
+    )
+  return dtype
 
 
 def as_folder(name: str, value) -> str:

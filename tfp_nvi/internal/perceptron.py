@@ -210,16 +210,7 @@ class StackedPerceptron(tf.Module):
         '`num_units` must be the numbers of inputs, of the units of hidden '
         f'layers, if any, and of outputs; got {num_units}.'
       )
-    try:
-      dtype = tf.as_dtype(dtype)
-    except TypeError as e:
-      raise TypeError(
-        f'`dtype` must be a floating point dtype; got {dtype!r}.'
-      ) from e
-    if not dtype.is_floating:
-      raise ValueError(
-        f'`dtype` must be a floating point dtype; got {dtype.name}.'
-      )
+    dtype = checks.as_floating_dtype('dtype', dtype)
     self._dtype = dtype
     self._num_inputs, self._num_levels = num_units[0], num_levels
     stack_shape = [num_levels] + batch_shape.as_list()

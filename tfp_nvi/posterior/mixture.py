@@ -21,7 +21,9 @@ tfb = tfp.bijectors
 tfd = tfp.distributions
 
 __all__ = [
+  'MAX_COMPONENTS',
   'Mixture',
+  'as_distribution',
   'draw',
   'find_mixture',
   'fit_to_particles',

@@ -44,6 +44,7 @@ def to_bytes(chosen: stages.Pilot, where: str, reason: str) -> bytes:
     content: Python `bytes`: a file of NumPy, without pickled objects.
   """
   found = chosen.schedule.stages
+  reference = chosen.reference
   arrays = {
     'where': np.array(where),
     'reason': np.array(reason),
@@ -53,16 +54,16 @@ def to_bytes(chosen: stages.Pilot, where: str, reason: str) -> bytes:
       [[x._asdict()[name] for name in _NUMBERS] for x in found], np.float64
     ),
     **{f'scale/{i}': x.scale.numpy() for i, x in enumerate(found)},
-    'is_mixture': np.array(isinstance(chosen.reference, mixture.Mixture)),
+    'is_mixture': np.array(isinstance(reference, mixture.Mixture)),
     **{
       f'reference/{name}': value.numpy()
-      for name, value in chosen.reference._asdict().items()
+      for name, value in reference._asdict().items()
       if name != 'marginals'
     },
   }
-  is_mixture = isinstance(chosen.reference, mixture.Mixture)
-  spline = None if is_mixture else chosen.reference.marginals
-  if spline is not None:
+  if isinstance(reference, reference_lib.Reference) and (
+    spline := reference.marginals
+  ):
     arrays |= {
       f'marginals/{i}': np.asarray(x)
       for i, x in enumerate(

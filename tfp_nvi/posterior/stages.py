@@ -86,6 +86,24 @@ def _num_roots(found):
   return len(np.unique(found.population.root.numpy()))
 
 
+def _num_stages(found):
+  return len(found.schedule.stages)
+
+
+def _is_better_start(found, best, size):
+  """Whether a pilot from a mixture is to be repeated instead of another one."""
+  if not best.schedule.is_complete:
+    return True
+  if _num_stages(found) > (1.0 - _LEAST_SHORTER) * _num_stages(best):
+    return False
+  # The modes that the other one has found are all in the mixture, and an
+  # estimate by few families may be off by any factor.
+  if _num_roots(best) <= _LEAST_ROOTS * size:
+    return True
+  margin = 0.2 + 2.0 * np.sqrt(found.variance + best.variance_by_ancestors)
+  return found.log_evidence >= best.log_evidence - margin
+
+
 def _share_outside(points, weights, other_points, other_weights):
   """The weight of points that are farther out than any others are.
 
@@ -387,6 +405,21 @@ class Fitter:
     """
     if self.space.num_values > reference_lib.MAX_FULL:
       return None
+    mixture, least_count = self._find_mixture(broad, seed)
+    if mixture is None:
+      return None
+    found = self._refine_mixture(mixture, size, seed)
+    if found is None or not _is_better_start(found, best, size):
+      return None
+    if least_count == 1:
+      self.warnings.append(
+        'modes at risk: only one start of the optimization led to some of the '
+        'modes, so that there may be others.'
+      )
+    return found
+
+  def _find_mixture(self, broad, seed):
+    """A mixture for two modes or more, or `None`; and their least count."""
     self.announce('modes')
     start = time.perf_counter()
     points, weights = broad.weighted_points
@@ -398,16 +431,25 @@ class Fitter:
       y = self.space.sample_initial(_NUM_STARTS, randomness.fold_in(seed, i))
       return (y * _SPREADS[i % 2]).numpy()
 
-    mixture, found = mixture_lib.find_mixture(
-      self.space,
-      points[order],
-      draw_fn,
-      self.jit_compile,
+    mixture, about = mixture_lib.find_mixture(
+      self.space, points[order], draw_fn, self.jit_compile
     )
-    self.record('modes', start, found.pop('num_evaluations'), **found)
-    if mixture is None or found['num_modes'] < 2:
-      return None
-    least_count = found['least_count']
+    self.record('modes', start, about.pop('num_evaluations'), **about)
+    if about['num_modes'] < 2:
+      mixture = None
+    return mixture, about['least_count']
+
+  def _refine_mixture(self, mixture, size, seed):
+    """Pilots from a mixture for as long as a fit to the last one shortens them.
+
+    Args:
+      mixture: `Mixture`.
+      size: Python `int`: particles of a pilot.
+      seed: Stateless seed.
+
+    Returns:
+      found: `Pilot` of the shortest path, or `None` if none got to the target.
+    """
     found = None
     for i in range(_MAX_REFITS):
       tried = self.run_pilot(
@@ -417,36 +459,17 @@ class Fitter:
         randomness.fold_in(seed, i),
         max_evaluations=250 * size,
       )
-      num_fewer = (
-        1
-        if found is None
-        else (len(found.schedule.stages) - len(tried.schedule.stages))
-      )
-      if not tried.schedule.is_complete or num_fewer < 0:
+      if not tried.schedule.is_complete:
+        break
+      is_shorter = found is None or _num_stages(tried) < _num_stages(found)
+      if found is not None and _num_stages(tried) > _num_stages(found):
         break
       found = tried
       mixture, gain = mixture_lib.fit_to_particles(
         mixture, *found.weighted_points
       )
-      if num_fewer < 1 or gain == 0.0:
+      if not is_shorter or gain == 0.0:
         break
-    if found is None:
-      return None
-    if best.schedule.is_complete:
-      num_stages = len(best.schedule.stages)
-      if len(found.schedule.stages) > (1.0 - _LEAST_SHORTER) * num_stages:
-        return None
-      # The modes that it has found are all in the mixture, and an estimate by
-      # few families may be off by any factor.
-      if _num_roots(best) > _LEAST_ROOTS * size:
-        margin = 2.0 * np.sqrt(found.variance + best.variance_by_ancestors)
-        if found.log_evidence < best.log_evidence - 0.2 - margin:
-          return None
-    if least_count == 1:
-      self.warnings.append(
-        'modes at risk: only one start of the optimization led to some of the '
-        'modes, so that there may be others.'
-      )
     return found
 
   def _refine(self, best, broad, whitener, reason, size, seed):

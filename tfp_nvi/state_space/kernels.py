@@ -221,7 +221,7 @@ class ParticleMetropolis(tfp.mcmc.TransitionKernel):
         '`sampler` must be of a model with a prior over global states.'
       )
     self._space = global_space.GlobalSpace(sampler.model.prior)
-    scale = tf.convert_to_tensor(scale, self._space.dtype)
+    scale = checks.as_tensor('scale', scale, self._space.dtype)
     if scale.shape.rank == 0:
       scale = scale * tf.eye(self._space.size, dtype=scale.dtype)
     self._scale = scale

@@ -240,6 +240,7 @@ def joint_distribution_model(
   parents = dict(joint.resolve_graph())
   makers = joint.model if isinstance(joint.model, dict) else {}
   for argument, name in (('local', local), ('observation', observation)):
+    checks.check_instance(argument, name, str, 'a Python str')
     if name not in makers:
       raise ValueError(
         f'`{argument}` must be the name of a part of `joint`, one of '
