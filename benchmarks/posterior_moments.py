@@ -73,16 +73,20 @@ def compare_moments(transformations, mean_fn):
     square = mean_fn(
       lambda x, fn=transformation.fn: tf.nest.map_structure(tf.square, fn(x))
     )
-    parts = (
-      mean,
-      square,
-      transformation.ground_truth_mean,
-      transformation.ground_truth_standard_deviation,
+    locations, deviations = map(
+      tf.nest.flatten,
+      (
+        transformation.ground_truth_mean,
+        transformation.ground_truth_standard_deviation,
+      ),
     )
     for first, second, location, deviation in zip(
-      *map(tf.nest.flatten, parts), strict=True
+      _arrays(mean, len(locations)),
+      _arrays(square, len(locations)),
+      locations,
+      deviations,
+      strict=True,
     ):
-      first, second = np.asarray(first, float), np.asarray(second, float)
       errors.append(np.ravel((first - location) / deviation))
       found = np.sqrt(np.maximum(second - first**2, 0.0))
       ratios.append(np.ravel(found / deviation))
@@ -95,6 +99,12 @@ def compare_moments(transformations, mean_fn):
     'smallest_deviation': float(np.min(ratios)),
     'largest_deviation': float(np.max(ratios)),
   }
+
+
+def _arrays(structure, count):
+  """Leaves as arrays; as one, where the reference values of all steps are."""
+  leaves = [np.asarray(x, float) for x in tf.nest.flatten(structure)]
+  return [np.stack(leaves)] if count == 1 < len(leaves) else leaves
 
 
 def _measure(name, seed):

@@ -486,6 +486,12 @@ def test_moments_in_posterior_deviations():
     },
     lambda fn: np.mean(fn(x), axis=0),
   )
+  # Two steps of a sequence, whose reference values are in one array.
+  steps = {'steps': _Transformation(np.array([0.5, 2.0]), np.array([1.0, 4.0]))}
+  assert row == posterior_moments.compare_moments(
+    steps,
+    lambda fn: list(np.mean(np.stack(fn([x[:, 0], x[:, 1]])), axis=1)),
+  )
   # Means are 0 and 2, deviations 1 and 2.
   assert row['num_moments'] == 2
   assert row['mean_error'] == pytest.approx(np.sqrt(0.125))
