@@ -253,6 +253,7 @@ VALID_FOR = {
 # `Side` is an enumeration.
 NOT_CALLED = {
   'CollapseWarning',
+  'MissingMassWarning',
   'Estimate',
   'FilterHistory',
   'History',

@@ -16,6 +16,7 @@ from benchmarks import (
   annealing_report,
   annealing_training,
   deep_gaussian_step,
+  devices,
   filtering,
   growth,
   image_mixture_step,
@@ -180,6 +181,37 @@ def test_efficiency_of_two_workers():
   assert summary['ratio_without_other_work'] == pytest.approx(1.9)
 
 
+def test_devices_are_compared_by_their_medians():
+  def row(device, seconds, estimates):
+    return {
+      'task': 'ring',
+      'num_particles': 100,
+      'device': device,
+      'seconds': seconds,
+      'estimates': estimates,
+    }
+
+  summary = devices.summarize(
+    [
+      row('/CPU:0', [8.0, 9.0], [1.0, 3.0]),
+      row('/GPU:0', [2.0, 2.0], [2.0, 2.0]),
+      row('/CPU:0', [8.0], [2.0]),
+      row('/GPU:0', [30.0], [2.0]),
+    ]
+  )
+  assert summary['seconds'] == [8.0, 2.0]
+  assert summary['ratios'] == [1.0, 4.0]
+  assert summary['means'] == [2.0, 2.0]
+  # The deviation of 1, 3, 2 is 1.
+  assert summary['errors'] == pytest.approx([3.0**-0.5, 0.0])
+
+
+def test_steps_of_a_device_are_timed():
+  (row,) = devices.compare('training', 10, ['/CPU:0'], 1, repetitions=2)
+  assert len(row['seconds']) == 2 and min(row['seconds']) > 0.0
+  assert devices.summarize([row])['means'] == [None]
+
+
 def test_bias_is_without_noise():
   bias, reference = np.array([3.0, 0.0]), np.array([0.0, 10.0])
   noise = np.array([0.0, 1.0]), np.array([1.0, 0.0])
@@ -211,6 +243,7 @@ def test_projection_of_collectives():
   assert efficiency == pytest.approx(3.0 / (3.0 + 4.0))
 
 
+@pytest.mark.slow
 def test_growth_measures_a_process():
   row = growth.measure('level_by_level', num_densities=3, num_particles=10)
   assert row['compile_seconds'] > 0.0

@@ -7,13 +7,23 @@ tests is many gigabytes. Parts have processes of their own; together they are
 all files, whatever these are called.
 """
 
+import importlib.metadata
 import os
 
 import pytest
 
-# Tests compile many programs and run each of them a few times. This is read
-# when TensorFlow is imported, here and in the programs that tests start.
-os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+# Tests compile many programs and run each of them a few times, so that they
+# want a quick compiler. This is read when TensorFlow is imported, here and in
+# the programs that tests start.
+_XLA_FLAGS = ['--xla_backend_optimization_level=0']
+try:
+  _VERSION = importlib.metadata.version('tensorflow')
+except importlib.metadata.PackageNotFoundError:
+  _VERSION = '0.0'  # Installed by another name.
+# Earlier versions end the process, as they do not know of the flag.
+if tuple(map(int, _VERSION.split('.')[:2])) >= (2, 21):
+  _XLA_FLAGS.append('--xla_cpu_use_fusion_emitters=false')
+os.environ.setdefault('XLA_FLAGS', ' '.join(_XLA_FLAGS))
 
 
 def pytest_addoption(parser):

@@ -102,6 +102,7 @@ def sources(suffix='.py'):
   }
 
 
+@pytest.mark.xdist_group('packaging')
 def test_wheel_has_the_package_alone(wheel):
   names = set(zipfile.ZipFile(wheel).namelist())
   assert sources() <= names
@@ -110,6 +111,7 @@ def test_wheel_has_the_package_alone(wheel):
   assert tops == {'tfp_nvi', f'tfp_nvi-{tfp_nvi.__version__}.dist-info'}
 
 
+@pytest.mark.xdist_group('packaging')
 def test_sdist_has_what_tests_need(built):
   (path,) = built.glob('*.tar.gz')
   with tarfile.open(path) as file:
@@ -140,6 +142,7 @@ def test_sdist_has_what_tests_need(built):
   assert not [name for name in names if name.endswith('.pyc')]
 
 
+@pytest.mark.xdist_group('packaging')
 def test_metadata(wheel):
   (name,) = [
     name
@@ -170,6 +173,7 @@ def test_program_names():
   assert all(programs_lib.programs().values())
 
 
+@pytest.mark.xdist_group('packaging')
 def test_installed_package_lists_and_runs_programs(installed, tmp_path):
   # Away from the sources.
   listed = run(installed / 'tfp-nvi', cwd=tmp_path)
@@ -186,6 +190,7 @@ def test_installed_package_lists_and_runs_programs(installed, tmp_path):
   assert where.stdout.startswith(str(installed.parent))
 
 
+@pytest.mark.xdist_group('packaging')
 def test_installed_program_finds_flag_files(installed, tmp_path):
   result = run(
     installed / 'tfp-nvi',
@@ -199,6 +204,7 @@ def test_installed_program_finds_flag_files(installed, tmp_path):
   assert '--num_steps must be' in result.stderr
 
 
+@pytest.mark.xdist_group('packaging')
 def test_programs_without_an_extra(installed, tmp_path):
   for name in ('scipy', 'sklearn', 'threadpoolctl'):
     folder = tmp_path / name
@@ -224,6 +230,7 @@ def test_programs_without_an_extra(installed, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.xdist_group('packaging')
 @pytest.mark.network
 def test_index_has_the_dependencies(installed, wheel):
   index = run(

@@ -842,8 +842,12 @@ def test_evidence_over_a_simplex():
 
 @pytest.mark.parametrize(
   'part',
-  [tfd.LogNormal(0.0, 1.0), tfd.Gamma(2.0, 2.0)],
-  ids=lambda part: part.name,
+  [
+    pytest.param(
+      tfd.LogNormal(0.0, 1.0), id='LogNormal', marks=pytest.mark.slow
+    ),
+    pytest.param(tfd.Gamma(2.0, 2.0), id='Gamma'),
+  ],
 )
 def test_auto_batched_initial_densities_compile(part):
   """As XLA does not know all the ops that drawing for each particle may use."""
@@ -1415,7 +1419,9 @@ def test_nan_is_not_silent(eagerly, policy, rejection):
     sampler.sample(50, seed=1, jit_compile=False, strict=True)
 
 
-@pytest.mark.parametrize('jit_compile', [False, True])
+@pytest.mark.parametrize(
+  'jit_compile', [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_nan_of_a_nested_proposal_is_not_silent(jit_compile):
   """In the weights of all inner particles, or of one."""
   for threshold in (-np.inf, 0.5):

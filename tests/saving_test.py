@@ -207,6 +207,7 @@ def saved(tmp_path_factory):
   return samplers, folder, np.load(folder / 'results.npz')
 
 
+@pytest.mark.xdist_group('saved')
 def test_nested_sampler_elsewhere(saved):
   samplers, _, results = saved
   expected = samplers['pinned'].sample(50, seed=3)
@@ -228,6 +229,7 @@ def test_nested_sampler_elsewhere(saved):
   )
 
 
+@pytest.mark.xdist_group('saved')
 @pytest.mark.parametrize('name', ['sequences', 'plain'])
 def test_sequences_elsewhere(saved, name):
   samplers, _, results = saved
@@ -252,6 +254,7 @@ def test_sequences_elsewhere(saved, name):
   assert 'global_state.drift' in results[name + '/served']
 
 
+@pytest.mark.xdist_group('saved')
 def test_inputs_elsewhere(saved):
   samplers, _, results = saved
   expected = samplers['inputs'].sample(X, 50, seed=3, inputs=X)
@@ -260,6 +263,7 @@ def test_inputs_elsewhere(saved):
   )
 
 
+@pytest.mark.xdist_group('saved')
 def test_samplers_of_data_elsewhere(saved):
   _, _, results = saved
   expected = encoder(tf.constant([1.0, 2.0])).sample(50, seed=3)
@@ -268,6 +272,7 @@ def test_samplers_of_data_elsewhere(saved):
   )
 
 
+@pytest.mark.xdist_group('saved')
 def test_chain_elsewhere(saved):
   _, _, results = saved
   x, log_weights = results['chain/particles'], results['chain/log_weights']
@@ -279,6 +284,7 @@ def test_chain_elsewhere(saved):
   )
 
 
+@pytest.mark.xdist_group('saved')
 def test_posterior_elsewhere(saved):
   samplers, _, results = saved
   values = samplers['posterior'].particles.particles['mean'].numpy()
@@ -290,6 +296,7 @@ def test_posterior_elsewhere(saved):
   )
 
 
+@pytest.mark.xdist_group('saved')
 def test_load(saved):
   samplers, folder, _ = saved
   loaded = nvi.load(folder / 'pinned')
@@ -311,6 +318,7 @@ def test_load(saved):
   assert level.log_weights.shape == [50, 2]
 
 
+@pytest.mark.xdist_group('saved')
 def test_load_refuses(saved, tmp_path):
   _, folder, _ = saved
   with pytest.raises(ValueError, match='`path` must be a folder that tfp_nvi'):
@@ -477,6 +485,7 @@ def test_copies_that_cannot_be():
     copy.deepcopy(sampler)
 
 
+@pytest.mark.xdist_group('saved')
 def test_description_is_there(saved):
   _, folder, _ = saved
   path = pathlib.Path(folder) / 'pinned' / 'assets.extra' / 'tfp_nvi.json'

@@ -136,7 +136,11 @@ OBJECTIVES = {
     for name in OBJECTIVES
   ]
   + [
-    (make_sampler, 'reverse')
+    pytest.param(
+      make_sampler,
+      'reverse',
+      marks=() if make_sampler is unlike_transitions else pytest.mark.slow,
+    )
     for make_sampler in (flows, unlike_transitions, learned_proposal)
   ],
 )
@@ -212,8 +216,12 @@ def test_graph_does_not_grow_with_the_levels():
   'is_rolled, level_by_level, learnable, csiszar_function',
   [
     (True, False, True, tfp.vi.kl_forward),
-    (True, True, False, tfp.vi.kl_reverse),
-    (False, False, False, tfp.vi.kl_reverse),
+    pytest.param(
+      *(True, True, False, tfp.vi.kl_reverse), marks=pytest.mark.slow
+    ),
+    pytest.param(
+      *(False, False, False, tfp.vi.kl_reverse), marks=pytest.mark.slow
+    ),
   ],
 )
 def test_training_evaluates_the_target_as_often_as_sampling(
@@ -257,8 +265,8 @@ def test_training_evaluates_the_target_as_often_as_sampling(
   'name, level_by_level',
   [
     ('reverse', False),
-    ('reverse', True),
-    ('forward, by score', False),
+    pytest.param('reverse', True, marks=pytest.mark.slow),
+    pytest.param('forward, by score', False, marks=pytest.mark.slow),
     ('forward side', True),
   ],
 )

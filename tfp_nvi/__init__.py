@@ -109,6 +109,7 @@ from tfp_nvi.state_space import (
 from tfp_nvi.training import (
   CollapseWarning,
   History,
+  MissingMassWarning,
   MultiOptimizer,
   TrainingError,
   TrainingInterrupted,
@@ -164,6 +165,7 @@ __all__ = [
   'Level',
   'LogLikelihood',
   'MCMCTransition',
+  'MissingMassWarning',
   'Move',
   'MultiOptimizer',
   'NestedDivergence',

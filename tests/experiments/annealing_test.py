@@ -100,13 +100,17 @@ def without_times(row):
   return {key: value for key, value in row.items() if key not in TIMES}
 
 
-def test_runs_all_methods(fast, tmp_path):
+@pytest.mark.parametrize(
+  'methods', ['avo,nvir_star', pytest.param('all', marks=pytest.mark.slow)]
+)
+def test_runs_methods(methods, fast, tmp_path):
   results = annealing.run(
-    'all', num_densities=2, output_dir=str(tmp_path), **SMALL
+    methods, num_densities=2, output_dir=str(tmp_path), **SMALL
   )
   content = read(tmp_path)
   assert content['rows'] == results.rows
-  assert [row['method'] for row in results.rows] == list(annealing.METHODS)
+  names = annealing.METHODS if methods == 'all' else methods.split(',')
+  assert [row['method'] for row in results.rows] == list(names)
   for row in results.rows:
     assert {key: type(value) for key, value in row.items()} == ROW_TYPES
     assert row['num_densities'] == 2 and row['num_restarts'] == 2
@@ -150,6 +154,7 @@ def test_cell_depends_on_its_seed_alone(fast, tmp_path):
   assert row == pytest.approx(other, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_runs_on_a_strategy(fast, tmp_path):
   kwargs = {**SMALL, 'method': 'nvir', 'num_densities': 2}
   rows = [
@@ -415,8 +420,16 @@ def test_published_table_is_whole():
   ('arguments', 'problem'),
   [
     (['--method=foo'], '--method must be all, or a comma list of svi, '),
-    (['--num_steps=0'], '--num_steps must be positive; got 0.'),
-    (['--output_dir={}/folder'], '--output_dir must be a folder that can be'),
+    pytest.param(
+      ['--num_steps=0'],
+      '--num_steps must be positive; got 0.',
+      marks=pytest.mark.slow,
+    ),
+    pytest.param(
+      ['--output_dir={}/folder'],
+      '--output_dir must be a folder that can be',
+      marks=pytest.mark.slow,
+    ),
   ],
 )
 def test_program_names_the_flag(arguments, problem, tmp_path):

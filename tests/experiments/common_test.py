@@ -82,9 +82,9 @@ def test_arguments_are_settings():
   ('name', 'experiment'),
   [
     ('annealing', annealing),
-    ('hmm', hmm),
-    ('image_mixture', image_mixture),
-    ('bgmm_vae', image_mixture),
+    pytest.param('hmm', hmm, marks=pytest.mark.slow),
+    pytest.param('image_mixture', image_mixture, marks=pytest.mark.slow),
+    pytest.param('bgmm_vae', image_mixture, marks=pytest.mark.slow),
   ],
 )
 def test_help_lists_all_settings(name, experiment):

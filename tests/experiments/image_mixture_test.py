@@ -275,6 +275,7 @@ def test_evaluates_alone(trained, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_resumes(fast, monkeypatch, tmp_path):
   def run(folder):
     # Each stage has a call after the one that it is stopped at.

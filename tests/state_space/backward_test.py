@@ -317,7 +317,13 @@ SAMPLERS = {
 }
 
 
-@pytest.mark.parametrize('name', SAMPLERS)
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(name, marks=pytest.mark.slow if name == 'factor alone' else ())
+    for name in SAMPLERS
+  ],
+)
 def test_proper_weighting(name):
   """Few particles of a nonlinear model, averaged over many runs."""
   arguments = dict(SAMPLERS[name])

@@ -192,7 +192,9 @@ def problems():
   return functools.cache(Problem)
 
 
-@pytest.mark.parametrize('looks_at_state', [False, True])
+@pytest.mark.parametrize(
+  'looks_at_state', [pytest.param(False, marks=pytest.mark.slow), True]
+)
 @pytest.mark.parametrize(
   'f',
   [
@@ -201,15 +203,16 @@ def problems():
     pytest.param('jensen_shannon', marks=pytest.mark.slow),
   ],
 )
-@pytest.mark.parametrize('threshold', [0.0, 2.0], ids=['never', 'always'])
-def test_gradients(problems, looks_at_state, f, threshold):
+def test_gradients(problems, looks_at_state, f):
   problem = problems(looks_at_state)
-  problem.threshold.assign(threshold)
   tables = problem.tables
   exact = eg.exact(eg.CSISZAR_FUNCTIONS[f], tables.levels, tables.variables)
-  estimates = problem.estimator(f, eg.seeds(NUM_SEEDS, seed=1))
-  for side, estimate in zip(SIDES, estimates, strict=True):
-    eg.assert_agrees(estimate, of_side(exact, side), tables.names)
+  # Never resampled, and always.
+  for threshold in (0.0, 2.0):
+    problem.threshold.assign(threshold)
+    estimates = problem.estimator(f, eg.seeds(NUM_SEEDS, seed=1))
+    for side, estimate in zip(SIDES, estimates, strict=True):
+      eg.assert_agrees(estimate, of_side(exact, side), tables.names)
 
 
 def stop_source(arguments):
@@ -421,12 +424,22 @@ SCHEDULES = {
 }
 
 
-@pytest.mark.parametrize('name', SCHEDULES)
 @pytest.mark.parametrize(
-  'make', [lambda: Tables(True), Gaussians], ids=['tables', 'gaussians']
+  'model, name',
+  [
+    pytest.param(
+      model,
+      name,
+      marks=()
+      if (model, name) in (('tables', 'forward'), ('gaussians', 'reverse side'))
+      else pytest.mark.slow,
+    )
+    for model in ('tables', 'gaussians')
+    for name in SCHEDULES
+  ],
 )
-def test_both_schedules_agree(make, name):
-  problem = make()
+def test_both_schedules_agree(model, name):
+  problem = Tables(True) if model == 'tables' else Gaussians()
   sampler = problem.sampler()
   results = [
     differentiate(
@@ -462,6 +475,7 @@ def test_iwae_gradient_is_that_of_its_value():
   problem = Gaussians()
   sampler = problem.sampler(num_steps=3)
 
+  @tf.function(autograph=False)
   def loss():
     estimate, _ = nvi.iwae()(sampler, 8, randomness.as_seed(1))
     return estimate.loss
@@ -482,6 +496,7 @@ def test_iwae_gradient_is_that_of_its_value():
       )
 
 
+@pytest.mark.slow
 def test_training_on_simulations():
   """Where the families hold the optimum the divergence vanishes.
 

@@ -40,7 +40,7 @@ def model(has_prior=True):
   'has_prior, proposal_fn',
   [
     (True, 'guided'),
-    (False, 'prior'),
+    pytest.param(False, 'prior', marks=pytest.mark.slow),
     pytest.param(True, 'prior', marks=pytest.mark.slow),
     pytest.param(False, 'guided', marks=pytest.mark.slow),
   ],

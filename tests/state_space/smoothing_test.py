@@ -172,7 +172,9 @@ ARGUMENTS = {
 }
 
 
-@pytest.mark.parametrize('name', ARGUMENTS)
+@pytest.mark.parametrize(
+  'name', [pytest.param('guided', marks=pytest.mark.slow), 'heuristic']
+)
 def test_particle_metropolis(name):
   """The drift, from estimates with few particles, or exact ones."""
   model, arguments = drift_model(True), dict(ARGUMENTS[name])
@@ -196,7 +198,9 @@ def test_particle_metropolis(name):
     assert abs(np.mean(value) - expected) < CRITICAL_Z * error
 
 
-@pytest.mark.parametrize('has_prior', [False, True])
+@pytest.mark.parametrize(
+  'has_prior', [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_backward_simulation(has_prior):
   sampler = nvi.StateSpaceSampler(drift_model(has_prior), proposal_fn='guided')
   draws = nvi.smooth(

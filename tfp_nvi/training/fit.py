@@ -157,6 +157,9 @@ def fit(
   Warns:
     CollapseWarning: If at some level nearly all of the weight was on one
       particle at the end.
+    MissingMassWarning: If importance sampling from the first density, by 2**14
+      draws or a tenth of the evaluations of training, is certain that there is
+      more mass than the sampler finds.
     UserWarning: At the first NaN log density, which counts as zero density.
 
   ```python
@@ -249,7 +252,7 @@ def fit(
       is_interrupted = steps.agree(interrupt.is_set)
       is_stopped = is_interrupted or steps.agree(is_stopped)
     store.save(record, is_last=True)
-  monitor.finish(record)
+  monitor.finish(record, sampler)
   if is_interrupted:
     _notify_of_interrupt(record)
   return record.history()

@@ -9,6 +9,7 @@ import numpy as np
 __all__ = [
   'CollapseWarning',
   'History',
+  'MissingMassWarning',
   'Record',
   'TrainingError',
   'TrainingInterrupted',
@@ -32,6 +33,19 @@ class CollapseWarning(UserWarning):
 
   # Makes an error of it.
   warnings.simplefilter('error', nvi.training.CollapseWarning)
+  ```
+  """
+
+
+class MissingMassWarning(UserWarning):
+  """Warns that a trained sampler does not reach all mass, such as a mode.
+
+  ```python
+  import warnings
+  import tfp_nvi as nvi
+
+  # Makes an error of it.
+  warnings.simplefilter('error', nvi.training.MissingMassWarning)
   ```
   """
 
@@ -145,13 +159,33 @@ def median_sizes(history: History) -> np.ndarray:
     sizes: Array of shape `[num_levels]`: the median over the last tenth of the
       steps, and 20 at least.
   """
-  num_last = max(_MIN_JUDGED_STEPS, len(history.loss) // 10)
   # A size that is not a number is that of particles without any weight.
   last = np.nan_to_num(
-    history.level_effective_sample_sizes[-num_last:], nan=0.0
+    history.level_effective_sample_sizes[-_num_judged(history) :], nan=0.0
   )
   medians = np.median(last, axis=0)
   return medians.reshape([len(medians), -1]).min(axis=1)
+
+
+def last_log_normalizers(history: History) -> np.ndarray:
+  """The log normalizers at the end of training, of steps that were taken.
+
+  Args:
+    history: `History`.
+
+  Returns:
+    log_normalizers: Array of shape `[num_judged_steps] + batch`: those of the
+      last tenth of the steps, and 20 at least, which were not skipped; without
+      elements if there are fewer steps than 20.
+  """
+  if len(history.loss) < _MIN_JUDGED_STEPS:
+    return history.log_normalizer[:0]
+  last = slice(-_num_judged(history), None)
+  return history.log_normalizer[last][~history.is_skipped[last]]
+
+
+def _num_judged(history):
+  return max(_MIN_JUDGED_STEPS, len(history.loss) // 10)
 
 
 # What the compiled loop gives for each step.

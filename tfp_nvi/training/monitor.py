@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 
+from tfp_nvi.training import coverage
 from tfp_nvi.training import history as history_lib
 
 __all__ = [
@@ -26,6 +27,10 @@ _ON_NAN = (
 _ON_COLLAPSE = (
   'Give a path more densities or `learnable=True`, take more particles, or '
   'train by tfp_nvi.reverse_kl() first.'
+)
+_ON_MISSING_MASS = (
+  'A mode may be lost. Train by tfp_nvi.forward_kl(), take transitions of a '
+  'larger `scale`, a path with more densities, or more particles.'
 )
 _ON_ZERO = (
   'The support of the density there must overlap with that of the level '
@@ -97,15 +102,23 @@ class Monitor:
         self._describe_stop(record, elements), record.history()
       )
 
-  def finish(self, record) -> None:
-    """Warns of levels that collapsed.
+  def finish(self, record, sampler) -> None:
+    """Warns of levels that collapsed, or else of mass that is missing.
 
     Args:
       record: `Record` of all steps.
+      sampler: What was trained.
     """
     history = record.history()
     levels = history.collapsed_levels
     if not levels:
+      missing = coverage.find_missing_mass(sampler, history, self._seed)
+      if missing is not None:
+        warnings.warn(
+          _describe_missing_mass(missing),
+          history_lib.MissingMassWarning,
+          stacklevel=_STACKLEVEL,
+        )
       return
     size = min(history_lib.median_sizes(history))
     warnings.warn(
@@ -177,6 +190,20 @@ def _first_bad_level(values):
   is_bad = ~((np.abs(increments) < 1e29) & (sizes > 0.5))
   is_bad = is_bad.reshape([len(is_bad), -1]).any(axis=1)
   return int(np.argmax(is_bad)) + 1 if is_bad.any() else None
+
+
+def _describe_missing_mass(missing):
+  members = (
+    f' (the worst of {missing.num_members} members of the batch)'
+    if missing.num_members > 1
+    else ''
+  )
+  return (
+    'The trained sampler misses mass of the last density: importance sampling '
+    f'from the first density gives log Z = {missing.expected:.3f} +- '
+    f'{missing.expected_error:.3f}, the last steps of training '
+    f'{missing.found:.3f}{members}. {_ON_MISSING_MASS}'
+  )
 
 
 def _name_levels(levels):

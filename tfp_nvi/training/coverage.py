@@ -1,0 +1,138 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Compares a trained sampler with importance sampling from where it starts.
+
+A sampler that has lost a mode looks healthy: its weights are even. Draws of the
+first level, weighted for the last density at once, are too spread to be of use
+as a sampler, but where the first density is wide and the dimension is low, they
+tell how much mass there is.
+"""
+
+import typing
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_nvi import weighting
+from tfp_nvi.internal import randomness
+from tfp_nvi.runs import replace_nan
+from tfp_nvi.sampler import NestedSampler
+from tfp_nvi.training import history as history_lib
+
+__all__ = [
+  'MissingMass',
+  'find_missing_mass',
+]
+
+# Draws for importance sampling, and the part of the evaluations of training
+# that they may be.
+_MAX_DRAWS = 2**14
+_MAX_SHARE = 0.1
+# Draws at a time, unless training evaluates more states together.
+_MIN_CHUNK = 1_024
+# A gap is believed from so many effective draws and standard errors on, which
+# are exceeded by chance once in 30,000 times, and if the mass is worth a word.
+_MIN_EFFECTIVE_DRAWS = 100.0
+_NUM_ERRORS = 4.0
+_MIN_GAP = 0.02
+
+
+class MissingMass(typing.NamedTuple):
+  """Two estimates of the log normalizer of the worst member of a batch.
+
+  Fields:
+    expected: Python `float`: by importance sampling from the first level.
+    expected_error: Python `float`: its standard error.
+    found: Python `float`: by the last steps of training.
+    num_members: Python `int`: how many members of the batch miss mass.
+  """
+
+  expected: float
+  expected_error: float
+  found: float
+  num_members: int
+
+
+def find_missing_mass(sampler, history, seed) -> MissingMass | None:
+  """Looks for mass of the last density that a trained sampler does not reach.
+
+  Args:
+    sampler: `NestedSampler` or `Chain`, of which only the first can be judged,
+      if it starts from its first density.
+    history: `History` of its training.
+    seed: int32 `Tensor` of shape `[2]`.
+
+  Returns:
+    missing: `MissingMass`; `None` where none is missing, or none can be seen.
+  """
+  if not isinstance(sampler, NestedSampler) or not sampler.proposes_initial:
+    return None
+  steps = history_lib.last_log_normalizers(history)
+  num_evaluations = len(history.loss) * history.num_particles
+  num_draws = min(_MAX_DRAWS, int(_MAX_SHARE * num_evaluations))
+  if num_draws < _MIN_EFFECTIVE_DRAWS or len(steps) < 2:
+    return None
+  log_weights = _draw_log_weights(
+    sampler,
+    num_draws,
+    min(
+      num_draws,
+      max(_MIN_CHUNK, history.num_particles * sampler.densities.num_densities),
+    ),
+    seed,
+  )
+  expected = log_weights.log_normalizer.numpy()
+  variances = 1.0 / log_weights.effective_sample_size.numpy()
+  found, found_variances = _log_mean(steps)
+  gaps = expected - found
+  is_missing = (
+    (variances < 1.0 / _MIN_EFFECTIVE_DRAWS)
+    & (gaps > _NUM_ERRORS * np.sqrt(variances + found_variances))
+    & (gaps > _MIN_GAP)
+  )
+  if not np.any(is_missing):
+    return None
+  worst = int(np.argmax(np.where(is_missing, gaps, -np.inf)))
+  return MissingMass(
+    float(np.ravel(expected)[worst]),
+    float(np.sqrt(np.ravel(variances)[worst])),
+    float(np.ravel(found)[worst]),
+    int(np.sum(is_missing)),
+  )
+
+
+def _draw_log_weights(sampler, num_draws, chunk_size, seed):
+  """Draws of the first level, weighted for the last density."""
+  last = sampler.densities.num_densities - 1
+  pieces = []
+  while sum(len(x) for x in pieces) < num_draws:
+    seed, chunk_seed = randomness.split_seed(seed, 2)
+    run = sampler.start(chunk_size, chunk_seed)
+    particles = run.initial
+    terms, _ = replace_nan(
+      run.densities.evaluate(last, particles.state), run.sample_shape
+    )
+    pieces.append(
+      particles.log_weights
+      + run.densities.log_prob(last, terms)
+      - run.densities.log_prob(0, particles.terms)
+    )
+  log_weights = tf.concat(pieces, axis=0)
+  # Draws whose density could not be computed have no weight.
+  log_weights = tf.where(
+    tf.math.is_nan(log_weights),
+    tf.constant(-float('inf'), log_weights.dtype),
+    log_weights,
+  )
+  return weighting.WeightedParticles((), log_weights)
+
+
+def _log_mean(values):
+  """The log mean of exponentials over the first axis, and its variance."""
+  highest = np.max(values, axis=0)
+  highest = np.where(np.isfinite(highest), highest, 0.0)
+  ratios = np.exp(values - highest)
+  means = np.mean(ratios, axis=0)
+  with np.errstate(divide='ignore', invalid='ignore'):
+    variances = np.var(ratios, axis=0) / (len(ratios) - 1) / means**2
+    return highest + np.log(means), np.nan_to_num(variances)
