@@ -486,6 +486,7 @@ def measured_posterior():
   return posterior, posteriors.measure_learned(known, posterior, 1)
 
 
+@pytest.mark.slow
 def test_evaluations_for_an_effective_draw(measured_posterior):
   posterior, found = measured_posterior
   # Every sampler has one evaluation a draw at least, and no draw is more than

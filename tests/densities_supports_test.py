@@ -106,12 +106,17 @@ def flip_and_jump(scale, unit):
 @pytest.mark.parametrize(
   'bijector',
   [
-    None,
-    tfb.Identity(),
-    tfb.JointMap(dict(k=tfb.Identity(), x=tfb.Identity())),
-    tfb.JointMap(dict(k=tfb.Identity(), x=tfb.Scale(2.0))),
+    pytest.param(None, id='default'),
+    pytest.param(tfb.Identity(), id='identity', marks=pytest.mark.slow),
+    pytest.param(
+      tfb.JointMap(dict(k=tfb.Identity(), x=tfb.Identity())),
+      id='identities',
+      marks=pytest.mark.slow,
+    ),
+    pytest.param(
+      tfb.JointMap(dict(k=tfb.Identity(), x=tfb.Scale(2.0))), id='scaled'
+    ),
   ],
-  ids=['default', 'identity', 'identities', 'scaled'],
 )
 def test_discrete_and_continuous_parts(bijector):
   """Z-hat within 4 standard errors: a false alarm once in 16,000 runs."""

@@ -48,7 +48,7 @@ def test_xla_computes_them_apart():
       tf.zeros([10, 2, 36]), tf.zeros([36, 10])
     )(stage='optimized_hlo')
     entry = program[program.index('\nENTRY') :]
-    return entry.count(' fusion(')
+    return entry.count(' fusion(') + entry.count(' dot(')
 
   def of_members(wrap):
     return lambda x, y: y + wrap(3.0 * x[:, 0, 0] + 1.0)

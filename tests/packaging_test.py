@@ -204,6 +204,7 @@ def test_installed_program_finds_flag_files(installed, tmp_path):
   assert '--num_steps must be' in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group('packaging')
 def test_programs_without_an_extra(installed, tmp_path):
   for name in ('scipy', 'sklearn', 'threadpoolctl'):

@@ -226,6 +226,7 @@ def curved():
   return known, posterior
 
 
+@pytest.mark.slow
 def test_modes_that_are_no_gaussians(curved):
   known, posterior = curved
   assert posterior.start == 'reference'

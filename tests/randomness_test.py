@@ -539,6 +539,7 @@ def run_in_order(*names):
   return {name: np.array(ast.literal_eval(text)) for name, text in lines}
 
 
+@pytest.mark.slow
 def test_draws_do_not_depend_on_what_was_run_before():
   """In both directions: TFP's samplers are traced once, in the first context.
 

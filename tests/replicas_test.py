@@ -92,6 +92,7 @@ def check_same(path, expected):
     return set(found)
 
 
+@pytest.mark.xdist_group('replicas')
 def test_logical_replicas_of_one_process(tmp_path, expected):
   path = tmp_path / 'mirrored.npz'
   command = ['-m', 'tests.replicas_program', 'mirrored', str(path)]
@@ -112,6 +113,7 @@ def test_sequences_on_logical_replicas(tmp_path):
   assert check_same(path, expected) == set(expected)
 
 
+@pytest.mark.xdist_group('replicas')
 def test_worker_that_is_killed(tmp_path, expected):
   spec = cluster(2)
   folder = tmp_path / 'checkpoints'

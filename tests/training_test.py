@@ -139,6 +139,7 @@ def test_checkpoint_of_other_arguments_is_an_error(tmp_path):
     _fit(_sampler(batch_shape=[2]), 4, **arguments)
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_objective_is_an_error(tmp_path):
   directory = str(tmp_path)
   arguments = dict(
@@ -150,6 +151,7 @@ def test_checkpoint_of_another_objective_is_an_error(tmp_path):
       nvi.fit(_sampler(), objective, checkpoint_dir=directory, **arguments)
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_optimizer_is_an_error(tmp_path):
   directory = str(tmp_path)
   _fit(_sampler(), 2, checkpoint_dir=directory, jit_compile=False)

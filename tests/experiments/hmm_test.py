@@ -97,7 +97,7 @@ def mean_and_error(sampler, num_particles=200, num_seeds=8):
   [
     pytest.param(
       name,
-      marks=() if name in ('nvi_full', 'oracle') else pytest.mark.slow,
+      marks=() if name == 'nvi_full' else pytest.mark.slow,
     )
     for name in hmm.METHODS
   ],

@@ -316,6 +316,7 @@ def test_images_that_are_the_same(num_images, num_clusters):
   assert 0 <= clusters.min() and clusters.max() < num_clusters
 
 
+@pytest.mark.slow
 def test_digits():
   data = image_data.load('digits')
   images, labels = data.train_images, data.train_labels

@@ -114,6 +114,7 @@ def test_fitted_sampler_is_exact(fitted):
   np.testing.assert_allclose(ours, mean, atol=5.0 * deviation / np.sqrt(500.0))
 
 
+@pytest.mark.slow
 def test_data_are_learned_from(monkeypatch):
   """A proposal fits sequences that simulations hardly have."""
   model = drift_model()

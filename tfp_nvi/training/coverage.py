@@ -104,27 +104,31 @@ def find_missing_mass(sampler, history, seed) -> MissingMass | None:
 def _draw_log_weights(sampler, num_draws, chunk_size, seed):
   """Draws of the first level, weighted for the last density."""
   last = sampler.densities.num_densities - 1
-  pieces = []
-  while sum(len(x) for x in pieces) < num_draws:
-    seed, chunk_seed = randomness.split_seed(seed, 2)
-    run = sampler.start(chunk_size, chunk_seed)
+
+  # Compiled by TensorFlow alone, as XLA would take longer than the draws.
+  @tf.function(autograph=False)
+  def draw(seed):
+    run = sampler.start(chunk_size, seed)
     particles = run.initial
     terms, _ = replace_nan(
       run.densities.evaluate(last, particles.state), run.sample_shape
     )
-    pieces.append(
+    log_weights = (
       particles.log_weights
       + run.densities.log_prob(last, terms)
       - run.densities.log_prob(0, particles.terms)
     )
-  log_weights = tf.concat(pieces, axis=0)
-  # Draws whose density could not be computed have no weight.
-  log_weights = tf.where(
-    tf.math.is_nan(log_weights),
-    tf.constant(-float('inf'), log_weights.dtype),
-    log_weights,
+    # Draws whose first density could not be computed have no weight.
+    return tf.where(
+      tf.math.is_nan(log_weights),
+      tf.constant(-float('inf'), log_weights.dtype),
+      log_weights,
+    )
+
+  seeds = randomness.split_seed(seed, -(-num_draws // chunk_size))
+  return weighting.WeightedParticles(
+    (), tf.concat([draw(x) for x in tf.unstack(seeds)], axis=0)
   )
-  return weighting.WeightedParticles((), log_weights)
 
 
 def _log_mean(values):
