@@ -550,3 +550,24 @@ def test_bijectors_in_a_nested_structure():
   np.testing.assert_allclose(
     given.log_probs(y)[0], default.log_probs(y)[0], rtol=1e-5
   )
+
+
+def test_initial_densities_that_cannot_be_drawn_in_batches():
+  """A part is a `Root`, though it depends on another one."""
+  root = tfd.JointDistributionCoroutine.Root
+
+  @tfd.JointDistributionCoroutine
+  def initial():
+    scale = yield root(tfd.LogNormal(0.0, 0.5, name='scale'))
+    yield root(tfd.Normal(0.0, scale, name='x'))
+
+  assert initial.sample(3, seed=1).x.shape == [3, 3]
+  drawn = space.VectorSpace(
+    lambda scale, x: initial.log_prob(scale, x), initial, None, [0, 1]
+  )
+  values = drawn.to_user(drawn.sample_initial(1_500, [0, 2]))
+  # Each x by its own scale is a standard normal draw.
+  ratios = values.x / values.scale
+  assert scipy.stats.kstest(ratios, scipy.stats.norm.cdf).pvalue > 1e-4
+  log_scales = np.log(values.scale) / 0.5
+  assert scipy.stats.kstest(log_scales, scipy.stats.norm.cdf).pvalue > 1e-4

@@ -150,6 +150,7 @@ class VectorSpace:
     )
     self.has_exact_gaussian = False
     self._draw = None
+    self._draws_singly: bool | None = None
     self._standardize(seed)
 
   def _check_batch_shape(self, source):
@@ -370,10 +371,15 @@ class VectorSpace:
         return source.sample_unpinned(shape, seed=seed)
       return source.sample(shape, seed=seed)
 
+    if self._draws_singly is None:
+      # TFP would vectorize the model over the draws by a loop of its own.
+      self._draws_singly = getattr(
+        source, 'use_vectorized_map', False
+      ) or not self._has_shape_of_draws(sample([3], seed), 3)
+
     def draw(seed):
       with randomness.portable_sampling():
-        # TFP would vectorize the model over the draws by a loop of its own.
-        if getattr(source, 'use_vectorized_map', False):
+        if self._draws_singly:
           return tf.map_fn(
             lambda one_seed: self._flatten(
               self.bijector.inverse(sample([], one_seed))
@@ -383,7 +389,7 @@ class VectorSpace:
           )
         return self._flatten(self.bijector.inverse(sample(_NUM_DRAWS, seed)))
 
-    if not getattr(source, 'use_vectorized_map', False):
+    if not self._draws_singly:
       return draw(seed)
     if self._draw is None:
       self._draw = tf.function(draw, autograph=False, jit_compile=True)
@@ -393,6 +399,21 @@ class VectorSpace:
         # Some samplers have ops that XLA does not know.
         self._draw = tf.function(draw, autograph=False)
     return self._draw(seed)
+
+  def _has_shape_of_draws(self, state, num_draws):
+    """Whether it is a draw for each, as not where a `Root` depends on others.
+
+    Such a part of a `JointDistributionCoroutine` has as many draws for each of
+    the draws of what it depends on.
+    """
+    return all(
+      value.shape == tf.TensorShape([num_draws]) + shape
+      for value, shape in zip(
+        tf.nest.flatten(state),
+        map(tf.TensorShape, tf.nest.flatten(self.event_shape)),
+        strict=True,
+      )
+    )
 
   def sample_initial(self, num_draws: int, seed) -> tf.Tensor:
     """Draws vectors from the initial density.
