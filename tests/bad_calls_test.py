@@ -155,6 +155,7 @@ LOG_WEIGHTS = tf.constant([0.0, 1.0, -1.0])
 VALID = {
   'base': lambda: tfd.MultivariateNormalDiag([0.0, 0.0]),
   'bijector': lambda: tfb.Shift(1.0),
+  'block': lambda: 'x',
   'csiszar_function': lambda: tfp.vi.kl_reverse,
   'densities': make_path,
   'discriminator': lambda: tf_keras.layers.Dense(1),
@@ -164,6 +165,7 @@ VALID = {
   'forward_fn': lambda: lambda y: tfd.Normal(y, 1.0),
   'initial': lambda: tfd.Normal(0.0, 1.0),
   'initial_fn': lambda: lambda drift: tfd.Normal(drift, 1.0),
+  'kernel_fn': lambda: lambda z: tfd.Normal(z['y'], 1.0),
   'levels': lambda: [make_level()],
   'log_joint_fn': lambda: (
     lambda z, x: (

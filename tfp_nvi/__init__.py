@@ -117,6 +117,7 @@ from tfp_nvi.training import (
 )
 from tfp_nvi.transitions import (
   BijectorTransition,
+  BlockTransition,
   Composition,
   GaussianTransitions,
   KernelPair,
@@ -140,6 +141,7 @@ from tfp_nvi.weighting import (
 __all__ = [
   '__version__',
   'BijectorTransition',
+  'BlockTransition',
   'Chain',
   'CollapseWarning',
   'Composition',

@@ -4,8 +4,8 @@
 
 `base` has the contract, the base class `Transition` and the `Move` that it
 returns; every other file has one kind of transition: Gaussian kernels with
-networks, Langevin kernels, pairs of kernels, bijectors, Markov kernels, and
-compositions.
+networks, Langevin kernels, pairs of kernels, updates of a block, bijectors,
+Markov kernels, and compositions.
 """
 
 from tfp_nvi.transitions.base import (
@@ -18,6 +18,9 @@ from tfp_nvi.transitions.base import (
   kernel_move,
   stop_gradient,
   unflatten_state,
+)
+from tfp_nvi.transitions.block import (
+  BlockTransition,
 )
 from tfp_nvi.transitions.composition import (
   Composition,
@@ -41,6 +44,7 @@ from tfp_nvi.transitions.mcmc import (
 
 __all__ = [
   'BijectorTransition',
+  'BlockTransition',
   'Composition',
   'GaussianTransitions',
   'KernelPair',
