@@ -28,6 +28,7 @@ from tfp_nvi import __main__ as programs_lib
 ROOT = pathlib.Path(__file__).parents[1]
 PROGRAMS = [
   'adversarial',
+  'amortized_gibbs',
   'annealing',
   'bgmm_vae',
   'deep_gaussian',
