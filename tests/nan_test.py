@@ -92,6 +92,7 @@ def test_training_goes_on(level_by_level):
   assert all(np.all(np.isfinite(v)) for v in sampler.trainable_variables)
 
 
+@pytest.mark.slow
 def test_a_rare_nan_of_a_model():
   """The logit of a probability that is one in floating point is infinite."""
   model = tfd.JointDistributionNamedAutoBatched(

@@ -240,6 +240,7 @@ def test_modes_that_are_no_gaussians(curved):
   np.testing.assert_allclose(shares, known.mode_probabilities, atol=0.08)
 
 
+@pytest.mark.slow
 def test_sampler_to_use_again(curved):
   _, posterior = curved
   particles = posterior.sampler.sample(4_000, seed=2)

@@ -113,6 +113,7 @@ def test_sequences_on_logical_replicas(tmp_path):
   assert check_same(path, expected) == set(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group('replicas')
 def test_worker_that_is_killed(tmp_path, expected):
   spec = cluster(2)

@@ -110,6 +110,7 @@ def test_resumed_training_gives_the_same_numbers(reference, tmp_path):
   np.testing.assert_array_equal(again.loss, reference[0].loss)
 
 
+@pytest.mark.slow
 def test_legacy_optimizers_give_the_same_numbers_and_resume(
   reference, tmp_path
 ):

@@ -17,6 +17,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 def test_program(tmp_path, monkeypatch):
   results = gradient_noise.run(output_dir=str(tmp_path), **SMALL)
   cells = [(row['objective'], row['resampling']) for row in results.rows]

@@ -248,6 +248,7 @@ for bad, what in (
   )
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group('trained')
 def test_evaluates_alone(trained, tmp_path):
   folder, row = trained

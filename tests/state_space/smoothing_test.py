@@ -256,6 +256,7 @@ def test_filter_history():
   assert abs(posterior.log_normalizer - total) < 0.02
 
 
+@pytest.mark.slow
 def test_history_does_not_depend_on_a_heuristic():
   """Whose factor is divided out."""
   model = drift_model(False)
