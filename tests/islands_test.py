@@ -93,9 +93,9 @@ def moments(calls):
 @pytest.mark.parametrize(
   ('num_islands', 'criterion_fn'),
   [
-    (1, nvi.never),
+    pytest.param(1, nvi.never, marks=pytest.mark.slow),
     (2, nvi.never),
-    (4, nvi.never),
+    pytest.param(4, nvi.never, marks=pytest.mark.slow),
     (2, nvi.always),
     (4, OFTEN),
   ],

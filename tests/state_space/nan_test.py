@@ -106,7 +106,9 @@ class Of(nvi.Heuristic):
     return self._log_factor_fn(row, global_state, local_state)
 
 
-@pytest.mark.parametrize('is_all', [False, True])
+@pytest.mark.parametrize(
+  'is_all', [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
   'name, level',
   [
