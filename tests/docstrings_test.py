@@ -155,8 +155,14 @@ def run_example(code: str, folder: pathlib.Path) -> None:
 
 
 MODULES = find_modules()
+# Examples of the programs' own parts are for readers of their code.
+SLOW = 'tfp_nvi.experiments.'
 EXAMPLES = [
-  pytest.param(code, id=f'{name}-{i}')
+  pytest.param(
+    code,
+    id=f'{name}-{i}',
+    marks=pytest.mark.slow if name.startswith(SLOW) else (),
+  )
   for name, text in [
     *docstrings(MODULES),
     *pages(ROOT),
