@@ -114,18 +114,3 @@ def test_rate_of_false_alarms():
     for seed in range(30)
   ]
   assert found == [None] * 30
-
-
-@pytest.mark.parametrize(
-  'log_weights, expected_mean, expected_variance',
-  [
-    # The variance of a mean of three is (2 / 3) / 2 of squares around it.
-    (np.log([1.0, 2.0, 3.0]), 2.0, (2.0 / 3.0) / 2.0 / 4.0),
-    (np.array([-np.inf, 0.0]), 0.5, (0.25 / 1.0) / 0.25),
-    (np.array([-np.inf, -np.inf]), 0.0, 0.0),
-  ],
-)
-def test_log_mean(log_weights, expected_mean, expected_variance):
-  log_mean, variance = coverage._log_mean(log_weights)
-  np.testing.assert_allclose(np.exp(log_mean), expected_mean)
-  np.testing.assert_allclose(variance, expected_variance)

@@ -40,7 +40,7 @@ every_csiszar_function = pytest.mark.parametrize('f', eg.CSISZAR_PARAMETERS)
 
 
 def every_csiszar_function_but(slow):
-  """Of the two that are not slow elsewhere, one is."""
+  """All Csiszar functions, of which one more is left to the slow tests."""
   return pytest.mark.parametrize(
     'f',
     [

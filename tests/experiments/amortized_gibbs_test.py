@@ -131,7 +131,7 @@ def statistics_after_a_sweep(mixture):
       tf.reduce_mean(residuals, [-2, -1]),
       tf.reduce_mean(residuals**2, [-2, -1]),
       tf.reduce_mean(is_first, -1),
-      # Of two points in one cluster.
+      # Whether the first two points are both in it.
       is_first[:, 0] * is_first[:, 1],
     ],
     axis=-1,

@@ -8,7 +8,7 @@ import tensorflow_probability as tfp
 
 from tfp_nvi.densities import draws, space
 from tfp_nvi.densities.base import Densities
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, naming, randomness
 
 tfd = tfp.distributions
 
@@ -356,13 +356,7 @@ def _nan_part(density, value, index):
   else:
     return None
   for parts in found:
-    if isinstance(parts, dict):
-      named = parts.items()
-    elif hasattr(parts, '_asdict'):
-      named = parts._asdict().items()
-    else:
-      named = enumerate(parts)
-    for name, part in named:
+    for name, part in naming.named_parts(parts).items():
       part = np.asarray(part)
       part = part[tuple(index[: part.ndim])]
       if np.any(np.isnan(part)):

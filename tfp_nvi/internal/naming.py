@@ -8,6 +8,7 @@ import tensorflow as tf
 
 __all__ = [
   'leaf_names',
+  'named_parts',
 ]
 
 
@@ -30,6 +31,30 @@ def leaf_names(structure, root: str = 'x') -> list[str]:
   ```
   """
   return _names(structure, '', root)
+
+
+def named_parts(structure) -> dict:
+  """The parts of a structure by their keys, fields or indices.
+
+  Args:
+    structure: Mapping, named tuple, list or tuple; or a leaf, which has none.
+
+  Returns:
+    parts: Python `dict`.
+
+  ```python
+  from tfp_nvi.internal import naming
+
+  assert naming.named_parts([2.0, 3.0]) == {0: 2.0, 1: 3.0}
+  ```
+  """
+  if isinstance(structure, collections.abc.Mapping):
+    return dict(structure)
+  if isinstance(structure, tuple) and hasattr(structure, '_fields'):
+    return {key: getattr(structure, key) for key in structure._fields}
+  if isinstance(structure, (list, tuple)):
+    return dict(enumerate(structure))
+  return {}
 
 
 def _names(structure, prefix, root):

@@ -72,7 +72,7 @@ def find_missing_mass(sampler, history, seed) -> MissingMass | None:
   num_draws = min(_MAX_DRAWS, int(_MAX_SHARE * num_evaluations))
   if num_draws < _MIN_EFFECTIVE_DRAWS or len(steps) < 2:
     return None
-  log_weights = _draw_log_weights(
+  draws = _draw(
     sampler,
     num_draws,
     min(
@@ -81,13 +81,21 @@ def find_missing_mass(sampler, history, seed) -> MissingMass | None:
     ),
     seed,
   )
-  expected = log_weights.log_normalizer.numpy()
-  variances = 1.0 / log_weights.effective_sample_size.numpy()
-  found, found_variances = _log_mean(steps)
+  # Each step has an unbiased estimate of the normalizer, as a weight is one.
+  trained = weighting.WeightedParticles((), tf.constant(steps))
+  expected, expected_error, found, found_error = (
+    x.numpy()
+    for x in (
+      draws.log_normalizer,
+      draws.log_normalizer_error,
+      trained.log_normalizer,
+      trained.log_normalizer_error,
+    )
+  )
   gaps = expected - found
   is_missing = (
-    (variances < 1.0 / _MIN_EFFECTIVE_DRAWS)
-    & (gaps > _NUM_ERRORS * np.sqrt(variances + found_variances))
+    (draws.effective_sample_size.numpy() > _MIN_EFFECTIVE_DRAWS)
+    & (gaps > _NUM_ERRORS * np.hypot(expected_error, found_error))
     & (gaps > _MIN_GAP)
   )
   if not np.any(is_missing):
@@ -95,13 +103,13 @@ def find_missing_mass(sampler, history, seed) -> MissingMass | None:
   worst = int(np.argmax(np.where(is_missing, gaps, -np.inf)))
   return MissingMass(
     float(np.ravel(expected)[worst]),
-    float(np.sqrt(np.ravel(variances)[worst])),
+    float(np.ravel(expected_error)[worst]),
     float(np.ravel(found)[worst]),
     int(np.sum(is_missing)),
   )
 
 
-def _draw_log_weights(sampler, num_draws, chunk_size, seed):
+def _draw(sampler, num_draws, chunk_size, seed):
   """Draws of the first level, weighted for the last density."""
   last = sampler.densities.num_densities - 1
 
@@ -129,14 +137,3 @@ def _draw_log_weights(sampler, num_draws, chunk_size, seed):
   return weighting.WeightedParticles(
     (), tf.concat([draw(x) for x in tf.unstack(seeds)], axis=0)
   )
-
-
-def _log_mean(values):
-  """The log mean of exponentials over the first axis, and its variance."""
-  highest = np.max(values, axis=0)
-  highest = np.where(np.isfinite(highest), highest, 0.0)
-  ratios = np.exp(values - highest)
-  means = np.mean(ratios, axis=0)
-  with np.errstate(divide='ignore', invalid='ignore'):
-    variances = np.var(ratios, axis=0) / (len(ratios) - 1) / means**2
-    return highest + np.log(means), np.nan_to_num(variances)

@@ -19,7 +19,7 @@ import typing
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, naming, randomness
 from tfp_nvi.transitions import base, probes
 
 tfd = tfp.distributions
@@ -29,29 +29,11 @@ __all__ = [
 ]
 
 
-def _names(structure):
-  """Names of the parts of a state: keys, fields or indices."""
-  if isinstance(structure, collections.abc.Mapping):
-    return list(structure)
-  if hasattr(structure, '_asdict'):
-    return list(structure._asdict())
-  if isinstance(structure, (list, tuple)):
-    return list(range(len(structure)))
-  return []
-
-
-def _get(structure, name):
-  """The part of that name."""
-  if isinstance(name, str) and hasattr(structure, '_asdict'):
-    return getattr(structure, name)
-  return structure[name]
-
-
 def _replace(structure, parts):
   """The same structure with other parts, which may be of another structure."""
   if isinstance(structure, collections.abc.Mapping):
     return {**structure, **parts}
-  if hasattr(structure, '_asdict'):
+  if isinstance(structure, tuple) and hasattr(structure, '_fields'):
     return structure._replace(**parts)
   return type(structure)(parts.get(i, part) for i, part in enumerate(structure))
 
@@ -185,7 +167,7 @@ class BlockTransition(base.Transition):
       ValueError: If there is no such part, the kernel is over another support,
         or it does not reach values that the densities have mass at.
     """
-    names = _names(densities.event_shape)
+    names = list(naming.named_parts(densities.event_shape))
     if not set(self._blocks) <= set(names):
       parts = f'are {names}' if names else 'have no names, as it is one Tensor'
       raise ValueError(
@@ -226,9 +208,10 @@ class BlockTransition(base.Transition):
 
   def _take(self, state):
     """The block of a state, in the structure of the kernel's values."""
+    parts = naming.named_parts(state)
     if self._is_one:
-      return _get(state, self._blocks[0])
-    parts = {name: _get(state, name) for name in self._blocks}
+      return parts[self._blocks[0]]
+    parts = {name: parts[name] for name in self._blocks}
     return parts if isinstance(self._blocks[0], str) else list(parts.values())
 
   def _put(self, state, block):
@@ -256,12 +239,10 @@ class BlockTransition(base.Transition):
     """A draw, as a plain `dict` or list where that of a kernel is another."""
     with randomness.portable_sampling():
       draw = kernel.sample(seed=seed)
-    if self._is_one or not _names(draw):
+    parts = naming.named_parts(draw)
+    if self._is_one or not parts:
       return draw
-    parts = [_get(draw, name) for name in _names(draw)]
-    if isinstance(self._blocks[0], str):
-      return dict(zip(_names(draw), parts, strict=True))
-    return parts
+    return parts if isinstance(self._blocks[0], str) else list(parts.values())
 
   def propose(
     self, level, previous, noise, target_log_prob_fn, reparameterize=True

@@ -26,7 +26,8 @@ rws          importance sampling by the one-shot proposal, with more particles
 apg          the amortized Gibbs sampler, resampled before each update
 ```
 
-What counts as an evaluation is in `methods`. The output folder holds
+The docstring of `methods` says how evaluations are counted. The output folder
+holds
 
 ```none
 metrics.json    a row for each method

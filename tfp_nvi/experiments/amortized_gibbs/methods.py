@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The methods that are compared, each with the same number of evaluations.
 
-What is counted are evaluations of the joint density of an instance: for each
-particle one for its start, and one for each update of a block, draw of a block
-from its exact conditional distribution, or gradient of a leapfrog step. A
-method with `L` particles or chains and `S` sweeps over two blocks has
-`L * (1 + 2 * S)`.
+The joint density of an instance is evaluated once for the start of each
+particle, and once for each update of a block. A draw of a block from its exact
+conditional distribution, and the gradient of a leapfrog step, count as an
+evaluation too. A method with `L` particles or chains and `S` sweeps over two
+blocks has `L * (1 + 2 * S)`.
 """
 
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+import tfp_nvi as nvi
 from tfp_nvi import runs
 from tfp_nvi.internal import randomness
 
@@ -31,7 +32,7 @@ _MAX_LEAPFROG_STEPS = 5
 
 
 class Problem(NamedTuple):
-  """What methods are given.
+  """The instances, and how much work each method may do.
 
   Fields:
     mixture: `GaussianMixture`.
@@ -51,7 +52,7 @@ class Problem(NamedTuple):
 
 
 class Outcome(NamedTuple):
-  """What a method returns.
+  """The final particles of a method, and its course.
 
   Fields:
     state: State of shape `[num_particles, num_instances]`: the final particles.
@@ -75,16 +76,17 @@ def _compiled(fn):
   return tf.function(fn, autograph=False)
 
 
-def _weighted_means(log_joint, log_weights):
-  """Means over particles, of shape `[..., num_instances]`."""
-  weights = tf.nn.softmax(log_weights, axis=-2)
-  return tf.reduce_sum(weights * log_joint, axis=-2)
+def _weighted_mean(log_joint, log_weights):
+  """The mean over particles, of shape `[num_instances]`."""
+  return nvi.weighted_mean(nvi.normalize_weights(log_weights), log_joint)
 
 
-def _mean_log_joint(problem, state, log_weights):
-  """Means over particles and instances, of shape `[...]` before these."""
+def _mean_log_joint(problem, state, log_weights=None):
+  """The mean over particles and instances; equal weights may be left out."""
   log_joint = problem.mixture.log_joint(state, problem.x)
-  return tf.reduce_mean(_weighted_means(log_joint, log_weights), axis=-1)
+  if log_weights is None:
+    return tf.reduce_mean(log_joint, axis=[-2, -1])
+  return tf.reduce_mean(_weighted_mean(log_joint, log_weights))
 
 
 def final_log_joint(problem, outcome):
@@ -98,7 +100,7 @@ def final_log_joint(problem, outcome):
     log_joint: float `Tensor` of shape `[num_instances]`.
   """
   log_joint = problem.mixture.log_joint(outcome.state, problem.x)
-  return _weighted_means(log_joint, outcome.log_weights)
+  return _weighted_mean(log_joint, outcome.log_weights)
 
 
 def _one_shot(problem, num_particles):
@@ -124,7 +126,7 @@ def _rws(problem):
   sizes = problem.num_particles * (1 + 2 * np.arange(problem.num_sweeps + 1))
   state, log_weights, log_joint = _one_shot(problem, sizes[-1])
   values = [
-    tf.reduce_mean(_weighted_means(log_joint[:n], log_weights[:n]))
+    tf.reduce_mean(_weighted_mean(log_joint[:n], log_weights[:n]))
     for n in sizes
   ]
   return Outcome(state, log_weights, sizes, np.array(values), True)
@@ -162,20 +164,19 @@ def gibbs_sweep(mixture, state, x, seed):
 
 def _gibbs_from(problem, state):
   """Chains that draw from exact conditional distributions."""
-  zeros = tf.zeros([problem.num_particles, problem.x.shape[0]])
 
   @_compiled
   def sweep(state, seed):
     state = gibbs_sweep(problem.mixture, state, problem.x, seed)
-    return state, _mean_log_joint(problem, state, zeros)
+    return state, _mean_log_joint(problem, state)
 
-  values = [_mean_log_joint(problem, state, zeros)]
+  values = [_mean_log_joint(problem, state)]
   for i in range(problem.num_sweeps):
     state, value = sweep(state, randomness.fold_in(problem.seed, i))
     values.append(value)
   return Outcome(
     state,
-    zeros,
+    tf.zeros([problem.num_particles, problem.x.shape[0]]),
     problem.num_particles * (1 + 2 * np.arange(problem.num_sweeps + 1)),
     np.array(values),
     False,
@@ -242,8 +243,7 @@ def _make_hamiltonian(problem):
       }
       assignments = mixture.assignments_given_rest(states, x)
       states['assignments'] = assignments.sample(seed=seeds[2])
-    zeros = tf.zeros(states['means'].shape[1:3])
-    return states, _mean_log_joint(problem._replace(x=x), states, zeros)
+    return states, _mean_log_joint(problem._replace(x=x), states)
 
   return run, num_leapfrog_steps
 

@@ -130,7 +130,7 @@ class GaussianMixture(NamedTuple):
     """
     strength = self.strength + counts
     loc = sums / strength
-    # What rounding leaves may be negative, if there are no points.
+    # Zero, if there are no points, becomes a negative number by rounding.
     spread = tf.nn.relu(squares - strength * loc**2)
     return normal_gamma(
       self.concentration + 0.5 * counts,

@@ -105,7 +105,8 @@ class FeatureNetwork(tf.Module):
     size = self._mixture.num_dimensions
     outputs = self._network(x / _SCALE)
     # One where the output is zero.
-    weight = tf.math.softplus(outputs[..., :1] + 0.5413)
+    offset = tfp.math.softplus_inverse(1.0)
+    weight = tf.math.softplus(outputs[..., :1] + offset)
     value = _SCALE * outputs[..., 1 : 1 + size]
     variance = tf.math.softplus(outputs[..., 1 + size :])
     terms = tf.concat(
@@ -268,7 +269,7 @@ class Proposals(tf.Module):
     )
 
   def importance_sampler(self, x) -> nvi.Chain:
-    """What reweighted wake-sleep learns the one-shot proposal by.
+    """The one-shot proposal and its target, for reweighted wake-sleep.
 
     Args:
       x: float `Tensor` of shape `batch + [num_points, num_dimensions]`.
