@@ -208,7 +208,7 @@ def test_installed_program_finds_flag_files(installed, tmp_path):
 @pytest.mark.slow
 @pytest.mark.xdist_group('packaging')
 def test_programs_without_an_extra(installed, tmp_path):
-  for name in ('scipy', 'sklearn', 'threadpoolctl'):
+  for name in ('scipy', 'sklearn'):
     folder = tmp_path / name
     folder.mkdir()
     (folder / '__init__.py').write_text(

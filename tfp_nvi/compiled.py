@@ -211,13 +211,13 @@ class CompiledSampler(proposals.ParticleSampler):
     num_particles = checks.as_count('num_particles', num_particles)
     checks.check_bool('jit_compile', jit_compile)
     size = replicas.share('num_particles', num_particles)
-    replicas_lib.check_in_scope('sampler', replicas.strategy, self.variables)
     # The cache refers to these objects, so that no other object gets their id.
     key = (
       f'islands, {size}, {replicas.num_islands}, jit_compile={jit_compile}, '
       f'{id(replicas.strategy)}, {id(criterion_fn)}'
     )
     if key not in self._compiled:
+      replicas_lib.check_in_scope('sampler', replicas.strategy, self.variables)
       if criterion_fn is resampling.never:
         self._compiled[key] = self._make_islands(replicas, size, jit_compile)
       else:

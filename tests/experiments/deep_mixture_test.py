@@ -37,6 +37,13 @@ def make(**kwargs):
   )
 
 
+def set_clusters(mixture, loc, scale):
+  """Sets the clusters, but not those that `pi(z)` starts from."""
+  unit = mixture_model._CLUSTER_UNIT
+  mixture._loc.assign(np.asarray(loc, np.float32) / unit)
+  mixture._log_scale.assign(np.log(scale).astype(np.float32) / unit)
+
+
 def make_images(count=6):
   images = np.random.default_rng(0).integers(256, size=[count, 8, 8])
   return tf.constant(images.astype(np.uint8))
@@ -188,7 +195,7 @@ def test_latents_level():
   # brings them to where codes are.
   mixture, images = make(num_clusters=2), make_images(30)
   codes = mixture.encode(mixture.intensities(images)).mean().numpy()
-  mixture.set_clusters(codes[:2], np.ones([2, 2]))
+  set_clusters(mixture, codes[:2], np.ones([2, 2]))
   np.testing.assert_allclose(mixture.loc, codes[:2], rtol=1e-5)
   np.testing.assert_allclose(mixture.scale, np.ones([2, 2]), rtol=1e-5)
   chain = nvi.Chain(lambda: mixture.levels(images)[3:])
@@ -216,14 +223,9 @@ def test_flow_starts_at_the_clusters():
   mixture = make()
   # Directions, normals and biases of two flows, an affine map, and the base.
   assert len(mixture.flow.trainable_variables) == 3 + 2 + 3
-  loc = [[0.0, 1.0], [2.0, -3.0], [-5.0, 0.5]]
-  scale = [[1.0, 0.3], [0.5, 2.0], [0.7, 0.7]]
-  mixture.set_clusters(loc, scale)
-  np.testing.assert_allclose(mixture.loc, loc, rtol=1e-5)
-  np.testing.assert_allclose(mixture.scale, scale, rtol=1e-5)
   expected = tfd.MixtureSameFamily(
     tfd.Categorical(logits=tf.zeros([3])),
-    tfd.MultivariateNormalDiag(loc, scale),
+    tfd.MultivariateNormalDiag(mixture.loc, mixture.scale),
   )
   z = 3.0 * tf.random.stateless_normal([20, 2], SEED)
   np.testing.assert_allclose(
@@ -231,46 +233,87 @@ def test_flow_starts_at_the_clusters():
   )
 
 
-def test_assigned_level():
-  # The density of latents is that of the given cluster, times a power of the
-  # classifier's probability of it.
+def set_exact_proportions(mixture):
+  """Makes `q(lambda | c)` that of a Dirichlet prior of concentration one."""
+  for v in mixture.counter.trainable_variables:
+    v.assign(tf.zeros_like(v))
+
+
+def set_logits(monkeypatch, mixture, logits):
+  """Gives what `q(c | z)` says of each image."""
+  logits = tf.constant(logits, tf.float32)
+  monkeypatch.setattr(
+    mixture,
+    '_clusters',
+    lambda z: tfd.Categorical(
+      logits=logits + tf.zeros(z.shape[:-1] + [logits.shape[-1]])
+    ),
+  )
+
+
+def test_proportions_of_a_mini_batch(monkeypatch):
+  mixture = make()
+  set_exact_proportions(mixture)
+  mixture.cluster_logits.assign([0.5, 0.0, -0.5])
+  prior = scipy.special.log_softmax([0.5, 0.0, -0.5])
+  z = tf.zeros([20, 2])
+  # With clusters that are certain, the mean of the posterior of proportions.
+  counts = np.array([13, 2, 5])
+  set_logits(monkeypatch, mixture, 50.0 * np.repeat(np.eye(3), counts, axis=0))
+  np.testing.assert_allclose(
+    mixture._log_ratio(z), np.log((counts + 1.0) / 23.0) - prior, atol=2e-3
+  )
+  # With others, the counts are what the proportions make of them.
+  logits = np.random.default_rng(0).normal(scale=3.0, size=[20, 3])
+  set_logits(monkeypatch, mixture, logits + [1.0, 0.0, 0.0])
+  found = mixture._log_ratio(z).numpy()
+  probs = scipy.special.softmax(logits + [1.0, 0.0, 0.0] + found, axis=1)
+  np.testing.assert_allclose(
+    np.exp(found + prior), (probs.sum(axis=0) + 1.0) / 23.0, atol=5e-3
+  )
+  # They are far from those without the proportions.
+  apart = scipy.special.softmax(logits + [1.0, 0.0, 0.0], axis=1)
+  assert np.max(np.abs(probs.sum(axis=0) - apart.sum(axis=0))) > 0.3
+
+
+def test_levels_that_share_proportions(monkeypatch):
   mixture, images = make(), make_images()
-  c = tf.constant([0, 1, 2, 2, 1, 0])
-  level = mixture.assigned_levels(images, c, 4.0)[2]
+  mixture.cluster_logits.assign([0.5, 0.0, -0.5])
+  log_ratio = np.array([1.0, -0.3, -2.0], np.float32)
+  monkeypatch.setattr(mixture, '_log_ratio', lambda z: tf.constant(log_ratio))
+  apart, shared = (mixture.levels(images, shares=s) for s in (False, True))
   z = tf.random.stateless_normal([5, 6, 2], SEED)
-
-  def classified(z):
-    logits = tf.reshape(mixture.classifier(tf.reshape(z, [30, 2])), [5, 6, 3])
-    return 3.0 * tfd.Categorical(logits=logits).log_prob(c)
-
-  def expected(z):
-    prior = tfd.MultivariateNormalDiag(
+  log_probs = tf.math.log_softmax(mixture._clusters(z).logits)
+  # The density of latents has the ratio's mean as a factor.
+  np.testing.assert_allclose(
+    shared[2].log_target(z) - apart[2].log_target(z),
+    scipy.special.logsumexp(log_probs + log_ratio, axis=-1),
+    rtol=1e-3,
+    atol=1e-4,
+  )
+  # Clusters are inferred by it, and as frequent as it says.
+  for level, ratio in ((apart[3], 0.0), (shared[3], log_ratio)):
+    values = level.draw(5, SEED)
+    z, c = values['z'], values['c']
+    move, log_target = level.evaluate(values)
+    encoder = mixture.encode(mixture.intensities(images))
+    logits = mixture._clusters(z).logits + ratio
+    np.testing.assert_allclose(
+      move.log_forward,
+      encoder.log_prob(z) + tfd.Categorical(logits).log_prob(c),
+      rtol=1e-4,
+      atol=1e-4,
+    )
+    frequency = tfd.Categorical(mixture.cluster_logits + ratio)
+    latents = tfd.MultivariateNormalDiag(
       tf.gather(mixture.loc, c), tf.gather(mixture.scale, c)
     )
-    log_likelihood = mixture.image_log_prob(mixture.intensities(images), z)
-    return prior.log_prob(z) + classified(z) + log_likelihood / 4.0
-
-  def slopes(fn):
-    with tf.GradientTape() as tape:
-      tape.watch(z)
-      values = fn(z)
-    return tape.gradient(values, z)
-
-  np.testing.assert_allclose(level.log_target(z), expected(z), rtol=1e-4)
-  # By way of the classifier too, which is not trained here.
-  np.testing.assert_allclose(
-    slopes(level.log_target), slopes(expected), rtol=1e-4, atol=1e-4
-  )
-  assert np.max(np.abs(slopes(classified))) > 0.1
-  assert {v.ref() for v in level.variables} == {
-    v.ref()
-    for v in (
-      *mixture.encoder.trainable_variables,
-      *mixture.decoder.trainable_variables,
-      mixture._loc,
-      mixture._log_scale,
+    np.testing.assert_allclose(
+      log_target,
+      frequency.log_prob(c) + latents.log_prob(z),
+      rtol=1e-4,
+      atol=1e-4,
     )
-  }
 
 
 def test_proportions_are_learned():
@@ -300,7 +343,7 @@ def test_bound():
   mixture, images = make(), make_images()
   for v in mixture.decoder.trainable_variables:
     v.assign(tf.zeros_like(v))
-  mixture.set_clusters(np.zeros([3, 2]), np.ones([3, 2]))
+  set_clusters(mixture, np.zeros([3, 2]), np.ones([3, 2]))
   bound = mixture.bound(images, 20_000, SEED)
   # Of logits zero, the density is uniform: its logarithm is zero.
   np.testing.assert_allclose(bound, np.zeros(6), atol=0.1)
@@ -348,16 +391,11 @@ def test_infer_knows_of_all_images(monkeypatch):
   # With what each image says of its cluster given, and an exact q(lambda | c),
   # the posterior by enumeration of clusters.
   mixture, images = make(), make_images(4)
-  for v in mixture.counter.trainable_variables:
-    v.assign(tf.zeros_like(v))
+  set_exact_proportions(mixture)
   mixture.cluster_logits.assign([0.5, 0.0, -0.5])
   logits = np.random.default_rng(0).normal(scale=2.0, size=[4, 3])
   logits = (logits + [1.0, 0.0, 0.0]).astype(np.float32)
-  monkeypatch.setattr(
-    mixture,
-    '_clusters',
-    lambda z: tfd.Categorical(logits=logits + tf.zeros([*z.shape[:2], 1])),
-  )
+  set_logits(monkeypatch, mixture, logits)
   log_evidence = logits - np.log(np.exp([0.5, 0.0, -0.5]))
   weights, means, members = [], [], []
   for c in itertools.product(range(3), repeat=4):

@@ -7,7 +7,6 @@ results. One trains a short version of the default on the small digits.
 """
 
 import functools
-import os
 import subprocess
 import sys
 
@@ -18,11 +17,7 @@ import tfp_nvi as nvi
 from tests.experiments import programs
 from tests.experiments.programs import read
 from tfp_nvi.experiments import image_mixture
-from tfp_nvi.experiments.image_mixture import (
-  evaluation,
-  experiment,
-  image_clusters,
-)
+from tfp_nvi.experiments.image_mixture import evaluation, experiment
 
 ROW_TYPES = {
   'dataset': str,
@@ -40,7 +35,6 @@ SMALL = {
   'num_clusters': 4,
   'num_latents': 3,
   'num_steps': 6,
-  'num_warm_up_steps': 2,
   'batch_size': 10,
   'num_test_images': 12,
 }
@@ -63,11 +57,6 @@ def fast(monkeypatch):
   monkeypatch.setattr(experiment, '_STEPS_PER_CALL', 2)
   monkeypatch.setattr(evaluation, '_NUM_TEST_BATCHES', 2)
   monkeypatch.setattr(evaluation, '_NUM_BOUND_IMAGES', 50)
-  monkeypatch.setattr(
-    image_clusters,
-    'find_clusters',
-    lambda images, num_clusters, seed: np.arange(len(images)) % num_clusters,
-  )
   monkeypatch.setattr(experiment, '_NUM_PARTICLES', {'nvi': 1, 'rws': 2})
 
 
@@ -77,8 +66,7 @@ def trained(tmp_path_factory):
   folder = tmp_path_factory.mktemp('trained')
   results = image_mixture.run(
     objective='nvi',
-    num_steps=300,
-    num_warm_up_steps=200,
+    num_steps=500,
     output_dir=str(folder),
   )
   return folder, results.rows[0]
@@ -254,8 +242,7 @@ def test_evaluates_alone(trained, tmp_path):
   folder, row = trained
   arguments = {
     'objective': 'nvi',
-    'num_steps': 300,
-    'num_warm_up_steps': 200,
+    'num_steps': 500,
     'checkpoint_dir': str(folder / 'checkpoints'),
     'output_dir': str(tmp_path),
     'eval_only': True,
@@ -266,11 +253,11 @@ def test_evaluates_alone(trained, tmp_path):
   with pytest.raises(ValueError, match='`checkpoint_dir` must .* checkpoint'):
     image_mixture.run(**{**arguments, 'checkpoint_dir': str(tmp_path / 'new')})
   assert not [path for path in (tmp_path / 'new').rglob('*') if path.is_file()]
-  with pytest.raises(ValueError, match='`checkpoint_dir` .* num_steps 300, no'):
+  with pytest.raises(ValueError, match='`checkpoint_dir` .* num_steps 500, no'):
     image_mixture.run(
       **{
         **arguments,
-        'num_steps': 301,
+        'num_steps': 501,
         'output_dir': str(tmp_path / 'other'),
       }
     )
@@ -279,40 +266,29 @@ def test_evaluates_alone(trained, tmp_path):
 @pytest.mark.slow
 def test_resumes(fast, monkeypatch, tmp_path):
   def run(folder):
-    # Each stage has a call after the one that it is stopped at.
     return image_mixture.run(
-      objective='nvi',
-      output_dir=str(tmp_path / folder),
-      **{**SMALL, 'num_warm_up_steps': 4},
+      objective='nvi', output_dir=str(tmp_path / folder), **SMALL
     ).rows[0]
 
   whole = run('whole')
   original = nvi.fit
-  stops = []
+  steps = []
 
-  def stopped(*args, checkpoint_dir, callback_fn, **kwargs):
-    stage = os.path.basename(checkpoint_dir)
-
+  def stopped(*args, callback_fn, **kwargs):
     def on_call(step, values):
       callback_fn(step, values)
-      if stage not in stops:
-        stops.append(stage)
+      if step not in steps:
+        steps.append(step)
         raise KeyboardInterrupt
 
-    original(
-      *args,
-      checkpoint_dir=checkpoint_dir,
-      checkpoint_seconds=0.0,
-      callback_fn=on_call,
-      **kwargs,
-    )
+    original(*args, checkpoint_seconds=0.0, callback_fn=on_call, **kwargs)
 
   monkeypatch.setattr(nvi, 'fit', stopped)
-  for _ in range(3):
+  # Before and after images share the proportions of a mini-batch.
+  for _ in range(2):
     with pytest.raises(KeyboardInterrupt):
       run('stopped')
     assert not (tmp_path / 'stopped' / 'metrics.json').exists()
-  assert stops == ['warm_up', 'assigned', 'training']
   resumed = run('stopped')
   assert resumed['seconds'] > 0.0
   for name in whole:
@@ -335,7 +311,7 @@ def test_objectives_side_by_side(fast, tmp_path):
     'objective': 'nvi',
     'output_dir': str(tmp_path),
     **SMALL,
-    'num_warm_up_steps': SMALL['num_warm_up_steps'] + 1,
+    'num_latents': SMALL['num_latents'] + 1,
   }
   with pytest.raises(ValueError, match='unless --overwrite is given'):
     image_mixture.run(**changed)
@@ -373,7 +349,6 @@ def test_steps_of_objectives():
     ('num_clusters', 1, 'at least 2; got 1'),
     ('num_latents', -1, 'positive; got -1'),
     ('num_steps', -1, 'a positive integer, or 0 .*; got -1'),
-    ('num_warm_up_steps', True, 'a positive integer, .*; got True'),
     ('num_test_images', 0, 'positive; got 0'),
     ('seed', -1, 'a non-negative integer .*; got -1'),
     ('seed', 2**32, r'integer below 2\*\*32; got 4294967296'),
@@ -406,22 +381,3 @@ def test_program_names_the_flag(arguments, problem, tmp_path):
   arguments = [argument.format(tmp_path) for argument in arguments]
   arguments.append(f'--output_dir={tmp_path / "results"}')
   programs.check_names_flag('bgmm_vae', arguments, problem)
-
-
-def test_set_clusters():
-  # By the law of total variance: of means, and the mean of variances. A cluster
-  # without members is as wide as all.
-  class Mixture:
-    num_clusters = 3
-
-    def set_clusters(self, loc, scale):
-      self.loc, self.scale = loc, scale
-
-  mixture = Mixture()
-  loc = np.array([[0.0], [2.0], [5.0], [5.0]])
-  variance = np.array([[1.0], [3.0], [4.0], [4.0]])
-  experiment._set_clusters(mixture, loc, variance, np.array([0, 0, 2, 2]))
-  np.testing.assert_allclose(mixture.loc, [[1.0], [3.0], [5.0]])
-  np.testing.assert_allclose(
-    mixture.scale**2, [[1.0 + 2.0], [4.5 + 3.0], [0.0 + 4.0]]
-  )

@@ -453,12 +453,12 @@ class StateSpaceSampler(persistence.Persistent):
     """The function that runs the filter on each island."""
     checks.check_bool('jit_compile', jit_compile)
     size = replicas.share('num_particles', num_particles)
-    replicas_lib.check_in_scope('sampler', replicas.strategy, self.variables)
     # The cache refers to the strategy, so that no other object gets its id.
     key = str(
       (size, keep, jit_compile, replicas.num_islands, id(replicas.strategy))
     ) + str(_specs(parts))
     if key not in self._compiled:
+      replicas_lib.check_in_scope('sampler', replicas.strategy, self.variables)
       self._compiled[key] = islands_lib.Islands(
         replicas,
         functools.partial(self._sample, size, *keep),

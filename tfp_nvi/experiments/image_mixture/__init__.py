@@ -4,9 +4,9 @@ r"""A deep generative mixture of images, learned without labels.
 
 Learns a mixture of images and amortized inference for it [1], down to the class
 proportions of a mini-batch, by nested objectives and, for comparison, by
-reweighted wake-sleep with the same networks. Both start from the same networks,
-trained with clusters that `image_clusters` finds in the graph of images and
-their neighbors [2].
+reweighted wake-sleep with the same networks. Both start from random networks.
+In the second half of the nested training, images of a mini-batch tell of each
+other's clusters by its proportions.
 
 ```shell
 python -m tfp_nvi.experiments.image_mixture --output_dir=results/digits
@@ -50,8 +50,6 @@ same images give the same posterior.
 
 [1]: H. Zimmermann, H. Wu, B. Esmaeili, J.-W. van de Meent. Nested variational
      inference. NeurIPS, 2021. https://arxiv.org/abs/2106.11302
-[2]: A. Ng, M. Jordan, Y. Weiss. On spectral clustering: Analysis and an
-     algorithm. NeurIPS, 2001.
 """
 
 from tfp_nvi.experiments.common import Results

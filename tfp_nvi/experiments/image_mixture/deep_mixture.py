@@ -33,8 +33,8 @@ __all__ = [
 _NUM_SIMULATIONS = 4
 # Of Gibbs sampling, to infer proportions.
 _NUM_SWEEPS = 10
-# How much a given cluster counts, beside the density of latents.
-_ASSIGNED_WEIGHT = 3.0
+# Of the proportions of a mini-batch in training.
+_NUM_UPDATES = 10
 
 
 class Posterior(NamedTuple):
@@ -74,68 +74,34 @@ class DeepMixture(MixtureModel):
   ```
   """
 
-  def warm_up_levels(self, images, kl_weight):
-    """One level: a variational autoencoder with a standard normal prior.
+  def _log_ratio(self, z):
+    """`log lambda_c - log pi(c)` of a mini-batch, of shape `[num_clusters]`.
 
-    Args:
-      images: As in `intensities`.
-      kl_weight: Python `float`: how much the prior counts beside the images.
-
-    Returns:
-      levels: List of `tfp_nvi.Level`s.
+    The proportions are the mean of `q(lambda | c)`, and the expected counts are
+    those of `q(c | z) lambda_c / pi(c)`: both are updated by turns.
     """
-    intensities = self.intensities(images)
-    encoder = self.encode(intensities)
-    prior = tfd.MultivariateNormalDiag(tf.zeros([self.num_latents]))
+    prior = tf.math.log_softmax(self.cluster_logits)
+    log_probs = self._clusters(z).logits_parameter()
+    log_ratio = tf.zeros_like(prior)
+    for _ in range(_NUM_UPDATES):
+      probs = tf.nn.softmax(log_probs + log_ratio)
+      proportions = self._proportions(tf.reduce_sum(probs, axis=0)).mean()
+      log_ratio = tf.math.log(proportions) - prior
+    return tf.stop_gradient(log_ratio)
 
-    def log_joint(z):
-      log_likelihood = self.image_log_prob(images, z)
-      return prior.log_prob(z) + log_likelihood / kl_weight
-
-    return [
-      nvi.Level(encoder, log_joint, [self.encoder, self.decoder], name='images')
-    ]
-
-  def assigned_levels(self, images, c, kl_weight):
-    """The levels of the nested objective where clusters are given.
-
-    Latents are also to tell of which cluster they are, by `q(c | z)`.
-
-    Args:
-      images: As in `intensities`.
-      c: int `Tensor` of shape `[N]`: the cluster of each image.
-      kl_weight: As in `warm_up_levels`.
-
-    Returns:
-      levels: List of three `tfp_nvi.Level`s: of lambda and c, of c and z, of z
-        and the images.
-    """
-    intensities = self.intensities(images)
-    encoder = self.encode(intensities)
-    prior = self._latents(c)
-
-    def log_joint(z):
-      log_likelihood = self.image_log_prob(images, z)
-      return (
-        prior.log_prob(z)
-        + _ASSIGNED_WEIGHT * self._clusters(z).log_prob(c)
-        + log_likelihood / kl_weight
-      )
-
-    return self.levels(images)[:2] + [
-      nvi.Level(
-        encoder,
-        log_joint,
-        [self.encoder, self.decoder, self._loc, self._log_scale],
-        name='images',
-      )
-    ]
-
-  def levels(self, images):
+  def levels(self, images, shares=False):
     """The levels of the nested objective.
 
+    With `shares`, the intermediate density of latents is the one given the
+    proportions of the mini-batch, `pi(z) sum_c q(c | z) lambda_c / pi(c)`, and
+    clusters are inferred likewise. Otherwise clusters are as frequent as
+    `pi(c)` has them in every mini-batch.
+
     Args:
       images: As in `intensities`.
+      shares: bool `Tensor` of shape `[]`: whether images of a mini-batch tell
+        of each other by its proportions.
+        Default value: `False`.
 
     Returns:
       levels: List of four `tfp_nvi.Level`s: of lambda and c, of c and z, of z
@@ -144,6 +110,8 @@ class DeepMixture(MixtureModel):
     intensities = self.intensities(images)
     num_images = intensities.shape[0]
     encoder = self.encode(intensities)
+    log_ratio = self._log_ratio(encoder.mean())
+    log_ratio = tf.where(shares, log_ratio, tf.zeros_like(log_ratio))
 
     simulated = tfd.JointDistributionNamed(
       {
@@ -161,14 +129,15 @@ class DeepMixture(MixtureModel):
         'proportions': lambda c: self._proportions(self._count(c)),
       }
     )
-    mixture = tfd.JointDistributionNamed(
-      {
-        'c': tfd.Categorical(
-          logits=self.cluster_logits + tf.zeros([num_images, 1])
-        ),
-        'z': lambda c: self._latents(c),
-      }
-    )
+
+    def mixture(logits):
+      return tfd.JointDistributionNamed(
+        {
+          'c': tfd.Categorical(logits=logits + tf.zeros([num_images, 1])),
+          'z': lambda c: self._latents(c),
+        }
+      )
+
     clustered = tfd.JointDistributionNamed(
       {'z': self.flow, 'c': lambda z: self._clusters(z)}
     )
@@ -179,13 +148,20 @@ class DeepMixture(MixtureModel):
           tf.stop_gradient(encoder.mean()),
           tf.stop_gradient(encoder.stddev()),
         ),
-        'c': lambda z: self._clusters(z),
+        'c': lambda z: tfd.Categorical(
+          logits=self._clusters(z).logits_parameter() + log_ratio
+        ),
       }
     )
 
     def log_joint(z):
       log_likelihood = self.image_log_prob(images, z)
-      return self._flow_log_prob(z) + log_likelihood / self._kl_weight
+      log_probs = tf.math.log_softmax(self._clusters(z).logits_parameter())
+      return (
+        self._flow_log_prob(z)
+        + tf.reduce_logsumexp(log_probs + log_ratio, axis=-1)
+        + log_likelihood / self._kl_weight
+      )
 
     return [
       nvi.Level(
@@ -196,7 +172,7 @@ class DeepMixture(MixtureModel):
         name='proportions',
       ),
       nvi.Level(
-        mixture,
+        mixture(self.cluster_logits),
         clustered,
         [self.flow, self.classifier],
         jit_compile=True,
@@ -209,7 +185,7 @@ class DeepMixture(MixtureModel):
       # Likewise, the clusters' part of the bound is that of this level.
       nvi.Level(
         inferred,
-        mixture,
+        mixture(self.cluster_logits + log_ratio),
         [self._loc, self._log_scale],
         jit_compile=True,
         name='latents',

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluates a trained mixture on the test set."""
 
+import importlib
+
 import numpy as np
 import tensorflow as tf
 
@@ -11,6 +13,7 @@ from tfp_nvi.internal import randomness
 __all__ = [
   'NUM_CLUSTER_SAMPLES',
   'NUM_INFERENCE_SAMPLES',
+  'check_packages',
   'evaluate',
   'match',
   'total_variation',
@@ -24,6 +27,22 @@ _NUM_TEST_BATCHES = 100
 _NUM_BOUND_SAMPLES = 100
 _NUM_BOUND_IMAGES = 1_000
 _NUM_DRAWN = 100
+
+
+def check_packages():
+  """Looks for the packages of an extra that an evaluation needs.
+
+  Raises:
+    ImportError: If one is not installed.
+  """
+  try:
+    for name in ('scipy.optimize', 'sklearn.metrics'):
+      importlib.import_module(name)
+  except ImportError as e:
+    raise ImportError(
+      'This experiment needs scikit-learn and SciPy: pip install '
+      f'"tfp-nvi[images]" ({e}).'
+    ) from e
 
 
 def match(labels, clusters, num_classes, num_clusters):
@@ -84,7 +103,7 @@ def evaluate(mixture, data, settings):
     figures: Python `dict`: fields of a row.
     arrays: Python `dict` of NumPy arrays, to draw from.
   """
-  # Of an extra, which `run` has looked for.
+  # Of an extra, which `check_packages` has looked for.
   from sklearn import metrics
 
   num_classes = len(data.class_names)

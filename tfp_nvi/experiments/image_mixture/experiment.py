@@ -3,13 +3,9 @@
 """Trains, evaluates and reports the mixture of images."""
 
 import dataclasses
-import importlib
 import math
 import os
-import time
 
-import numpy as np
-import tensorflow as tf
 import tf_keras
 
 import tfp_nvi as nvi
@@ -23,7 +19,6 @@ from tfp_nvi.experiments.image_mixture import (
 )
 from tfp_nvi.experiments.image_mixture.batches import mini_batches
 from tfp_nvi.experiments.image_mixture.report import OBJECTIVES
-from tfp_nvi.internal import randomness
 
 __all__ = [
   'ERRORS',
@@ -35,19 +30,18 @@ __all__ = [
 # The program shows the message of these errors without a traceback.
 ERRORS = (image_data.DataError, ImportError)
 
-_STAGES = ('warm_up', 'assigned', 'training')
-_WARM_UP_KL_WEIGHT = 0.1
+_STAGE = 'training'
 # Particles of reweighted wake-sleep; nested objectives need one. Its steps take
 # longer, so it takes this share of the number of steps.
 _NUM_PARTICLES = {'nvi': 1, 'rws': 5}
 _STEPS_SHARE = {'nvi': 1.0, 'rws': 0.4}
 _STEPS_PER_CALL = 50
-# The number of steps, the number of warm-up steps, and the weight of the
-# latents' density, which is the larger, the larger the images.
+# The number of steps, and the weight of the latents' density, which is the
+# larger, the larger the images.
 _DEFAULTS = {
-  'digits': (1_000, 300, 2.0),
-  'mnist': (5_000, 2_500, 10.0),
-  'fashion_mnist': (5_000, 2_500, 10.0),
+  'digits': (2_500, 2.0),
+  'mnist': (6_000, 10.0),
+  'fashion_mnist': (6_000, 10.0),
 }
 
 
@@ -83,22 +77,15 @@ class Settings(common.Settings):
   )
   num_steps: int = common.setting(
     0,
-    'Training steps of the nested objective; 0 for 1,000 for digits and 5,000 '
+    'Training steps of the nested objective; 0 for 2,500 for digits and 6,000 '
     'for the others. Reweighted wake-sleep, whose steps have 5 particles, '
     'takes 0.4 times as many.',
     common.count_or_default,
   )
-  num_warm_up_steps: int = common.setting(
-    0,
-    'Steps that encoder and decoder take by themselves first, and then all '
-    'networks with given clusters, those of neighboring images; the same for '
-    'both objectives; 0 for 300 for digits and 2,500 for the others.',
-    common.count_or_default,
-  )
   learning_rate: float = common.setting(
-    1e-3,
+    3e-3,
     'Learning rate of Adam. It decays to zero over the last quarter of the '
-    'steps with given clusters, and of those after them.',
+    'steps.',
   )
   concentration: float = common.setting(
     1.0,
@@ -148,138 +135,42 @@ class Settings(common.Settings):
 
   def with_defaults(self):
     """The same settings, with the defaults of the data set for zeros."""
-    num_steps, num_warm_up_steps, kl_weight = _DEFAULTS[self.dataset]
+    num_steps, kl_weight = _DEFAULTS[self.dataset]
     return dataclasses.replace(
       self,
       num_steps=self.num_steps or num_steps,
-      num_warm_up_steps=self.num_warm_up_steps or num_warm_up_steps,
       kl_weight=self.kl_weight or kl_weight,
     )
 
 
-def _encode(mixture, images):
-  """Means and variances of `q(z | x)` for all images."""
-  parts = []
-  for start in range(0, len(images), 1_000):
-    encoder = mixture.encode(mixture.intensities(images[start : start + 1_000]))
-    parts.append((encoder.mean(), encoder.variance()))
-  loc, variance = (np.concatenate(x) for x in zip(*parts, strict=True))
-  return loc, variance
-
-
-def _set_clusters(mixture, loc, variance, clusters):
-  """Sets clusters to the means and deviations of their members' codes."""
-  members = [clusters == k for k in range(mixture.num_clusters)]
-  # A cluster without members is as wide as all codes.
-  members = [m if m.any() else np.ones_like(m) for m in members]
-  mixture.set_clusters(
-    np.stack([loc[m].mean(axis=0) for m in members]),
-    np.sqrt(
-      np.stack([loc[m].var(axis=0) + variance[m].mean(axis=0) for m in members])
-    ),
-  )
-
-
-def _fit(mixture, stage, levels_fn, data, settings, folder, **kwargs):
-  """Takes the remaining steps of a stage.
-
-  `levels_fn` maps images and their indices, which are the elements of `data`,
-  to levels; `kwargs` are arguments of `tfp_nvi.fit`.
-  """
-  folder.fit(
-    stage,
-    lambda batch: nvi.Chain(lambda: levels_fn(*batch)),
-    data=data,
-    seed=randomness.fold_in(
-      randomness.as_seed(settings.seed), _STAGES.index(stage)
-    ),
-    steps_per_call=_STEPS_PER_CALL,
-    # Convolutions on a CPU are faster outside of XLA.
-    jit_compile=False,
-    **kwargs,
-  )
-
-
-def _start(mixture, data, images, settings, folder):
-  """Trains the networks that all objectives start from.
-
-  First encoder and decoder by themselves, then all networks, with the clusters
-  that neighboring images make.
-  """
-  rate = settings.learning_rate
-  num_steps = settings.num_warm_up_steps
-  arguments = {
-    'objective': nvi.reverse_kl(),
-    'num_particles': 1,
-    'num_steps': num_steps,
-  }
-  if not folder.has('clusters'):
-    # First, because this step raises an error for images that do not suit it.
-    from tfp_nvi.experiments.image_mixture import image_clusters
-
-    start = time.perf_counter()
-    clusters = image_clusters.find_clusters(
-      images, mixture.num_clusters, settings.seed
-    )
-    seconds = time.perf_counter() - start
-    folder.add(
-      {'stage': 'clusters', 'seconds': seconds}, {'clusters': clusters}
-    )
-  clusters = folder.arrays('clusters')['clusters']
-  if not folder.latest_step('assigned'):
-    _fit(
-      mixture,
-      'warm_up',
-      lambda batch, _: mixture.warm_up_levels(batch, _WARM_UP_KL_WEIGHT),
-      data,
-      settings,
-      folder,
-      optimizer=tf_keras.optimizers.legacy.Adam(rate),
-      **arguments,
-    )
-    _set_clusters(mixture, *_encode(mixture, images), clusters)
-  clusters = tf.constant(clusters)
-  # The rate decays, so that the next stage starts where this one settles.
-  rate = common.decayed_learning_rate(rate, num_steps)
-  _fit(
-    mixture,
-    'assigned',
-    lambda batch, indices: mixture.assigned_levels(
-      batch, tf.gather(clusters, indices), settings.kl_weight
-    ),
-    data,
-    settings,
-    folder,
-    optimizer=tf_keras.optimizers.legacy.Adam(rate),
-    **arguments,
-  )
-
-
 def _train(mixture, data, objective, settings, folder):
-  """Trains a mixture by an objective."""
-
-  def levels(batch, indices):
-    del indices
-    if objective == 'nvi':
-      return mixture.levels(batch)
-    return mixture.joint_levels(batch)
-
+  """Trains a mixture by an objective, from random networks."""
   num_steps = _num_steps(objective, settings)
+  # Images tell of each other only when clusters are there to tell of.
+  first_shared = num_steps // 2
+
+  def levels(step, element):
+    images, _ = element
+    if objective == 'nvi':
+      return mixture.levels(images, shares=step >= first_shared)
+    return mixture.joint_levels(images)
+
   rate = common.decayed_learning_rate(settings.learning_rate, num_steps)
   if settings.eval_only:
     # Restores the latest checkpoint, and takes no step.
-    num_steps = folder.latest_step('training')
-  _fit(
-    mixture,
-    'training',
-    levels,
-    data,
-    settings,
-    folder,
+    num_steps = folder.latest_step(_STAGE)
+  folder.fit(
+    _STAGE,
+    lambda element: nvi.Chain(lambda: levels(*element)),
     objective=nvi.reverse_kl() if objective == 'nvi' else nvi.rws(),
     num_particles=_NUM_PARTICLES[objective],
     num_steps=num_steps,
+    data=data.enumerate(),
     optimizer=tf_keras.optimizers.legacy.Adam(rate),
+    seed=settings.seed,
+    steps_per_call=_STEPS_PER_CALL,
+    # Convolutions on a CPU are faster outside of XLA.
+    jit_compile=False,
   )
 
 
@@ -288,45 +179,43 @@ def _num_steps(objective, settings):
   return max(1, round(_STEPS_SHARE[objective] * settings.num_steps))
 
 
-def _open_folders(objective, settings):
-  """Opens the folders of the common start, and of what an objective adds."""
+def _open_folder(objective, settings):
+  """Opens the folder of the checkpoints of an objective."""
   dataset, seed = settings.dataset, settings.seed
   directory = settings.checkpoint_dir or os.path.join(
     settings.output_dir, 'checkpoints'
   )
   name = f'{dataset}-{objective}-{seed}'
-  configuration = {**settings.configuration, 'dataset': dataset, 'seed': seed}
-
-  def open_folder(name, configuration):
-    return common.TrainingFolder(
-      os.path.join(directory, name),
-      configuration,
-      'checkpoint_dir',
-      # Never a checkpoint that is to be evaluated, nor in a folder of the
-      # user's choice, which may hold other runs.
-      overwrite=(
-        settings.overwrite
-        and not settings.eval_only
-        and not settings.checkpoint_dir
-      ),
-      writes=not settings.eval_only,
-    )
-
-  folder = open_folder(name, {**configuration, 'objective': objective})
-  if settings.eval_only and not folder.latest_step('training'):
+  folder = common.TrainingFolder(
+    os.path.join(directory, name),
+    {
+      **settings.configuration,
+      'dataset': dataset,
+      'seed': seed,
+      'objective': objective,
+    },
+    'checkpoint_dir',
+    # Never a checkpoint that is to be evaluated, nor in a folder of the user's
+    # choice, which may hold other runs.
+    overwrite=(
+      settings.overwrite
+      and not settings.eval_only
+      and not settings.checkpoint_dir
+    ),
+    writes=not settings.eval_only,
+  )
+  if settings.eval_only and not folder.latest_step(_STAGE):
     raise common.SettingError(
       'checkpoint_dir',
       'a folder with a checkpoint, to evaluate that alone',
       f'{directory!r} without any of {name}',
     )
-  # The start does not depend on how many steps come after it.
-  del configuration['num_steps']
-  return open_folder(f'{dataset}-start-{seed}', configuration), folder
+  return folder
 
 
 def _run_cell(dataset, objective, seed, settings, data, path):
   """Trains, evaluates and saves a mixture; returns its row and arrays."""
-  start, folder = _open_folders(objective, settings)
+  folder = _open_folder(objective, settings)
   verb = 'Evaluating' if settings.eval_only else 'Training'
   print(f'{verb} {dataset}-{objective}-{seed}.')
   mixture = deep_mixture.DeepMixture(
@@ -343,12 +232,10 @@ def _run_cell(dataset, objective, seed, settings, data, path):
     data.train_labels if settings.proportions_in_training else None,
     len(data.class_names),
     settings.batch_size,
-    settings.num_warm_up_steps + settings.num_steps,
+    settings.num_steps,
     settings.concentration,
     seed,
   )
-  if not folder.latest_step('training'):
-    _start(mixture, batches, data.train_images, settings, start)
   _train(mixture, batches, objective, settings, folder)
   figures, arrays = evaluation.evaluate(mixture, data, settings)
   if not math.isfinite(figures['bound']):
@@ -362,7 +249,7 @@ def _run_cell(dataset, objective, seed, settings, data, path):
     'objective': objective,
     'seed': seed,
     **figures,
-    'seconds': start.seconds + folder.seconds,
+    'seconds': folder.seconds,
   }
   return row, arrays
 
@@ -370,8 +257,8 @@ def _run_cell(dataset, objective, seed, settings, data, path):
 @common.with_settings(Settings)
 def run(settings) -> common.Results:
   """Runs the experiment, and prints its table."""
-  # Needs an extra, which is known at once, but not missed by --help.
-  importlib.import_module('tfp_nvi.experiments.image_mixture.image_clusters')
+  # Known at once, but not missed by --help.
+  evaluation.check_packages()
   store = common.open_output(
     settings,
     ['dataset', 'objective', 'seed'],

@@ -162,18 +162,6 @@ class MixtureModel(tf.Module):
     """Their standard deviations, of the same shape."""
     return tf.exp(_CLUSTER_UNIT * self._log_scale)
 
-  def set_clusters(self, loc, scale):
-    """Sets the clusters, and those of `pi(z)`.
-
-    Args:
-      loc: float array of shape `[num_clusters, num_latents]`.
-      scale: Likewise.
-    """
-    for variable in (self._loc, self._base_loc):
-      variable.assign(np.asarray(loc, np.float32) / _CLUSTER_UNIT)
-    for variable in (self._log_scale, self._base_log_scale):
-      variable.assign(np.log(scale).astype(np.float32) / _CLUSTER_UNIT)
-
   def intensities(self, images):
     """Images as floats from 0 to 1.
 
