@@ -313,7 +313,10 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
     """
     densities, options = run.densities, run.options
     level = segment.first_level + local_level
-    resample_seed, rejection_seed = tf.unstack(segment.seeds[local_level])
+    # Not a slice, which XLA compiles again for each level that is an argument.
+    resample_seed, rejection_seed = tf.unstack(
+      tf.gather(segment.seeds, local_level)
+    )
     previous = self._resample(
       particles, resample_seed, densities.is_active(level)
     )

@@ -115,6 +115,24 @@ def test_fewer_steps_than_there_may_be():
     assert abs(estimate - mean) < 0.05
 
 
+def test_compiles_once_for_all_steps():
+  """The step is an argument of the program, and not a part of it."""
+  online = nvi.OnlineFilter(
+    nvi.StateSpaceSampler(model(), proposal_fn='prior'), 5, [2], NUM_STEPS
+  )
+  state = online.init(seed=1)
+  programs = []
+  for t in range(3):
+    if t:
+      # `_later` takes all steps but the first.
+      ir_fn = online._later.experimental_get_compiler_ir(
+        state, tf.constant(X[:, t]), None, tf.constant(INPUTS[:, t])
+      )
+      programs.append(ir_fn(stage='hlo'))
+    state = online.update(state, X[:, t], u=INPUTS[:, t])
+  assert programs[0] == programs[1]
+
+
 def test_bad_arguments():
   plain = model(False)
   sampler = nvi.StateSpaceSampler(
