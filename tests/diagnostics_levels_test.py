@@ -211,17 +211,6 @@ def test_pooled_ranks_are_uniform_for_the_same_law():
   )
 
 
-def test_weighted_quantiles():
-  found = level_plots._weighted_quantiles(
-    np.array([3.0, 1.0, 2.0, 9.0]),
-    np.array([0.2, 0.5, 0.3, 0.0]),
-    [0.05, 0.5, 0.6, 0.99],
-  )
-  assert found == [1.0, 1.0, 2.0, 3.0]
-  empty = level_plots._weighted_quantiles(np.ones(2), np.zeros(2), [0.5])
-  assert np.isnan(empty).all()
-
-
 def png(figure):
   file = io.BytesIO()
   figure.savefig(file, format='png')

@@ -105,6 +105,49 @@ def test_weighted_mean():
   assert mean.dtype == tf.float32
 
 
+def smallest_values(weights, values, probabilities):
+  """Quantiles of one coordinate by their definition."""
+  kept = values[weights > 0.0]
+  return [
+    min(
+      (
+        v
+        for v in kept
+        if weights[values <= v].sum() >= p * weights.sum() * (1.0 - 1e-9)
+      ),
+      default=np.nan,
+    )
+    for p in probabilities
+  ]
+
+
+@pytest.mark.parametrize('jit_compile', [None, False, True])
+def test_weighted_quantiles(jit_compile):
+  rng = np.random.default_rng(0)
+  # With ties, zero weights, a batch member without any weight, and NaN where
+  # the weight is zero.
+  values = rng.integers(5, size=[20, 3, 2]).astype(np.float64)
+  weights = rng.integers(4, size=[20, 3]).astype(np.float64)
+  weights[:, 2] = 0.0
+  values[weights[:, 0] == 0.0, 0] = np.nan
+  probabilities = np.array([[0.0, 0.05, 0.5], [0.25, 0.95, 1.0]])
+  fn = lambda w, x: nvi.weighted_quantiles(w, x, probabilities)  # noqa: E731
+  if jit_compile is not None:
+    fn = tf.function(fn, jit_compile=jit_compile, autograph=False)
+  found = fn(tf.constant(weights), tf.constant(values))
+  assert found.shape == [2, 3, 3, 2]
+  for i, k in np.ndindex(3, 2):
+    np.testing.assert_array_equal(
+      np.ravel(found[:, :, i, k]),
+      smallest_values(weights[:, i], values[:, i, k], probabilities.ravel()),
+    )
+  # Sums of weights that are equal up to rounding are equal.
+  weights = tf.fill([10], 0.1)
+  for i in range(10):
+    median = nvi.weighted_quantiles(weights, tf.range(10.0), (i + 1) / 10)
+    assert median == i
+
+
 def test_plain_mean_and_total():
   values = np.arange(6.0).reshape([3, 2])
   np.testing.assert_allclose(weighting.mean(values), [2.0, 3.0])
@@ -538,6 +581,21 @@ def test_bad_log_weights(fn, value, error):
       lambda: nvi.weighted_mean(tf.ones([2, 3]), tf.ones([2, 4])),
       ValueError,
       'weights',
+    ),
+    (
+      lambda: nvi.weighted_quantiles([-0.5, 1.5], [0.0, 0.0], 0.5),
+      ValueError,
+      'weights',
+    ),
+    (
+      lambda: nvi.weighted_quantiles([1.0], [0.0], [0.5, 1.5]),
+      ValueError,
+      'probabilities',
+    ),
+    (
+      lambda: nvi.weighted_quantiles([1.0], [0.0], np.nan),
+      ValueError,
+      'probabilities',
     ),
     (lambda: weighting.mean(None), TypeError, 'values'),
     (lambda: weighting.mean([1, 2]), TypeError, 'values'),

@@ -136,6 +136,7 @@ from tfp_nvi.weighting import (
   rejection_control,
   weighted_log_mean_exp,
   weighted_mean,
+  weighted_quantiles,
 )
 
 __all__ = [
@@ -235,4 +236,5 @@ __all__ = [
   'vsmc',
   'weighted_log_mean_exp',
   'weighted_mean',
+  'weighted_quantiles',
 ]

@@ -90,6 +90,25 @@ def test_errors_without_genealogies(runs):
     )
 
 
+def test_quantiles(runs):
+  posterior = runs['always']
+  np.testing.assert_allclose(
+    tf.reduce_sum(posterior.weights, axis=0), np.ones(NUM_RUNS), rtol=1e-5
+  )
+  found = posterior.quantiles([0.2, 0.7], moments)
+  for name, values in moments(
+    posterior.global_state, posterior.trajectories
+  ).items():
+    weights = np.asarray(posterior.weights, np.float64)
+    below = values <= found[name][:, np.newaxis]
+    shares = np.sum(np.where(below, weights, 0.0), axis=1)
+    # The least value with so much weight below or at it.
+    assert np.all(shares >= [[0.2 - 1e-6], [0.7 - 1e-6]])
+    below = values < found[name][:, np.newaxis]
+    shares = np.sum(np.where(below, weights, 0.0), axis=1)
+    assert np.all(shares <= [[0.2 + 1e-6], [0.7 + 1e-6]])
+
+
 def test_functions_of_trajectories_alone():
   log_weights = tf.math.log([0.25, 0.75])
   z = tf.constant([[1.0, 2.0], [3.0, 6.0]])

@@ -126,27 +126,6 @@ def _columns(particles, num_leading, names):
   return columns
 
 
-def _weighted_quantiles(values, weights, levels_of):
-  """Quantiles of weighted values along the first axis.
-
-  Args:
-    values: Array of shape `[n]`.
-    weights: Array of shape `[n]`.
-    levels_of: List of Python `float`s.
-
-  Returns:
-    quantiles: List of Python `float`s, NaN without weights.
-  """
-  kept = weights > 0.0
-  if not kept.any():
-    return [np.nan] * len(levels_of)
-  order = np.argsort(values[kept])
-  values, weights = values[kept][order], weights[kept][order]
-  cumulative = np.cumsum(weights) / np.sum(weights)
-  index = np.searchsorted(cumulative, levels_of)
-  return values[np.minimum(index, len(values) - 1)].tolist()
-
-
 def plot_trace(trace, names=None, title=None):
   """How the particles of each variable go from the first level to the last.
 
@@ -196,12 +175,10 @@ def plot_trace(trace, names=None, title=None):
   number = np.arange(num_levels)
   for axes, (name, values) in zip(rows, shown.items(), strict=True):
     values = values.reshape([num_levels, -1])
-    low, lower, middle, upper, high = np.array(
-      [
-        _weighted_quantiles(x, w, [0.05, 0.25, 0.5, 0.75, 0.95])
-        for x, w in zip(values, weights, strict=True)
-      ]
-    ).T
+    # Levels are a batch, of particles on the first axis.
+    low, lower, middle, upper, high = weighting.weighted_quantiles(
+      weights.T, values.T, [0.05, 0.25, 0.5, 0.75, 0.95]
+    ).numpy()
     color = figures.COLORS[1]
     axes.fill_between(number, low, high, color=color, alpha=0.15, linewidth=0)
     axes.fill_between(number, lower, upper, color=color, alpha=0.3, linewidth=0)

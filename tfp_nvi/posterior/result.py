@@ -199,12 +199,9 @@ class Posterior:
         label = name + (f'[{", ".join(map(str, index))}]' if index else '')
         mean = weights @ column
         deviation = np.sqrt(weights @ (column - mean) ** 2)
-        order = np.argsort(column)
-        cumulative = np.cumsum(weights[order])
-        quantiles = [
-          column[order][min(np.searchsorted(cumulative, p), len(order) - 1)]
-          for p in (0.05, 0.5, 0.95)
-        ]
+        quantiles = weighting.weighted_quantiles(
+          weights, column, [0.05, 0.5, 0.95]
+        ).numpy()
         # As many independent draws would have this standard error.
         ess = (
           (deviation / flat_error[i]) ** 2 if flat_error[i] > 0.0 else np.nan

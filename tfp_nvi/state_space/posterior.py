@@ -109,6 +109,11 @@ class StateSpacePosterior(_Fields):
     return weighting.log_normalizer(self.log_weights)
 
   @property
+  def weights(self) -> tf.Tensor:
+    """Weights that sum to one, of shape `[num_particles] + batch`."""
+    return self._weighted().weights
+
+  @property
   def num_ancestors(self) -> tf.Tensor:
     """Number of roots of the particles that have weight, of shape `batch`."""
     return self._weighted().num_ancestors
@@ -245,6 +250,19 @@ class StateSpacePosterior(_Fields):
       expectation: Nested structure of `Tensor`s of shape `batch + any`.
     """
     return self._weighted().expectation(self._cast(fn))
+
+  def quantiles(self, probabilities, fn: Callable):
+    """Quantiles of a function of the particles, for each coordinate.
+
+    Args:
+      probabilities: float array of shape `[...]`, between zero and one.
+      fn: As of `expectation`.
+
+    Returns:
+      quantiles: Nested structure of `Tensor`s of shape
+        `probabilities.shape + batch + any`.
+    """
+    return self._weighted().quantiles(probabilities, self._cast(fn))
 
   def standard_error(self, fn: Callable):
     """Standard error of `expectation`.

@@ -41,6 +41,7 @@ from tfp_nvi.weighting.islands import (
   summarize_island,
 )
 from tfp_nvi.weighting.particles import WeightedParticles, log_pairs_lost
+from tfp_nvi.weighting.quantiles import weighted_quantiles
 from tfp_nvi.weighting.rejection import rejection_control
 
 __all__ = [
@@ -58,4 +59,5 @@ __all__ = [
   'total',
   'weighted_log_mean_exp',
   'weighted_mean',
+  'weighted_quantiles',
 ]

@@ -11,6 +11,8 @@ from tfp_nvi.internal import checks, reductions
 
 __all__ = [
   'as_numbers',
+  'as_weights',
+  'check_same_particles',
   'effective_sample_size',
   'log_normalizer',
   'mean',
@@ -135,14 +137,10 @@ def weighted_mean(weights: Any, values: Any) -> tf.Tensor:
   assert nvi.weighted_mean([0.5, 0.5, 0.0], [1.0, 3.0, float('inf')]) == 2.0
   ```
   """
-  weights = _as_weights(weights)
+  weights = as_weights(weights)
   rank = weights.shape.rank
   values = as_numbers(values, weights.dtype)
-  if not _are_of_same_particles(weights.shape, values.shape):
-    raise ValueError(
-      '`weights` must have the shape of the particles and the batch of '
-      f'`values`, {values.shape}; got {weights.shape}.'
-    )
+  check_same_particles(weights, values)
   dtype = values.dtype
   values = reductions.widen(values)
   weights = tf.cast(weights, values.dtype)
@@ -157,11 +155,30 @@ def weighted_mean(weights: Any, values: Any) -> tf.Tensor:
   )
 
 
-def _as_weights(weights, is_right_fn=np.isfinite, expected='finite'):
-  """Checks weights that are no logarithms."""
+def as_weights(weights, is_signed: bool = True) -> tf.Tensor:
+  """Checks weights that are no logarithms.
+
+  Args:
+    weights: What came.
+    is_signed: Python `bool`: whether weights may be negative.
+
+  Returns:
+    weights: float `Tensor` of shape `[num_particles] + batch`.
+
+  ```python
+  from tfp_nvi.weighting import estimates
+
+  assert estimates.as_weights([0.2, 0.8]).shape == [2]
+  ```
+  """
   weights = reductions.as_particles('weights', weights)
+  lowest, expected = (
+    (-np.inf, 'finite') if is_signed else (0.0, 'finite and not negative')
+  )
   reductions.check_numbers(
-    f'`weights` must be {expected}', weights, is_right_fn
+    f'`weights` must be {expected}',
+    weights,
+    lambda x: np.isfinite(x) & (x >= lowest),
   )
   return weights
 
@@ -185,6 +202,23 @@ def as_numbers(values, dtype):
   """
   values = reductions.as_particles('values', values, 'numeric or bool')
   return values if values.dtype.is_floating else tf.cast(values, dtype)
+
+
+def check_same_particles(weights, values):
+  """Raises an error if values are of other particles than weights.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.weighting import estimates
+
+  estimates.check_same_particles(tf.ones([5]), tf.ones([5, 2]))
+  ```
+  """
+  if not _are_of_same_particles(weights.shape, values.shape):
+    raise ValueError(
+      '`weights` must have the shape of the particles and the batch of '
+      f'`values`, {values.shape}; got {weights.shape}.'
+    )
 
 
 def _are_of_same_particles(shape, other):
@@ -277,9 +311,7 @@ def weighted_log_mean_exp(weights: Any, values: Any) -> tf.Tensor:
   assert abs(nvi.weighted_log_mean_exp([0.5, 0.5], [2.0, 2.0]) - 2.0) < 1e-6
   ```
   """
-  weights = _as_weights(
-    weights, lambda x: np.isfinite(x) & (x >= 0.0), 'finite and not negative'
-  )
+  weights = as_weights(weights, is_signed=False)
   values = checks.as_tensor('values', values, kind='floating point', min_rank=1)
   if values.shape.rank != weights.shape.rank or not _are_of_same_particles(
     weights.shape, values.shape

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfp_nvi.internal import axes, checks, reductions
 from tfp_nvi.resampling import resample, resample_systematic
 from tfp_nvi.weighting import estimates
+from tfp_nvi.weighting import quantiles as quantiles_lib
 
 __all__ = [
   'WeightedParticles',
@@ -266,6 +267,42 @@ class WeightedParticles(NamedTuple):
     checks.check_callable('fn', fn)
     return tf.nest.map_structure(
       functools.partial(estimates.weighted_mean, self.weights),
+      fn(self.particles),
+    )
+
+  def quantiles(
+    self, probabilities: Any, fn: Callable[[Any], Any] = lambda x: x
+  ) -> Any:
+    """Quantiles of a function of the particles, for each coordinate.
+
+    Args:
+      probabilities: float array of shape `[...]`, between zero and one.
+      fn: As of `expectation`.
+        Default value: the identity.
+
+    Returns:
+      quantiles: Nested structure of `Tensor`s of shape
+        `probabilities.shape + batch + event`, as `weighted_quantiles` has them.
+
+    Raises:
+      TypeError: If `fn` is not callable, or does not return numbers.
+      ValueError: If it returns another shape, or a probability is not one.
+
+    ```python
+    import tensorflow as tf
+    import tfp_nvi as nvi
+
+    particles = nvi.WeightedParticles(
+      tf.constant([3.0, 1.0, 2.0]), tf.constant([0.0, 0.0, 0.0])
+    )
+    assert list(particles.quantiles([0.05, 0.5, 0.95])) == [1.0, 2.0, 3.0]
+    ```
+    """
+    checks.check_callable('fn', fn)
+    return tf.nest.map_structure(
+      lambda values: quantiles_lib.weighted_quantiles(
+        self.weights, values, probabilities
+      ),
       fn(self.particles),
     )
 

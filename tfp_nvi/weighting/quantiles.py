@@ -1,0 +1,95 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Quantiles of weighted particles."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from tfp_nvi.internal import checks, reductions
+from tfp_nvi.weighting import estimates
+
+__all__ = [
+  'weighted_quantiles',
+]
+
+# Of sums of weights in float64.
+_ROUNDING = 1e-10
+
+
+def weighted_quantiles(
+  weights: Any, values: Any, probabilities: Any
+) -> tf.Tensor:
+  """Quantiles of the values of weighted particles, for each coordinate.
+
+  The quantile of a probability `p` is the smallest value such that the weights
+  of values up to it are at least `p` times the sum of all weights.
+
+  Args:
+    weights: Non-negative float `Tensor` of shape `[num_particles] + batch`.
+    values: Numeric or bool `Tensor` of shape `[num_particles] + batch + event`.
+      A value that has weight zero does not count, even if it is NaN.
+    probabilities: float array of shape `[...]`, between zero and one.
+
+  Returns:
+    quantiles: `Tensor` of shape `probabilities.shape + batch + event`; NaN
+      where all weights are zero.
+
+  Raises:
+    TypeError: If `weights` or `probabilities` are not floats, or `values` not
+      numeric.
+    ValueError: If shapes do not go together, or a weight or probability, where
+      it is known, is out of its range.
+
+  ```python
+  import tfp_nvi as nvi
+
+  median = nvi.weighted_quantiles([0.2, 0.2, 0.6], [3.0, 1.0, 2.0], 0.5)
+  assert median == 2.0
+  ```
+  """
+  weights = estimates.as_weights(weights, is_signed=False)
+  values = estimates.as_numbers(values, weights.dtype)
+  estimates.check_same_particles(weights, values)
+  if not tf.is_tensor(probabilities):
+    probabilities = checks.as_tensor('probabilities', probabilities, tf.float64)
+  probabilities = tf.cast(
+    checks.as_tensor('probabilities', probabilities, kind='floating point'),
+    tf.float64,
+  )
+  reductions.check_numbers(
+    '`probabilities` must be between 0 and 1',
+    probabilities,
+    lambda x: (x >= 0.0) & (x <= 1.0),
+  )
+  num_events = values.shape.rank - weights.shape.rank
+  shape = tf.concat([tf.shape(weights), [1] * num_events], axis=0)
+  weights = tf.reshape(tf.cast(weights, tf.float64), shape)
+  shape = tf.broadcast_dynamic_shape(tf.shape(weights), tf.shape(values))
+  weights, values = (tf.broadcast_to(x, shape) for x in (weights, values))
+  values = tf.where(
+    weights > 0.0, values, tf.constant(float('inf'), values.dtype)
+  )
+  # Particles on the last axis, and all else on the first.
+  rows = [
+    tf.transpose(tf.reshape(x, [shape[0], -1])) for x in (values, weights)
+  ]
+  order = tf.argsort(rows[0], axis=1)
+  values_of_rows, weights_of_rows = (
+    tf.gather(x, order, batch_dims=1) for x in rows
+  )
+  cumulative = tf.cumsum(weights_of_rows, axis=1)
+  # Rounding is not to decide between two values.
+  wanted = cumulative[:, -1:] * tf.reshape(probabilities - _ROUNDING, [1, -1])
+  index = tf.minimum(
+    tf.searchsorted(cumulative, wanted), tf.shape(cumulative)[1] - 1
+  )
+  found = tf.where(
+    cumulative[:, -1:] > 0.0,
+    tf.gather(values_of_rows, index, batch_dims=1),
+    tf.constant(float('nan'), values.dtype),
+  )
+  return tf.reshape(
+    tf.transpose(found),
+    tf.concat([tf.shape(probabilities), shape[1:]], axis=0),
+  )
