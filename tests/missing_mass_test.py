@@ -96,7 +96,7 @@ def test_member_of_a_batch():
   'prior_scale, num_particles, num_steps',
   # A first density that hardly reaches the modes, too few evaluations, and too
   # few steps to judge.
-  [(0.9, 500, 40), (3.0, 50, 40), (3.0, 2_000, 19)],
+  [(0.9, 500, 40), (3.0, 10, 40), (3.0, 2_000, 19)],
 )
 def test_what_cannot_be_seen(prior_scale, num_particles, num_steps):
   sampler = make_sampler(ONE_MODE, prior_scale=prior_scale)

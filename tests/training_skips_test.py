@@ -245,8 +245,10 @@ def test_collapse_is_warned_of():
 @pytest.mark.parametrize(
   'sizes, num_particles, num_steps, expected',
   [
-    # 1.5, or 2% of the particles.
-    ((1.6, 1.4), 64, 40, [2]),
+    # 1.5, 10% of the particles up to five, or 2% of the particles.
+    ((1.6, 1.4), 12, 40, [2]),
+    ((3.7, 3.5), 36, 40, [2]),
+    ((5.1, 4.9), 64, 40, [2]),
     ((19.0, 21.0), 1_000, 40, [1]),
     ((np.nan, 0.0), 64, 40, [1, 2]),
     # Too few particles, or too few steps, to tell.

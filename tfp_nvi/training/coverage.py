@@ -32,7 +32,7 @@ _MAX_SHARE = 0.1
 _MIN_CHUNK = 1_024
 # A gap is believed from so many effective draws and standard errors on, which
 # are exceeded by chance once in 30,000 times, and if the mass is worth a word.
-_MIN_EFFECTIVE_DRAWS = 100.0
+_MIN_EFFECTIVE_DRAWS = 30.0
 _NUM_ERRORS = 4.0
 _MIN_GAP = 0.02
 
@@ -113,8 +113,6 @@ def _draw(sampler, num_draws, chunk_size, seed):
   """Draws of the first level, weighted for the last density."""
   last = sampler.densities.num_densities - 1
 
-  # Compiled by TensorFlow alone, as XLA would take longer than the draws.
-  @tf.function(autograph=False)
   def draw(seed):
     run = sampler.start(chunk_size, seed)
     particles = run.initial
@@ -133,6 +131,11 @@ def _draw(sampler, num_draws, chunk_size, seed):
       log_weights,
     )
 
+  # Compiled by TensorFlow alone, as XLA would take longer than the draws; and
+  # once, so that it has no cause to warn of retracing after many trainings.
+  draw = tf.function(draw, autograph=False).get_concrete_function(
+    tf.TensorSpec([2], tf.int32)
+  )
   seeds = randomness.split_seed(seed, -(-num_draws // chunk_size))
   return weighting.WeightedParticles(
     (), tf.concat([draw(x) for x in tf.unstack(seeds)], axis=0)

@@ -22,10 +22,14 @@ _MIN_JUDGED_STEPS = 20
 _MIN_JUDGED_PARTICLES = 8
 _COLLAPSED_SIZE = 1.5
 _COLLAPSED_SHARE = 0.02
+# Errors that are estimated from fewer effective particles mean nothing, and
+# where so few are a small share, training has not brought the level together.
+_FEW_SIZE = 5.0
+_FEW_SHARE = 0.1
 
 
 class CollapseWarning(UserWarning):
-  """Warns that at some level nearly all of the weight is on one particle.
+  """Warns that at some level nearly all of the weight is on few particles.
 
   ```python
   import warnings
@@ -114,21 +118,27 @@ class History(typing.NamedTuple):
 
   @property
   def collapsed_levels(self) -> list[int]:
-    """Levels where nearly all of the weight was on one particle at the end.
+    """Levels where nearly all of the weight was on few particles at the end.
 
     These are the levels, counted from one, where the median of the effective
-    sample size over the last tenth of the steps, and 20 at least, is at most
-    1.5, or 2% of the particles if that is more, for any member of the batch.
-    Below 1.5, one particle has most of the weight in most of the steps; a
-    gradient by weights is then the score of a single draw. With fewer than 20
-    steps or 8 particles nothing can be said, and the list is empty.
+    sample size over the last tenth of the steps, and 20 at least, is small for
+    any member of the batch: at most 1.5, or 10% of the particles if these are
+    fewer than five, or 2% of the particles, whichever is more. Below 1.5, one
+    particle has most of the weight in most of the steps; a gradient by weights
+    is then the score of a single draw. With fewer than five, weights may have
+    tails that no run shows. With fewer than 20 steps or 8 particles nothing
+    can be said, and the list is empty.
     """
     if (
       len(self.loss) < _MIN_JUDGED_STEPS
       or self.num_particles < _MIN_JUDGED_PARTICLES
     ):
       return []
-    limit = max(_COLLAPSED_SIZE, _COLLAPSED_SHARE * self.num_particles)
+    limit = max(
+      _COLLAPSED_SIZE,
+      min(_FEW_SIZE, _FEW_SHARE * self.num_particles),
+      _COLLAPSED_SHARE * self.num_particles,
+    )
     return (np.flatnonzero(median_sizes(self) <= limit) + 1).tolist()
 
   def to_arviz(self, coords=None):

@@ -123,7 +123,7 @@ class Monitor:
     size = min(history_lib.median_sizes(history))
     warnings.warn(
       f'Training collapsed at {_name_levels(levels)}: of '
-      f'{record.num_particles} particles, nearly all of the weight is on one '
+      f'{record.num_particles} particles, nearly all of the weight is on few '
       f'(median effective sample size {size:.1f}), so that neither the '
       f'loss nor the samples can be trusted. {_ON_COLLAPSE}',
       history_lib.CollapseWarning,
