@@ -15,6 +15,8 @@ either. The two take turns, so that other work on the machine hits both. Prints
 medians and the ratio.
 """
 
+import warnings
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -107,6 +109,8 @@ def step_durations(batch_size, num_calls):
   plain_steps(seed)
   gan = _make_gan()
   turns = reporting.Turns(lambda: plain_steps(seed).numpy())
+  # The images are noise, which no generator comes near.
+  warnings.simplefilter('ignore', nvi.CollapseWarning)
   nvi.fit(
     lambda batch: nvi.Chain(
       [gan.level(lambda n, seed: batch, non_saturating=True)]

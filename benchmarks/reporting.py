@@ -129,10 +129,11 @@ def save(path, content, figure=None):
   """Writes JSON, and a picture beside it.
 
   Args:
-    path: Python `str`, without the ending.
+    path: Python `str`, without the ending; folders that it names are made.
     content: Value that JSON can hold.
     figure: Matplotlib figure, or `None`.
   """
+  os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
   text = json.dumps(content, indent=2, allow_nan=False) + '\n'
   replace_file(path + '.json', lambda f: f.write(text.encode()))
   if figure is not None:
