@@ -114,3 +114,64 @@ def test_rate_of_false_alarms():
     for seed in range(30)
   ]
   assert found == [None] * 30
+
+
+def fit_with_scale(scale, size=8):
+  """Importance sampling of a normal density, by one of another scale."""
+  ones = tf.ones([size])
+  normal = tfd.MultivariateNormalDiag(0.0 * ones, ones)
+  step = tf.Variable(0.0)
+  sampler = nvi.NestedSampler(
+    nvi.ExplicitDensities([normal, normal]),
+    nvi.KernelPair(
+      lambda y: tfd.MultivariateNormalDiag(
+        step + tf.zeros_like(y), scale * ones
+      ),
+      lambda z: tfd.MultivariateNormalDiag(tf.zeros_like(z), ones),
+    ),
+  )
+  return fit(sampler, num_particles=100, num_steps=800)
+
+
+def test_heavy_tails_are_warned_of():
+  # The weights are s^8 exp((1 - s^2) u / 2), with u of a chi-squared
+  # distribution with 8 degrees of freedom; for s = 0.4 their tail index is
+  # 1 / (1 - s^2) = 1.19, and they have no variance. Of 200 steps one has a tenth
+  # of the sum for 85% of the seeds.
+  history, (warning,) = fit_with_scale(0.4)
+  assert history.collapsed_levels == []
+  assert 'seldom reaches some mass' in str(warning.message)
+  # Most estimates are too low.
+  assert np.mean(history.log_normalizer[-200:] < 0.0) > 0.9
+
+
+def test_light_tails():
+  # Weights are bounded, and as uneven.
+  history, found = fit_with_scale(1.6)
+  assert np.median(history.effective_sample_size) < 40.0
+  assert not found
+
+
+def test_rare_mass_of_log_normal_estimates():
+  sampler = make_sampler(BOTH)
+  history, _ = fit(sampler)
+  rng = np.random.default_rng(1)
+
+  def found(deviation):
+    steps = deviation * rng.normal(size=[800, 3])
+    return coverage.find_rare_mass(
+      sampler,
+      history._replace(
+        loss=np.zeros([800, 3]),
+        log_normalizer=steps,
+        is_skipped=np.zeros([800], bool),
+      ),
+    )
+
+  # One estimate has 20 times the mean if it is 3.5 deviations away: a
+  # probability of 0.13 for 600 of them. With a deviation of 0.7 it is 4.6
+  # deviations, and a probability of 1e-3.
+  assert found(0.7) is None
+  # With a deviation of three the greatest of 200 is a third of their sum.
+  num_steps, share = found(3.0)
+  assert num_steps == 200 and 0.1 < share < 1.0

@@ -177,20 +177,24 @@ def median_sizes(history: History) -> np.ndarray:
   return medians.reshape([len(medians), -1]).min(axis=1)
 
 
-def last_log_normalizers(history: History) -> np.ndarray:
+def last_log_normalizers(
+  history: History, num_steps: int | None = None
+) -> np.ndarray:
   """The log normalizers at the end of training, of steps that were taken.
 
   Args:
     history: `History`.
+    num_steps: Python `int`: of how many steps.
+      Default value: `None` (i.e., of the last tenth, and 20 at least).
 
   Returns:
-    log_normalizers: Array of shape `[num_judged_steps] + batch`: those of the
-      last tenth of the steps, and 20 at least, which were not skipped; without
-      elements if there are fewer steps than 20.
+    log_normalizers: Array of shape `[num_steps] + batch`, without those of
+      steps that were skipped; without elements if there are fewer steps.
   """
-  if len(history.loss) < _MIN_JUDGED_STEPS:
+  num_steps = num_steps or _num_judged(history)
+  if len(history.loss) < num_steps:
     return history.log_normalizer[:0]
-  last = slice(-_num_judged(history), None)
+  last = slice(-num_steps, None)
   return history.log_normalizer[last][~history.is_skipped[last]]
 
 

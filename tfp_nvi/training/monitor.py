@@ -113,9 +113,12 @@ class Monitor:
     levels = history.collapsed_levels
     if not levels:
       missing = coverage.find_missing_mass(sampler, history, self._seed)
-      if missing is not None:
+      rare = coverage.find_rare_mass(sampler, history)
+      if missing is not None or rare is not None:
         warnings.warn(
-          _describe_missing_mass(missing),
+          _describe_rare_mass(*rare)
+          if missing is None
+          else _describe_missing_mass(missing),
           history_lib.MissingMassWarning,
           stacklevel=_STACKLEVEL,
         )
@@ -203,6 +206,17 @@ def _describe_missing_mass(missing):
     f'from the first density gives log Z = {missing.expected:.3f} +- '
     f'{missing.expected_error:.3f}, the last steps of training '
     f'{missing.found:.3f}{members}. {_ON_MISSING_MASS}'
+  )
+
+
+def _describe_rare_mass(num_steps, share):
+  return (
+    'The trained sampler seldom reaches some mass of the last density: of the '
+    f'last {num_steps} steps, one has {share:.0%} of the sum of their '
+    'estimates of the normalizer. The weights have heavy tails, so that log Z '
+    'of most runs is too low, and their reported errors too small. Train both '
+    'kernels (`sides=tfp_nvi.Side.BOTH`), take more particles, or a path with '
+    'other densities.'
   )
 
 
