@@ -136,8 +136,8 @@ def fit_with_scale(scale, size=8):
 def test_heavy_tails_are_warned_of():
   # The weights are s^8 exp((1 - s^2) u / 2), with u of a chi-squared
   # distribution with 8 degrees of freedom; for s = 0.4 their tail index is
-  # 1 / (1 - s^2) = 1.19, and they have no variance. Of 200 steps one has a tenth
-  # of the sum for 85% of the seeds.
+  # 1 / (1 - s^2) = 1.19, and they have no variance. Of 200 steps one has a
+  # tenth of the sum for 85% of the seeds.
   history, (warning,) = fit_with_scale(0.4)
   assert history.collapsed_levels == []
   assert 'seldom reaches some mass' in str(warning.message)
