@@ -114,14 +114,15 @@ class Monitor:
     if not levels:
       missing = coverage.find_missing_mass(sampler, history, self._seed)
       rare = coverage.find_rare_mass(sampler, history)
-      if missing is not None or rare is not None:
-        warnings.warn(
-          _describe_rare_mass(*rare)
-          if missing is None
-          else _describe_missing_mass(missing),
-          history_lib.MissingMassWarning,
-          stacklevel=_STACKLEVEL,
-        )
+      if missing is not None:
+        message = _describe_missing_mass(missing)
+      elif rare is not None:
+        message = _describe_rare_mass(*rare)
+      else:
+        return
+      warnings.warn(
+        message, history_lib.MissingMassWarning, stacklevel=_STACKLEVEL
+      )
       return
     size = min(history_lib.median_sizes(history))
     warnings.warn(
