@@ -193,6 +193,7 @@ VALID = {
   ],
   'particles': lambda: tf.constant([1.0, 2.0, 3.0]),
   'prior': lambda: tfd.Normal(0.0, 1.0),
+  'probabilities': lambda: [0.05, 0.5],
   'proposal': lambda: tfd.Normal(0.0, 1.0),
   'proposal_fn': lambda: lambda x: tfd.Normal(x, 1.0),
   'proposal_log_ratios': lambda: tf.constant([0.5, -1.0]),

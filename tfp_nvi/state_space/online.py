@@ -129,8 +129,10 @@ class OnlineFilter:
     checks.check_bool('jit_compile', jit_compile)
     if sampler.heuristic is not None or sampler.initial_proposal_fn is not None:
       raise ValueError(
-        '`sampler` must not look at observations to come, as it does if it has '
-        'an `initial_proposal_fn` or a `heuristic`.'
+        '`sampler` must not look at observations to come, as one with an '
+        '`initial_proposal_fn` or a `heuristic` does, such as that of '
+        "`fit_state_space`. StateSpaceSampler(model, proposal_fn='guided') "
+        'does not.'
       )
     self._sampler = sampler
     self._num_particles = checks.as_count('num_particles', num_particles)
