@@ -109,27 +109,28 @@ def step_durations(batch_size, num_calls):
   plain_steps(seed)
   gan = _make_gan()
   turns = reporting.Turns(lambda: plain_steps(seed).numpy())
-  # The images are noise, which no generator comes near.
-  warnings.simplefilter('ignore', nvi.CollapseWarning)
-  nvi.fit(
-    lambda batch: nvi.Chain(
-      [gan.level(lambda n, seed: batch, non_saturating=True)]
-    ),
-    nvi.f_divergence(tfp.vi.jensen_shannon),
-    num_particles=batch_size,
-    num_steps=_STEPS_PER_CALL * (num_calls + 1),
-    data=tf.data.Dataset.from_tensors(images),
-    seed=1,
-    steps_per_call=_STEPS_PER_CALL,
-    optimizer=nvi.MultiOptimizer(
-      [
-        (tf_keras.optimizers.Adam(1e-3), [network])
-        for network in (gan.generator, gan.discriminator)
-      ]
-    ),
-    progress=False,
-    callback_fn=turns.on_call,
-  )
+  with warnings.catch_warnings():
+    # The images are noise, which no generator comes near.
+    warnings.simplefilter('ignore', nvi.CollapseWarning)
+    nvi.fit(
+      lambda batch: nvi.Chain(
+        [gan.level(lambda n, seed: batch, non_saturating=True)]
+      ),
+      nvi.f_divergence(tfp.vi.jensen_shannon),
+      num_particles=batch_size,
+      num_steps=_STEPS_PER_CALL * (num_calls + 1),
+      data=tf.data.Dataset.from_tensors(images),
+      seed=1,
+      steps_per_call=_STEPS_PER_CALL,
+      optimizer=nvi.MultiOptimizer(
+        [
+          (tf_keras.optimizers.Adam(1e-3), [network])
+          for network in (gan.generator, gan.discriminator)
+        ]
+      ),
+      progress=False,
+      callback_fn=turns.on_call,
+    )
   library, plain = turns.durations()
   return library / _STEPS_PER_CALL, plain / _STEPS_PER_CALL
 

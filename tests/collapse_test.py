@@ -83,7 +83,7 @@ def test_normalizer_or_warning(problem, divergence):
       progress=False,
     )
   if any(issubclass(w.category, nvi.CollapseWarning) for w in caught):
-    assert history.collapsed_levels
+    assert history.collapsed_levels and (problem, divergence) not in QUICK
     return
   assert not history.collapsed_levels
   log_normalizers = np.array(

@@ -141,11 +141,36 @@ def test_weighted_quantiles(jit_compile):
       np.ravel(found[:, :, i, k]),
       smallest_values(weights[:, i], values[:, i, k], probabilities.ravel()),
     )
+
+
+def test_rounding_of_weights_and_values():
   # Sums of weights that are equal up to rounding are equal.
-  weights = tf.fill([10], 0.1)
-  for i in range(10):
-    median = nvi.weighted_quantiles(weights, tf.range(10.0), (i + 1) / 10)
-    assert median == i
+  found = nvi.weighted_quantiles(
+    tf.fill([10], 0.1), tf.range(10.0), np.arange(1, 11) / 10
+  )
+  np.testing.assert_array_equal(found, np.arange(10.0))
+  found = nvi.weighted_quantiles(
+    [0.1, 0.2, 0.3, 0.4], [1.0, 2.0, 3.0, 4.0], [0.1, 0.3, 0.6, 1.0]
+  )
+  np.testing.assert_array_equal(found, [1.0, 2.0, 3.0, 4.0])
+  # Integers are as they are, in half precision too.
+  particles = nvi.WeightedParticles(
+    tf.constant([3_000, 2**24 + 1, 2_049]), tf.zeros([3], tf.float16)
+  )
+  np.testing.assert_array_equal(
+    particles.quantiles([0.1, 0.5, 1.0]), [2_049, 3_000, 2**24 + 1]
+  )
+
+
+@pytest.mark.parametrize('jit_compile', [False, True])
+def test_quantiles_of_nan(jit_compile):
+  fn = tf.function(
+    lambda x: nvi.weighted_quantiles([0.5, 0.5, 0.0], x, [0.2, 0.9]),
+    jit_compile=jit_compile,
+    autograph=False,
+  )
+  found = fn(tf.constant([[1.0, 9.0], [np.nan, 4.0], [2.0, np.nan]]))
+  np.testing.assert_array_equal(found, [[np.nan, 4.0], [np.nan, 9.0]])
 
 
 def test_plain_mean_and_total():

@@ -169,8 +169,6 @@ def test_short_version_of_the_default(trained):
   assert row['accuracy'] > 0.4
   assert row['normalized_mutual_information'] > 0.4
   assert row['total_variation'] < 0.3
-  # Proportions from one pass are drawn towards equal ones.
-  assert row['total_variation'] < row['total_variation_of_one_pass']
   programs.check_pictures(
     folder / f'{name}-digits-1.png'
     for name in ('batches', 'reconstructions', 'clusters')

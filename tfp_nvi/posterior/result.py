@@ -194,14 +194,14 @@ class Posterior:
       event_shape = values.shape[1:]
       flat = values.reshape([len(values), -1])
       flat_error = error.numpy().reshape(-1)
+      quantiles = weighting.weighted_quantiles(
+        weights, flat, [0.05, 0.5, 0.95]
+      ).numpy()
       for i, column in enumerate(flat.T):
         index = np.unravel_index(i, event_shape) if event_shape else ()
         label = name + (f'[{", ".join(map(str, index))}]' if index else '')
         mean = weights @ column
         deviation = np.sqrt(weights @ (column - mean) ** 2)
-        quantiles = weighting.weighted_quantiles(
-          weights, column, [0.05, 0.5, 0.95]
-        ).numpy()
         # As many independent draws would have this standard error.
         ess = (
           (deviation / flat_error[i]) ** 2 if flat_error[i] > 0.0 else np.nan
@@ -211,7 +211,7 @@ class Posterior:
             label,
             mean,
             deviation,
-            *quantiles,
+            *quantiles[:, i],
             min(ess, len(column)),
             flat_error[i],
           )

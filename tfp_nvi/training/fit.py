@@ -155,11 +155,13 @@ def fit(
       the session is interactive.
 
   Warns:
-    CollapseWarning: If at some level nearly all of the weight was on one
-      particle at the end.
+    CollapseWarning: If at some level nearly all of the weight was on a few
+      particles at the end.
     MissingMassWarning: If importance sampling from the first density, by 2**14
       draws or a tenth of the evaluations of training, is certain that there is
-      more mass than the sampler finds.
+      more mass than the sampler finds; or if one of the steps of the last
+      quarter has much of the sum of their estimates, as where weights have
+      heavy tails.
     UserWarning: At the first NaN log density, which counts as zero density.
 
   ```python

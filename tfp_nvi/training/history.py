@@ -122,12 +122,12 @@ class History(typing.NamedTuple):
 
     These are the levels, counted from one, where the median of the effective
     sample size over the last tenth of the steps, and 20 at least, is small for
-    any member of the batch: at most 1.5, or 10% of the particles if these are
-    fewer than five, or 2% of the particles, whichever is more. Below 1.5, one
-    particle has most of the weight in most of the steps; a gradient by weights
-    is then the score of a single draw. With fewer than five, weights may have
-    tails that no run shows. With fewer than 20 steps or 8 particles nothing
-    can be said, and the list is empty.
+    any member of the batch: at most the largest of 1.5, 2% of the particles,
+    and the smaller of five and 10% of the particles. Below 1.5, one particle
+    has most of the weight in most of the steps; a gradient by weights is then
+    the score of a single draw. With fewer than five, weights may have tails
+    that no run shows. With fewer than 20 steps or 8 particles nothing can be
+    said, and the list is empty.
     """
     if (
       len(self.loss) < _MIN_JUDGED_STEPS

@@ -17,6 +17,9 @@ __all__ = [
 # steps had to be skipped at random, that would be seen once in two million.
 _MAX_SKIPPED = 50
 
+# With an effective sample size below this, one particle has most of the weight.
+_SIZE_OF_ONE = 1.5
+
 # For the caller of `fit`, which calls the methods that warn.
 _STACKLEVEL = 3
 
@@ -125,11 +128,16 @@ class Monitor:
       )
       return
     size = min(history_lib.median_sizes(history))
+    what = (
+      'nearly all of the weight is on one'
+      if size <= _SIZE_OF_ONE
+      else 'nearly all of the weight is on a few of them'
+    )
     warnings.warn(
       f'Training collapsed at {_name_levels(levels)}: of '
-      f'{record.num_particles} particles, nearly all of the weight is on few '
-      f'(median effective sample size {size:.1f}), so that neither the '
-      f'loss nor the samples can be trusted. {_ON_COLLAPSE}',
+      f'{record.num_particles} particles, {what} (median effective sample size '
+      f'{size:.1f}), so that neither the loss nor the samples can be trusted. '
+      f'{_ON_COLLAPSE}',
       history_lib.CollapseWarning,
       stacklevel=_STACKLEVEL,
     )

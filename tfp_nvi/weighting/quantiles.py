@@ -4,6 +4,7 @@
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfp_nvi.internal import checks, reductions
@@ -13,8 +14,8 @@ __all__ = [
   'weighted_quantiles',
 ]
 
-# Of sums of weights in float64.
-_ROUNDING = 1e-10
+# How many roundings of a weight are not to decide between two values.
+_ROUNDING = 8.0
 
 
 def weighted_quantiles(
@@ -23,7 +24,8 @@ def weighted_quantiles(
   """Quantiles of the values of weighted particles, for each coordinate.
 
   The quantile of a probability `p` is the smallest value such that the weights
-  of values up to it are at least `p` times the sum of all weights.
+  of values up to it are at least `p` times the sum of all weights, up to the
+  rounding of the weights.
 
   Args:
     weights: Non-negative float `Tensor` of shape `[num_particles] + batch`.
@@ -32,8 +34,9 @@ def weighted_quantiles(
     probabilities: float array of shape `[...]`, between zero and one.
 
   Returns:
-    quantiles: `Tensor` of shape `probabilities.shape + batch + event`; NaN
-      where all weights are zero.
+    quantiles: `Tensor` of shape `probabilities.shape + batch + event`, of
+      float64 for integers; NaN where all weights are zero, or a value that has
+      weight is NaN.
 
   Raises:
     TypeError: If `weights` or `probabilities` are not floats, or `values` not
@@ -49,7 +52,8 @@ def weighted_quantiles(
   ```
   """
   weights = estimates.as_weights(weights, is_signed=False)
-  values = estimates.as_numbers(values, weights.dtype)
+  # In float64 integers are exact: a quantile is one of the values.
+  values = estimates.as_numbers(values, tf.float64)
   estimates.check_same_particles(weights, values)
   if not tf.is_tensor(probabilities):
     probabilities = checks.as_tensor('probabilities', probabilities, tf.float64)
@@ -61,6 +65,10 @@ def weighted_quantiles(
     '`probabilities` must be between 0 and 1',
     probabilities,
     lambda x: (x >= 0.0) & (x <= 1.0),
+  )
+  rounding = _ROUNDING * max(
+    np.finfo(np.float32).eps if weights.dtype != tf.float64 else 0.0,
+    np.finfo(np.float64).eps,
   )
   num_events = values.shape.rank - weights.shape.rank
   shape = tf.concat([tf.shape(weights), [1] * num_events], axis=0)
@@ -79,13 +87,15 @@ def weighted_quantiles(
     tf.gather(x, order, batch_dims=1) for x in rows
   )
   cumulative = tf.cumsum(weights_of_rows, axis=1)
-  # Rounding is not to decide between two values.
-  wanted = cumulative[:, -1:] * tf.reshape(probabilities - _ROUNDING, [1, -1])
+  wanted = cumulative[:, -1:] * tf.reshape(probabilities - rounding, [1, -1])
   index = tf.minimum(
     tf.searchsorted(cumulative, wanted), tf.shape(cumulative)[1] - 1
   )
+  is_known = (cumulative[:, -1:] > 0.0) & tf.logical_not(
+    tf.reduce_any(tf.math.is_nan(rows[0]), axis=1, keepdims=True)
+  )
   found = tf.where(
-    cumulative[:, -1:] > 0.0,
+    is_known,
     tf.gather(values_of_rows, index, batch_dims=1),
     tf.constant(float('nan'), values.dtype),
   )

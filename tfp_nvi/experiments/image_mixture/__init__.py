@@ -1,12 +1,12 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-r"""A deep generative mixture of images, learned without labels.
+r"""A deep generative mixture of images, and the proportions of mini-batches.
 
 Learns a mixture of images and amortized inference for it [1], down to the class
 proportions of a mini-batch, by nested objectives and, for comparison, by
 reweighted wake-sleep with the same networks. Both start from random networks.
-In the second half of the nested training, images of a mini-batch tell of each
-other's clusters by its proportions.
+In the second half of the nested training, proportions that are inferred from
+the whole mini-batch inform the cluster of each image.
 
 ```shell
 python -m tfp_nvi.experiments.image_mixture --output_dir=results/digits
@@ -16,8 +16,8 @@ python -m tfp_nvi.experiments.image_mixture --dataset=mnist --data_dir=DIR \
 
 Mini-batches have class proportions lambda* that come from a Dirichlet
 distribution. Labels serve to put such mini-batches together, as the model says
-that data come; they are not passed on, and training sees images alone.
-(`--noproportions_in_training` makes mini-batches of images at random instead,
+that data come; they are not passed on, but training makes use of which images
+share a mini-batch. (`--noproportions_in_training` makes mini-batches of images at random instead,
 without any labels.) After training, labels serve once more, to match clusters
 to classes.
 
