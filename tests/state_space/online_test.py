@@ -144,3 +144,12 @@ def test_bad_arguments():
   state = online.init(seed=1)
   with pytest.raises(ValueError, match='`observations` must not be NaN'):
     online.update(state, float('nan'), u=0.0)
+  for x in ([1.0, 99.0], [1.0]):
+    with pytest.raises(ValueError, match=r'`x` must have shape \(\), '):
+      online.update(state, x, u=0.0)
+  for fn in (
+    lambda: online.predict(state, u=0.0),
+    lambda: online.estimate(state, lambda z: z),
+  ):
+    with pytest.raises(ValueError, match='`state` must be that after one'):
+      fn()

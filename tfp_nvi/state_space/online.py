@@ -258,6 +258,7 @@ class OnlineFilter:
     x = model_lib.convert_like(
       'x', x, example.observation_like[0], 'the values of `observation_fn`'
     )
+    tf.nest.map_structure(self._check_shape, x, example.observation)
     if is_observed is not None:
       convert = lambda x: tf.convert_to_tensor(x, tf.bool)  # noqa: E731
       if missing.is_by_step(is_observed, x, example.observation_like[1]):
@@ -274,18 +275,39 @@ class OnlineFilter:
     fn = self._first if step == 0 else self._later
     return fn(state, x, is_observed, u)
 
+  def _check_shape(self, x, example):
+    """Raises an error for observations that are not one of each sequence."""
+    expected = self._batch_shape + example.shape
+    if not x.shape.is_compatible_with(expected):
+      raise ValueError(
+        f'`x` must have shape {expected}, `batch_shape` and that of the values '
+        f'of `observation_fn`; got {x.shape}.'
+      )
+
+  @staticmethod
+  def _check_started(state):
+    if int(state.step) == 0:
+      raise ValueError(
+        '`state` must be that after one observation at least; got the one of '
+        '`init`.'
+      )
+
   def estimate(self, state: OnlineState, fn: Callable):
     """Filtered expectations.
 
     Args:
-      state: `OnlineState`.
+      state: `OnlineState` after one observation at least.
       fn: Python callable from the global and the local state to a nested
         structure of `Tensor`s of shape `[num_particles] + batch + any`.
 
     Returns:
       expectation: Nested structure of `Tensor`s of shape `batch + any`.
+
+    Raises:
+      ValueError: If there has been no observation.
     """
     checks.check_callable('fn', fn)
+    self._check_started(state)
     weights = weighting.normalize_weights(state.log_weights)
     return tf.nest.map_structure(
       lambda x: weighting.weighted_mean(weights, tf.cast(x, weights.dtype)),
@@ -306,7 +328,11 @@ class OnlineFilter:
 
     Returns:
       x: Nested structure of `Tensor`s of shape `[num_draws] + batch + event`.
+
+    Raises:
+      ValueError: If there has been no observation.
     """
+    self._check_started(state)
     num_draws = checks.as_count('num_draws', num_draws)
     draw_seed, seed = tf.unstack(
       randomness.split_seed(randomness.as_seed(seed), 2)

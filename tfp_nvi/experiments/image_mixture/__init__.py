@@ -17,9 +17,9 @@ python -m tfp_nvi.experiments.image_mixture --dataset=mnist --data_dir=DIR \
 Mini-batches have class proportions lambda* that come from a Dirichlet
 distribution. Labels serve to put such mini-batches together, as the model says
 that data come; they are not passed on, but training makes use of which images
-share a mini-batch. (`--noproportions_in_training` makes mini-batches of images at random instead,
-without any labels.) After training, labels serve once more, to match clusters
-to classes.
+share a mini-batch. (`--noproportions_in_training` makes mini-batches of images
+at random instead, without any labels.) After training, labels serve once more,
+to match clusters to classes.
 
 The output folder holds
 
