@@ -66,7 +66,7 @@ def trained(tmp_path_factory):
   folder = tmp_path_factory.mktemp('trained')
   results = image_mixture.run(
     objective='nvi',
-    num_steps=500,
+    num_steps=1_000,
     output_dir=str(folder),
   )
   return folder, results.rows[0]
@@ -164,11 +164,11 @@ def test_short_version_of_the_default(trained):
   np.testing.assert_allclose(
     np.mean(row['total_variations']), row['total_variation'], atol=1e-5
   )
-  # Of 500 images, guesses match about 0.15; the average of what is guessed
-  # for proportions is off by 0.3.
+  # Of 500 images, guesses match about 0.15. Equal proportions are off by
+  # 5 E|b - 0.1| = 0.9**10 = 0.35 on average, with b ~ Beta(1, 9).
   assert row['accuracy'] > 0.4
   assert row['normalized_mutual_information'] > 0.4
-  assert row['total_variation'] < 0.3
+  assert row['total_variation'] < 0.33
   programs.check_pictures(
     folder / f'{name}-digits-1.png'
     for name in ('batches', 'reconstructions', 'clusters')
@@ -240,7 +240,7 @@ def test_evaluates_alone(trained, tmp_path):
   folder, row = trained
   arguments = {
     'objective': 'nvi',
-    'num_steps': 500,
+    'num_steps': 1_000,
     'checkpoint_dir': str(folder / 'checkpoints'),
     'output_dir': str(tmp_path),
     'eval_only': True,
@@ -251,11 +251,11 @@ def test_evaluates_alone(trained, tmp_path):
   with pytest.raises(ValueError, match='`checkpoint_dir` must .* checkpoint'):
     image_mixture.run(**{**arguments, 'checkpoint_dir': str(tmp_path / 'new')})
   assert not [path for path in (tmp_path / 'new').rglob('*') if path.is_file()]
-  with pytest.raises(ValueError, match='`checkpoint_dir` .* num_steps 500, no'):
+  with pytest.raises(ValueError, match='`checkpoint_dir` .* num_steps 1000, no'):
     image_mixture.run(
       **{
         **arguments,
-        'num_steps': 501,
+        'num_steps': 1_001,
         'output_dir': str(tmp_path / 'other'),
       }
     )
