@@ -251,7 +251,9 @@ def test_evaluates_alone(trained, tmp_path):
   with pytest.raises(ValueError, match='`checkpoint_dir` must .* checkpoint'):
     image_mixture.run(**{**arguments, 'checkpoint_dir': str(tmp_path / 'new')})
   assert not [path for path in (tmp_path / 'new').rglob('*') if path.is_file()]
-  with pytest.raises(ValueError, match='`checkpoint_dir` .* num_steps 1000, no'):
+  with pytest.raises(
+    ValueError, match='`checkpoint_dir` .* num_steps 1000, no'
+  ):
     image_mixture.run(
       **{
         **arguments,

@@ -93,7 +93,6 @@ def evaluate(model, data, settings):
 def _elbo(model, x, seed, batch_size=500):
   """The mean evidence lower bound of images."""
 
-  @tf.function(autograph=False)
   def sum_of(x, seed):
     proposal = model.infer(x)
     with randomness.portable_sampling():
@@ -101,10 +100,20 @@ def _elbo(model, x, seed, batch_size=500):
     terms = model.log_joint(z, x) - proposal.log_prob(z)
     return tf.reduce_sum(tf.reduce_mean(terms, axis=0))
 
+  # One compiled function for each size, of which there are two, so that
+  # TensorFlow has no cause to warn of retracing where there are many models.
+  compiled = {}
   total = 0.0
   for i in range(0, len(x), batch_size):
-    part = x[i : i + batch_size]
-    total += float(sum_of(part, randomness.fold_in(seed, i)))
+    part = tf.convert_to_tensor(x[i : i + batch_size])
+    size = len(part)
+    if size not in compiled:
+      compiled[size] = tf.function(
+        sum_of, autograph=False
+      ).get_concrete_function(
+        tf.TensorSpec(part.shape, part.dtype), tf.TensorSpec([2], tf.int32)
+      )
+    total += float(compiled[size](part, randomness.fold_in(seed, i)))
   return total / len(x)
 
 
