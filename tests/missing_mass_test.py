@@ -94,8 +94,8 @@ def test_member_of_a_batch():
 
 @pytest.mark.parametrize(
   'prior_scale, num_particles, num_steps',
-  # A first density that hardly reaches the modes, too few evaluations, and too
-  # few steps to judge.
+  # A first density that hardly reaches the modes, too few effective draws, and
+  # too few steps to judge.
   [(0.9, 500, 40), (3.0, 10, 40), (3.0, 2_000, 19)],
 )
 def test_what_cannot_be_seen(prior_scale, num_particles, num_steps):
@@ -157,21 +157,22 @@ def test_rare_mass_of_log_normal_estimates():
   history, _ = fit(sampler)
   rng = np.random.default_rng(1)
 
-  def found(deviation):
-    steps = deviation * rng.normal(size=[800, 3])
+  def found(deviation, *batch_shape):
+    steps = deviation * rng.normal(size=[800, *batch_shape])
     return coverage.find_rare_mass(
       sampler,
       history._replace(
-        loss=np.zeros([800, 3]),
+        loss=np.zeros(steps.shape),
         log_normalizer=steps,
         is_skipped=np.zeros([800], bool),
       ),
     )
 
-  # One estimate has 20 times the mean if it is 3.5 deviations away: a
-  # probability of 0.13 for 600 of them. With a deviation of 0.7 it is 4.6
-  # deviations, and a probability of 1e-3.
+  # With a deviation of 0.7, an estimate of 20 times the mean is 4.6 deviations
+  # away: a probability of 4e-4 for 200 of them.
   assert found(0.7) is None
-  # With a deviation of three the greatest of 200 is a third of their sum.
+  # With a deviation of three the greatest has much of the sum.
   num_steps, share = found(3.0)
   assert num_steps == 200 and 0.1 < share < 1.0
+  # In a batch, half of the sum is 5.8 deviations away: a probability of 7e-5.
+  assert found(1.0, 100) is None

@@ -313,7 +313,8 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
     """
     densities, options = run.densities, run.options
     level = segment.first_level + local_level
-    # Not a slice, which XLA compiles again for each level that is an argument.
+    # XLA would compile a slice again for each value of a level that is an
+    # argument of the program.
     resample_seed, rejection_seed = tf.unstack(
       tf.gather(segment.seeds, local_level)
     )

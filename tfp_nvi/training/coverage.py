@@ -41,10 +41,10 @@ _MIN_CHUNK = 1_024
 _MIN_EFFECTIVE_DRAWS = 30.0
 _NUM_ERRORS = 4.0
 _MIN_GAP = 0.02
-# Of the last quarter of the steps, if these are so many, one is not to have so
-# much of the sum, if that is twenty times the mean. Of 200 log-normal estimates
-# whose logarithms have a deviation of one, none has, with a probability of
-# 0.99; of those of a hundred members of a batch, none has half of the sum.
+# The last quarter of the steps is judged if it has this many. A step is rare if
+# its estimate is more than a tenth of the sum, or half of it in a batch, and
+# more than twenty times the mean. The greatest of 200 log-normal estimates,
+# whose logarithms have a deviation of one, is not, with a probability of 0.99.
 _MIN_STEPS = 80
 _STEPS_SHARE = 4
 _MAX_SHARE_OF_A_STEP = 0.1

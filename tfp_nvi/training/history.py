@@ -20,7 +20,8 @@ __all__ = [
 _MIN_JUDGED_STEPS = 20
 # With few particles an effective sample size near one is nothing unusual.
 _MIN_JUDGED_PARTICLES = 8
-_COLLAPSED_SIZE = 1.5
+# One particle has most of the weight in most of the steps.
+COLLAPSED_SIZE = 1.5
 _COLLAPSED_SHARE = 0.02
 # Errors that are estimated from fewer effective particles mean nothing, and
 # where so few are a small share, training has not brought the level together.
@@ -135,7 +136,7 @@ class History(typing.NamedTuple):
     ):
       return []
     limit = max(
-      _COLLAPSED_SIZE,
+      COLLAPSED_SIZE,
       min(_FEW_SIZE, _FEW_SHARE * self.num_particles),
       _COLLAPSED_SHARE * self.num_particles,
     )

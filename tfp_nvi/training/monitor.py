@@ -17,9 +17,6 @@ __all__ = [
 # steps had to be skipped at random, that would be seen once in two million.
 _MAX_SKIPPED = 50
 
-# With an effective sample size below this, one particle has most of the weight.
-_SIZE_OF_ONE = 1.5
-
 # For the caller of `fit`, which calls the methods that warn.
 _STACKLEVEL = 3
 
@@ -130,7 +127,7 @@ class Monitor:
     size = min(history_lib.median_sizes(history))
     what = (
       'nearly all of the weight is on one'
-      if size <= _SIZE_OF_ONE
+      if size <= history_lib.COLLAPSED_SIZE
       else 'nearly all of the weight is on a few of them'
     )
     warnings.warn(

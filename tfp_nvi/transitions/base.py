@@ -224,7 +224,8 @@ class Transition(tf.Module, abc.ABC):
       noise: The part of `draw_noise` that belongs to the level.
     """
     noise = self.draw_noise(sample_shape, seed)
-    # Not a slice, which XLA compiles again for each level that is an argument.
+    # XLA would compile a slice again for each value of a level that is an
+    # argument of the program.
     return tf.nest.map_structure(lambda x: tf.gather(x, level), noise)
 
   def record_like(self, noise, state):

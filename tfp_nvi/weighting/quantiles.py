@@ -14,7 +14,7 @@ __all__ = [
   'weighted_quantiles',
 ]
 
-# How many roundings of a weight are not to decide between two values.
+# Shares of weights that differ by so many roundings are taken to be equal.
 _ROUNDING = 8.0
 
 
@@ -25,7 +25,7 @@ def weighted_quantiles(
 
   The quantile of a probability `p` is the smallest value such that the weights
   of values up to it are at least `p` times the sum of all weights, up to the
-  rounding of the weights.
+  rounding of the weights. `tfp.stats.quantiles` takes no weights.
 
   Args:
     weights: Non-negative float `Tensor` of shape `[num_particles] + batch`.

@@ -33,7 +33,8 @@ __all__ = [
 _NUM_SIMULATIONS = 4
 # Of Gibbs sampling, to infer proportions.
 _NUM_SWEEPS = 10
-# Of the proportions of a mini-batch in training.
+# How often the proportions of a mini-batch are updated in a training step. More
+# updates would make frequent clusters more frequent still.
 _NUM_UPDATES = 10
 
 

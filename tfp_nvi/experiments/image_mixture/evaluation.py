@@ -103,7 +103,7 @@ def evaluate(mixture, data, settings):
     figures: Python `dict`: fields of a row.
     arrays: Python `dict` of NumPy arrays, to draw from.
   """
-  # Of an extra, which `check_packages` has looked for.
+  # Installed with an extra, which `check_packages` has looked for.
   from sklearn import metrics
 
   num_classes = len(data.class_names)
