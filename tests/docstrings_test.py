@@ -155,13 +155,20 @@ def run_example(code: str, folder: pathlib.Path) -> None:
 
 
 MODULES = find_modules()
-# Examples of the programs' own parts are for readers of their code.
-SLOW = 'tfp_nvi.experiments.'
+# Examples of the programs' own parts are for readers of their code; the others
+# take long, and call what shorter examples do.
+SLOW = (
+  'tfp_nvi.experiments.',
+  'docs/ecosystem.md-2',
+  'docs/posteriors.md-0',
+  'docs/sequences.md-0',
+  'docs/sequences.md-3',
+)
 EXAMPLES = [
   pytest.param(
     code,
     id=f'{name}-{i}',
-    marks=pytest.mark.slow if name.startswith(SLOW) else (),
+    marks=pytest.mark.slow if f'{name}-{i}'.startswith(SLOW) else (),
   )
   for name, text in [
     *docstrings(MODULES),

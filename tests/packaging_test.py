@@ -234,6 +234,7 @@ def test_programs_without_an_extra(installed, tmp_path):
 
 @pytest.mark.xdist_group('packaging')
 @pytest.mark.network
+@pytest.mark.slow
 def test_index_has_the_dependencies(installed, wheel):
   index = run(
     installed / 'python', '-m', 'pip', 'download', '--no-deps', '--dest',

@@ -16,6 +16,7 @@ less than 4,000 of them: 0.3% for the whole file.
 """
 
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -307,9 +308,21 @@ def test_weights_are_proper(name):
   assert np.all(spread > 1e-3)
 
 
-@pytest.mark.parametrize('scheme', SCHEMES)
-@pytest.mark.parametrize('policy', POLICIES)
-@pytest.mark.parametrize('rejection', REJECTION)
+def combinations(*names):
+  """All combinations of names; two thirds of them are left to slow tests."""
+  return [
+    pytest.param(
+      *(x for _, x in combination),
+      marks=pytest.mark.slow if sum(i for i, _ in combination) % 3 else (),
+    )
+    for combination in itertools.product(*map(enumerate, names))
+  ]
+
+
+@pytest.mark.parametrize(
+  'scheme, policy, rejection',
+  combinations(SCHEMES, POLICIES, REJECTION),
+)
 def test_weights_are_proper_one_by_one(scheme, policy, rejection):
   """As above, each function given to a sampler of its own; one transition."""
   sampler = nvi.NestedSampler(
@@ -840,12 +853,11 @@ def test_evidence_over_a_simplex():
   assert scores.max() < CRITICAL_Z, scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'part',
   [
-    pytest.param(
-      tfd.LogNormal(0.0, 1.0), id='LogNormal', marks=pytest.mark.slow
-    ),
+    pytest.param(tfd.LogNormal(0.0, 1.0), id='LogNormal'),
     pytest.param(tfd.Gamma(2.0, 2.0), id='Gamma'),
   ],
 )

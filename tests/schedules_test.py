@@ -264,7 +264,7 @@ def test_training_evaluates_the_target_as_often_as_sampling(
 @pytest.mark.parametrize(
   'name, level_by_level',
   [
-    ('reverse', False),
+    pytest.param('reverse', False, marks=pytest.mark.slow),
     pytest.param('reverse', True, marks=pytest.mark.slow),
     pytest.param('forward, by score', False, marks=pytest.mark.slow),
     ('forward side', True),

@@ -171,6 +171,7 @@ def test_runs_on_a_strategy(fast, tmp_path):
     np.testing.assert_allclose(one[field], other[field], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_learned_path_is_drawn(fast, tmp_path):
   results = annealing.run(
     'nvir_star',

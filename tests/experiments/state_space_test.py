@@ -49,10 +49,3 @@ def test_program(tmp_path):
   saved = json.loads((tmp_path / 'metrics.json').read_text())
   assert saved['rows'] == [row]
   assert (tmp_path / 'stochastic_volatility.png').stat().st_size > 1_000
-
-
-def test_bands():
-  """Quantiles of draws with weights."""
-  values = np.array([[3.0], [1.0], [2.0], [9.0]])
-  weights = np.array([0.3, 0.3, 0.4, 0.0])
-  assert np.ravel(experiment._bands(values, weights)).tolist() == [1, 2, 3]

@@ -394,7 +394,9 @@ class Gaussians:
     return levels
 
 
-@pytest.mark.parametrize('f', ['reverse_kl', 'forward_kl'])
+@pytest.mark.parametrize(
+  'f', ['reverse_kl', pytest.param('forward_kl', marks=pytest.mark.slow)]
+)
 def test_pathwise_gradients(f):
   model = Gaussians()
   exact = eg.exact(eg.CSISZAR_FUNCTIONS[f], model.levels, model.variables)

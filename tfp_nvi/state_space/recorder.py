@@ -4,8 +4,8 @@
 
 import tensorflow as tf
 
-from tfp_nvi import resampling, runs, weighting
-from tfp_nvi.internal import axes
+from tfp_nvi import resampling, runs
+from tfp_nvi.internal import axes, reductions
 from tfp_nvi.state_space import model as model_lib
 from tfp_nvi.state_space.transition import NAN_SOURCES
 
@@ -34,10 +34,12 @@ def _unpack(first):
 
 def summarize(particles):
   """The summary of a level that the posterior has for each step."""
-  log_weights = particles.log_weights
+  log_normalizer, size = reductions.log_mean_and_effective_sample_size(
+    particles.log_weights
+  )
   return dict(
-    log_normalizer=weighting.log_normalizer(log_weights),
-    effective_sample_size=weighting.effective_sample_size(log_weights),
+    log_normalizer=tf.cast(log_normalizer, particles.log_weights.dtype),
+    effective_sample_size=size,
     num_roots=_count_distinct(particles.state.root),
   )
 

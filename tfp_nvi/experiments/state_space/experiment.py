@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from matplotlib import figure as figure_lib
 
+from tfp_nvi import weighting
 from tfp_nvi.experiments import common
 from tfp_nvi.experiments.state_space import models
 from tfp_nvi.internal import randomness
@@ -118,17 +119,6 @@ def _reference(sampler, x, posterior, settings):
   }
 
 
-def _bands(values, weights):
-  """Quantiles of weighted draws, `[num_draws, num_steps]`."""
-  order = np.argsort(values, axis=0)
-  ends = np.cumsum(weights[order], axis=0)
-  values = np.take_along_axis(values, order, axis=0)
-  return [
-    np.take_along_axis(values, np.argmax(ends >= q, axis=0)[None], axis=0)[0]
-    for q in (0.05, 0.5, 0.95)
-  ]
-
-
 def _first(values, rank):
   """The first coordinates of values with some axes before the event."""
   values = np.asarray(values).astype(float)
@@ -137,27 +127,25 @@ def _first(values, rank):
 
 def _draw(name, x, z, posterior, settings):
   """A picture of bands over the data; `z` is `None` if it is not known."""
-  weights = np.exp(posterior.log_weights - posterior.log_normalizer)
-  weights = weights / weights.sum()
   _, next_z, next_x = posterior.predict(
     settings.num_predicted, seed=settings.seed + 1
   )
-  even = np.full([1_000], 1.0 / 1_000)
+  even = np.full([len(next_x)], 1.0 / len(next_x))
   figure = figure_lib.Figure(figsize=(8, 5), layout='constrained')
   top, bottom = figure.subplots(2, 1, sharex=True)
   steps = np.arange(len(x))
   later = len(x) + np.arange(settings.num_predicted)
   top.plot(steps, _first(x, 1), '.', color='black', label='observed')
-  low, middle, high = _bands(_first(next_x, 2), even)
-  top.fill_between(later, low, high, alpha=0.3, label='predicted, 90%')
-  top.plot(later, middle)
-  for index, draws, share, label in (
-    (steps, posterior.trajectories, weights, 'smoothed, 90%'),
-    (later, next_z, even, 'predicted, 90%'),
+  for axes, index, draws, weights, label in (
+    (top, later, next_x, even, 'predicted, 90%'),
+    (bottom, steps, posterior.trajectories, posterior.weights, 'smoothed, 90%'),
+    (bottom, later, next_z, even, 'predicted, 90%'),
   ):
-    low, middle, high = _bands(_first(draws, 2), share)
-    bottom.fill_between(index, low, high, alpha=0.3, label=label)
-    bottom.plot(index, middle)
+    low, middle, high = weighting.weighted_quantiles(
+      weights, _first(draws, 2), [0.05, 0.5, 0.95]
+    ).numpy()
+    axes.fill_between(index, low, high, alpha=0.3, label=label)
+    axes.plot(index, middle)
   if z is not None:
     bottom.plot(
       steps, _first(z, 1), color='black', linewidth=0.8, label='simulated'
