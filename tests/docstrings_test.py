@@ -163,6 +163,7 @@ SLOW = (
   'docs/posteriors.md-0',
   'docs/sequences.md-0',
   'docs/sequences.md-3',
+  'tfp_nvi.fit_state_space',
 )
 EXAMPLES = [
   pytest.param(

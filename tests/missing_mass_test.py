@@ -104,6 +104,7 @@ def test_what_cannot_be_seen(prior_scale, num_particles, num_steps):
   assert not found
 
 
+@pytest.mark.slow
 def test_rate_of_false_alarms():
   # With four standard errors one alarm is false in 30,000, so that the test
   # fails by accident in 1,000; with one standard error every sixth would be.
