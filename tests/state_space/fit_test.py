@@ -6,6 +6,8 @@ Networks are approximations: tolerances are those of a short training, and a
 network that has learned nothing, or the wrong thing, is far beyond them.
 """
 
+import warnings
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -280,3 +282,52 @@ def test_bad_arguments(arguments, error, match):
     nvi.fit_state_space(drift_model(), **arguments)
   with pytest.raises(TypeError, match='`model` must be a StateSpaceModel'):
     nvi.fit_state_space(3, length=3)
+
+
+def growth_model():
+  """The observation hides the sign of a state, so that there are two modes."""
+
+  def transition_fn(z, t):
+    wave = 8.0 * tf.cos(1.2 * tf.cast(t, tf.float32))
+    return tfd.Normal(0.5 * z + 25.0 * z / (1.0 + z**2) + wave, 1.5)
+
+  return nvi.StateSpaceModel(
+    None,
+    lambda: tfd.Normal(0.0, 2.0),
+    transition_fn,
+    lambda z: tfd.Normal(z**2 / 20.0, 1.0),
+  )
+
+
+def test_expansions_that_do_not_settle():
+  """A Gaussian heuristic misses most of the mass, and is not chosen."""
+  model = growth_model()
+  fitted = nvi.fit_state_space(
+    model, length=20, num_steps=5, progress=False, seed=1
+  )
+  assert isinstance(fitted.heuristic, nvi.RecurrentHeuristic)
+  _, _, x = model.simulate(20, [8], seed=2)
+  sampler = nvi.StateSpaceSampler(
+    model, proposal_fn='heuristic', heuristic=nvi.GaussianHeuristic(model)
+  )
+  with pytest.warns(RuntimeWarning, match='have not settled for 100%'):
+    wrong = sampler.sample(x, 500, seed=3).log_normalizer
+  guided = nvi.StateSpaceSampler(model, proposal_fn='guided')
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    right = guided.sample(x, 500, seed=4).log_normalizer
+  # Markov's inequality: estimates exceed p(x) by e^5 once in 150 times at most.
+  assert np.median(right - wrong) > 5.0
+
+
+def test_a_single_global_state_is_warned_of():
+  model = drift_model()
+  sampler = nvi.StateSpaceSampler(model)
+  x = tf.constant(50.0 + np.zeros([40], np.float32))
+  with pytest.warns(RuntimeWarning, match='All 100 particles .* single draw'):
+    sampler.sample(x, 100, seed=1)
+  # Once, and not of few particles.
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    sampler.sample(x, 100, seed=2)
+    nvi.StateSpaceSampler(model).sample(x, 10, seed=1)

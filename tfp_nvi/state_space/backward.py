@@ -134,9 +134,13 @@ def _loop(num_steps, body, carry):
 
 
 def _without_overflow(rows, steps):
-  """Rows that are zero, but for a factor of zero, where one is not finite."""
+  """Rows that are zero, but for a factor of zero, where one is not finite.
+
+  Or where the last expansion has changed the factor by so much that the value
+  of the factor means nothing.
+  """
   rank = steps.shape.rank
-  is_good = tf.ones(steps.shape, tf.bool)
+  is_good = rows['change'][0] < _MEANINGLESS_CHANGE
   for x in tf.nest.flatten(rows):
     axes = [0, *range(1 + rank, x.shape.rank)]
     is_good &= tf.reduce_all(tf.math.is_finite(x), axis=axes)
@@ -153,6 +157,11 @@ def _without_overflow(rows, steps):
   return {**rows, 'factor': (precision, linear, constant)}
 
 
+# By how many nats the last expansion may change the logarithm of the first
+# factor before it is doubted, and before it means nothing.
+_DOUBTFUL_CHANGE, _MEANINGLESS_CHANGE = 3.0, 1e3
+
+
 class GaussianHeuristic(Heuristic):
   """The likelihood of the observations to come, by Gaussian approximations.
 
@@ -161,6 +170,10 @@ class GaussianHeuristic(Heuristic):
   if the model is linear and Gaussian given the global state; `num_iterations`
   may be 1 then. A global state for which the expansions overflow, as they do
   far out in the tails of a prior, has a factor of zero.
+
+  Where the expansions do not settle, as where states have several modes, the
+  factor is doubtful. The particles are still properly weighted, but most of the
+  mass may be where none of them is.
 
   #### References
 
@@ -195,7 +208,7 @@ class GaussianHeuristic(Heuristic):
   def __init__(
     self,
     model: model_lib.StateSpaceModel,
-    num_iterations: int = 5,
+    num_iterations: int = 10,
     name: str = 'gaussian_heuristic',
   ):
     """Initializes the heuristic.
@@ -204,7 +217,7 @@ class GaussianHeuristic(Heuristic):
       model: `StateSpaceModel`.
       num_iterations: Python `int`: how many times to expand around states that
         the expansion before has found.
-        Default value: `5`.
+        Default value: `10`.
       name: Python `str` name of this module.
 
     Raises:
@@ -234,18 +247,27 @@ class GaussianHeuristic(Heuristic):
 
     # One loop, so that each recursion is compiled once.
     rows = self._no_rows(steps, path)
+    change = tf.zeros(steps.shape, path.dtype)
 
-    def improve(i, path, rows):
-      del rows
+    def improve(i, path, rows, change):
+      before = rows['factor'][-1][0]
       rows = self._backward(steps, global_state, path)
-      return i + 1, self._roll_out(steps, global_state, rows, path), rows
+      change = tf.abs(rows['factor'][-1][0] - before)
+      path = self._roll_out(steps, global_state, rows, path)
+      return i + 1, path, rows, change
 
-    _, _, rows = tf.while_loop(
+    _, _, rows, change = tf.while_loop(
       lambda i, *_: i < self._num_iterations,
       improve,
-      (tf.constant(0), path, rows),
+      (tf.constant(0), path, rows, change),
       parallel_iterations=1,
       maximum_iterations=self._num_iterations,
+    )
+    if self._num_iterations == 1:
+      change = tf.zeros_like(change)
+    # As all rows are, one for each step.
+    rows['change'] = tf.tile(
+      change[tf.newaxis], [steps.num_steps] + [1] * steps.shape.rank
     )
     return rows if self._model.prior is None else _without_overflow(rows, steps)
 
@@ -260,6 +282,11 @@ class GaussianHeuristic(Heuristic):
     if local_state is None:
       return factor.constant
     return factor.log_value(gaussian.as_vector(local_state, self._event_rank))
+
+  def is_doubtful(self, rows):
+    """Whether the expansions have not settled; see `Heuristic.is_doubtful`."""
+    change = rows['change'][0]
+    return tf.logical_not(change <= _DOUBTFUL_CHANGE)
 
   def proposal(self, row, prior, shape):
     """The transition, given the future; see `Heuristic.proposal`."""

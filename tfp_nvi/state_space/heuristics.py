@@ -146,6 +146,19 @@ class Heuristic(tf.Module, abc.ABC):
     del row, prior, shape
     return None
 
+  def is_doubtful(self, rows):
+    """Where the factor is known to be a poor approximation; here, unknown.
+
+    Args:
+      rows: What `prepare` returned.
+
+    Returns:
+      is_doubtful: bool `Tensor` of shape `[num_particles] + batch`, or with one
+        particle in place of all; or `None`.
+    """
+    del rows
+    return None
+
   def given(self, model) -> 'Heuristic | None':
     """The heuristic of a model whose global state is given; here, none.
 

@@ -22,10 +22,18 @@ __all__ = [
   'FilterRun',
   'check_weights',
   'combine',
+  'describe_ancestry',
+  'describe_doubt',
   'describe_nan',
   'increments_of',
   'without_batch',
 ]
+
+
+# Of the weight, from which on a user is told.
+_MAX_DOUBTFUL_SHARE = 0.1
+# Fewer particles may have one ancestor for all without a cause.
+_MIN_PARTICLES = 100
 
 
 class FilterRun(NamedTuple):
@@ -35,10 +43,13 @@ class FilterRun(NamedTuple):
     posterior: `StateSpacePosterior`.
     first_nan: int32 `Tensor` of shape `batch`: the first level at which a
       log density is NaN, and the cause, as of `FilterRecorder`.
+    doubtful_share: float `Tensor` of shape `batch`: the share of the weight
+      whose global states have a doubtful heuristic factor.
   """
 
   posterior: StateSpacePosterior
   first_nan: tf.Tensor
+  doubtful_share: tf.Tensor
 
 
 def increments_of(total: tf.Tensor) -> tf.Tensor:
@@ -105,6 +116,7 @@ def combine(islands: FilterRun) -> FilterRun:
       history=history,
     ),
     tf.reduce_min(islands.first_nan, axis=0),
+    tf.reduce_max(islands.doubtful_share, axis=0),
   )
 
 
@@ -162,6 +174,7 @@ def without_batch(run: FilterRun) -> FilterRun:
   return FilterRun(
     squeezed._replace(num_nan=posterior.num_nan[0], history=history),
     run.first_nan[0],
+    run.doubtful_share[0],
   )
 
 
@@ -220,3 +233,47 @@ def describe_nan(run: FilterRun, index: tuple | None = None) -> str | None:
     first_nan[index], [int(i) for i in index]
   )
   return f'{description} Of all particles and steps, {num_nan.sum()} were NaN.'
+
+
+def describe_doubt(run: FilterRun) -> str | None:
+  """A message for a heuristic that is a poor approximation.
+
+  Args:
+    run: `FilterRun`.
+
+  Returns:
+    message: Python `str`; `None` if little weight is concerned.
+  """
+  share = float(tf.reduce_max(run.doubtful_share))
+  if share <= _MAX_DOUBTFUL_SHARE:
+    return None
+  return (
+    f'The Gaussian expansions of `heuristic` have not settled for {share:.0%} '
+    'of the weight: most of the mass may be where no particle is, and the '
+    'estimate of log p(x) far too small. Compare it with that of '
+    "StateSpaceSampler(model, proposal_fn='guided') or 'prior', or use a "
+    'RecurrentHeuristic.'
+  )
+
+
+def describe_ancestry(run: FilterRun) -> str | None:
+  """A message for particles that all have the same global state.
+
+  Args:
+    run: `FilterRun` of a model with a prior.
+
+  Returns:
+    message: Python `str`; `None` if there are more global states, or few
+      particles.
+  """
+  num_particles = run.posterior.log_weights.shape[0]
+  if num_particles < _MIN_PARTICLES:
+    return None
+  if int(tf.reduce_min(run.posterior.num_roots[-1])) > 1:
+    return None
+  return (
+    f'All {num_particles} particles have descended from a single draw of the '
+    'global state: the estimate of log p(x) may be far too small, and '
+    'expectations of the global state mean nothing. More particles are needed, '
+    'or a better proposal of the global state or heuristic.'
+  )

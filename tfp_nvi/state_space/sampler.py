@@ -9,7 +9,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tfp_nvi import islands as islands_lib
-from tfp_nvi import resampling
+from tfp_nvi import resampling, weighting
 from tfp_nvi import sampler as sampler_lib
 from tfp_nvi.internal import checks, persistence, randomness
 from tfp_nvi.internal import replicas as replicas_lib
@@ -350,6 +350,9 @@ class StateSpaceSampler(persistence.Persistent):
       message = runs_lib.describe_nan(run)
       if message and strict:
         raise ValueError(message)
+      message = message or runs_lib.describe_doubt(run)
+      if message is None and self.model.prior is not None:
+        message = runs_lib.describe_ancestry(run)
       if message and not self._has_warned:
         self._has_warned = True
         warnings.warn(message, RuntimeWarning, stacklevel=2)
@@ -540,8 +543,23 @@ class StateSpaceSampler(persistence.Persistent):
       else (),
     )
     return runs_lib.FilterRun(
-      posterior, tf.reduce_min(recorder.first_nan, axis=0)
+      posterior,
+      tf.reduce_min(recorder.first_nan, axis=0),
+      self._doubtful_share(run.densities.prepared, particles),
     )
+
+  def _doubtful_share(self, rows, particles):
+    """The share of the weight whose heuristic factor is doubtful."""
+    is_doubtful = None
+    if self.heuristic is not None:
+      is_doubtful = self.heuristic.is_doubtful(rows)
+    if is_doubtful is None:
+      return tf.zeros(particles.log_weights.shape[1:])
+    shares = tf.cast(is_doubtful, tf.float32)
+    if shares.shape[0] > 1:
+      shares = resampling.gather_ancestors(shares, particles.state.root)
+    weights = weighting.normalize_weights(particles.log_weights)
+    return weighting.total(tf.cast(weights, tf.float32) * shares)
 
 
 def _specs(parts):
