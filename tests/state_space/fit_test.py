@@ -284,6 +284,25 @@ def test_bad_arguments(arguments, error, match):
     nvi.fit_state_space(3, length=3)
 
 
+def test_model_with_inputs():
+  """Weights of a linear-Gaussian model do not depend on its particles."""
+  model = nvi.StateSpaceModel(
+    None,
+    lambda: tfd.Normal(0.0, 1.0),
+    lambda z, u: tfd.Normal(0.8 * z + u, 0.5),
+    lambda z: tfd.Normal(z, 0.5),
+    input_example=0.0,
+  )
+  u = np.linspace(-1.0, 1.0, 6, dtype=np.float32)
+  sampler = nvi.fit_state_space(model, length=6, inputs=u, seed=1)
+  assert isinstance(sampler.heuristic, nvi.GaussianHeuristic)
+  _, _, x = model.simulate(6, seed=2, inputs=u)
+  posterior = sampler.sample(x, 20, seed=3, inputs=u)
+  np.testing.assert_allclose(
+    posterior.log_weights, posterior.log_weights[0] + np.zeros(20), atol=1e-4
+  )
+
+
 def growth_model():
   """The observation hides the sign of a state, so that there are two modes."""
 

@@ -162,7 +162,7 @@ def fit_state_space(
     return sampler
   inputs = model_lib.as_inputs(inputs, model.example, tf.TensorShape([length]))
   values = learning.simulate_finite(
-    model, length, _NUM_SEQUENCES, inputs or None, data_seed
+    model, length, _NUM_SEQUENCES, _or_none(inputs), data_seed
   )
   learned = heuristic if is_learned else None
 
@@ -249,6 +249,11 @@ def _as_sequences(model, data, is_observed, inputs):
   return Sequences(model.example, x, mask, None, u)
 
 
+def _or_none(inputs):
+  """Inputs, or `None` if there are none."""
+  return inputs if tf.nest.flatten(inputs) else None
+
+
 def _choose_heuristic(model, settings, seed, inputs):
   """The heuristic that knows most of a model."""
   if model.num_states is not None:
@@ -269,7 +274,7 @@ def _is_doubtful(heuristic, model, length, seed, inputs):
   """
   inputs = model_lib.as_inputs(inputs, model.example, tf.TensorShape([length]))
   theta, _, x = learning.simulate_finite(
-    model, length, _NUM_TRIED, inputs or None, seed
+    model, length, _NUM_TRIED, _or_none(inputs), seed
   )
   size = tf.nest.flatten(x)[0].shape[0]
   inputs = tf.nest.map_structure(
@@ -278,7 +283,7 @@ def _is_doubtful(heuristic, model, length, seed, inputs):
 
   def log_likelihood(theta, x, inputs):
     one = tf.nest.map_structure(lambda x: x[tf.newaxis], theta)
-    rows = heuristic.prepare(x, None, one, inputs or None)
+    rows = heuristic.prepare(x, None, one, _or_none(inputs))
     first = tf.nest.map_structure(lambda x: x[0], rows)
     return heuristic.log_factor(first, one, None)[0]
 
@@ -295,7 +300,7 @@ def _is_doubtful(heuristic, model, length, seed, inputs):
       seed,
       trajectories=False,
       jit_compile=False,
-      inputs=inputs or None,
+      inputs=_or_none(inputs),
     ).log_normalizer
   except ValueError:
     # No particle has any weight: there is nothing to compare with.
