@@ -53,5 +53,6 @@ def pytest_ignore_collect(collection_path, config):
   if config.getoption('part') is None or collection_path.is_dir():
     return None
   part, num_parts = _parse_part(config.getoption('part'))
-  paths = sorted(pathlib.Path(__file__).parent.rglob('*_test.py'))
-  return collection_path not in paths[part::num_parts]
+  paths = sorted(pathlib.Path(__file__).resolve().parent.rglob('*_test.py'))
+  is_chosen = collection_path.resolve() in paths[part::num_parts]
+  return None if is_chosen else True

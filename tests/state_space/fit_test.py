@@ -343,7 +343,9 @@ def test_a_single_global_state_is_warned_of():
   model = drift_model()
   sampler = nvi.StateSpaceSampler(model)
   x = tf.constant(50.0 + np.zeros([40], np.float32))
-  with pytest.warns(RuntimeWarning, match='All 100 particles .* single draw'):
+  with pytest.warns(
+    RuntimeWarning, match='All 100 particles of a run .* single draw'
+  ):
     sampler.sample(x, 100, seed=1)
   # Once, and not of few particles.
   with warnings.catch_warnings():

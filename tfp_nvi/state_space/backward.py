@@ -140,7 +140,8 @@ def _without_overflow(rows, steps):
   of the factor means nothing.
   """
   rank = steps.shape.rank
-  is_good = rows['change'][0] < _MEANINGLESS_CHANGE
+  limit = _MEANINGLESS_CHANGE * max(1.0, steps.num_steps / 100.0)
+  is_good = rows['change'][0] < limit
   for x in tf.nest.flatten(rows):
     axes = [0, *range(1 + rank, x.shape.rank)]
     is_good &= tf.reduce_all(tf.math.is_finite(x), axis=axes)
@@ -158,7 +159,7 @@ def _without_overflow(rows, steps):
 
 
 # By how many nats the last expansion may change the logarithm of the first
-# factor before it is doubted, and before it means nothing.
+# factor before it is doubted, and, of a hundred steps, before it means nothing.
 _DOUBTFUL_CHANGE, _MEANINGLESS_CHANGE = 3.0, 1e3
 
 
@@ -169,7 +170,9 @@ class GaussianHeuristic(Heuristic):
   observations whose log density has derivatives by the local state. It is exact
   if the model is linear and Gaussian given the global state; `num_iterations`
   may be 1 then. A global state for which the expansions overflow, as they do
-  far out in the tails of a prior, has a factor of zero.
+  far out in the tails of a prior, has a factor of zero;
+  so has one for which the last expansion changes the logarithm of the factor by
+  a thousand.
 
   Where the expansions do not settle, as where states have several modes, the
   factor is doubtful. The particles are still properly weighted, but most of the
@@ -285,8 +288,7 @@ class GaussianHeuristic(Heuristic):
 
   def is_doubtful(self, rows):
     """Whether the expansions have not settled; see `Heuristic.is_doubtful`."""
-    change = rows['change'][0]
-    return tf.logical_not(change <= _DOUBTFUL_CHANGE)
+    return tf.logical_not(rows['change'][0] <= _DOUBTFUL_CHANGE)
 
   def proposal(self, row, prior, shape):
     """The transition, given the future; see `Heuristic.proposal`."""

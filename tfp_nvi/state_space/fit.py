@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A sampler for a model in one call: what it proposes, and what it learns."""
 
+import functools
+import warnings
 from typing import Any
 
 import tensorflow as tf
@@ -26,7 +28,7 @@ _NUM_ROUNDS, _NUM_PARTICLES, _NUM_DRAWS = 2, 500, 20
 _NUM_REFINEMENTS = 2
 # Simulated sequences on which a Gaussian heuristic is tried, beside a filter
 # with so many particles; and the share of them whose log likelihood it may miss
-# by more than so many nats.
+# by more than so many nats, for each hundred steps.
 _NUM_TRIED, _NUM_TRIED_PARTICLES = 64, 200
 _MAX_MISSED, _MAX_GAP = 0.25, 3.0
 
@@ -204,9 +206,13 @@ def fit_state_space(
     draw_seed, train_seed = tf.unstack(
       randomness.split_seed(randomness.fold_in(data_seed, i), 2)
     )
-    values = learning.draw_states(
-      sampler, sequences, _NUM_PARTICLES, _NUM_DRAWS, draw_seed
-    )
+    with warnings.catch_warnings():
+      # They are for a sampler that has learned.
+      warnings.simplefilter('ignore', RuntimeWarning)
+      values = learning.draw_states(
+        sampler, sequences, _NUM_PARTICLES, _NUM_DRAWS, draw_seed
+      )
+    sampler.forget_warnings()
     inputs = tf.nest.map_structure(lambda x: x[0], sequences.inputs)
     histories.append(train(values, inputs, max(num_steps // 4, 1), train_seed))
   sampler.data_histories = tuple(histories)
@@ -273,37 +279,40 @@ def _is_doubtful(heuristic, model, length, seed, inputs):
   in twenty times at most, by Markov's inequality.
   """
   inputs = model_lib.as_inputs(inputs, model.example, tf.TensorShape([length]))
-  theta, _, x = learning.simulate_finite(
-    model, length, _NUM_TRIED, _or_none(inputs), seed
-  )
+  simulation_seed, filter_seed = tf.unstack(randomness.split_seed(seed, 2))
+  try:
+    values = learning.simulate_finite(
+      model, length, 100 * _NUM_TRIED, _or_none(inputs), simulation_seed
+    )
+  except ValueError:
+    # A model that needs no training need not be simulated.
+    return False
+  theta, _, x = tf.nest.map_structure(lambda x: x[:_NUM_TRIED], values)
   size = tf.nest.flatten(x)[0].shape[0]
   inputs = tf.nest.map_structure(
     lambda x: tf.broadcast_to(x, [size] + x.shape), inputs
   )
-
-  def log_likelihood(theta, x, inputs):
-    one = tf.nest.map_structure(lambda x: x[tf.newaxis], theta)
-    rows = heuristic.prepare(x, None, one, _or_none(inputs))
-    first = tf.nest.map_structure(lambda x: x[0], rows)
-    return heuristic.log_factor(first, one, None)[0]
-
-  ours = tf.function(log_likelihood, autograph=False)(theta, x, inputs)
   plain = StateSpaceSampler(
     model,
     proposal_fn='guided',
     resample_criterion_fn=resampling.ess_below(0.5),
   ).given(theta, 1)
-  try:
-    theirs = plain.sample(
-      x,
-      _NUM_TRIED_PARTICLES,
-      seed,
-      trajectories=False,
-      jit_compile=False,
-      inputs=_or_none(inputs),
-    ).log_normalizer
-  except ValueError:
-    # No particle has any weight: there is nothing to compare with.
-    return False
-  is_missed = tf.logical_not(theirs - ours <= _MAX_GAP)
+  sequences = Sequences(model.example, x, inputs=_or_none(inputs))
+
+  @functools.partial(tf.function, autograph=False)
+  def log_likelihoods():
+    one = tf.nest.map_structure(lambda x: x[tf.newaxis], theta)
+    rows = heuristic.prepare(x, None, one, _or_none(inputs))
+    first = tf.nest.map_structure(lambda x: x[0], rows)
+    filtered = plain.run_once(
+      sequences.parts(), _NUM_TRIED_PARTICLES, filter_seed
+    )
+    return heuristic.log_factor(first, one, None)[0], filtered.log_normalizer
+
+  ours, theirs = log_likelihoods()
+  # Both sum errors over the steps.
+  max_gap = _MAX_GAP * max(1.0, length / 100.0)
+  is_missed = tf.logical_and(
+    tf.math.is_finite(theirs), tf.logical_not(theirs - ours <= max_gap)
+  )
   return float(tf.reduce_mean(tf.cast(is_missed, tf.float32))) > _MAX_MISSED

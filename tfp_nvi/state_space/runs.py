@@ -116,7 +116,10 @@ def combine(islands: FilterRun) -> FilterRun:
       history=history,
     ),
     tf.reduce_min(islands.first_nan, axis=0),
-    tf.reduce_max(islands.doubtful_share, axis=0),
+    weighting.total(
+      tf.cast(weighting.normalize_weights(totals[:, -1]), tf.float32)
+      * islands.doubtful_share
+    ),
   )
 
 
@@ -256,24 +259,30 @@ def describe_doubt(run: FilterRun) -> str | None:
   )
 
 
-def describe_ancestry(run: FilterRun) -> str | None:
+def describe_ancestry(run: FilterRun, num_runs: int) -> str | None:
   """A message for particles that all have the same global state.
 
   Args:
     run: `FilterRun` of a model with a prior.
+    num_runs: Python `int`: how many islands the run is of.
 
   Returns:
     message: Python `str`; `None` if there are more global states, or few
       particles.
   """
   num_particles = run.posterior.log_weights.shape[0]
-  if num_particles < _MIN_PARTICLES:
+  if num_particles < _MIN_PARTICLES * num_runs:
     return None
-  if int(tf.reduce_min(run.posterior.num_roots[-1])) > 1:
+  if int(tf.reduce_min(run.posterior.num_roots[-1])) > num_runs:
+    return None
+  if not all(
+    x.dtype.is_floating for x in tf.nest.flatten(run.posterior.global_state)
+  ):
+    # Draws may be equal.
     return None
   return (
-    f'All {num_particles} particles have descended from a single draw of the '
-    'global state: the estimate of log p(x) may be far too small, and '
-    'expectations of the global state mean nothing. More particles are needed, '
-    'or a better proposal of the global state or heuristic.'
+    f'All {num_particles // num_runs} particles of a run have descended from a '
+    'single draw of the global state: the estimate of log p(x) may be far too '
+    'small, and expectations of the global state mean nothing. More particles '
+    'are needed, or a better proposal of the global state or heuristic.'
   )

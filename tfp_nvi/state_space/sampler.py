@@ -179,7 +179,7 @@ class StateSpaceSampler(persistence.Persistent):
       self._space = global_space.GlobalSpace(model.prior)
     # Not tracked, as it is no part of what checkpoints and copies are of.
     self._compiled: dict = self._no_dependency({})
-    self._has_warned = False
+    self._warned_of: set = self._no_dependency(set())
 
   def __call__(
     self, observations, is_observed=None, lengths=None, inputs=None
@@ -278,7 +278,9 @@ class StateSpaceSampler(persistence.Persistent):
 
     A log density that is NaN counts as zero density: the particle loses its
     weight. Such particles are counted by `num_nan` of the posterior, and warned
-    of once by each sampler.
+    of once by each sampler. So are a `GaussianHeuristic` whose expansions have
+    not settled, and 100 particles or more that have all descended from one draw
+    of the global state.
 
     Args:
       observations: As of `__call__`.
@@ -333,8 +335,10 @@ class StateSpaceSampler(persistence.Persistent):
     self._make(sequences, reparameterize=False)
     parts = sequences.parts()
     keep = trajectories, history
+    num_runs = 1
     if strategy is not None or num_islands is not None:
       replicas = replicas_lib.Replicas(strategy, num_islands)
+      num_runs = replicas.num_islands
       fn = self._islands(num_particles, keep, parts, jit_compile, replicas)
     else:
       fn = functools.partial(self._sample, num_particles, *keep)
@@ -350,13 +354,18 @@ class StateSpaceSampler(persistence.Persistent):
       message = runs_lib.describe_nan(run)
       if message and strict:
         raise ValueError(message)
-      message = message or runs_lib.describe_doubt(run)
-      if message is None and self.model.prior is not None:
-        message = runs_lib.describe_ancestry(run)
-      if message and not self._has_warned:
-        self._has_warned = True
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
+      messages = {'nan': message, 'doubt': runs_lib.describe_doubt(run)}
+      if self.model.prior is not None:
+        messages['ancestry'] = runs_lib.describe_ancestry(run, num_runs)
+      for kind, message in messages.items():
+        if message and kind not in self._warned_of:
+          self._warned_of.add(kind)
+          warnings.warn(message, RuntimeWarning, stacklevel=2)
     return posterior
+
+  def forget_warnings(self) -> None:
+    """Lets `sample` warn again of what it has warned of."""
+    self._warned_of.clear()
 
   @property
   def local_proposal(self):
