@@ -61,7 +61,7 @@ def fast(monkeypatch):
   monkeypatch.setattr(experiment, '_NUM_PARTICLES', {'nvi': 1, 'rws': 2})
 
 
-# Of a short version of the default.
+# Training steps of the short version of the default that tests share.
 NUM_STEPS = 200
 
 

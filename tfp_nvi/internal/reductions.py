@@ -324,7 +324,7 @@ def log_mean_and_effective_sample_size(log_weights):
   """`log_mean_exp` and `effective_sample_size`, in less time, for a loop.
 
   Weights are computed once, by a loop that is vectorized as it sums nothing.
-  Not to be differentiated where all weights are zero.
+  The gradient is NaN where all weights are zero.
 
   Args:
     log_weights: float `Tensor` of shape `[num_particles] + batch`.

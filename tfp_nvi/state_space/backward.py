@@ -134,10 +134,11 @@ def _loop(num_steps, body, carry):
 
 
 def _without_overflow(rows, steps):
-  """Rows that are zero, but for a factor of zero, where one is not finite.
+  """Replaces the rows of global states for which the expansions fail.
 
-  Or where the last expansion has changed the factor by so much that the value
-  of the factor means nothing.
+  The expansions fail where a row is not finite, and where the last of them has
+  changed the factor by so much that its value is meaningless. The first factor
+  is zero there, and all other rows are replaced by zeros.
   """
   rank = steps.shape.rank
   limit = _MEANINGLESS_CHANGE * max(1.0, steps.num_steps / 100.0)
@@ -158,8 +159,9 @@ def _without_overflow(rows, steps):
   return {**rows, 'factor': (precision, linear, constant)}
 
 
-# By how many nats the last expansion may change the logarithm of the first
-# factor before it is doubted, and, of a hundred steps, before it means nothing.
+# If the last expansion changes the logarithm of the first factor by more nats
+# than the first number, the factor is doubtful; if it changes it by more than
+# the second number for each hundred steps, the value is meaningless.
 _DOUBTFUL_CHANGE, _MEANINGLESS_CHANGE = 3.0, 1e3
 
 
@@ -170,9 +172,9 @@ class GaussianHeuristic(Heuristic):
   observations whose log density has derivatives by the local state. It is exact
   if the model is linear and Gaussian given the global state; `num_iterations`
   may be 1 then. A global state for which the expansions overflow, as they do
-  far out in the tails of a prior, has a factor of zero;
-  so has one for which the last expansion changes the logarithm of the factor by
-  a thousand.
+  far out in the tails of a prior, has a factor of zero; so has one for which
+  the last expansion changes the logarithm of the factor by a thousand for each
+  hundred steps. What the posterior has there is lost.
 
   Where the expansions do not settle, as where states have several modes, the
   factor is doubtful. The particles are still properly weighted, but most of the

@@ -30,9 +30,9 @@ __all__ = [
 ]
 
 
-# Of the weight, from which on a user is told.
+# A larger share of the weight is warned of.
 _MAX_DOUBTFUL_SHARE = 0.1
-# Fewer particles may have one ancestor for all without a cause.
+# With fewer particles, a single ancestor of all of them is nothing unusual.
 _MIN_PARTICLES = 100
 
 
