@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, compatibility, randomness
 
 tfd = tfp.distributions
 
@@ -59,7 +59,7 @@ def log_prob_fn(density, name: str):
     'a tfd.Distribution, a JointDistribution, a JointDistributionPinned, or a '
     'callable that returns an unnormalized log density',
   )
-  return density
+  return compatibility.inline(density)
 
 
 def is_sampleable(density) -> bool:

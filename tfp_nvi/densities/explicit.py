@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.densities.user import UserDensities
-from tfp_nvi.internal import checks
+from tfp_nvi.internal import checks, compatibility
 
 tfb = tfp.bijectors
 
@@ -79,6 +79,7 @@ class ExplicitDensities(UserDensities):
     """Python `int`: the number of densities."""
     return len(self._densities)
 
+  @compatibility.with_maps_inlined
   def evaluate(self, level: int, state) -> tuple:
     """Log density of a level.
 

@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 
 from tfp_nvi.densities import user
 from tfp_nvi.densities.user import UserDensities
-from tfp_nvi.internal import checks
+from tfp_nvi.internal import checks, compatibility
 from tfp_nvi.internal.axes import at_level
 
 tfb = tfp.bijectors
@@ -206,6 +206,7 @@ class GeometricPath(UserDensities):
     has_zeros = has_zeros[0] or (has_zeros[1] and self._has_inner_zeros)
     return range(self.num_densities - 1) if has_zeros else ()
 
+  @compatibility.with_maps_inlined
   def evaluate(self, level, state) -> tuple:
     """Log densities of both ends, which serve every level.
 

@@ -446,6 +446,7 @@ class Space:
       lambda s: tf.TensorShape(s).rank, self.event_shape
     )
 
+  @compatibility.with_maps_inlined
   def forward(self, state):
     """Maps states to the user's space."""
     return state if self.bijector is None else self.bijector.forward(state)
@@ -454,6 +455,7 @@ class Space:
     """Maps points of the user's space to states."""
     return value if self.bijector is None else self.bijector.inverse(value)
 
+  @compatibility.with_maps_inlined
   def log_det_jacobian(self, state):
     """Log density that the bijector adds to that of the user's space."""
     if self.bijector is None:

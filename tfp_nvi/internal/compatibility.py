@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Differences between versions and forms of TensorFlow Probability.
+"""Differences between versions and forms of TensorFlow and its libraries.
 
 NumPy 2.4 removed the argument name `newshape` of `np.reshape`, which `tfb.Pad`
 of TensorFlow Probability 0.25 still uses. Without `tfb.Pad` there is no
@@ -10,18 +10,33 @@ simplex, alone or as a part of a joint distribution.
 Distributions of distributions, such as `tfd.Independent`, have two forms: the
 public class where their parameters are composite tensors, and its private base
 class otherwise.
+
+Where XLA compiles, `tf.vectorized_map` puts its operations into a function of
+their own. The gradient of such a function gets shapes from it, which XLA takes
+for constants that depend on all arguments of the program, so that it compiles
+again for each of their values: five seconds a call, in place of a millisecond,
+for Hamiltonian transitions to an auto-batched joint distribution. The same goes
+for a density that is a `tf.function`.
 """
 
+import functools
 import inspect
+import threading
 import types
 
 import numpy as np
+import tensorflow as tf
+from tensorflow.python.ops.parallel_for import control_flow_ops as pfor
 from tensorflow_probability.python.bijectors import pad
 
 __all__ = [
   'all_forms',
+  'inline',
   'let_pad_reshape',
+  'with_maps_inlined',
 ]
+
+_inlining = threading.local()
 
 
 def _reshape(a, shape=None, *, newshape=None):
@@ -43,6 +58,86 @@ def let_pad_reshape():
   """
   if 'newshape' not in inspect.signature(np.reshape).parameters:
     pad.np = types.SimpleNamespace(**{**vars(np), 'reshape': _reshape})
+
+
+def _let_maps_be_inlined():
+  """Lets this module say where `tf.vectorized_map` makes no function."""
+  is_under_xla = getattr(pfor, '_is_under_xla_context', None)
+  if is_under_xla is None:
+    return  # Another version of TensorFlow.
+
+  def makes_function():
+    return is_under_xla() and not getattr(_inlining, 'is_on', False)
+
+  pfor._is_under_xla_context = makes_function
+
+
+_let_maps_be_inlined()
+
+
+def with_maps_inlined(fn):
+  """A function whose vectorized maps are parts of the graph that calls it.
+
+  Args:
+    fn: Python callable.
+
+  Returns:
+    fn: Python callable with the same arguments. Within it, `tf.vectorized_map`
+      makes no function of its own where XLA compiles.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import compatibility
+
+
+  @compatibility.with_maps_inlined
+  def squares(x):
+    return tf.vectorized_map(lambda y: y**2, x)
+
+
+  compiled = tf.function(squares, jit_compile=True)
+  assert list(compiled(tf.constant([2.0, 3.0])).numpy()) == [4.0, 9.0]
+  ```
+  """
+
+  @functools.wraps(fn)
+  def inlined(*args, **kwargs):
+    before = getattr(_inlining, 'is_on', False)
+    _inlining.is_on = True
+    try:
+      return fn(*args, **kwargs)
+    finally:
+      _inlining.is_on = before
+
+  return inlined
+
+
+def inline(fn):
+  """A callable whose operations are parts of the graph that calls it.
+
+  Args:
+    fn: Python callable.
+
+  Returns:
+    fn: Python callable with the same result: that of which a `tf.function` was
+      made, converted by autograph if the function asks for it; else the same.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import compatibility
+
+  square = tf.function(lambda x: x**2, autograph=False)
+  assert compatibility.inline(square) is square.python_function
+  ```
+  """
+  if not isinstance(fn, tf.types.experimental.PolymorphicFunction):
+    return fn
+  if not getattr(fn, '_autograph', True):
+    return fn.python_function
+  try:
+    return tf.autograph.to_graph(fn.python_function)
+  except Exception:  # Autograph fails in many ways, as without source code.
+    return fn
 
 
 def all_forms(*classes: type) -> tuple:

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.densities import space as density_space
-from tfp_nvi.internal import checks, naming, randomness
+from tfp_nvi.internal import checks, compatibility, naming, randomness
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -56,7 +56,7 @@ def _as_log_prob_fn(name, density):
     'a JointDistributionPinned, a tfd.Distribution, or a callable that returns '
     'an unnormalized log density',
   )
-  return density
+  return compatibility.inline(density)
 
 
 def _default_bijector(density):
@@ -478,6 +478,7 @@ class VectorSpace:
     """
     return self.bijector.forward(self._unflatten(self.unconstrained(y)[0]))
 
+  @compatibility.with_maps_inlined
   def log_probs(self, y: tf.Tensor, with_initial: bool = False):
     """The log densities of vectors.
 
