@@ -25,13 +25,13 @@ Y = np.array([1.0, 2.0, 0.5, 1.5, -0.3], np.float32)
 IS_NEW = int(az.__version__.split('.')[0]) >= 1
 
 
-def plot_trace(data, group='posterior'):
+def plot_trace(data):
   import matplotlib
 
   matplotlib.use('Agg')
   if IS_NEW:
-    return az.plot_trace(data, group=group, backend='matplotlib')
-  return az.plot_trace(data[group])
+    return az.plot_trace(data, backend='matplotlib')
+  return az.plot_trace(data)
 
 
 def dataset(data, group):
@@ -453,7 +453,16 @@ def test_history(batch):
   last = history.level_effective_sample_sizes.reshape([20, 2, num_chains])
   np.testing.assert_array_equal(sizes.values[-1], last[:, :, -1])
   assert not stats['is_skipped'].values.any()
-  assert plot_trace(data, 'sample_stats') is not None
+  shown = dataset(data, 'posterior')
+  assert sorted(shown.data_vars) == [
+    'effective_sample_size',
+    'level_effective_sample_sizes',
+    'log_incremental_weights',
+    'log_normalizer',
+    'loss',
+  ]
+  np.testing.assert_array_equal(shown['loss'], stats['loss'])
+  assert plot_trace(data) is not None
 
 
 def test_errors():
@@ -468,6 +477,15 @@ def test_errors():
     particles.to_arviz(model=tfd.Normal(0.0, 1.0), chain_axis=0)
   with pytest.raises(ValueError, match='`model` must be the one'):
     particles.to_arviz(model=normal_model(), chain_axis=0)
+  with pytest.raises(TypeError, match='`dims` must be a dict'):
+    particles.to_arviz(dims=['x'])
+  with pytest.raises(ValueError, match='`dims` must be for variables'):
+    particles.to_arviz(dims={'y': []})
+  with pytest.raises(ValueError, match='`dims` must be a dict .* 0 axes'):
+    particles.to_arviz(dims={'x': ['place']})
+  for names in (['chain'], ['draw']):
+    with pytest.raises(ValueError, match='`names` must be different'):
+      particles.to_arviz(names=names)
   zero = particles._replace(log_weights=tf.fill([4, 2], -float('inf')))
   with pytest.raises(ValueError, match='`particles` must have weight'):
     zero.to_arviz()
@@ -479,6 +497,14 @@ def test_errors():
     posterior.to_arviz(model)
   with pytest.raises(ValueError, match='`model` must be None .* trajectories'):
     posterior.to_arviz(model, [0.1, 0.2])
+  with pytest.raises(TypeError, match='`model` must be a StateSpaceModel'):
+    posterior.to_arviz('model', [0.1, 0.2])
+  posterior = nvi.StateSpaceSampler(model).sample(
+    [0.1, 0.2], 10, seed=1, jit_compile=False
+  )
+  for x in ([0.1], [[0.1, 0.2]]):
+    with pytest.raises(ValueError, match='`observations` must be those of'):
+      posterior.to_arviz(model, x)
 
 
 def test_arviz_is_optional(monkeypatch):

@@ -132,6 +132,27 @@ def test_level_report_refuses():
     )
 
 
+def test_arguments_of_other_kinds_are_refused():
+  particles = nvi.WeightedParticles(tf.zeros([4]), tf.zeros([4]))
+  lost = tf.constant([[0.0, -np.inf], [0.0, -np.inf]])
+  for call, problem in (
+    (lambda: diagnostics.level_report(particles), '`trace` must be a Trace'),
+    (lambda: diagnostics.plot_trace(particles), '`trace` must be a Trace'),
+    (lambda: diagnostics.plot_modes(3), '`report` must be a ModeReport'),
+    (lambda: diagnostics.pareto_k(particles), '`log_weights` must be a Ten'),
+    (
+      lambda: diagnostics.mode_report(particles, tfd.Normal(0.0, 1.0)),
+      '`target` must have `mode_probabilities`',
+    ),
+    (
+      lambda: diagnostics.plot_ranks(nvi.WeightedParticles(lost, lost)),
+      '`particles` must have weight in each run',
+    ),
+  ):
+    with pytest.raises((TypeError, ValueError), match=problem):
+      call()
+
+
 @pytest.mark.parametrize('k', [0.2, 0.5, 0.9])
 def test_pareto_k_of_pareto_weights(k):
   # exp(k E) for exponential E has a Pareto law of shape k.

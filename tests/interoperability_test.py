@@ -258,6 +258,16 @@ def test_start_of_nuts_keeps_modes():
   assert abs(inside.mean() + 5.0) < 0.1 and abs(inside.std() - 0.5) < 0.05
 
 
+def test_start_of_integers():
+  particles = nvi.WeightedParticles(
+    {'count': tf.constant([0, 1, 1, 2]), 'place': tf.zeros([4])}, tf.zeros([4])
+  )
+  states, scales = nvi.start_chains(particles, 2, seed=1)
+  assert states['count'].dtype == tf.int32
+  # The variance of 0, 1, 1, 2 is one half.
+  np.testing.assert_allclose(scales['count'], np.sqrt(0.5), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
   ('call', 'problem'),
   [

@@ -68,19 +68,31 @@ def test_what_fails_is_shown(capfd):
   assert capfd.readouterr().err == 'the reason\n'
 
 
-def test_programs_start_without_notices():
+@pytest.mark.parametrize(
+  ('arguments', 'output'),
+  [
+    ([], 'annealing'),
+    # One that computes, as devices have notices of their own.
+    (
+      'annealing --method=nvi --num_densities=2 --num_restarts=1 '
+      '--num_steps=2'.split(),
+      'log Z',
+    ),
+  ],
+)
+def test_programs_run_without_notices(arguments, output, tmp_path):
   environment = {
     name: value
     for name, value in os.environ.items()
     if name != 'TF_CPP_MIN_LOG_LEVEL'
   }
   result = subprocess.run(
-    [sys.executable, '-m', 'tfp_nvi'],
-    cwd=ROOT,
+    [sys.executable, '-m', 'tfp_nvi', *arguments],
+    cwd=tmp_path,
     env=environment,
     capture_output=True,
     text=True,
   )
   assert result.returncode == 0
-  assert 'annealing' in result.stdout
+  assert output in result.stdout
   assert result.stderr == ''

@@ -329,6 +329,31 @@ def test_load_refuses(saved, tmp_path):
     nvi.load(folder / 'sequences').sample(X[:, :3], seed=1)
 
 
+def test_seeds_of_plain_tensorflow(tmp_path):
+  sampler = simple_sampler()
+  nvi.save(sampler, tmp_path, 20, jit_compile=False)
+  model = tf.saved_model.load(str(tmp_path))
+  for seed in (3, -5, 2**40 + 7):
+    expected = sampler.sample(20, seed=seed, jit_compile=False).log_weights
+    found = model.sample(seed=np.int64(seed))
+    np.testing.assert_allclose(found['log_weights'], expected, atol=1e-4)
+  expected = model.sample(3)['log_weights']
+  for seed in ([0, 3], np.array([0, 3]), tf.constant([0, 3])):
+    np.testing.assert_array_equal(
+      model.sample(seed=seed)['log_weights'], expected
+    )
+
+
+def test_damaged_folders(tmp_path):
+  nvi.save(simple_sampler(), tmp_path, 20, jit_compile=False)
+  (tmp_path / 'saved_model.pb').unlink()
+  with pytest.raises(ValueError, match='which TensorFlow does not load'):
+    nvi.load(tmp_path)
+  (tmp_path / 'assets.extra' / 'tfp_nvi.json').write_text('{', 'utf-8')
+  with pytest.raises(ValueError, match='is damaged'):
+    nvi.load(tmp_path)
+
+
 def test_save_is_of_the_variables_of_the_moment(tmp_path):
   sampler, path = simple_sampler(), tmp_path / 'model'
   nvi.save(sampler, path, 20, jit_compile=False)
@@ -471,6 +496,11 @@ def test_copies_that_cannot_be():
     pickle.dumps(pinned_sampler())
   with pytest.raises(TypeError, match='cannot be copied.*Build another one'):
     copy.deepcopy(pinned_sampler())
+  posterior = nvi.Posterior(None, 0.0, 0.1, [], 1, 10, '', '', [], [], ['x'])
+  for refused in (copy.deepcopy, pickle.dumps):
+    with pytest.raises(TypeError, match='Posterior cannot be .*tfp_nvi.save'):
+      refused(posterior)
+  assert copy.copy(posterior).names == ['x']
   path = nvi.GeometricPath(
     tfd.Normal(0.0, 3.0), tfd.Normal(2.0, 0.5), num_densities=2
   )

@@ -487,6 +487,13 @@ def start_chains(particles, num_chains: int, seed=None):
     randomness.as_seed(seed),
     num_draws=num_chains,
   )
+  # Those of integers and bools are of their numbers.
+  dtype = log_weights.dtype
+  numbers = tf.nest.map_structure(
+    lambda x: x if x.dtype.is_floating else tf.cast(x, dtype),
+    tf.nest.map_structure(tf.convert_to_tensor, particles.particles),
+  )
+  particles = particles._replace(particles=numbers)
   means = particles.expectation()
   squares = particles.expectation(
     lambda x: tf.nest.map_structure(lambda x, m: (x - m) ** 2, x, means)

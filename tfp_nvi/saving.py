@@ -7,7 +7,7 @@ the same seed, in a process that has nothing but TensorFlow:
 
 ```none
 model = tf.saved_model.load(path)
-model.sample(1)                        # or model.sample(tf.constant([0, 1]))
+model.sample(1)                        # or model.sample(seed=[0, 1])
 model.sample(x, 1)                     # for a sampler of sequences or data
 model.signatures['serving_default'](seed=tf.constant([0, 1]))
 ```
@@ -19,6 +19,7 @@ the moment of saving, also those that only functions refer to.
 
 import copy
 import functools
+import inspect
 import json
 import os
 import tempfile
@@ -42,8 +43,13 @@ __all__ = [
 # Where SavedModels keep what is not TensorFlow's.
 _DESCRIPTION = os.path.join('assets.extra', 'tfp_nvi.json')
 _PYTHON_OPS = frozenset(('EagerPyFunc', 'PyFunc', 'PyFuncStateless'))
-# Without names, for which functions would be traced once more.
-_SEEDS = tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.int32)
+# Without names, for which functions would be traced once more. NumPy's integers
+# have 64 bits.
+_SEEDS = [
+  tf.TensorSpec(shape, dtype)
+  for dtype in (tf.int32, tf.int64)
+  for shape in ([2], [])
+]
 
 
 def _plain(structure):
@@ -175,7 +181,7 @@ def _plan(sampler, num_particles, element_spec):
     )
   if isinstance(sampler, state_space_lib.StateSpaceSampler):
     return _plan_sequences(sampler, num_particles, element_spec)
-  if not callable(sampler) or isinstance(sampler, proposals.Proposal):
+  if not callable(sampler) or isinstance(sampler, (proposals.Proposal, type)):
     raise TypeError(
       '`sampler` must be a NestedSampler, a StateSpaceSampler, a Chain, a '
       'Posterior, or a callable from an element of data to one of the first '
@@ -258,6 +264,9 @@ def _plan_sequences(sampler, num_particles, element_spec):
 
 def _as_seed_tensor(seed):
   """A seed of shape `[2]`, as of the same number in Python."""
+  if seed.shape.rank == 0 and seed.dtype == tf.int64:
+    return tf.bitcast(seed, tf.int32)[::-1]
+  seed = tf.cast(seed, tf.int32)
   if seed.shape.rank == 0:
     return tf.stack([tf.where(seed < 0, -1, 0), seed])
   return seed
@@ -282,6 +291,20 @@ def _flat_outputs(found):
   )
 
 
+def _with_names(fn, *names):
+  """The function with names for its arguments, which may be keywords."""
+
+  def call(*arguments, **keywords):
+    rest = (keywords[name] for name in names[len(arguments) :])
+    return fn(*arguments, *rest)
+
+  kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+  call.__signature__ = inspect.Signature(
+    [inspect.Parameter(name, kind) for name in names]
+  )
+  return tf.function(call, autograph=False)
+
+
 def _trace(fn, specs, jit_compile):
   """One concrete function, which is not traced again where it is called."""
   return tf.function(
@@ -302,7 +325,8 @@ class _Saved(tf.Module):
       *elements, seed = arguments
       return core(*elements, _as_seed_tensor(seed))
 
-    self.sample = tf.function(sample, autograph=False)
+    elements = ('x', 'inputs')[: len(specs)]
+    self.sample = _with_names(sample, *elements, 'seed')
     traced = [
       self.sample.get_concrete_function(*specs, seed_spec)
       for seed_spec in _SEEDS
@@ -316,7 +340,9 @@ class _Saved(tf.Module):
         *elements, seed = arguments
         return padded(*elements, _as_seed_tensor(seed))
 
-      self.sample_padded = tf.function(sample_padded, autograph=False)
+      self.sample_padded = _with_names(
+        sample_padded, *elements, 'lengths', 'seed'
+      )
       traced += [
         self.sample_padded.get_concrete_function(
           *specs, plan.lengths_spec, seed_spec
@@ -594,4 +620,16 @@ def load(path) -> SavedSampler:
       '`path` must be a folder that tfp_nvi.save has written; got '
       f'{path!r}, which has no {_DESCRIPTION!r}.'
     ) from e
-  return SavedSampler(tf.saved_model.load(path), description)
+  except ValueError as e:
+    raise ValueError(
+      '`path` must be a folder that tfp_nvi.save has written; got '
+      f'{path!r}, whose {_DESCRIPTION!r} is damaged: {e}.'
+    ) from e
+  try:
+    model = tf.saved_model.load(path)
+  except (OSError, tf.errors.OpError) as e:
+    raise ValueError(
+      '`path` must be a folder that tfp_nvi.save has written; got '
+      f'{path!r}, which TensorFlow does not load: {e}.'
+    ) from e
+  return SavedSampler(model, description)

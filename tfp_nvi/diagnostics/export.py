@@ -12,12 +12,15 @@ ArviZ before version 1 returns its `InferenceData`, and from then on a
 `DataTree` of xarray. Both have the same groups and names.
 """
 
+import collections.abc
+
 import numpy as np
 import tensorflow as tf
 
 from tfp_nvi import resampling, version, weighting
 from tfp_nvi.diagnostics import groups as groups_lib
 from tfp_nvi.internal import checks, naming, randomness
+from tfp_nvi.state_space.model import StateSpaceModel
 
 __all__ = [
   'history_to_arviz',
@@ -95,8 +98,30 @@ def _axis_names(named, leading, dims):
     own = (dims or {}).get(name)
     if own is None:
       own = [f'{name}_dim_{i}' for i in range(num_axes)]
+    elif isinstance(own, str) or len(own) != num_axes:
+      raise ValueError(
+        f'`dims` must be a dict from variables to lists of names of axes; got '
+        f'{own!r} for {name!r}, whose events have {num_axes} axes.'
+      )
     result[name] = [*leading, *own]
   return {**(dims or {}), **result}
+
+
+def _check_dims(dims, groups):
+  """Raises an error for names of axes of variables that are not there."""
+  checks.check_instance(
+    'dims',
+    dims,
+    collections.abc.Mapping,
+    'a dict from variables to lists of names of axes',
+    optional=True,
+  )
+  known = {name for variables in groups.values() for name in variables}
+  unknown = sorted(set(dims or {}) - known)
+  if unknown:
+    raise ValueError(
+      f'`dims` must be for variables of {sorted(known)}; got {unknown}.'
+    )
 
 
 def _batch_names(num_axes, name='batch'):
@@ -296,6 +321,7 @@ def particles_to_arviz(
     if names is None:
       names = groups_lib.model_names(model, values)
   variables = _name_parts(values, names)
+  _check_dims(dims, {'posterior': variables, **groups})
   leading = _batch_names(num_others)
   return _make_data(
     {
@@ -326,6 +352,12 @@ def _name_parts(values, names):
     raise ValueError(
       f'`names` must be {len(parts)} names, one for each variable; got '
       f'{names!r}.'
+    )
+  reserved = sorted({'chain', 'draw'}.intersection(names))
+  if reserved or len(set(names)) < len(names):
+    raise ValueError(
+      '`names` must be different, and not chain or draw, which are names of '
+      f'axes; got {names!r}.'
     )
   return dict(zip(names, parts, strict=True))
 
@@ -476,6 +508,9 @@ def state_space_posterior_to_arviz(
   assert data.posterior['z'].dims == ('chain', 'draw', 'time')
   ```
   """
+  checks.check_instance(
+    'model', model, StateSpaceModel, 'a StateSpaceModel', optional=True
+  )
   if model is not None and observations is None:
     raise ValueError('`observations` must be given with `model`; got None.')
   has_trajectories = bool(tf.nest.flatten(posterior.trajectories))
@@ -496,6 +531,8 @@ def state_space_posterior_to_arviz(
   )
   if observations is not None:
     observations = groups_lib.as_observations(observations, model)
+    if has_trajectories:
+      _check_steps(observations, posterior, model)
   groups = {}
   if model is not None:
     groups = _split_chains(
@@ -515,6 +552,7 @@ def state_space_posterior_to_arviz(
   variables = one_chain(groups_lib.name_states(*states))
   stats = one_chain({'log_weight': log_weights, 'root': root})
   num_global = len(tf.nest.flatten(states[0]))
+  _check_dims(dims, {'posterior': variables, **groups})
   all_dims = _axis_names(stats, leading, None)
   for i, (name, x) in enumerate(variables.items()):
     axes = leading if i < num_global else leading + ['time']
@@ -534,12 +572,25 @@ def state_space_posterior_to_arviz(
   )
 
 
+def _check_steps(observations, posterior, model):
+  """Raises an error for observations of other sequences."""
+  expected = tf.nest.flatten(posterior.trajectories)[0].shape[1:]
+  expected = expected[: posterior.log_weights.shape.rank]
+  for x in tf.nest.flatten(observations):
+    if x.shape[: expected.rank] != expected:
+      raise ValueError(
+        '`observations` must be those of the posterior, whose batch and steps '
+        f'are {expected.as_list()}; got shape {x.shape.as_list()}.'
+      )
+
+
 def history_to_arviz(history, coords=None):
   """Exports what happened during training to ArviZ.
 
-  The only group is `sample_stats`: the steps are its draws, and members of the
-  batch, such as restarts, its chains. `arviz.plot_trace` of it shows the course
-  of training.
+  The group `sample_stats` has the steps as its draws, and members of the batch,
+  such as restarts, as its chains. Its real numbers are in the group `posterior`
+  too, which plots of ArviZ take: `arviz.plot_trace` shows the course of
+  training.
 
   Args:
     history: `History`.
@@ -584,7 +635,14 @@ def history_to_arviz(history, coords=None):
     stats[name] = np.broadcast_to(x, [num_chains, num_steps])
   num_levels = levels['log_incremental_weights'].shape[2]
   return _make_data(
-    {'sample_stats': {**stats, **levels}},
+    {
+      'sample_stats': {**stats, **levels},
+      'posterior': {
+        name: x
+        for name, x in {**stats, **levels}.items()
+        if np.issubdtype(x.dtype, np.floating)
+      },
+    },
     {'level': np.arange(1, num_levels + 1), **(coords or {})},
     {name: ['level'] for name in levels},
     {

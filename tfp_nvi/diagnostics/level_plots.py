@@ -8,8 +8,8 @@ Contract: as of `plots`. Each picture is a new `matplotlib.figure.Figure`.
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi import weighting
-from tfp_nvi.diagnostics import figures, levels
+from tfp_nvi import runs, weighting
+from tfp_nvi.diagnostics import figures, levels, numbers
 from tfp_nvi.internal import checks, naming
 from tfp_nvi.posterior import Posterior
 
@@ -144,6 +144,7 @@ def plot_trace(trace, names=None, title=None):
     figure: `matplotlib.figure.Figure`.
 
   Raises:
+    TypeError: If `trace` is something else.
     ValueError: If there are other names than variables.
 
   ```python
@@ -160,6 +161,9 @@ def plot_trace(trace, names=None, title=None):
   figure = nvi.diagnostics.plot_trace(trace, names=['loc'])
   ```
   """
+  checks.check_instance(
+    'trace', trace, runs.Trace, 'a Trace, of NestedSampler.trace'
+  )
   log_weights = np.asarray(trace.log_weights, np.float64)
   num_levels = len(log_weights)
   # Members of the batch count alike.
@@ -216,8 +220,8 @@ def plot_ranks(particles, chain_axis: int = 0, names=None, num_bins: int = 20):
     figure: `matplotlib.figure.Figure`.
 
   Raises:
-    ValueError: If there is not one axis of runs, or there are other names than
-      variables.
+    ValueError: If there is not one axis of runs, one of them has no weight, or
+      there are other names than variables.
 
   #### References
 
@@ -249,6 +253,10 @@ def plot_ranks(particles, chain_axis: int = 0, names=None, num_bins: int = 20):
     raise ValueError(
       '`particles` must have one axis of runs after that of the particles; got '
       f'log weights of shape {log_weights.shape}.'
+    )
+  if np.any(np.max(log_weights, axis=0) == -np.inf):
+    raise ValueError(
+      '`particles` must have weight in each run; all weights of one are zero.'
     )
   weights = weighting.normalize_weights(log_weights).numpy()
   sizes = weighting.effective_sample_size(log_weights).numpy()
@@ -309,6 +317,9 @@ def plot_modes(report, title=None):
   Returns:
     figure: `matplotlib.figure.Figure`.
 
+  Raises:
+    TypeError: If `report` is something else.
+
   ```python
   import tensorflow as tf
   import tfp_nvi as nvi
@@ -322,6 +333,9 @@ def plot_modes(report, title=None):
   )
   ```
   """
+  checks.check_instance(
+    'report', report, numbers.ModeReport, 'a ModeReport, of mode_report'
+  )
   expected = np.asarray(report.expected, np.float64)
   num_modes = len(expected)
   shares = np.asarray(report.shares, np.float64).reshape([-1, num_modes])

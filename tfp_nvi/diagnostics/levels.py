@@ -21,6 +21,7 @@ import typing
 
 import numpy as np
 
+from tfp_nvi import runs
 from tfp_nvi.internal import checks
 from tfp_nvi.posterior import diagnosis
 
@@ -136,6 +137,7 @@ def level_report(trace) -> LevelReport:
     report: `LevelReport`; printed, it is a table.
 
   Raises:
+    TypeError: If `trace` is something else.
     ValueError: If log weights and incremental weights are not of the same run.
 
   #### References
@@ -160,6 +162,9 @@ def level_report(trace) -> LevelReport:
   print(nvi.diagnostics.level_report(trace))
   ```
   """
+  checks.check_instance(
+    'trace', trace, runs.Trace, 'a Trace, of NestedSampler.trace'
+  )
   log_weights = np.asarray(trace.log_weights, np.float64)
   increments = np.asarray(trace.log_incremental_weights, np.float64)
   if log_weights.ndim < 2 or increments.shape != (

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_nvi import transitions, weighting
+from tfp_nvi.internal import checks
 
 __all__ = [
   'ModeReport',
@@ -158,7 +159,7 @@ def mode_shares(particles, target):
   assert shares.shape == [8] and max(abs(shares - 1 / 8)) < 0.06
   ```
   """
-  particles = weighting.WeightedParticles(*particles)
+  particles = _with_modes(particles, target)
   num_modes = len(target.mode_probabilities)
   return particles.expectation(
     lambda x: tf.one_hot(
@@ -226,6 +227,20 @@ class ModeReport(typing.NamedTuple):
     return '\n'.join(lines)
 
 
+def _with_modes(particles, target):
+  """Particles, checked, of a target that has modes."""
+  checks.check_instance('particles', particles, tuple, 'WeightedParticles')
+  # A target is anything with these two.
+  if not (
+    hasattr(target, 'mode_probabilities') and hasattr(target, 'mode_index')
+  ):
+    raise TypeError(
+      '`target` must have `mode_probabilities` and `mode_index`, as those of '
+      f'tfp_nvi.targets have; got {target!r}.'
+    )
+  return weighting.WeightedParticles(*particles)
+
+
 def mode_report(particles, target) -> ModeReport:
   """The weight of each mode of a target, with its standard error.
 
@@ -249,7 +264,7 @@ def mode_report(particles, target) -> ModeReport:
   assert report.num_lost == 0 and max(report.errors) < 0.02
   ```
   """
-  particles = weighting.WeightedParticles(*particles)
+  particles = _with_modes(particles, target)
   num_modes = len(target.mode_probabilities)
   dtype = particles.log_weights.dtype
 

@@ -200,6 +200,7 @@ def as_folder(name: str, value) -> str:
 
   Raises:
     TypeError: If `value` is not a path.
+    ValueError: If it is empty.
 
   ```python
   import pathlib
@@ -214,6 +215,8 @@ def as_folder(name: str, value) -> str:
     raise TypeError(
       f'`{name}` must be a path, a str or an os.PathLike; got {value!r}.'
     ) from e
+  if not folder:
+    raise ValueError(f'`{name}` must not be empty; got {value!r}.')
   if not isinstance(folder, str):
     raise TypeError(f'`{name}` must be a str or an os.PathLike; got {value!r}.')
   return folder
@@ -343,7 +346,7 @@ def as_tensor(
   """
   try:
     tensor = tf.convert_to_tensor(value, dtype)
-  except (TypeError, ValueError) as e:
+  except (TypeError, ValueError, tf.errors.InvalidArgumentError) as e:
     expected = (
       'a Tensor' if dtype is None else f'a {tf.as_dtype(dtype).name} Tensor'
     )

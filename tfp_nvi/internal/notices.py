@@ -120,7 +120,7 @@ def import_quietly() -> None:
   """
   if 'tensorflow' in sys.modules or not is_program(sys.argv, sys.orig_argv):
     return
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   with without_notices():
     for name in ('tensorflow', 'tensorflow_probability', 'tf_keras'):
       importlib.import_module(name)

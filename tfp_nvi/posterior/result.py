@@ -89,6 +89,16 @@ class Posterior:
   reference: tfd.Distribution | None = None
   learn_fn: Callable | None = dataclasses.field(default=None, repr=False)
 
+  def __copy__(self):
+    return dataclasses.replace(self)
+
+  def __reduce_ex__(self, protocol):
+    raise TypeError(
+      'A Posterior cannot be pickled or copied, as it refers to the functions '
+      'of its target. For another process: tfp_nvi.save and tfp_nvi.load, or '
+      'to_arviz().'
+    )
+
   def __repr__(self):
     return (
       f'<Posterior of {", ".join(self.names)}: log evidence '

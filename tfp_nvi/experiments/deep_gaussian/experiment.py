@@ -62,7 +62,7 @@ class _Sizes(NamedTuple):
 
 
 _DIGITS = _Sizes(4_000, 100, (16, 8, 4), (100, 50), 20)
-_LARGE = _Sizes(100_000, 128, (50, 20, 10), (300, 100), 50)
+_LARGE = _Sizes(100_000, 128, (50, 20, 10), (300, 100), 2_000)
 _SIZES = {'digits': _DIGITS, 'mnist': _LARGE, 'fashion_mnist': _LARGE}
 
 
