@@ -1,13 +1,17 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The evidence of posteriors by variational inference of TFP, for comparison.
+"""The evidence of posteriors by other methods, for comparison.
 
-A surrogate posterior is fitted with half of the evaluations, with the defaults
-of `build_affine_surrogate_posterior`, and importance sampling from it has the
-other half. TFP's sequential Monte Carlo is no peer here: the log marginal
-likelihood that version 0.25 returns is that of the last stage.
+By variational inference of TFP: a surrogate posterior is fitted with half of
+the evaluations, with the defaults of `build_affine_surrogate_posterior`, and
+importance sampling from it has the other half. TFP's sequential Monte Carlo is
+no peer here: the log marginal likelihood that version 0.25 returns is that of
+the last stage. The methods of blackjax and nautilus are in modules of their
+own, as these packages are optional.
 """
 
+import functools
+import importlib
 import time
 
 import numpy as np
@@ -18,12 +22,11 @@ import tf_keras
 from tfp_nvi import weighting
 
 __all__ = [
-  'OPERATORS',
-  'measure_surrogate',
+  'METHODS',
+  'find_methods',
+  'measure',
 ]
 
-# Operators of the surrogate posterior, by the name in the table.
-OPERATORS = {'mean field': 'diag', 'full rank': 'tril'}
 # Draws of a step, as in the tutorials of TFP.
 _SAMPLE_SIZE = 16
 # Draws of importance sampling at a time.
@@ -42,22 +45,11 @@ def _describe(known):
   return known.target, known.initial.event_shape, None
 
 
-def measure_surrogate(known, name: str, num_evaluations: int, seed: int):
-  """Estimates the evidence of one target.
-
-  Args:
-    known: `KnownPosterior`.
-    name: Python `str`: one of `OPERATORS`.
-    num_evaluations: Python `int`: how often to evaluate the target.
-    seed: Python `int`.
-
-  Returns:
-    row: Python `dict`.
-  """
-  start = time.process_time()
+def _measure_surrogate(operators, known, num_evaluations, seed):
+  """The log evidence by a surrogate posterior, and the evaluations."""
   log_prob_fn, event_shape, bijector = _describe(known)
   surrogate = tfp.experimental.vi.build_affine_surrogate_posterior(
-    event_shape, operators=OPERATORS[name], bijector=bijector
+    event_shape, operators=operators, bijector=bijector
   )
   num_steps = num_evaluations // (2 * _SAMPLE_SIZE)
   rate = tf_keras.optimizers.schedules.ExponentialDecay(0.05, num_steps, 0.02)
@@ -85,12 +77,70 @@ def measure_surrogate(known, name: str, num_evaluations: int, seed: int):
     [draw(tf.constant([seed, i])) for i in range(num_pieces)], axis=0
   )
   log_evidence = float(weighting.log_normalizer(log_weights))
+  return log_evidence, num_steps * _SAMPLE_SIZE + len(log_weights)
+
+
+# The modules and functions of methods that are not here, by the name in the
+# table. Each takes a `KnownPosterior`, a number of evaluations and a seed, and
+# returns the log evidence, NaN if it has none, and the evaluations.
+_ELSEWHERE = {
+  'tempered SMC': ('posterior_blackjax', 'measure_tempered'),
+  'nested slices': ('posterior_blackjax', 'measure_nested'),
+  'nautilus': ('posterior_nautilus', 'measure'),
+}
+_HERE = {
+  'mean field': functools.partial(_measure_surrogate, 'diag'),
+  'full rank': functools.partial(_measure_surrogate, 'tril'),
+}
+METHODS = (*_HERE, *_ELSEWHERE)
+
+
+def find_methods(names):
+  """The functions of methods, and what their packages lack.
+
+  Args:
+    names: List of Python `str`s of `METHODS`.
+
+  Returns:
+    functions: Python `dict` from names to functions.
+    missing: Python `dict` from names of other methods to messages.
+  """
+  functions, missing = {}, {}
+  for name in names:
+    if name in _HERE:
+      functions[name] = _HERE[name]
+      continue
+    module, function = _ELSEWHERE[name]
+    try:
+      functions[name] = getattr(
+        importlib.import_module(f'benchmarks.{module}'), function
+      )
+    except ImportError as e:
+      missing[name] = str(e)
+  return functions, missing
+
+
+def measure(name, function, known, num_evaluations: int, seed: int) -> dict:
+  """Estimates the evidence of one target by one method.
+
+  Args:
+    name: Python `str`: one of `METHODS`.
+    function: The function that `find_methods` has found for it.
+    known: `KnownPosterior`.
+    num_evaluations: Python `int`: how often to evaluate the target.
+    seed: Python `int`.
+
+  Returns:
+    row: Python `dict`.
+  """
+  start = time.process_time()
+  log_evidence, count = function(known, num_evaluations, seed)
   return {
     'method': name,
     'target': known.name,
     'seed': seed,
     'log_evidence': log_evidence,
     'error': log_evidence - known.log_evidence,
-    'num_evaluations': num_steps * _SAMPLE_SIZE + len(log_weights),
+    'num_evaluations': count,
     'processor_seconds': time.process_time() - start,
   }

@@ -10,19 +10,22 @@ python -m benchmarks.posteriors --data_dir=../shared/data/posteriors \
 Fits each target with all defaults, for several seeds, and prints a table: the
 error of the log evidence (RMSE over seeds, and the largest), how often
 intervals of 90% from the reported errors hold, the worst share of a mode,
-evaluations of the target's gradient, and seconds. With `--peers`, variational
-inference of TFP with importance weights has as many evaluations, and a second
-table compares the errors. With `--learned`, a table compares evaluations of the
-target for an effective draw: those of the runs, of importance sampling from the
-reference that was learned, and of Langevin kernels on top of it, before and
-after training. Targets whose data are not in
-`--data_dir`, or that need a package that is not installed, are left out, and
-said so. Writes JSON and a picture of error against evaluations.
+evaluations of the target's gradient, and seconds. With `--peers=all`, other
+methods have as many evaluations, and a second table compares the errors:
+variational inference of TFP with importance weights, samplers of blackjax, and
+nautilus, where these are installed (`pip install "tfp-nvi[bench]"`). Several
+`--num_particles` give curves of error against evaluations. With `--learned`, a
+table compares evaluations of the target for an effective draw: those of the
+runs, of importance sampling from the reference that was learned, and of
+Langevin kernels on top of it, before and after training. Targets whose data are
+not in `--data_dir`, or that need a package that is not installed, are left out,
+and said so. Writes JSON and a picture of errors against evaluations.
 
 Processor seconds are of this process, and do not depend on what else runs; they
 include tracing and compilation.
 """
 
+import itertools
 import os
 import statistics
 import time
@@ -138,13 +141,16 @@ _DATA_DIR = flags.DEFINE_string('data_dir', None, 'Folder of the data.')
 _OUTPUT_DIR = flags.DEFINE_string(
   'output_dir', None, 'Where to write posteriors.json and .png.'
 )
-_NUM_PARTICLES = flags.DEFINE_integer(
-  'num_particles', 500, 'Particles of each run.', lower_bound=10
+_NUM_PARTICLES = flags.DEFINE_list(
+  'num_particles', ['500'], 'Particles of each run; several for a curve.'
 )
 _NUM_RUNS = flags.DEFINE_integer('num_runs', 8, 'Runs.', lower_bound=2)
 
-_PEERS = flags.DEFINE_bool(
-  'peers', False, 'Whether to run other methods with as many evaluations.'
+_PEERS = flags.DEFINE_list(
+  'peers',
+  [],
+  'Other methods to run with as many evaluations: all, or a comma list of '
+  f'{", ".join(posterior_peers.METHODS)}.',
 )
 
 _LEARNED = flags.DEFINE_bool(
@@ -180,6 +186,8 @@ def measure(known, seed, **kwargs):
   row = {
     'target': known.name,
     'num_values': known.num_values,
+    'num_particles': posterior.particles.log_weights.shape[0]
+    // posterior.num_runs,
     'seed': seed,
     'log_evidence': posterior.log_evidence,
     'error': error,
@@ -305,12 +313,14 @@ def summarize(rows):
     text: Python `str`.
   """
   lines = [
-    '| target | d | RMSE of log Z | largest error | 90% intervals hold | mode '
-    'shares | levels | gradients | CPU s | s | starts |',
-    '|---|---|---|---|---|---|---|---|---|---|---|',
+    '| target | d | particles | RMSE of log Z | largest error '
+    '| 90% intervals hold | mode shares | levels | gradients | CPU s | s '
+    '| starts |',
+    '|---|---|---|---|---|---|---|---|---|---|---|---|',
   ]
-  for name in dict.fromkeys(row['target'] for row in rows):
-    own = [row for row in rows if row['target'] == name]
+  for (name, num_particles), own in _groups(
+    rows, 'target', 'num_particles'
+  ).items():
     errors = [row['error'] for row in own]
 
     def median(key, own=own):
@@ -324,8 +334,8 @@ def summarize(rows):
     covered = sum(row['is_covered'] for row in own)
     starts = ', '.join(sorted({row['start'] for row in own}))
     lines.append(
-      f'| {name} | {own[0]["num_values"]} '
-      f'| {np.sqrt(np.mean(np.square(errors))):.3f} '
+      f'| {name} | {own[0]["num_values"]} | {num_particles} '
+      f'| {_root_mean_square(own):.3f} '
       f'| {max(errors, key=abs):+.3f} | {covered} of {len(own)} | {shares} '
       f'| {median("num_levels"):.0f} | {median("num_evaluations"):.2g} '
       f'| {median("processor_seconds"):.0f} | {median("seconds"):.0f} '
@@ -334,55 +344,100 @@ def summarize(rows):
   return '\n'.join(lines)
 
 
+def _root_mean_square(rows):
+  """That of the errors of rows."""
+  return float(np.sqrt(np.mean(np.square([row['error'] for row in rows]))))
+
+
+def _groups(rows, *names):
+  """Lists of rows that agree in some fields, by the values of these."""
+  groups = {}
+  for row in rows:
+    groups.setdefault(tuple(row[name] for name in names), []).append(row)
+  return groups
+
+
 def compare(rows, peer_rows):
   """A table of the errors of `fit_posterior` beside those of peers.
 
   Args:
     rows: List of what `measure` returned.
-    peer_rows: List of what `posterior_peers.measure_surrogate` returned.
+    peer_rows: List of what `posterior_peers.measure` returned, with the
+      `num_particles` of the row that they are compared with.
 
   Returns:
-    text: Python `str`.
+    text: Python `str`. A peer that takes more than 1.5 times the evaluations
+      has the ratio in parentheses, and `-` where it has no estimate.
   """
-  methods = ['fit_posterior', *posterior_peers.OPERATORS]
-  lines = [
-    '| target | ' + ' | '.join(methods) + ' |',
-    '|---' * (len(methods) + 1) + '|',
+  methods = [
+    m for m in posterior_peers.METHODS if (m,) in _groups(peer_rows, 'method')
   ]
-  for name in dict.fromkeys(row['target'] for row in rows):
-    cells = []
+  lines = [
+    '| target | particles | fit_posterior | ' + ' | '.join(methods) + ' |',
+    '|---' * (len(methods) + 3) + '|',
+  ]
+  of_peers = _groups(peer_rows, 'target', 'num_particles', 'method')
+  for key, own in _groups(rows, 'target', 'num_particles').items():
+    budget = statistics.median(row['num_evaluations'] for row in own)
+    cells = [f'{_root_mean_square(own):.3f}']
     for method in methods:
-      errors = [
-        row['error']
-        for row in [*rows, *peer_rows]
-        if row['target'] == name
-        and row.get('method', 'fit_posterior') == method
-      ]
-      root_mean_square = np.sqrt(np.mean(np.square(errors)))
-      cells.append(f'{root_mean_square:.3f}')
-    lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
+      found = of_peers.get((*key, method), [])
+      error = _root_mean_square(found) if found else np.nan
+      cells.append('-' if np.isnan(error) else f'{error:.3f}')
+      if found and not np.isnan(error):
+        ratio = statistics.median(x['num_evaluations'] for x in found) / budget
+        cells[-1] += f' ({ratio:.1f})' if ratio > 1.5 else ''
+    lines.append(f'| {key[0]} | {key[1]} | ' + ' | '.join(cells) + ' |')
   return '\n'.join(lines)
 
 
-def _picture(rows):
+def _picture(rows, peer_rows):
+  """Errors against evaluations: a panel for each target."""
+  rows = [{**row, 'method': 'fit_posterior'} for row in rows] + peer_rows
+  targets = _groups(rows, 'target')
+  methods = [name for (name,) in _groups(rows, 'method')]
+  num_columns = min(4, len(targets))
+  num_rows = -(-len(targets) // num_columns)
   with reporting.style():
-    figure = figure_lib.Figure(figsize=(7.0, 4.5), layout='constrained')
-    axes = figure.subplots()
-    for name in dict.fromkeys(row['target'] for row in rows):
-      own = [row for row in rows if row['target'] == name]
-      axes.plot(
-        [row['num_evaluations'] for row in own],
-        [max(abs(row['error']), 1e-4) for row in own],
-        'o',
-        label=name,
-      )
-    axes.set(
-      xscale='log',
-      yscale='log',
-      xlabel='gradients of the target',
-      ylabel='|error of log Z|',
+    figure = figure_lib.Figure(
+      figsize=(2.3 * num_columns + 0.4, 2.1 * num_rows + 0.7),
+      layout='constrained',
     )
-    axes.legend(fontsize=7, ncols=2)
+    panels = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
+    for axes, ((target,), own) in zip(panels, targets.items(), strict=False):
+      for (method,), found in _groups(own, 'method').items():
+        points = [
+          (
+            statistics.median(row['num_evaluations'] for row in group),
+            max(_root_mean_square(group), 1e-3),
+          )
+          for group in _groups(found, 'num_particles').values()
+        ]
+        axes.plot(
+          *zip(*points, strict=True),
+          'o-' if method == 'fit_posterior' else 's--',
+          color=f'C{methods.index(method)}',
+          linewidth=2.0 if method == 'fit_posterior' else 1.0,
+          markersize=4.0,
+          label=method,
+        )
+      axes.set(xscale='log', yscale='log', title=target)
+    for axes in panels[len(targets) :]:
+      axes.set_axis_off()
+    figure.supxlabel('evaluations of the target', fontsize=9)
+    figure.supylabel('error of log Z', fontsize=9)
+    handles = {
+      label: handle
+      for axes in panels[: len(targets)]
+      for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+      handles.values(),
+      handles.keys(),
+      loc='outside lower center',
+      ncols=min(6, len(handles)),
+      fontsize=8,
+    )
   return figure
 
 
@@ -395,6 +450,17 @@ def main(argv):
       f'--targets must be of {", ".join(TARGETS)}; got {", ".join(unknown)}.'
     )
   seeds = reporting.integers('seeds', 0)
+  sizes = reporting.integers('num_particles', 10)
+  names = posterior_peers.METHODS if _PEERS.value == ['all'] else _PEERS.value
+  unknown = set(names) - set(posterior_peers.METHODS)
+  if unknown:
+    raise app.UsageError(
+      f'--peers must be all, or of {", ".join(posterior_peers.METHODS)}; got '
+      f'{", ".join(unknown)}.'
+    )
+  peers, missing = posterior_peers.find_methods(names)
+  for name, problem in missing.items():
+    print(f'{name}: left out, as {problem}.', flush=True)
   rows, peer_rows, skipped = [], [], {}
   for name in _TARGETS.value:
     try:
@@ -403,28 +469,33 @@ def main(argv):
       skipped[name] = str(e)
       print(f'{name}: skipped, as {e}.', flush=True)
       continue
-    for seed in seeds:
+    for num_particles, seed in itertools.product(sizes, seeds):
       row = measure(
         known,
         seed,
-        num_particles=_NUM_PARTICLES.value,
+        num_particles=num_particles,
         num_runs=_NUM_RUNS.value,
       )
       rows.append(row)
       print(
-        f'{name}, seed {seed}: error {row["error"]:+.4f} +- '
+        f'{name}, {num_particles} particles, seed {seed}: error '
+        f'{row["error"]:+.4f} +- '
         f'{row["standard_error"]:.4f}, {row["num_evaluations"]:,} gradients, '
         f'{row["processor_seconds"]:.0f} CPU s; ' + ' '.join(row['warnings']),
         flush=True,
       )
-      for method in posterior_peers.OPERATORS if _PEERS.value else ():
+      for method, function in peers.items():
         peer_rows.append(
-          posterior_peers.measure_surrogate(
-            known, method, row['num_evaluations'], seed
-          )
+          {
+            'num_particles': num_particles,
+            **posterior_peers.measure(
+              method, function, known, row['num_evaluations'], seed
+            ),
+          }
         )
         print(
           f'  {method}: error {peer_rows[-1]["error"]:+.4f}, '
+          f'{peer_rows[-1]["num_evaluations"]:,} evaluations, '
           f'{peer_rows[-1]["processor_seconds"]:.0f} CPU s',
           flush=True,
         )
@@ -446,7 +517,7 @@ def main(argv):
         'rows': rows,
         'peers': peer_rows,
       },
-      _picture(rows),
+      _picture(rows, peer_rows),
     )
 
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Benchmarks measure the right things; their durations are not tested."""
 
+import sys
 import time
 
 import numpy as np
@@ -463,13 +464,42 @@ def known_gaussian():
   )
 
 
-@pytest.mark.parametrize('name', posterior_peers.OPERATORS)
+def measure_peer(name):
+  functions, _ = posterior_peers.find_methods([name])
+  if name not in functions:
+    pytest.skip(f'{name} is not installed.')
+  return posterior_peers.measure(
+    name, functions[name], known_gaussian(), 40_000, 1
+  )
+
+
+@pytest.mark.parametrize('name', ['mean field', 'full rank'])
 def test_variational_inference_finds_the_evidence(name):
-  row = posterior_peers.measure_surrogate(known_gaussian(), name, 40_000, 1)
+  row = measure_peer(name)
   # The surrogate's family has the target: weights are all the same but for
   # what training leaves, whose square is the variance of 20,000 weights.
   assert abs(row['error']) < 0.02
   assert row['num_evaluations'] == 40_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['tempered SMC', 'nested slices', 'nautilus'])
+def test_samplers_find_the_evidence(name):
+  row = measure_peer(name)
+  # Some 100 live points give log Z to sqrt(H / 100) for H = 2 nats, the others
+  # are more exact.
+  assert abs(row['error']) < 0.5
+  assert 20_000 < row['num_evaluations'] < 80_000
+
+
+def test_methods_that_are_not_installed_are_named(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'nautilus', None)
+  monkeypatch.delitem(
+    sys.modules, 'benchmarks.posterior_nautilus', raising=False
+  )
+  functions, missing = posterior_peers.find_methods(['mean field', 'nautilus'])
+  assert list(functions) == ['mean field']
+  assert 'nautilus' in missing['nautilus']
 
 
 @pytest.fixture(scope='module')
@@ -550,17 +580,22 @@ def test_moments_in_posterior_deviations():
 
 
 def test_tables_of_posteriors():
+  common = {'target': 'a', 'num_values': 2, 'num_particles': 10}
   rows = [
-    {'target': 'a', 'error': 3.0, 'num_values': 2},
-    {'target': 'a', 'error': 4.0, 'num_values': 2},
+    {**common, 'error': 3.0, 'num_evaluations': 100},
+    {**common, 'error': 4.0, 'num_evaluations': 100},
   ]
   peers = [
-    {'target': 'a', 'method': name, 'error': -0.5}
-    for name in posterior_peers.OPERATORS
+    {**common, 'method': name, 'error': error, 'num_evaluations': count}
+    for name, error, count in (
+      ('full rank', -0.5, 100),
+      ('tempered SMC', 0.25, 300),
+      ('nautilus', np.nan, 100),
+    )
   ]
-  # The root of the mean of 9 and 16.
+  # The root of the mean of 9 and 16; three times the evaluations; no estimate.
   last = posteriors.compare(rows, peers).splitlines()[-1]
-  assert last == '| a | 3.536 | 0.500 | 0.500 |'
+  assert last == '| a | 10 | 3.536 | 0.500 | 0.250 (3.0) | - |'
   methods = ('pilot', 'runs', 'importance', 'langevin', 'trained')
   found = dict.fromkeys(methods, 2.0)
   rows[0]['learned'] = {**found, 'pareto_k': 0.5}
