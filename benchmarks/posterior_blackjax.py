@@ -1,8 +1,8 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The evidence of posteriors by samplers of blackjax, for comparison.
+"""Posteriors by samplers of blackjax, for comparison.
 
-Both start from the initial density, over the vectors that `fit_posterior` works
+All start from the initial density, over the vectors that `fit_posterior` works
 on, in units of that density. The target is evaluated by TensorFlow within the
 programs of JAX.
 
@@ -14,6 +14,9 @@ programs of JAX.
   documentation asks for. A small run says how many live points the evaluations
   suffice for; where these are fewer than four for each dimension, it has as
   many, and takes more evaluations.
+- The No-U-Turn sampler, for moments: four chains, each with 500 steps of window
+  adaptation, which are counted, and then as many draws as the evaluations
+  suffice for.
 """
 
 import blackjax
@@ -31,6 +34,7 @@ from tfp_nvi.posterior import space as space_lib
 __all__ = [
   'measure_nested',
   'measure_tempered',
+  'sample_nuts',
 ]
 
 _NUM_LEAPFROG_STEPS = 10
@@ -41,6 +45,10 @@ _NUM_FIRST = 200
 _LOG_LEFT = -5.0
 # How many times the evaluations that it was to take nested sampling may take.
 _MAX_EXCESS = 3.0
+_NUM_CHAINS = 4
+_NUM_ADAPTATION_STEPS = 500
+# Draws of each chain between looks at the evaluations.
+_NUM_DRAWS = 50
 
 
 def _as_jax(fn):
@@ -221,8 +229,8 @@ def measure_nested(known, num_evaluations, seed):
     seed: Python `int`.
 
   Returns:
-    log_evidence: Python `float`; NaN where it does not get to the end with three
-      times the evaluations.
+    log_evidence: Python `float`; NaN where it does not get to the end with
+      three times the evaluations.
     num_evaluations: Python `int`.
   """
   space = _space(known, seed)
@@ -237,3 +245,52 @@ def measure_nested(known, num_evaluations, seed):
     return log_evidence, first
   log_evidence, count, _ = run(more, limit, seed + 1)
   return log_evidence, first + count
+
+
+def sample_nuts(space, num_evaluations, seed):
+  """Draws from a posterior by the No-U-Turn sampler.
+
+  Args:
+    space: `VectorSpace`.
+    num_evaluations: Python `int`: how often to evaluate the target.
+    seed: Python `int`.
+
+  Returns:
+    y: float array of shape `[num_chains * num_draws, num_values]`.
+    num_evaluations: Python `int`.
+  """
+  log_prob = _as_jax(lambda y: space.log_probs(y)[0])
+  start = space.sample_initial(_NUM_CHAINS, randomness.as_seed(seed))
+  keys = jax.random.split(jax.random.key(seed), _NUM_CHAINS)
+  adaptation = blackjax.window_adaptation(blackjax.nuts, log_prob)
+
+  @jax.jit
+  @jax.vmap
+  def adapt(key, position):
+    (state, parameters), info = adaptation.run(
+      key, position, num_steps=_NUM_ADAPTATION_STEPS
+    )
+    return state, parameters, jnp.sum(info.info.num_integration_steps)
+
+  @jax.jit
+  @jax.vmap
+  def draw(key, state, parameters):
+    kernel = blackjax.nuts(log_prob, **parameters)
+
+    def step(state, key):
+      state, info = kernel.step(key, state)
+      return state, (state.position, info.num_integration_steps)
+
+    state, (positions, counts) = jax.lax.scan(
+      step, state, jax.random.split(key, _NUM_DRAWS)
+    )
+    return state, positions, jnp.sum(counts)
+
+  state, parameters, counts = adapt(keys, jnp.asarray(start.numpy()))
+  count, draws = int(jnp.sum(counts)), []
+  while count < num_evaluations or not draws:
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+    state, positions, counts = draw(keys, state, parameters)
+    draws.append(np.asarray(positions).reshape([-1, space.num_values]))
+    count += int(jnp.sum(counts))
+  return np.concatenate(draws), count

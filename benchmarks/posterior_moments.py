@@ -11,8 +11,9 @@ prints a table: how far posterior means are from the reference means, in
 posterior deviations (the root of the mean square over all values of all
 parameters, and the largest), by how much deviations differ, the spread of log Z
 over seeds, evaluations of the target's gradient, and seconds of the processor.
-Writes JSON. The target `plasma` is left out unless asked for: it takes 100
-minutes of a processor.
+With `--nuts`, the No-U-Turn sampler of blackjax has as many evaluations, where
+that is installed. Writes JSON. The target `plasma` is left out unless asked
+for: it takes 100 minutes of a processor.
 """
 
 import os
@@ -24,7 +25,9 @@ import tensorflow as tf
 from absl import app, flags
 
 from benchmarks import reporting
+from tfp_nvi.internal import randomness
 from tfp_nvi.posterior import fit_posterior
+from tfp_nvi.posterior import space as space_lib
 
 __all__ = [
   'compare_moments',
@@ -134,8 +137,40 @@ def _measure(name, seed):
   }
 
 
+def _measure_nuts(row):
+  """Draws by the No-U-Turn sampler, with as many evaluations as a row has."""
+  from benchmarks import posterior_blackjax
+
+  model = _make(row['target'])
+  start = time.process_time()
+  space = space_lib.VectorSpace(
+    model.unnormalized_log_prob,
+    model.prior_distribution(),
+    model.default_event_space_bijector,
+    randomness.as_seed(row['seed']),
+  )
+  y, count = posterior_blackjax.sample_nuts(
+    space, row['num_evaluations'], row['seed']
+  )
+  value = space.to_user(tf.constant(y))
+  return {
+    'target': f'{row["target"]}, NUTS',
+    'seed': row['seed'],
+    'num_values': row['num_values'],
+    'log_evidence': np.nan,
+    'num_evaluations': count,
+    'processor_seconds': time.process_time() - start,
+    **compare_moments(
+      model.sample_transformations,
+      lambda fn: tf.nest.map_structure(
+        lambda x: tf.reduce_mean(x, axis=0), fn(value)
+      ),
+    ),
+  }
+
+
 def summarize(rows):
-  """A table, one line a target.
+  """A table, one line a target and method.
 
   Args:
     rows: List of rows.
@@ -155,7 +190,10 @@ def summarize(rows):
       return np.sqrt(np.mean([row[key] ** 2 for row in own]))
 
     evidences = [row['log_evidence'] for row in own]
-    spread = f'{np.std(evidences, ddof=1):.3f}' if len(own) > 1 else '-'
+    has_evidence = np.all(np.isfinite(evidences))
+    mean = f'{np.mean(evidences):.2f}' if has_evidence else '-'
+    has_spread = has_evidence and len(own) > 1
+    spread = f'{np.std(evidences, ddof=1):.3f}' if has_spread else '-'
     lines.append(
       f'| {name} | {own[0]["num_values"]} '
       f'| {root_mean_square("mean_error"):.3f} '
@@ -163,7 +201,7 @@ def summarize(rows):
       f'| {root_mean_square("deviation_error"):.3f} '
       f'| {min(row["smallest_deviation"] for row in own):.2f} to '
       f'{max(row["largest_deviation"] for row in own):.2f} '
-      f'| {np.mean(evidences):.2f} | {spread} '
+      f'| {mean} | {spread} '
       f'| {statistics.median(row["num_evaluations"] for row in own):.2g} '
       f'| {statistics.median(row["processor_seconds"] for row in own):.0f} |'
     )
@@ -191,6 +229,8 @@ def main(argv):
         f'{row["processor_seconds"]:.0f} CPU s; ' + ' '.join(row['warnings']),
         flush=True,
       )
+      if flags.FLAGS.nuts:
+        rows.append(_measure_nuts(row))
   print(summarize(rows))
   if flags.FLAGS.output_dir is not None:
     os.makedirs(flags.FLAGS.output_dir, exist_ok=True)
@@ -209,6 +249,9 @@ if __name__ == '__main__':
     'targets', [name for name in TARGETS if name != 'plasma'], 'Which targets.'
   )
   flags.DEFINE_list('seeds', ['0'], 'Seeds.')
+  flags.DEFINE_bool(
+    'nuts', False, 'Whether to run the No-U-Turn sampler of blackjax too.'
+  )
   flags.DEFINE_string(
     'output_dir', None, 'Where to write posterior_moments.json.'
   )

@@ -35,6 +35,8 @@ from tfp_nvi.experiments import annealing
 from tfp_nvi.experiments.adversarial import generators
 from tfp_nvi.experiments.deep_gaussian import model as deep_gaussian_model
 from tfp_nvi.experiments.image_mixture import deep_mixture
+from tfp_nvi.internal import randomness
+from tfp_nvi.posterior import space as space_lib
 from tfp_nvi.targets import posteriors as known_posteriors
 
 tfd = tfp.distributions
@@ -490,6 +492,25 @@ def test_samplers_find_the_evidence(name):
   # are more exact.
   assert abs(row['error']) < 0.5
   assert 20_000 < row['num_evaluations'] < 80_000
+
+
+@pytest.mark.slow
+def test_nuts_draws_from_the_posterior():
+  pytest.importorskip('blackjax')
+  from benchmarks import posterior_blackjax
+
+  known = known_gaussian()
+  space = space_lib.VectorSpace(
+    known.target, known.initial, None, randomness.as_seed(1)
+  )
+  y, count = posterior_blackjax.sample_nuts(space, 40_000, 1)
+  x = space.to_user(tf.constant(y)).numpy()
+  assert count >= 40_000 and x.shape[1] == 2
+  # Five standard errors, if a fifth of the draws are effective.
+  error = 5.0 / np.sqrt(0.2 * len(x))
+  np.testing.assert_array_less(
+    abs(x.mean(axis=0) - [1.0, -1.0]), np.array([0.5, 0.2]) * error
+  )
 
 
 def test_methods_that_are_not_installed_are_named(monkeypatch):
