@@ -9,11 +9,12 @@ programs of JAX.
 - Adaptive tempered sequential Monte Carlo: temperatures by an effective sample
   size of 0.9, a Hamiltonian trajectory of ten steps for each, with the
   covariance of the particles and steps by acceptance. A small run says how many
-  particles the evaluations suffice for.
+  particles the evaluations suffice for. Values that serve temperatures and
+  weights are not counted.
 - Nested slice sampling, with `max(5, 2 d)` slices for each new point, as its
   documentation asks for. A small run says how many live points the evaluations
   suffice for; where these are fewer than four for each dimension, it has as
-  many, and takes more evaluations.
+  many, and takes more evaluations. It needs no gradients.
 - The No-U-Turn sampler, for moments: four chains, each with 500 steps of window
   adaptation, which are counted, and then as many draws as the evaluations
   suffice for.
@@ -243,8 +244,8 @@ def measure_nested(known, num_evaluations, seed):
   more = int((num_evaluations - first) / first * num_live)
   if more <= num_live:
     return log_evidence, first
-  log_evidence, count, _ = run(more, limit, seed + 1)
-  return log_evidence, first + count
+  log_evidence, count, is_done = run(more, limit - first, seed + 1)
+  return log_evidence if is_done else np.nan, first + count
 
 
 def sample_nuts(space, num_evaluations, seed):

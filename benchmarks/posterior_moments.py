@@ -157,7 +157,7 @@ def _measure_nuts(row):
     'target': f'{row["target"]}, NUTS',
     'seed': row['seed'],
     'num_values': row['num_values'],
-    'log_evidence': np.nan,
+    'log_evidence': None,
     'num_evaluations': count,
     'processor_seconds': time.process_time() - start,
     **compare_moments(
@@ -190,7 +190,7 @@ def summarize(rows):
       return np.sqrt(np.mean([row[key] ** 2 for row in own]))
 
     evidences = [row['log_evidence'] for row in own]
-    has_evidence = np.all(np.isfinite(evidences))
+    has_evidence = None not in evidences
     mean = f'{np.mean(evidences):.2f}' if has_evidence else '-'
     has_spread = has_evidence and len(own) > 1
     spread = f'{np.std(evidences, ddof=1):.3f}' if has_spread else '-'

@@ -37,7 +37,8 @@ def measure(known, num_evaluations, seed):
     seed: Python `int`.
 
   Returns:
-    log_evidence: Python `float`; NaN above `MAX_VALUES` dimensions.
+    log_evidence: Python `float`; NaN above `MAX_VALUES` dimensions, and where
+      the evaluations, or ten minutes, do not suffice for its exploration.
     num_evaluations: Python `int`.
   """
   if known.num_values > MAX_VALUES:
@@ -70,4 +71,5 @@ def measure(known, num_evaluations, seed):
   sampler.run(
     n_like_max=num_evaluations, n_eff=num_evaluations, timeout=_TIMEOUT
   )
-  return float(sampler.log_z), int(sampler.n_like)
+  log_evidence = float(sampler.log_z) if sampler.explored else np.nan
+  return log_evidence, int(sampler.n_like)

@@ -82,7 +82,8 @@ def _measure_surrogate(operators, known, num_evaluations, seed):
 
 # The modules and functions of methods that are not here, by the name in the
 # table. Each takes a `KnownPosterior`, a number of evaluations and a seed, and
-# returns the log evidence, NaN if it has none, and the evaluations.
+# returns the log evidence, NaN if it has none, and the evaluations: of the
+# gradient, but for nested slices and nautilus, which need values alone.
 _ELSEWHERE = {
   'tempered SMC': ('posterior_blackjax', 'measure_tempered'),
   'nested slices': ('posterior_blackjax', 'measure_nested'),
@@ -131,16 +132,18 @@ def measure(name, function, known, num_evaluations: int, seed: int) -> dict:
     seed: Python `int`.
 
   Returns:
-    row: Python `dict`.
+    row: Python `dict`; its error is `None` where the method has no estimate.
   """
   start = time.process_time()
   log_evidence, count = function(known, num_evaluations, seed)
+  has_estimate = np.isfinite(log_evidence)
   return {
     'method': name,
     'target': known.name,
     'seed': seed,
-    'log_evidence': log_evidence,
-    'error': log_evidence - known.log_evidence,
+    # JSON has no NaN.
+    'log_evidence': log_evidence if has_estimate else None,
+    'error': log_evidence - known.log_evidence if has_estimate else None,
     'num_evaluations': count,
     'processor_seconds': time.process_time() - start,
   }

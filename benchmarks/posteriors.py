@@ -344,6 +344,10 @@ def summarize(rows):
   return '\n'.join(lines)
 
 
+def _describe(error):
+  return 'unknown' if error is None else f'{error:+.4f}'
+
+
 def _root_mean_square(rows):
   """That of the errors of rows."""
   return float(np.sqrt(np.mean(np.square([row['error'] for row in rows]))))
@@ -366,8 +370,9 @@ def compare(rows, peer_rows):
       `num_particles` of the row that they are compared with.
 
   Returns:
-    text: Python `str`. A peer that takes more than 1.5 times the evaluations
-      has the ratio in parentheses, and `-` where it has no estimate.
+    text: Python `str`. A peer that takes fewer than 0.75 or more than 1.5 times
+      the evaluations has the ratio in parentheses, and `-` where it has no
+      estimate.
   """
   methods = [
     m for m in posterior_peers.METHODS if (m,) in _groups(peer_rows, 'method')
@@ -376,24 +381,35 @@ def compare(rows, peer_rows):
     '| target | particles | fit_posterior | ' + ' | '.join(methods) + ' |',
     '|---' * (len(methods) + 3) + '|',
   ]
-  of_peers = _groups(peer_rows, 'target', 'num_particles', 'method')
+  of_peers = _groups(
+    [row for row in peer_rows if row['error'] is not None],
+    'target',
+    'num_particles',
+    'method',
+  )
   for key, own in _groups(rows, 'target', 'num_particles').items():
     budget = statistics.median(row['num_evaluations'] for row in own)
     cells = [f'{_root_mean_square(own):.3f}']
     for method in methods:
       found = of_peers.get((*key, method), [])
-      error = _root_mean_square(found) if found else np.nan
-      cells.append('-' if np.isnan(error) else f'{error:.3f}')
-      if found and not np.isnan(error):
-        ratio = statistics.median(x['num_evaluations'] for x in found) / budget
-        cells[-1] += f' ({ratio:.1f})' if ratio > 1.5 else ''
+      if not found:
+        cells.append('-')
+        continue
+      ratio = statistics.median(x['num_evaluations'] for x in found) / budget
+      is_equal = 0.75 < ratio < 1.5
+      cells.append(
+        f'{_root_mean_square(found):.3f}'
+        + ('' if is_equal else f' ({ratio:.1f})')
+      )
     lines.append(f'| {key[0]} | {key[1]} | ' + ' | '.join(cells) + ' |')
   return '\n'.join(lines)
 
 
 def _picture(rows, peer_rows):
   """Errors against evaluations: a panel for each target."""
-  rows = [{**row, 'method': 'fit_posterior'} for row in rows] + peer_rows
+  rows = [{**row, 'method': 'fit_posterior'} for row in rows] + [
+    row for row in peer_rows if row['error'] is not None
+  ]
   targets = _groups(rows, 'target')
   methods = [name for (name,) in _groups(rows, 'method')]
   num_columns = min(4, len(targets))
@@ -494,7 +510,7 @@ def main(argv):
           }
         )
         print(
-          f'  {method}: error {peer_rows[-1]["error"]:+.4f}, '
+          f'  {method}: error {_describe(peer_rows[-1]["error"])}, '
           f'{peer_rows[-1]["num_evaluations"]:,} evaluations, '
           f'{peer_rows[-1]["processor_seconds"]:.0f} CPU s',
           flush=True,

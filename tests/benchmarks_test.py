@@ -485,13 +485,16 @@ def test_variational_inference_finds_the_evidence(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['tempered SMC', 'nested slices', 'nautilus'])
-def test_samplers_find_the_evidence(name):
+@pytest.mark.parametrize(
+  ('name', 'tolerance'),
+  # The divergence from the initial density is 2.9 nats, so that the standard
+  # error of nested sampling is 0.12 with 200 points; the others are more exact.
+  [('tempered SMC', 0.15), ('nested slices', 0.5), ('nautilus', 0.05)],
+)
+def test_samplers_find_the_evidence(name, tolerance):
   row = measure_peer(name)
-  # Some 100 live points give log Z to sqrt(H / 100) for H = 2 nats, the others
-  # are more exact.
-  assert abs(row['error']) < 0.5
-  assert 20_000 < row['num_evaluations'] < 80_000
+  assert abs(row['error']) < tolerance
+  assert 25_000 < row['num_evaluations'] < 80_000
 
 
 @pytest.mark.slow
@@ -611,7 +614,7 @@ def test_tables_of_posteriors():
     for name, error, count in (
       ('full rank', -0.5, 100),
       ('tempered SMC', 0.25, 300),
-      ('nautilus', np.nan, 100),
+      ('nautilus', None, 100),
     )
   ]
   # The root of the mean of 9 and 16; three times the evaluations; no estimate.

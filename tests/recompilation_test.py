@@ -7,6 +7,8 @@ that depend on all arguments of the program, and compiles again for each of
 their values. So there is to be no such gradient in what XLA compiles.
 """
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -62,6 +64,27 @@ def log_prob(x):
   return -0.5 * (x**2 + squares)
 
 
+class Model(tf.Module):
+  """The same as methods of an object."""
+
+  def method(self, x):
+    return log_prob.python_function(x)
+
+  @tf.function
+  def log_prob(self, x):
+    return self.method(x)
+
+
+FUNCTIONS = [
+  log_prob,
+  Model(),
+  tf.function(Model().method),
+  tf.function(functools.partial(Model.method, Model())),
+  tf.function(lambda x: posterior().unnormalized_log_prob(x)),
+  tf.function(posterior().unnormalized_log_prob),
+]
+
+
 def gradient(x):
   """That of the prior is -x, and that of the likelihood sum(Y) - 3 x."""
   return np.sum(Y) - 4.0 * x
@@ -76,7 +99,10 @@ def test_functions_have_gradients_by_themselves(fn):
 
 @pytest.mark.parametrize(
   ('initial', 'density'),
-  [(prior, posterior()), (tfd.Normal(0.0, 1.0), log_prob)],
+  [
+    (prior, posterior()),
+    *((tfd.Normal(0.0, 1.0), density) for density in FUNCTIONS),
+  ],
 )
 def test_paths(initial, density):
   path = nvi.GeometricPath(initial, density, num_densities=2)
@@ -92,7 +118,10 @@ def test_paths(initial, density):
 
 @pytest.mark.parametrize(
   ('target', 'initial'),
-  [(posterior(), None), (log_prob, tfd.Normal(0.0, 1.0))],
+  [
+    (posterior(), None),
+    *((density, tfd.Normal(0.0, 1.0)) for density in FUNCTIONS),
+  ],
 )
 @pytest.mark.parametrize('with_initial', [False, True])
 def test_posteriors(target, initial, with_initial):

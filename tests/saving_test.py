@@ -349,9 +349,10 @@ def test_damaged_folders(tmp_path):
   (tmp_path / 'saved_model.pb').unlink()
   with pytest.raises(ValueError, match='which TensorFlow does not load'):
     nvi.load(tmp_path)
-  (tmp_path / 'assets.extra' / 'tfp_nvi.json').write_text('{', 'utf-8')
-  with pytest.raises(ValueError, match='is damaged'):
-    nvi.load(tmp_path)
+  for text in ('{', '[]', 'null', '{}'):
+    (tmp_path / 'assets.extra' / 'tfp_nvi.json').write_text(text, 'utf-8')
+    with pytest.raises(ValueError, match='is damaged'):
+      nvi.load(tmp_path)
 
 
 def test_save_is_of_the_variables_of_the_moment(tmp_path):

@@ -490,7 +490,7 @@ def start_chains(particles, num_chains: int, seed=None):
   # Those of integers and bools are of their numbers.
   dtype = log_weights.dtype
   numbers = tf.nest.map_structure(
-    lambda x: x if x.dtype.is_floating else tf.cast(x, dtype),
+    lambda x: tf.cast(x, dtype) if x.dtype.is_integer or x.dtype.is_bool else x,
     tf.nest.map_structure(tf.convert_to_tensor, particles.particles),
   )
   particles = particles._replace(particles=numbers)

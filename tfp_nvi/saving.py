@@ -12,6 +12,7 @@ model.sample(x, 1)                     # for a sampler of sequences or data
 model.signatures['serving_default'](seed=tf.constant([0, 1]))
 ```
 
+Seeds are numbers of 32 bits, or NumPy's and TensorFlow's integers of 64 bits.
 `sample` returns a `dict`: of `'particles'`, `'log_weights'` and
 `'log_normalizer'`, and of what else the sampler knows. Variables are those of
 the moment of saving, also those that only functions refer to.
@@ -42,6 +43,7 @@ __all__ = [
 
 # Where SavedModels keep what is not TensorFlow's.
 _DESCRIPTION = os.path.join('assets.extra', 'tfp_nvi.json')
+_DESCRIBED = ('kind', 'num_particles', 'version')
 _PYTHON_OPS = frozenset(('EagerPyFunc', 'PyFunc', 'PyFuncStateless'))
 # Without names, for which functions would be traced once more. NumPy's integers
 # have 64 bits.
@@ -614,16 +616,17 @@ def load(path) -> SavedSampler:
   path = checks.as_folder('path', path)
   try:
     with open(os.path.join(path, _DESCRIPTION), encoding='utf-8') as file:
-      description = json.load(file)
+      found = json.load(file)
+    description = {name: found[name] for name in _DESCRIBED}
   except OSError as e:
     raise ValueError(
       '`path` must be a folder that tfp_nvi.save has written; got '
       f'{path!r}, which has no {_DESCRIPTION!r}.'
     ) from e
-  except ValueError as e:
+  except (ValueError, TypeError, KeyError) as e:
     raise ValueError(
       '`path` must be a folder that tfp_nvi.save has written; got '
-      f'{path!r}, whose {_DESCRIPTION!r} is damaged: {e}.'
+      f'{path!r}, whose {_DESCRIPTION!r} is damaged: {e!r}.'
     ) from e
   try:
     model = tf.saved_model.load(path)

@@ -49,10 +49,9 @@ def log_prob_fn(density, name: str):
   """
   if isinstance(density, tfd.Distribution):
     return density.log_prob
-  if hasattr(density, 'unnormalized_log_prob'):
-    return density.unnormalized_log_prob
-  if hasattr(density, 'log_prob'):
-    return density.log_prob
+  for method in ('unnormalized_log_prob', 'log_prob'):
+    if hasattr(density, method):
+      return compatibility.inline(getattr(density, method))
   checks.check_callable(
     name,
     density,

@@ -97,18 +97,19 @@ def _axis_names(named, leading, dims):
     num_axes = np.ndim(x) - 2 - len(leading)
     own = (dims or {}).get(name)
     if own is None:
-      own = [f'{name}_dim_{i}' for i in range(num_axes)]
-    elif isinstance(own, str) or len(own) != num_axes:
+      own = []
+    elif isinstance(own, str) or len(own) > num_axes:
       raise ValueError(
-        f'`dims` must be a dict from variables to lists of names of axes; got '
-        f'{own!r} for {name!r}, whose events have {num_axes} axes.'
+        f'`dims` must have a list of {num_axes} names of axes for {name!r}; '
+        f'got {own!r}.'
       )
+    own = [*own, *(f'{name}_dim_{i}' for i in range(len(own), num_axes))]
     result[name] = [*leading, *own]
   return {**(dims or {}), **result}
 
 
-def _check_dims(dims, groups):
-  """Raises an error for names of axes of variables that are not there."""
+def _check_dims(dims):
+  """Raises an error if names of axes are no `dict`."""
   checks.check_instance(
     'dims',
     dims,
@@ -116,12 +117,6 @@ def _check_dims(dims, groups):
     'a dict from variables to lists of names of axes',
     optional=True,
   )
-  known = {name for variables in groups.values() for name in variables}
-  unknown = sorted(set(dims or {}) - known)
-  if unknown:
-    raise ValueError(
-      f'`dims` must be for variables of {sorted(known)}; got {unknown}.'
-    )
 
 
 def _batch_names(num_axes, name='batch'):
@@ -321,7 +316,7 @@ def particles_to_arviz(
     if names is None:
       names = groups_lib.model_names(model, values)
   variables = _name_parts(values, names)
-  _check_dims(dims, {'posterior': variables, **groups})
+  _check_dims(dims)
   leading = _batch_names(num_others)
   return _make_data(
     {
@@ -532,7 +527,7 @@ def state_space_posterior_to_arviz(
   if observations is not None:
     observations = groups_lib.as_observations(observations, model)
     if has_trajectories:
-      _check_steps(observations, posterior, model)
+      _check_steps(observations, posterior)
   groups = {}
   if model is not None:
     groups = _split_chains(
@@ -552,7 +547,7 @@ def state_space_posterior_to_arviz(
   variables = one_chain(groups_lib.name_states(*states))
   stats = one_chain({'log_weight': log_weights, 'root': root})
   num_global = len(tf.nest.flatten(states[0]))
-  _check_dims(dims, {'posterior': variables, **groups})
+  _check_dims(dims)
   all_dims = _axis_names(stats, leading, None)
   for i, (name, x) in enumerate(variables.items()):
     axes = leading if i < num_global else leading + ['time']
@@ -572,7 +567,7 @@ def state_space_posterior_to_arviz(
   )
 
 
-def _check_steps(observations, posterior, model):
+def _check_steps(observations, posterior):
   """Raises an error for observations of other sequences."""
   expected = tf.nest.flatten(posterior.trajectories)[0].shape[1:]
   expected = expected[: posterior.log_weights.shape.rank]

@@ -26,8 +26,14 @@ import types
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.ops.parallel_for import control_flow_ops as pfor
 from tensorflow_probability.python.bijectors import pad
+
+try:
+  from tensorflow.python.autograph.core import ag_ctx
+  from tensorflow.python.autograph.impl import api as autograph_api
+  from tensorflow.python.ops.parallel_for import control_flow_ops as pfor
+except ImportError:  # They are not public, and may move.
+  ag_ctx = autograph_api = pfor = None
 
 __all__ = [
   'all_forms',
@@ -66,8 +72,9 @@ def _let_maps_be_inlined():
   if is_under_xla is None:
     return  # Another version of TensorFlow.
 
-  def makes_function():
-    return is_under_xla() and not getattr(_inlining, 'is_on', False)
+  def makes_function(*args, **kwargs):
+    is_inlining = getattr(_inlining, 'is_on', False)
+    return is_under_xla(*args, **kwargs) and not is_inlining
 
   pfor._is_under_xla_context = makes_function
 
@@ -119,25 +126,36 @@ def inline(fn):
     fn: Python callable.
 
   Returns:
-    fn: Python callable with the same result: that of which a `tf.function` was
-      made, converted by autograph if the function asks for it; else the same.
+    fn: Python callable with the same result: in graphs, that of which a
+      `tf.function` was made, converted by autograph if the function asks for
+      it; otherwise the same.
 
   ```python
   import tensorflow as tf
   from tfp_nvi.internal import compatibility
 
-  square = tf.function(lambda x: x**2, autograph=False)
-  assert compatibility.inline(square) is square.python_function
+  square = compatibility.inline(tf.function(lambda x: x**2, autograph=False))
+  assert square(tf.constant(2.0)) == 4.0
   ```
   """
   if not isinstance(fn, tf.types.experimental.PolymorphicFunction):
     return fn
-  if not getattr(fn, '_autograph', True):
-    return fn.python_function
-  try:
-    return tf.autograph.to_graph(fn.python_function)
-  except Exception:  # Autograph fails in many ways, as without source code.
-    return fn
+  operations = fn.python_function
+  if getattr(fn, '_autograph', True):
+    # As `tf.function` does it.
+    if autograph_api is None:
+      return fn
+    operations = autograph_api.tf_convert(
+      operations,
+      ag_ctx.ControlStatusCtx(status=ag_ctx.Status.ENABLED, options=None),
+      user_requested=True,
+    )
+
+  def inlined(*args, **kwargs):
+    called = fn if tf.executing_eagerly() else operations
+    return called(*args, **kwargs)
+
+  return inlined
 
 
 def all_forms(*classes: type) -> tuple:

@@ -49,7 +49,7 @@ def _as_log_prob_fn(name, density):
   for method in ('unnormalized_log_prob', 'log_prob'):
     # The other side is TFP, whose distributions have no common base class.
     if hasattr(density, method):
-      return getattr(density, method)
+      return compatibility.inline(getattr(density, method))
   checks.check_callable(
     name,
     density,
