@@ -36,6 +36,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from absl import app, flags
 from matplotlib import figure as figure_lib
+from matplotlib import ticker
 
 import tfp_nvi as nvi
 from benchmarks import posterior_peers, reporting
@@ -424,7 +425,7 @@ def _picture(rows, peer_rows):
       for (method,), found in _groups(own, 'method').items():
         points = [
           (
-            statistics.median(row['num_evaluations'] for row in group),
+            statistics.median(row['num_evaluations'] for row in group) / 1e3,
             max(_root_mean_square(group), 1e-3),
           )
           for group in _groups(found, 'num_particles').values()
@@ -437,10 +438,14 @@ def _picture(rows, peer_rows):
           markersize=4.0,
           label=method,
         )
-      axes.set(xscale='log', yscale='log', title=target)
+      axes.set(yscale='log', xlim=(0.0, None))
+      axes.set_title(target, fontsize=9)
+      axes.tick_params(labelsize=8)
+      axes.xaxis.set_major_locator(ticker.MaxNLocator(3))
+      axes.yaxis.set_minor_locator(ticker.NullLocator())
     for axes in panels[len(targets) :]:
       axes.set_axis_off()
-    figure.supxlabel('evaluations of the target', fontsize=9)
+    figure.supxlabel('evaluations of the target, in thousands', fontsize=9)
     figure.supylabel('error of log Z', fontsize=9)
     handles = {
       label: handle
@@ -450,7 +455,8 @@ def _picture(rows, peer_rows):
     figure.legend(
       handles.values(),
       handles.keys(),
-      loc='outside lower center',
+      loc='outside upper center',
+      frameon=False,
       ncols=min(6, len(handles)),
       fontsize=8,
     )
