@@ -20,7 +20,6 @@ the moment of saving, also those that only functions refer to.
 
 import copy
 import functools
-import inspect
 import json
 import os
 import tempfile
@@ -33,7 +32,13 @@ from tfp_nvi import chains, proposals, resampling, version, weighting
 from tfp_nvi import posterior as posterior_lib
 from tfp_nvi import sampler as sampler_lib
 from tfp_nvi import state_space as state_space_lib
-from tfp_nvi.internal import checks, naming, persistence, randomness
+from tfp_nvi.internal import (
+  checks,
+  naming,
+  persistence,
+  randomness,
+  signatures,
+)
 
 __all__ = [
   'SavedSampler',
@@ -45,13 +50,6 @@ __all__ = [
 _DESCRIPTION = os.path.join('assets.extra', 'tfp_nvi.json')
 _DESCRIBED = ('kind', 'num_particles', 'version')
 _PYTHON_OPS = frozenset(('EagerPyFunc', 'PyFunc', 'PyFuncStateless'))
-# Without names, for which functions would be traced once more. NumPy's integers
-# have 64 bits.
-_SEEDS = [
-  tf.TensorSpec(shape, dtype)
-  for dtype in (tf.int32, tf.int64)
-  for shape in ([2], [])
-]
 
 
 def _plain(structure):
@@ -264,16 +262,6 @@ def _plan_sequences(sampler, num_particles, element_spec):
   )
 
 
-def _as_seed_tensor(seed):
-  """A seed of shape `[2]`, as of the same number in Python."""
-  if seed.shape.rank == 0 and seed.dtype == tf.int64:
-    return tf.bitcast(seed, tf.int32)[::-1]
-  seed = tf.cast(seed, tf.int32)
-  if seed.shape.rank == 0:
-    return tf.stack([tf.where(seed < 0, -1, 0), seed])
-  return seed
-
-
 def _named_specs(specs):
   """Names of arguments of a signature, in the order of `tf.nest`."""
   names = []
@@ -293,20 +281,6 @@ def _flat_outputs(found):
   )
 
 
-def _with_names(fn, *names):
-  """The function with names for its arguments, which may be keywords."""
-
-  def call(*arguments, **keywords):
-    rest = (keywords[name] for name in names[len(arguments) :])
-    return fn(*arguments, *rest)
-
-  kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-  call.__signature__ = inspect.Signature(
-    [inspect.Parameter(name, kind) for name in names]
-  )
-  return tf.function(call, autograph=False)
-
-
 def _trace(fn, specs, jit_compile):
   """One concrete function, which is not traced again where it is called."""
   return tf.function(
@@ -321,35 +295,37 @@ class _Saved(tf.Module):
     super().__init__(name='sampler')
     # One function in the file, however many signatures there are.
     specs = plan.specs
-    core = _trace(plan.fn, [*specs, _SEEDS[0]], jit_compile)
+    core = _trace(plan.fn, [*specs, signatures.SEEDS[0]], jit_compile)
 
     def sample(*arguments):
       *elements, seed = arguments
-      return core(*elements, _as_seed_tensor(seed))
+      return core(*elements, signatures.as_seed(seed))
 
     elements = ('x', 'inputs')[: len(specs)]
-    self.sample = _with_names(sample, *elements, 'seed')
+    self.sample = signatures.with_names(sample, *elements, 'seed')
     traced = [
       self.sample.get_concrete_function(*specs, seed_spec)
-      for seed_spec in _SEEDS
+      for seed_spec in signatures.SEEDS
     ]
     if plan.padded_fn is not None:
       padded = _trace(
-        plan.padded_fn, [*specs, plan.lengths_spec, _SEEDS[0]], jit_compile
+        plan.padded_fn,
+        [*specs, plan.lengths_spec, signatures.SEEDS[0]],
+        jit_compile,
       )
 
       def sample_padded(*arguments):
         *elements, seed = arguments
-        return padded(*elements, _as_seed_tensor(seed))
+        return padded(*elements, signatures.as_seed(seed))
 
-      self.sample_padded = _with_names(
+      self.sample_padded = signatures.with_names(
         sample_padded, *elements, 'lengths', 'seed'
       )
       traced += [
         self.sample_padded.get_concrete_function(
           *specs, plan.lengths_spec, seed_spec
         )
-        for seed_spec in _SEEDS
+        for seed_spec in signatures.SEEDS
       ]
     for concrete in traced:
       _check_graph(concrete.graph)
@@ -452,7 +428,10 @@ def save(
   """
   num_particles = checks.as_count('num_particles', num_particles)
   checks.check_bool('jit_compile', jit_compile)
-  path = os.path.abspath(checks.as_folder('path', path))
+  path = checks.as_folder('path', path)
+  if not path:
+    raise ValueError('`path` must not be empty.')
+  path = os.path.abspath(path)
   if os.path.isfile(path) or (
     os.path.isdir(path)
     and os.listdir(path)

@@ -11,11 +11,11 @@ function here changes a sampler.
 """
 
 from tfp_nvi.diagnostics.export import (
-  history_to_arviz,
   particles_to_arviz,
   posterior_to_arviz,
   state_space_posterior_to_arviz,
 )
+from tfp_nvi.diagnostics.export_history import history_to_arviz
 from tfp_nvi.diagnostics.gradients import (
   GradientNoise,
   gradient_noise,

@@ -200,7 +200,6 @@ def as_folder(name: str, value) -> str:
 
   Raises:
     TypeError: If `value` is not a path.
-    ValueError: If it is empty.
 
   ```python
   import pathlib
@@ -215,8 +214,7 @@ def as_folder(name: str, value) -> str:
     raise TypeError(
       f'`{name}` must be a path, a str or an os.PathLike; got {value!r}.'
     ) from e
-  if not folder:
-    raise ValueError(f'`{name}` must not be empty; got {value!r}.')
+
   if not isinstance(folder, str):
     raise TypeError(f'`{name}` must be a str or an os.PathLike; got {value!r}.')
   return folder

@@ -155,9 +155,9 @@ class History(typing.NamedTuple):
       ImportError: If ArviZ is not installed.
     """
     # Imported here, as it is below this module, and seldom needed.
-    from tfp_nvi.diagnostics import export
+    from tfp_nvi.diagnostics import export_history
 
-    return export.history_to_arviz(self, coords)
+    return export_history.history_to_arviz(self, coords)
 
 
 def median_sizes(history: History) -> np.ndarray:
