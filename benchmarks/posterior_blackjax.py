@@ -44,7 +44,7 @@ _NUM_LEAPFROG_STEPS = 10
 _TARGET_SIZE = 0.5
 _TARGET_ACCEPTANCE = 0.8
 _NUM_FIRST = 100
-# Nested sampling ends where what is left is that share of the evidence.
+# The logarithm of the share of the evidence that nested sampling may leave out.
 _LOG_LEFT = -5.0
 # How many times the evaluations that it was to take nested sampling may take.
 _MAX_EXCESS = 3.0
@@ -140,7 +140,7 @@ def _tempered(space, densities):
     while state.tempering_param < 1.0:
       x = np.asarray(state.particles)
       covariance = np.cov(x.T).reshape([space.num_values] * 2)
-      # So that it can be factorized.
+      # The Cholesky factorization needs a positive definite matrix.
       covariance += 1e-6 * np.diag(np.diag(covariance))
       count += 1
       state, info = step(

@@ -487,7 +487,7 @@ def start_chains(particles, num_chains: int, seed=None):
     randomness.as_seed(seed),
     num_draws=num_chains,
   )
-  # Those of integers and bools are of their numbers.
+  # Integers and bools have means and deviations as numbers.
   dtype = log_weights.dtype
   numbers = tf.nest.map_structure(
     lambda x: tf.cast(x, dtype) if x.dtype.is_integer or x.dtype.is_bool else x,

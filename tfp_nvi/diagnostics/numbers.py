@@ -230,7 +230,7 @@ class ModeReport(typing.NamedTuple):
 def _with_modes(particles, target):
   """Particles, checked, of a target that has modes."""
   checks.check_instance('particles', particles, tuple, 'WeightedParticles')
-  # A target is anything with these two.
+  # An object of the user's own will do, which has no base class.
   if not (
     hasattr(target, 'mode_probabilities') and hasattr(target, 'mode_index')
   ):

@@ -4,9 +4,9 @@
 
 TensorFlow writes lines about processors and absent GPUs to stderr when it is
 imported, before it reads the environment variable that is to turn them off.
-Programs leave these lines out. Later on TensorFlow writes nothing below fatal
-errors there, as it does of devices that are absent; errors come as exceptions.
-Where the package is imported
+Programs leave these lines out. After the import, TensorFlow writes nothing
+below fatal errors to stderr in programs, as its notices of absent devices are
+errors too; errors that matter come as exceptions. Where the package is imported
 by other code, nothing happens here: what TensorFlow writes there is between it
 and that code.
 """

@@ -70,6 +70,6 @@ def with_names(fn, *names: str):
 
   kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
   parameters = [inspect.Parameter(name, kind) for name in names]
-  # What `inspect.signature` finds, and with it `tf.function`.
+  # `inspect.signature`, from which `tf.function` takes names, reads this.
   vars(call)['__signature__'] = inspect.Signature(parameters)
   return tf.function(call, autograph=False)
