@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tests import replicas_program as program
 from tfp_nvi.posterior import (
+  conditional,
   marginals,
   mixture,
   pilot,
@@ -17,9 +18,9 @@ from tfp_nvi.posterior import (
 )
 
 
-def make_affine(spline=None):
+def make_affine(spline=None, given=None):
   affine = reference.from_affine(np.arange(3.0), 0.7 * np.eye(3), tf.float32)
-  return affine._replace(marginals=spline)
+  return affine._replace(marginals=spline, conditional=given)
 
 
 def make_pilot(start):
@@ -44,6 +45,23 @@ def make_spline():
   )
 
 
+def make_conditional():
+  """A map of which the second coordinate is the driver."""
+  rng = np.random.default_rng(1)
+  return conditional.interpolate(
+    [1, 0, 2],
+    np.array([0.3]),
+    np.array([[0.5]]),
+    (
+      rng.normal(size=[3, 2]),
+      rng.normal(size=[3, 2]),
+      np.tril(rng.normal(size=[3, 2, 2]), -1),
+    ),
+    3,
+    tf.float32,
+  )
+
+
 def make_mixture():
   covariances = np.stack([np.eye(3), 0.2 * np.eye(3)])
   centers = np.array([[0.0, 0.0, 0.0], [3.0, 1.0, 2.0]])
@@ -54,8 +72,13 @@ def make_mixture():
 
 @pytest.mark.parametrize(
   'start_fn',
-  [make_affine, lambda: make_affine(make_spline()), make_mixture],
-  ids=['affine', 'with splines', 'mixture'],
+  [
+    make_affine,
+    lambda: make_affine(make_spline()),
+    lambda: make_affine(make_spline(), make_conditional()),
+    make_mixture,
+  ],
+  ids=['affine', 'with splines', 'conditional', 'mixture'],
 )
 def test_pilots_are_the_same_after_a_journey(start_fn):
   sent = make_pilot(start_fn())

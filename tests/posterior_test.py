@@ -150,16 +150,51 @@ def test_a_reference_that_loses_mass_is_not_taken(
   broad = pilot_of_four_ancestors()
   fitter = object.__new__(stages.Fitter)
   fitter.history, fitter.has_modes = [{}], has_modes
-  monkeypatch.setattr(fitter, 'refit', lambda *args: (None, {}), raising=False)
+  affine = reference.from_affine(np.zeros(1), np.ones(1), tf.float32)
+  monkeypatch.setattr(
+    fitter, 'refit', lambda *args: (affine, {}), raising=False
+  )
   monkeypatch.setattr(
     fitter,
     'run_pilot',
-    lambda *args: pilot_of_four_ancestors(-loss, num_stages),
+    lambda *args, **kwargs: pilot_of_four_ancestors(-loss, num_stages),
     raising=False,
   )
-  best, start, _ = fitter._refine(broad, broad, None, '', 1_000, [0, 1])
+  best, start, _ = fitter._refine(broad, broad, None, '', [0, 1])
   assert (best is broad) == is_kept
   assert start == ('prior' if is_kept else 'reference')
+
+
+@pytest.mark.parametrize('num_stages, is_kept', [(10, False), (9, True)])
+def test_a_conditional_map_is_to_make_the_path_shorter(
+  monkeypatch, num_stages, is_kept
+):
+  """Where it does not, there is an affine map for the same drivers."""
+  affine = reference.from_affine(np.zeros(1), np.ones(1), tf.float32)
+  first = pilot_of_four_ancestors()._replace(reference=affine)
+  # Laplace's method is for references without such a map, and none that were
+  # refused.
+  given = affine._replace(conditional='a map')
+  fitter = object.__new__(stages.Fitter)
+  fitter.history, fitter.has_modes = [{}], False
+  tried = []
+
+  def refit(source, whitener, refused):
+    has_map = source.reference.conditional is not None
+    found = given if has_map or [3] not in refused else affine
+    return found, {'drivers': [3]}
+
+  def run_pilot(name, start, *args, **kwargs):
+    tried.append(start)
+    length = num_stages if start is given else 12
+    return pilot_of_four_ancestors(0.0, length)._replace(reference=start)
+
+  monkeypatch.setattr(fitter, 'refit', refit, raising=False)
+  monkeypatch.setattr(fitter, 'run_pilot', run_pilot, raising=False)
+  best, *_ = fitter._refine(first, None, None, '', [0, 1])
+  assert (best.reference is given) == is_kept
+  # Once more with the map that was kept, or without the one that was not.
+  assert tried == [given, given if is_kept else affine]
 
 
 def test_variables_are_structured_as_the_model_is(fitted):

@@ -164,11 +164,11 @@ def fit_posterior(
   ) as bar:
     if jit_compile is None:
       jit_compile = space.suits_xla()
-    fitter = stages.Fitter(space, conditional_ess, jit_compile, bar)
+    fitter = stages.Fitter(
+      space, num_particles * at_once, conditional_ess, jit_compile, bar
+    )
     try:
-      chosen, where, reason = fitter.choose(
-        start, num_particles * at_once, pilot_seed
-      )
+      chosen, where, reason = fitter.choose(start, pilot_seed)
     except KeyboardInterrupt:
       if fitter.latest is None or replicas is not None:
         raise

@@ -15,6 +15,8 @@ tfb = tfp.bijectors
 
 __all__ = [
   'fit_marginals',
+  'from_densities',
+  'grid',
   'make_spline',
 ]
 
@@ -63,12 +65,12 @@ def fit_marginals(
        distributions. Technometrics, 37(2), 1995.
   """
   total = 1.0 / np.sum(weights**2)
-  step = 2.0 * _RANGE / _NUM_GRID
-  grid = -_RANGE + step * (np.arange(_NUM_GRID) + 0.5)
+  points = grid()
+  step = points[1] - points[0]
   # What no kernel covers: a share of a broad normal density, as in [2]. In
   # single precision knots would else coincide where there are no points.
   share = np.clip(2.0 / total, 1e-4, 0.5)
-  normal, broad = _normal(grid, 1.0), _normal(grid, 2.0)
+  normal, broad = _normal(points, 1.0), _normal(points, 2.0)
 
   def estimate(mass, bandwidth):
     return (1.0 - share) * _smooth(mass, bandwidth, step) + share * broad
@@ -92,21 +94,48 @@ def fit_marginals(
   if not is_mapped.any():
     return None, is_mapped, 0.0
   mass = _bin(t, weights)
-  densities = [estimate(mass, bandwidth) for bandwidth in _BANDWIDTHS]
+  densities = np.stack([estimate(mass, bandwidth) for bandwidth in _BANDWIDTHS])
+  bijector = from_densities(
+    densities[best, np.arange(len(best))], is_mapped, dtype
+  )
+  return bijector, is_mapped, float(np.sum(gains[is_mapped]))
+
+
+def grid() -> np.ndarray:
+  """The points at which `from_densities` takes densities."""
+  step = 2.0 * _RANGE / _NUM_GRID
+  return -_RANGE + step * (np.arange(_NUM_GRID) + 0.5)
+
+
+def from_densities(
+  densities: np.ndarray, is_mapped: np.ndarray, dtype
+) -> tfb.Bijector:
+  """Splines that map the standard normal density to others.
+
+  Args:
+    densities: Array of shape `[d, len(grid())]`: a density for each coordinate,
+      positive everywhere.
+    is_mapped: Boolean array of shape `[d]`: which coordinates to map.
+    dtype: `tf.DType`.
+
+  Returns:
+    bijector: `tfb.RationalQuadraticSpline` over vectors of `d` values.
+  """
+  size = len(is_mapped)
   knots = np.linspace(-_RANGE, _RANGE, _NUM_BINS + 1)
-  x, y = np.tile(knots, [2, len(gains), 1])
-  slopes = np.ones([len(gains), _NUM_BINS - 1])
+  x, y = np.tile(knots, [2, size, 1])
+  slopes = np.ones([size, _NUM_BINS - 1])
+  points = grid()
   for i in np.flatnonzero(is_mapped):
     x[i, 1:-1], y[i, 1:-1], slopes[i] = _knots(
-      grid, densities[best[i]][i], step
+      points, densities[i], points[1] - points[0]
     )
-  bijector = make_spline(
+  return make_spline(
     *(
       values.astype(dtype.as_numpy_dtype)
       for values in (np.diff(x, axis=1), np.diff(y, axis=1), slopes)
     )
   )
-  return bijector, is_mapped, float(np.sum(gains[is_mapped]))
 
 
 def make_spline(
@@ -155,7 +184,7 @@ def _smooth(mass, bandwidth, step):
   return np.maximum(density[:, :_NUM_GRID], 0.0) / step
 
 
-def _knots(grid, density, step):
+def _knots(points, density, step):
   """Points of the map from normal quantiles to quantiles, and its slopes."""
   cumulative = np.cumsum(density * step)
   cumulative = (cumulative - 0.5 * density * step) / cumulative[-1]
@@ -167,7 +196,7 @@ def _knots(grid, density, step):
     -tf.math.ndtri(np.minimum(upper, 0.5)),
   )
   inside = np.abs(u) < _LAST_KNOT
-  u, t, density = u[inside], grid[inside], density[inside]
+  u, t, density = u[inside], points[inside], density[inside]
   # Evenly along the curve: many knots where the map is steep or flat.
   length = np.abs(np.diff(u)) / (u[-1] - u[0]) + np.diff(t) / (t[-1] - t[0])
   length = np.concatenate([[0.0], np.cumsum(length)])

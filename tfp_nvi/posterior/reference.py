@@ -5,14 +5,16 @@
 ```none
 t = marginals(u)
 v = t exp(offset + (t drivers) slopes)
-y = center + matrix v
+y = conditional(center + matrix v)
 ```
 
-Without marginals and with slopes of zero this is affine, a Gaussian reference.
+Without marginals, with slopes of zero, and without a conditional map this is
+affine, a Gaussian reference.
 The slopes let a few coordinates, the drivers, set the scales of others, as the
 logarithm of the deviation of a group does in a hierarchical model: Neal's
 funnel is such a map exactly. The marginals are monotone maps of coordinates
-that have two modes, or a tail that no normal density has.
+that have two modes, or a tail that no normal density has. The conditional map
+sets all other coordinates by the drivers, as Laplace's method found.
 """
 
 import typing
@@ -21,6 +23,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_nvi.posterior import conditional as conditional_lib
+from tfp_nvi.posterior import laplace
 from tfp_nvi.posterior import marginals as marginals_lib
 from tfp_nvi.posterior import mixture as mixture_lib
 
@@ -30,7 +34,9 @@ __all__ = [
   'fit_to_particles',
   'forward',
   'from_affine',
+  'from_laplace',
   'inverse',
+  'moments',
   'square_root',
 ]
 
@@ -57,6 +63,7 @@ class Reference(typing.NamedTuple):
     slopes: `Tensor` of shape `[num_drivers, d]`, zero for the drivers.
     marginals: `tfb.Bijector` over vectors of `d` values that maps each by
       itself, or `None`.
+    conditional: `Conditional`, or `None`.
   """
 
   center: tf.Tensor
@@ -66,6 +73,7 @@ class Reference(typing.NamedTuple):
   drivers: tf.Tensor
   slopes: tf.Tensor
   marginals: tfp.bijectors.Bijector | None = None
+  conditional: conditional_lib.Conditional | None = None
 
 
 def forward(
@@ -95,8 +103,12 @@ def forward(
     y = v * matrix
   else:
     y = tf.matmul(v, matrix, transpose_b=True)
+  y = reference.center + y
   log_det = tf.reduce_sum(log_scale + log_slopes, axis=-1) + reference.log_det
-  return reference.center + y, log_det
+  if reference.conditional is None:
+    return y, log_det
+  y, more = conditional_lib.forward(reference.conditional, y)
+  return y, log_det + more
 
 
 def _log_scale(reference, t):
@@ -119,6 +131,8 @@ def inverse(
   """
   if isinstance(reference, mixture_lib.Mixture):
     return y
+  if reference.conditional is not None:
+    y = conditional_lib.inverse(reference.conditional, y)
   centered = y - reference.center
   matrix = reference.matrix
   if matrix.shape.rank == 1:
@@ -164,11 +178,11 @@ def from_affine(center, matrix, dtype) -> Reference:
   )
 
 
-def _as_tensors(reference, dtype, marginals=None):
+def _as_tensors(reference, dtype, marginals=None, conditional=None):
   tensors = [
-    tf.constant(np.asarray(x, dtype.as_numpy_dtype)) for x in reference[:-1]
+    tf.constant(np.asarray(x, dtype.as_numpy_dtype)) for x in reference[:6]
   ]
-  return Reference(*tensors, marginals)
+  return Reference(*tensors, marginals, conditional)
 
 
 def square_root(x: np.ndarray, weights: np.ndarray, is_full: bool):
@@ -223,6 +237,56 @@ def _covariance(x, weights, is_full):
   return mean, correlation * np.outer(deviations, deviations)
 
 
+def from_laplace(nested: laplace.NestedLaplace, dtype) -> Reference:
+  """Makes a reference whose other coordinates are set by drivers.
+
+  Args:
+    nested: `NestedLaplace`.
+    dtype: `tf.DType`.
+
+  Returns:
+    reference: `Reference`.
+  """
+  drivers = conditional_lib.drivers(nested.conditional)
+  size = nested.conditional.order.shape[0]
+  center, matrix = np.zeros(size), np.eye(size)
+  center[drivers] = nested.center
+  matrix[np.ix_(drivers, drivers)] = nested.root
+  is_mapped = np.zeros(size, bool)
+  is_mapped[drivers] = True
+  densities = np.ones([size, nested.densities.shape[1]])
+  densities[drivers] = nested.densities
+  return from_affine(center, matrix, dtype)._replace(
+    marginals=marginals_lib.from_densities(densities, is_mapped, dtype),
+    conditional=nested.conditional,
+  )
+
+
+def moments(previous: Reference, y: np.ndarray, weights: np.ndarray):
+  """Weighted mean and covariance of points.
+
+  Args:
+    previous: `Reference` whose affine part whitens the points about, where the
+      shrinkage of their covariance is done.
+    y: Array of shape `[n, d]`.
+    weights: Array of shape `[n]`, with sum one.
+
+  Returns:
+    mean: Array of shape `[d]`.
+    covariance: Array of shape `[d, d]`; or `[d]`, of variances alone, where the
+      matrix of `previous` is a diagonal.
+  """
+  matrix = np.asarray(previous.matrix, np.float64)
+  center = np.asarray(previous.center, np.float64)
+  if matrix.ndim == 1:
+    mean, variance = _covariance((y - center) / matrix, weights, False)
+    return center + matrix * mean, matrix**2 * variance
+  mean, covariance = _covariance(
+    np.linalg.solve(matrix, (y - center).T).T, weights, True
+  )
+  return center + matrix @ mean, matrix @ covariance @ matrix.T
+
+
 def fit_to_particles(
   previous: Reference, y: np.ndarray, weights: np.ndarray, dtype
 ) -> tuple[Reference, dict]:
@@ -230,7 +294,7 @@ def fit_to_particles(
 
   Args:
     previous: `Reference` whose affine part whitens the points about, where the
-      shrinkage of their covariance is done.
+      shrinkage of their covariance is done, and whose conditional map is kept.
     y: Array of shape `[n, d]`.
     weights: Array of shape `[n]`, with sum one.
     dtype: `tf.DType`.
@@ -244,23 +308,20 @@ def fit_to_particles(
   kept = weights > 0.0
   y, weights = y[kept], weights[kept]
   size = y.shape[1]
-  matrix = np.asarray(previous.matrix, np.float64)
-  is_full = matrix.ndim == 2
-  center = np.asarray(previous.center, np.float64)
-  if not is_full:
-    mean, root = square_root((y - center) / matrix, weights, False)
-    return from_affine(center + matrix * mean, matrix * root, dtype), {}
-  mean, covariance = _covariance(
-    np.linalg.solve(matrix, (y - center).T).T, weights, True
-  )
-  center = center + matrix @ mean
-  covariance = matrix @ covariance @ matrix.T
+  conditional = previous.conditional
   drivers: list = []
+  if conditional is not None:
+    y = conditional_lib.inverse(conditional, tf.constant(y, dtype)).numpy()
+    y = y.astype(np.float64)
+    drivers = conditional_lib.drivers(conditional)
+  center, covariance = moments(previous, y, weights)
+  if covariance.ndim == 1:
+    return from_affine(center, np.sqrt(covariance), dtype), {}
   offset = np.zeros(size)
   slopes = np.zeros([_NUM_DRIVERS, size])
   root, v = _whiten(y - center, covariance, drivers)
   loss, best_center = _loss(root, v, weights), center
-  for _ in range(_NUM_DRIVERS):
+  for _ in range(_NUM_DRIVERS - len(drivers)):
     candidate = _find_driver(v, y - center, covariance, weights, drivers)
     if candidate is None:
       break
@@ -281,8 +342,9 @@ def fit_to_particles(
     drivers, loss = tried, tried_loss
     best_center, root, offset, v = center_, root_, offset_, u
     slopes[: len(drivers)] = slopes_
+  # Slopes would carry the tails of a spline over to the scales.
   marginals, is_mapped, gain = marginals_lib.fit_marginals(
-    v, weights, drivers, dtype
+    v, weights, drivers if slopes.any() else [], dtype
   )
   # Correlations blur the modes of coordinates, those that are but noise too.
   deviations = np.sqrt(np.diag(covariance))
@@ -305,7 +367,7 @@ def fit_to_particles(
   reference = Reference(
     best_center, root, np.linalg.slogdet(root)[1], offset, selection, slopes
   )
-  return _as_tensors(reference, dtype, marginals), found
+  return _as_tensors(reference, dtype, marginals, conditional), found
 
 
 def _whiten(centered, covariance, drivers):

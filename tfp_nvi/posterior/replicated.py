@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_nvi.internal import randomness
-from tfp_nvi.posterior import marginals, mixture, pilot, stages
+from tfp_nvi.posterior import conditional, marginals, mixture, pilot, stages
 from tfp_nvi.posterior import reference as reference_lib
 
 __all__ = [
@@ -24,6 +24,8 @@ __all__ = [
   'to_bytes',
 ]
 
+# The fields of a `Reference` that are no `Tensor`s.
+_PARTS = ('marginals', 'conditional')
 # The fields of a `Stage` that are numbers, and their types.
 _NUMBERS = {
   name: kind
@@ -58,17 +60,21 @@ def to_bytes(chosen: stages.Pilot, where: str, reason: str) -> bytes:
     **{
       f'reference/{name}': value.numpy()
       for name, value in reference._asdict().items()
-      if name != 'marginals'
+      if name not in _PARTS
     },
   }
-  if isinstance(reference, reference_lib.Reference) and (
-    spline := reference.marginals
-  ):
+  spline, given = (getattr(reference, name, None) for name in _PARTS)
+  if spline is not None:
     arrays |= {
       f'marginals/{i}': np.asarray(x)
       for i, x in enumerate(
         (spline.bin_widths, spline.bin_heights, spline.knot_slopes)
       )
+    }
+  if given is not None:
+    arrays |= {
+      f'conditional/{name}': value.numpy()
+      for name, value in given._asdict().items()
     }
   file = io.BytesIO()
   np.savez(file, **arrays)
@@ -96,15 +102,15 @@ def from_bytes(
     spline = marginals.make_spline(
       *(arrays[f'marginals/{i}'] for i in range(3))
     )
-  fields = {
-    key.removeprefix('reference/'): tf.constant(value)
-    for key, value in arrays.items()
-    if key.startswith('reference/')
-  }
+  fields, given = _under('reference/', arrays), _under('conditional/', arrays)
   reference = (
     mixture.Mixture(**fields)
     if arrays['is_mixture']
-    else reference_lib.Reference(**fields, marginals=spline)
+    else reference_lib.Reference(
+      **fields,
+      marginals=spline,
+      conditional=conditional.Conditional(**given) if given else None,
+    )
   )
   schedule = pilot.Schedule(
     [
@@ -121,6 +127,15 @@ def from_bytes(
   )
   chosen = like._replace(reference=reference, schedule=schedule)
   return chosen, str(arrays['where']), str(arrays['reason'])
+
+
+def _under(prefix, arrays):
+  """The `Tensor`s whose names have a prefix."""
+  return {
+    key.removeprefix(prefix): tf.constant(value)
+    for key, value in arrays.items()
+    if key.startswith(prefix)
+  }
 
 
 def of_first(

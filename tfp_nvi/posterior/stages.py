@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from tfp_nvi import weighting
 from tfp_nvi.internal import randomness
+from tfp_nvi.posterior import conditional as conditional_lib
+from tfp_nvi.posterior import laplace, pilot, variational
 from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import moves as moves_lib
-from tfp_nvi.posterior import pilot, variational
 from tfp_nvi.posterior import reference as reference_lib
 
 __all__ = [
@@ -86,8 +87,33 @@ def _num_roots(found):
   return len(np.unique(found.population.root.numpy()))
 
 
+def _conditional(found):
+  """The conditional map of a pilot's reference, or `None`."""
+  is_mixture = isinstance(found.reference, mixture_lib.Mixture)
+  return None if is_mixture else found.reference.conditional
+
+
 def _num_stages(found):
   return len(found.schedule.stages)
+
+
+def _compare_paths(found, best):
+  """How the path of a refitted reference differs from the one before.
+
+  Args:
+    found: `Pilot`.
+    best: `Pilot`.
+
+  Returns:
+    gain: Python `float`: in log evidence. Negative if the reference covers less
+      than what it was fitted to.
+    margin: Python `float`: twice its standard error.
+    num_fewer: Python `int`: by how many stages it is shorter.
+  """
+  gain = found.log_evidence - best.log_evidence
+  # Not by ancestors: a start with few of them is no reason to lose mass.
+  margin = 2.0 * np.sqrt(found.variance + best.variance)
+  return gain, margin, _num_stages(best) - _num_stages(found)
 
 
 def _is_better_start(found, best, size):
@@ -132,8 +158,9 @@ def _share_outside(points, weights, other_points, other_weights):
 class Fitter:
   """The stages of `fit_posterior`, and what they have found so far."""
 
-  def __init__(self, space, conditional_ess, jit_compile, bar):
+  def __init__(self, space, size, conditional_ess, jit_compile, bar):
     self.space = space
+    self.size = size
     self.conditional_ess = conditional_ess
     self.jit_compile = jit_compile
     self.bar = bar
@@ -186,9 +213,21 @@ class Fitter:
     return reference, has_valleys
 
   def run_pilot(
-    self, name, reference, size, seed, from_initial=False, max_evaluations=None
+    self, name, reference, seed, from_initial=False, max_evaluations=None
   ):
-    """Runs a pilot from the reference, or from the initial density."""
+    """Runs a pilot from the reference, or from the initial density.
+
+    Args:
+      name: Python `str`: of the stage.
+      reference: `Reference` or `Mixture`.
+      seed: Stateless seed.
+      from_initial: Python `bool`: whether it starts at the initial density.
+      max_evaluations: Python `int`: gradients for each particle after which to
+        give up, or `None`.
+
+    Returns:
+      found: `Pilot`.
+    """
     self.announce(name)
     start = time.perf_counter()
     draw_seed, run_seed = tf.unstack(randomness.split_seed(seed, 2))
@@ -196,7 +235,7 @@ class Fitter:
       moves = self._initial_moves()
     else:
       moves = self.from_reference
-    u = self.draw(reference, from_initial, size, 1, draw_seed)
+    u = self.draw(reference, from_initial, self.size, 1, draw_seed)
     before = moves.num_evaluations
     schedule, population = pilot.run_pilot(
       moves,
@@ -204,7 +243,9 @@ class Fitter:
       u,
       run_seed,
       conditional_ess=self.conditional_ess,
-      max_evaluations=max_evaluations,
+      max_evaluations=(
+        None if max_evaluations is None else max_evaluations * self.size
+      ),
       has_modes=self.has_modes,
       progress=self.show,
     )
@@ -270,28 +311,86 @@ class Fitter:
     matrix = np.eye(size) if size <= reference_lib.MAX_FULL else np.ones(size)
     return reference_lib.from_affine(np.zeros(size), matrix, self.space.dtype)
 
-  def refit(self, source, whitener):
-    """A reference fitted to the particles of a pilot."""
-    y, weights = source.weighted_points
-    return reference_lib.fit_to_particles(
-      whitener, y, weights, self.space.dtype
-    )
+  def refit(self, source, whitener, refused=()):
+    """A reference fitted to the particles of a pilot.
 
-  def choose(self, start, size, seed):
+    Args:
+      source: `Pilot`.
+      whitener: `Reference`, of an affine map.
+      refused: List of lists of drivers that are not to have a conditional map.
+
+    Returns:
+      reference: `Reference`. Where a few coordinates, the drivers, set the
+        scales of others, these are from Laplace's method, which looks where no
+        particles are.
+      found: Python `dict`: what it has besides an affine map.
+    """
+    y, weights = source.weighted_points
+    known: list = []
+    previous = whitener
+    if _conditional(source) is not None:
+      previous = source.reference
+      known = conditional_lib.drivers(previous.conditional)
+    reference, found = reference_lib.fit_to_particles(
+      previous, y, weights, self.space.dtype
+    )
+    drivers = found.get('drivers', [])
+    if set(drivers) <= set(known) or drivers in refused:
+      return reference, found
+    name = 'conditional reference'
+    self.announce(name)
+    start, before = time.perf_counter(), self.num_evaluations
+    kept = weights > 0.0
+    nested = laplace.fit_conditional(
+      self._evaluate,
+      *reference_lib.moments(whitener, y[kept], weights[kept]),
+      drivers,
+      self.space.dtype,
+    )
+    num_evaluations = self.num_evaluations - before
+    self.num_evaluations = before
+    self.record(
+      name, start, num_evaluations, drivers=drivers, is_found=nested is not None
+    )
+    if nested is None:
+      return reference, found
+    reference = reference_lib.from_laplace(nested, self.space.dtype)
+    return reference, {'drivers': drivers}
+
+  def _evaluate(self, points):
+    """Log densities of points of the standardized space, and gradients."""
+    dtype = self.space.dtype
+    pieces = []
+    for i in range(0, len(points), self.size):
+      piece = points[i : i + self.size].astype(dtype.as_numpy_dtype)
+      # Of one shape, which is that of a pilot, for one compiled function.
+      missing = self.size - len(piece)
+      piece = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)])
+      terms, _ = self.from_reference.evaluate(
+        self.identity(), tf.constant(piece)
+      )
+      pieces.append((terms.log_target.numpy(), terms.target_gradient.numpy()))
+      self.num_evaluations += self.size
+    log_prob, gradient = (
+      np.concatenate(x)[: len(points)].astype(np.float64)
+      for x in zip(*pieces, strict=True)
+    )
+    return log_prob, gradient
+
+  def choose(self, start, seed):
     """Runs pilots, and returns the one to repeat with the reason for it."""
     seeds = tf.unstack(randomness.split_seed(seed, 4))
     if start == 'prior':
       found = self.run_pilot(
-        'pilot from the prior', self.identity(), size, seeds[0], True
+        'pilot from the prior', self.identity(), seeds[0], True
       )
       return found, 'prior', 'as asked for.'
     whitener, self.has_modes = self.fit_variational(seeds[1])
     best = self.run_pilot(
       'pilot from the reference',
       whitener,
-      size,
       seeds[2],
-      max_evaluations=250 * size,
+      max_evaluations=250,
     )
     reason = 'as asked for.'
     broad = None
@@ -299,10 +398,9 @@ class Fitter:
       broad = self.run_pilot(
         'pilot from the prior',
         self.identity(),
-        size,
         seeds[0],
         True,
-        max_evaluations=(3_000 if self.has_modes else 400) * size,
+        max_evaluations=3_000 if self.has_modes else 400,
       )
       best, reason = self._compare(best, broad)
     if not best.schedule.is_complete:
@@ -310,15 +408,14 @@ class Fitter:
       best = self.run_pilot(
         'long pilot from the reference',
         whitener,
-        size,
         seeds[2],
-        max_evaluations=5_000 * size,
+        max_evaluations=5_000,
       )
       reason = 'no pilot got to the target within its budget.'
     if broad is not None and (
       self.has_modes or (best is broad and self._has_valleys(broad))
     ):
-      found = self._try_mixture(best, broad, size, randomness.fold_in(seed, 4))
+      found = self._try_mixture(best, broad, randomness.fold_in(seed, 4))
       if found is not None:
         count = found.reference.centers.shape[0]
         return (
@@ -332,11 +429,11 @@ class Fitter:
     if best is broad:
       roots = _num_roots(broad)
       self.history[-1]['num_ancestors'] = roots
-      if self.has_modes and roots < _LEAST_ROOTS * size:
+      if self.has_modes and roots < _LEAST_ROOTS * self.size:
         # A reference fitted to few families would lack what they lack.
         return broad, 'prior', reason
       whitener, _ = self.refit(broad, self.identity())
-    return self._refine(best, broad, whitener, reason, size, seeds[3])
+    return self._refine(best, broad, whitener, reason, seeds[3])
 
   def _compare(self, narrow, broad):
     """Which pilot to learn from."""
@@ -381,23 +478,18 @@ class Fitter:
     order = np.flatnonzero(weights > 0.0)
     order = order[:: -(-len(order) // _NUM_PAIRS)]
 
-    def log_prob_fn(y):
-      terms, _ = self.from_reference.evaluate(self.identity(), y)
-      self.num_evaluations += y.shape[0]
-      return terms.log_target
-
     return variational.has_valleys(
-      log_prob_fn, tf.constant(points[order], self.space.dtype)
+      lambda y: self._evaluate(y.numpy())[0],
+      tf.constant(points[order], self.space.dtype),
     )
 
-  def _try_mixture(self, best, broad, size, seed):
+  def _try_mixture(self, best, broad, seed):
     """A pilot from a mixture of Gaussians at modes; `None` if it is no better.
 
     Args:
       best: `Pilot` to compare with.
       broad: `Pilot` from the initial density, whose particles show where modes
         are.
-      size: Python `int`: particles of a pilot.
       seed: Stateless seed.
 
     Returns:
@@ -408,8 +500,8 @@ class Fitter:
     mixture, least_count = self._find_mixture(broad, seed)
     if mixture is None:
       return None
-    found = self._refine_mixture(mixture, size, seed)
-    if found is None or not _is_better_start(found, best, size):
+    found = self._refine_mixture(mixture, seed)
+    if found is None or not _is_better_start(found, best, self.size):
       return None
     if least_count == 1:
       self.warnings.append(
@@ -439,12 +531,11 @@ class Fitter:
       mixture = None
     return mixture, about['least_count']
 
-  def _refine_mixture(self, mixture, size, seed):
+  def _refine_mixture(self, mixture, seed):
     """Pilots from a mixture for as long as a fit to the last one shortens them.
 
     Args:
       mixture: `Mixture`.
-      size: Python `int`: particles of a pilot.
       seed: Stateless seed.
 
     Returns:
@@ -455,9 +546,8 @@ class Fitter:
       tried = self.run_pilot(
         f'pilot from a mixture {i + 1}',
         mixture,
-        size,
         randomness.fold_in(seed, i),
-        max_evaluations=250 * size,
+        max_evaluations=250,
       )
       if not tried.schedule.is_complete:
         break
@@ -472,28 +562,34 @@ class Fitter:
         break
     return found
 
-  def _refine(self, best, broad, whitener, reason, size, seed):
+  def _refine(self, best, broad, whitener, reason, seed):
     """Fits references to particles for as long as the path gets shorter."""
+    refused: list = []
     for i in range(_MAX_REFITS):
-      reference, shape = self.refit(best, whitener)
+      reference, about = self.refit(best, whitener, refused)
+      is_conditional = reference.conditional is not None
       found = self.run_pilot(
         f'pilot from fitted reference {i + 1}',
         reference,
-        size,
         randomness.fold_in(seed, i),
+        max_evaluations=250 if is_conditional else None,
       )
-      self.history[-1].update(shape)
-      # A lower evidence than before: it covers less than what it was fitted to.
-      gain = found.log_evidence - best.log_evidence
-      # Not by ancestors: a start with few of them is no reason to lose mass.
-      margin = 2.0 * np.sqrt(found.variance + best.variance)
-      num_fewer = len(best.schedule.stages) - len(found.schedule.stages)
+      self.history[-1].update(about)
+      gain, margin, num_fewer = _compare_paths(found, best)
+      # One more fit to particles of a path of the same length is no worse, but
+      # Laplace's method also knows where there are none.
+      is_shorter = num_fewer >= int(is_conditional) or gain > 0.1 + margin
       # A reference may leave out what few particles have found.
-      is_safer = self.has_modes and best is broad
-      if is_safer and num_fewer < _LEAST_SHORTER * len(best.schedule.stages):
-        break
-      if gain < -0.2 - margin or (num_fewer < 0 and gain < 0.1 + margin):
-        break
+      if self.has_modes and best is broad:
+        is_shorter &= num_fewer >= _LEAST_SHORTER * _num_stages(best)
+      is_new = is_conditional and reference.conditional is not _conditional(
+        best
+      )
+      if gain < -0.2 - margin or not is_shorter:
+        if not is_new:
+          break
+        refused.append(about['drivers'])
+        continue
       best = found
       if num_fewer < 1 and gain < 0.05 + margin:
         break

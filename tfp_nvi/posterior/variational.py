@@ -248,7 +248,7 @@ def has_valleys(log_probs, locs) -> bool:
   shares = tf.constant(np.linspace(0.0, 1.0, 8), locs.dtype)[:, tf.newaxis]
   ends = tf.roll(locs, 1, axis=0)
   points = locs[:, tf.newaxis] * (1.0 - shares) + ends[:, tf.newaxis] * shares
-  values = log_probs(tf.reshape(points, [-1, size])).numpy().reshape([-1, 8])
+  values = np.reshape(log_probs(tf.reshape(points, [-1, size])), [-1, 8])
   values = np.where(np.isfinite(values), values, -np.inf)
   ends = np.minimum(values[:, 0], values[:, -1])
   # A start that got nowhere says nothing.

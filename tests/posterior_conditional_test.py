@@ -1,0 +1,321 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Conditional maps and Laplace's method, against closed forms.
+
+Seeds are fixed. Unless they say something else, tests allow five standard
+errors: a false alarm in 10^6 if the estimates are normal.
+"""
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_nvi.posterior import (
+  conditional,
+  fit_posterior,
+  laplace,
+  marginals,
+  reference,
+)
+
+tfd = tfp.distributions
+
+NUM_DRAWS = 4_000
+
+
+def make_conditional(rng, size, drivers, num_nodes):
+  """A map with values at nodes that were drawn, and the values."""
+  num_drivers = len(drivers)
+  rest = [i for i in range(size) if i not in drivers]
+  num = num_nodes**num_drivers
+  loc = rng.normal(size=[num, len(rest)])
+  log_scale = 0.5 * rng.normal(size=[num, len(rest)])
+  lower = np.tril(rng.normal(size=[num, len(rest), len(rest)]), -1)
+  root = np.tril(rng.normal(size=[num_drivers] * 2), -1) + np.eye(num_drivers)
+  center = rng.normal(size=num_drivers)
+  values = loc, log_scale, lower
+  made = conditional.interpolate(
+    drivers + rest, center, np.linalg.inv(root), values, num_nodes, tf.float64
+  )
+  nodes = center + conditional.unit_nodes(num_nodes, num_drivers) @ root.T
+  return made, nodes, values
+
+
+CASES = [(4, [2], 5), (5, [3, 0], 3)]
+
+
+@pytest.mark.parametrize('size, drivers, num_nodes', CASES)
+def test_the_map_has_the_given_values_at_nodes(size, drivers, num_nodes):
+  rng = np.random.default_rng(1)
+  made, nodes, (loc, log_scale, lower) = make_conditional(
+    rng, size, drivers, num_nodes
+  )
+  assert conditional.drivers(made) == drivers
+  rest = [i for i in range(size) if i not in drivers]
+  v = rng.normal(size=[len(nodes), size])
+  v[:, drivers] = nodes
+  y, log_det = conditional.forward(made, tf.constant(v))
+  expected = v.copy()
+  mixed = np.einsum('nij,nj->ni', lower + np.eye(len(rest)), v[:, rest])
+  expected[:, rest] = loc + np.exp(log_scale) * mixed
+  np.testing.assert_allclose(y, expected, atol=1e-9)
+  np.testing.assert_allclose(log_det, np.sum(log_scale, axis=1), atol=1e-9)
+
+
+@pytest.mark.parametrize('size, drivers, num_nodes', CASES)
+def test_the_map_is_a_bijection(size, drivers, num_nodes):
+  rng = np.random.default_rng(2)
+  made, *_ = make_conditional(rng, size, drivers, num_nodes)
+  # Some of these are outside of the nodes.
+  v = tf.constant(2.0 * rng.normal(size=[20, size]))
+  with tf.GradientTape() as tape:
+    tape.watch(v)
+    y, log_det = conditional.forward(made, v)
+  jacobian = tape.batch_jacobian(y, v)
+  np.testing.assert_allclose(log_det, np.linalg.slogdet(jacobian)[1], atol=1e-9)
+  np.testing.assert_allclose(conditional.inverse(made, y), v, atol=1e-7)
+
+
+def test_the_map_is_constant_outside_of_the_nodes():
+  rng = np.random.default_rng(3)
+  made, *_ = make_conditional(rng, 3, [0], 5)
+  # Two values of the driver, both above the last node.
+  edge = made.center.numpy()[0] + 1.0 / made.inverse_root.numpy()[0, 0]
+  v = np.array([[edge, 0.3, -1.0], [edge + 50.0, 0.3, -1.0]])
+  y, log_det = conditional.forward(made, tf.constant(v))
+  np.testing.assert_allclose(y[0, 1:], y[1, 1:], atol=1e-9)
+  np.testing.assert_allclose(log_det[0], log_det[1], atol=1e-9)
+
+
+class Groups:
+  """Means of groups with an unknown deviation, one observation of each.
+
+  `v ~ N(0, 1.5^2)`, `x_i ~ N(m, e^(2 v))`, `y_i ~ N(x_i, 1)`. Coordinates are
+  `x` and, in the second place, `v`.
+  """
+
+  MEAN = 0.7
+  OBSERVED = np.array([0.1, 1.3, -0.4, 2.2, 0.9, 0.2])
+  DRIVER = 1
+
+  def given(self, v):
+    """Conditional means and deviations of `x`, and the log mass of `v`."""
+    variance = np.exp(2.0 * v)[:, np.newaxis]
+    mean = (self.MEAN + variance * self.OBSERVED) / (1.0 + variance)
+    deviation = np.sqrt(variance / (1.0 + variance))
+    log_mass = scipy.stats.norm.logpdf(v, 0.0, 1.5) + np.sum(
+      scipy.stats.norm.logpdf(
+        self.OBSERVED, self.MEAN, np.sqrt(1.0 + variance)
+      ),
+      axis=1,
+    )
+    return mean, deviation, log_mass
+
+  def log_prob(self, y):
+    v = y[..., 1]
+    x = tf.concat([y[..., :1], y[..., 2:]], axis=-1)
+    observed = tf.constant(self.OBSERVED, y.dtype)
+    scale = tf.exp(v)[..., tf.newaxis]
+    return tfd.Normal(tf.zeros([], y.dtype), 1.5).log_prob(v) + tf.reduce_sum(
+      tfd.Normal(tf.constant(self.MEAN, y.dtype), scale).log_prob(x)
+      + tfd.Normal(x, tf.ones([], y.dtype)).log_prob(observed),
+      axis=-1,
+    )
+
+  def evaluate(self, points):
+    y = tf.constant(points)
+    with tf.GradientTape() as tape:
+      tape.watch(y)
+      log_prob = self.log_prob(y)
+    return log_prob.numpy(), tape.gradient(log_prob, y).numpy()
+
+  def grid(self):
+    """A grid of the driver, and its density there."""
+    v = np.linspace(-9.0, 6.0, 4_001)
+    log_mass = self.given(v)[2]
+    log_evidence = scipy.special.logsumexp(log_mass) + np.log(v[1] - v[0])
+    return v, np.exp(log_mass - log_evidence), log_evidence
+
+
+def fit_groups(center=0.0, scale=1.0):
+  """What Laplace's method finds from a rough mean and covariance."""
+  groups = Groups()
+  size = len(groups.OBSERVED) + 1
+  mean = np.full(size, groups.MEAN)
+  mean[groups.DRIVER] = center
+  found = laplace.fit_conditional(
+    groups.evaluate,
+    mean,
+    scale**2 * np.eye(size),
+    [groups.DRIVER],
+    tf.float64,
+  )
+  return groups, found
+
+
+# Particles that are where the driver is not, and too close together.
+@pytest.mark.parametrize('center, scale', [(0.0, 1.0), (1.5, 0.3)])
+def test_gaussians_given_the_driver(center, scale):
+  groups, found = fit_groups(center, scale)
+  v, density, _ = groups.grid()
+  # Where 99.8% of the driver's mass is.
+  cdf = np.cumsum(density) * (v[1] - v[0])
+  v = np.interp([0.001, 0.02, 0.3, 0.7, 0.98, 0.999], cdf, v)
+  mean, deviation, _ = groups.given(v)
+  points = np.zeros([len(v), len(groups.OBSERVED) + 1])
+  points[:, groups.DRIVER] = v
+  loc, log_det = conditional.forward(found.conditional, tf.constant(points))
+  # Polynomials of degree four for a sigmoid: within a tenth of a deviation.
+  loc = np.delete(loc.numpy(), groups.DRIVER, axis=1)
+  np.testing.assert_allclose((loc - mean) / deviation, 0.0, atol=0.1)
+  np.testing.assert_allclose(
+    log_det / len(groups.OBSERVED), np.log(deviation[:, 0]), atol=0.05
+  )
+
+
+def test_the_marginal_density_of_the_driver():
+  groups, found = fit_groups(1.5, 0.3)
+  v, density, _ = groups.grid()
+  grid = marginals.grid()
+  scale = found.root[0, 0]
+  expected = scale * np.interp(found.center[0] + scale * grid, v, density)
+  # A tenth of the mass is of a broad normal density, everything else is what
+  # five nodes say.
+  step = grid[1] - grid[0]
+  distance = 0.5 * np.sum(np.abs(found.densities[0] - expected)) * step
+  assert distance < 0.12
+  np.testing.assert_allclose(np.sum(found.densities) * step, 1.0, atol=1e-6)
+
+
+def draw_importance(groups, made):
+  """Log weights of draws from a reference."""
+  u = tf.constant(
+    np.random.default_rng(5).normal(size=[NUM_DRAWS, len(groups.OBSERVED) + 1])
+  )
+  y, log_det = reference.forward(made, u)
+  normal = -0.5 * tf.reduce_sum(u**2 + np.log(2.0 * np.pi), axis=1)
+  return (groups.log_prob(y) + log_det - normal).numpy()
+
+
+def effective_share(log_weights):
+  weights = np.exp(log_weights - np.max(log_weights))
+  return np.sum(weights) ** 2 / np.sum(weights**2) / len(weights)
+
+
+def test_importance_sampling_from_the_reference():
+  groups, found = fit_groups()
+  log_weights = draw_importance(
+    groups, reference.from_laplace(found, tf.float64)
+  )
+  assert effective_share(log_weights) > 0.85
+  *_, log_evidence = groups.grid()
+  relative = np.exp(log_weights - log_evidence)
+  error = np.std(relative) / np.sqrt(NUM_DRAWS)
+  assert abs(np.mean(relative) - 1.0) < 5.0 * error
+  # One Gaussian for all values of the driver is far from that.
+  middle = found.conditional.loc.shape[0] // 2
+  nodes = conditional.unit_nodes(middle * 2 + 1, 1)
+  v = found.center + np.zeros_like(nodes)
+  mean, deviation, _ = groups.given(v[:, 0])
+  fixed = conditional.interpolate(
+    found.conditional.order.numpy(),
+    found.center,
+    found.conditional.inverse_root.numpy(),
+    (mean, np.log(deviation) + 0.0 * mean, 0.0 * found.conditional.lower),
+    len(nodes),
+    tf.float64,
+  )
+  log_weights = draw_importance(
+    groups,
+    reference.from_laplace(found._replace(conditional=fixed), tf.float64),
+  )
+  assert effective_share(log_weights) < 0.3
+
+
+def test_a_density_without_maxima_has_no_gaussians():
+  found = laplace.fit_conditional(
+    lambda points: (np.sum(points, axis=1), np.ones_like(points)),
+    np.zeros(3),
+    np.eye(3),
+    [0],
+    tf.float64,
+  )
+  assert found is None
+
+
+def test_a_density_that_is_zero_has_no_gaussians():
+  found = laplace.fit_conditional(
+    lambda points: (np.full(len(points), -np.inf), np.zeros_like(points)),
+    np.zeros(3),
+    np.eye(3),
+    [0],
+    tf.float64,
+  )
+  assert found is None
+
+
+def make_walk():
+  """A random walk with two unknown scales, its data, and its exact posterior.
+
+  Given the scales all is normal, so that the mass of each pair of scales is a
+  multivariate normal density of the data.
+  """
+  rng = np.random.default_rng(8)
+  num_steps, seen = 12, [0, 1, 2, 3, 8, 9, 10, 11]
+  walk = 0.3 * np.cumsum(rng.normal(size=num_steps))
+  y = (walk[seen] + 0.1 * rng.normal(size=len(seen))).astype(np.float32)
+  model = tfd.JointDistributionNamed(
+    {
+      'innovation': tfd.LogNormal(0.0, 2.0),
+      'noise': tfd.LogNormal(0.0, 2.0),
+      'steps': lambda innovation: tfd.Sample(
+        tfd.Normal(0.0, innovation), num_steps
+      ),
+      'y': lambda noise, steps: tfd.Independent(
+        tfd.Normal(
+          tf.gather(tf.cumsum(steps, axis=-1), seen, axis=-1),
+          noise[..., tf.newaxis],
+        ),
+        1,
+      ),
+    }
+  )
+  lower = np.tri(num_steps)
+  values, vectors = np.linalg.eigh((lower @ lower.T)[np.ix_(seen, seen)])
+  innovation, noise = np.meshgrid(
+    np.linspace(-6.0, 3.0, 361), np.linspace(-14.0, 2.0, 641), indexing='ij'
+  )
+  variances = (
+    np.exp(2.0 * innovation)[..., np.newaxis] * values
+    + np.exp(2.0 * noise)[..., np.newaxis]
+  )
+  log_mass = (
+    np.sum(scipy.stats.norm.logpdf(vectors.T @ y, 0.0, variances**0.5), axis=-1)
+    + scipy.stats.norm.logpdf(innovation, 0.0, 2.0)
+    + scipy.stats.norm.logpdf(noise, 0.0, 2.0)
+  )
+  log_evidence = scipy.special.logsumexp(log_mass) + np.log(0.025**2)
+  mass = np.exp(log_mass - log_evidence) * 0.025**2
+  return model.experimental_pin(y=y), log_evidence, noise, mass
+
+
+def test_a_narrow_tail_is_found():
+  target, log_evidence, noise, mass = make_walk()
+  posterior = fit_posterior(target, seed=1, progress=False)
+  assert posterior.start == 'reference'
+  stages = [x for x in posterior.history if x['name'].startswith('conditional')]
+  assert stages and stages[0]['is_found']
+  # Eight runs, so that errors follow a t law with seven degrees of freedom:
+  # one in 10^4 is farther than 7.1 of them.
+  error = posterior.log_evidence_error
+  assert abs(posterior.log_evidence - log_evidence) < 7.1 * error
+  assert error < 0.03
+  # Where the noise is a tenth of what it mostly is, all steps are narrow.
+  limit = np.interp(0.05, np.cumsum(mass.sum(axis=0)), noise[0])
+  share = posterior.expectation(
+    lambda value: tf.cast(tf.math.log(value['noise']) < limit, tf.float32)
+  )
+  assert abs(share - 0.05) < 0.02
