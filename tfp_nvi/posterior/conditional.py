@@ -11,7 +11,7 @@ The drivers are coordinates that set the scales of others, as the logarithm of
 the deviation of a group does in a hierarchical model. Location, scale and the
 unit lower triangular matrix are polynomials of the drivers: for each driver, a
 sum of Chebyshev polynomials through values at nodes. Outside of the nodes they
-are constant.
+are linear.
 """
 
 import typing
@@ -27,6 +27,10 @@ __all__ = [
   'inverse',
   'unit_nodes',
 ]
+
+
+# Lines outside of the nodes go through the polynomials here and at the ends.
+_INNER = 0.7
 
 
 class Conditional(typing.NamedTuple):
@@ -105,17 +109,29 @@ def interpolate(
 
 
 def _features(t, num_nodes):
-  """Products of Chebyshev polynomials: `[n, num_nodes^k]`."""
-  t = tf.clip_by_value(t, -1.0, 1.0)
-  powers = [tf.ones_like(t), t]
-  while len(powers) < num_nodes:
-    powers.append(2.0 * t * powers[-1] - powers[-2])
-  powers = tf.stack(powers, axis=-1)
-  features = powers[:, 0]
+  """Products of functions of the entries: `[n, num_nodes^k]`."""
+  # Outside of the nodes along lines, as a log scale may be linear in a driver.
+  # Their slopes are not those of the polynomials, which are steep at the ends.
+  inside = tf.clip_by_value(t, -1.0, 1.0)
+  values = _chebyshev(inside, num_nodes)
+  slopes = (
+    _chebyshev(tf.sign(t), num_nodes)
+    - _chebyshev(_INNER * tf.sign(t), num_nodes)
+  ) / (1.0 - _INNER)
+  values += tf.abs(t - inside)[..., tf.newaxis] * slopes
+  features = values[:, 0]
   for i in range(1, t.shape[1]):
-    product = features[:, :, tf.newaxis] * powers[:, i, tf.newaxis]
-    features = tf.reshape(product, [-1, features.shape[1] * powers.shape[2]])
+    product = features[:, :, tf.newaxis] * values[:, i, tf.newaxis]
+    features = tf.reshape(product, [-1, features.shape[1] * values.shape[2]])
   return features
+
+
+def _chebyshev(t, num_nodes):
+  """Chebyshev polynomials: of shape `t.shape + [num_nodes]`."""
+  values = [tf.ones_like(t), t]
+  while len(values) < num_nodes:
+    values.append(2.0 * t * values[-1] - values[-2])
+  return tf.stack(values, axis=-1)
 
 
 def _at(conditional, values):

@@ -33,15 +33,17 @@ __all__ = [
 _NUM_NODES = {1: 11, 2: 7}
 # They reach from a quantile of each driver to another one, as long tails are on
 # one side. In units in which a normal density has deviation one.
-_TAIL = 5e-4
-_REACH = 3.3
+_TAIL = 1e-4
+_REACH = 3.7
 # Nodes of a driver for finding its range, and how far they reach, in deviations
 # by particles at first.
 _NUM_COARSE = 9
 _COARSE_REACH = 8.0
-# How often to look for the range. It has been found where new deviations are so
-# many of the last ones, and three of them are within reach.
+# How often to look for the range. It has been found where new deviations differ
+# little from the last ones, and three of them are within reach.
 _MAX_ROUNDS = 4
+# By what factors deviations may differ from those that steps and nodes are in
+# units of.
 _PLACED = (0.5, 2.0)
 _MAX_ITERATIONS = 12
 # Steps of the differences of gradients, in deviations.
@@ -163,7 +165,10 @@ def _find_gaussians(evaluate_fn, drivers, start, order):
       root[active],
     )
     values, vectors = np.linalg.eigh(hessian)
-    is_maximum = values[:, 0] > 0.0
+    # Differences are to be taken by about the deviations that they give.
+    is_placed = (values[:, 0] > _PLACED[1] ** -2) & (
+      values[:, -1] < _PLACED[0] ** -2
+    )
     values = np.abs(values)
     highest = np.max(values, axis=1, keepdims=True)
     # Flat directions are wide, but no step is to lead out of all bounds.
@@ -187,7 +192,7 @@ def _find_gaussians(evaluate_fn, drivers, start, order):
     covariance = factor @ np.swapaxes(factor, 1, 2)
     root[active] = np.linalg.cholesky(covariance)
     is_done[active] = (
-      (decrement < _TOLERANCE) & is_maximum & np.isfinite(log_prob[active])
+      (decrement < _TOLERANCE) & is_placed & np.isfinite(log_prob[active])
     )
   log_mass = (
     log_prob
