@@ -34,6 +34,8 @@ _ACCEPTANCE = 0.75
 # How long a trajectory is, in units of the particles' deviations: a quarter of
 # a period of a normal density.
 _LENGTH = 1.5
+# A temperature from which a pilot goes on to the end: few stages are left.
+_LAST_PART = 0.75
 
 
 class Stage(typing.NamedTuple):
@@ -235,7 +237,8 @@ def run_pilot(
     max_moves: Python `int`: the most moves at a temperature. There are as many
       as it takes for the particles to forget where they were.
     max_steps: Python `int`: the most leapfrog steps of a move.
-    max_evaluations: Python `int`: gradients after which to give up, or `None`.
+    max_evaluations: Python `int`: gradients after which to give up where the
+      target is not near, or `None`.
     has_modes: Python `bool`: whether there are modes that moves do not lead
       between, so that to go on moving is in vain where particles do not forget
       where they were.
@@ -334,7 +337,7 @@ def run_pilot(
       progress(beta)
     if (
       max_evaluations is not None
-      and beta < 1.0
+      and beta < _LAST_PART
       and moves.num_evaluations - first_evaluation > max_evaluations
     ):
       return Schedule(stages, False), population
