@@ -535,7 +535,6 @@ def test_what_a_subclass_must_give():
   densities = ShrinkingNormals()
   assert densities.float_dtype == tf.float32
   assert densities.batch_shape == []
-  assert densities.make_proposal(LINE) is None
   assert densities.given(None, True) is densities
   assert densities.with_prepared(()) is densities
   assert densities.prepared == ()

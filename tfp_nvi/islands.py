@@ -13,7 +13,7 @@ import functools
 import tensorflow as tf
 
 from tfp_nvi import resampling, runs, weighting
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import randomness
 from tfp_nvi.weighting import islands as islands_lib
 
 __all__ = [
@@ -173,20 +173,13 @@ class Exchange:
 
   def _where(self, log_weights):
     """Which batch members the criterion wants the islands of resampled."""
-    islands = weighting.WeightedParticles(
-      tf.range(self._replicas.num_islands), log_weights
-    )
-    where = self._criterion_fn(islands)
-    if isinstance(where, bool):
-      where = tf.constant(where)
-    where = checks.check_returned(
+    where = resampling.evaluate_criterion(
       'exchange_criterion_fn',
-      where,
-      'a Python bool or a bool Tensor',
-      kind='bool',
+      self._criterion_fn,
+      weighting.WeightedParticles(
+        tf.range(self._replicas.num_islands), log_weights
+      ),
     )
-    if where.shape == tf.TensorShape([1]) + log_weights.shape[1:]:
-      where = tf.squeeze(where, axis=0)
     return tf.broadcast_to(where, log_weights.shape[1:])
 
   def _start(self, seed):

@@ -9,6 +9,7 @@ replay the level under a tape, the particles alone, or nothing.
 
 import abc
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -20,7 +21,6 @@ __all__ = [
   'FullRecorder',
   'LevelRecord',
   'NanCounter',
-  'Options',
   'Particles',
   'Recorder',
   'Run',
@@ -121,57 +121,38 @@ class Segment(NamedTuple):
   records: Any = ()
 
 
-class Options(NamedTuple):
-  """How a run is to be differentiated, and what it keeps.
-
-  Fields:
-    cut: Python `bool`: whether to stop gradients between levels.
-    reparameterize: Python `bool`: whether states are to be differentiable where
-      they can be.
-    log_forward_fn: Python callable from a `Move` to its `log_forward`, to give
-      that another gradient; or `None`.
-    keep_gradient: Python `bool`: whether the records of levels are to have the
-      gradient of the log density by the state, so that it need not be evaluated
-      again. The run itself is not differentiable then.
-    keep_root: Python `bool`: whether particles know their root, for the errors
-      of estimates.
-  """
-
-  cut: bool = True
-  reparameterize: bool = True
-  log_forward_fn: Any = None
-  keep_gradient: bool = False
-  keep_root: bool = False
-
-  def log_forward(self, move):
-    """The log density of a `Move`'s forward kernel, with its gradient."""
-    if self.log_forward_fn is None:
-      return move.log_forward
-    return self.log_forward_fn(move)
-
-
 class Run(NamedTuple):
   """A run of a sampler: its plan, and once it is finished, its record.
 
   Fields:
     densities: `Densities`, which may depend on the particles of level 0.
     sample_shape: List of Python `int`s: `[num_particles] + batch`.
-    options: `Options`.
     initial_move: `Move` of the initial proposal; `None` if the proposal is the
       initial density itself.
     initial: `Particles` of level 0.
     is_nan: bool `Tensor` of shape `[num_particles] + batch`, of level 0.
     segments: List of `Segment`s.
+    cut: Python `bool`: whether gradients stop between levels.
+    reparameterize: Python `bool`: whether states are differentiable where they
+      can be.
+    log_forward_fn: Python callable from a `Move` to the log density of its
+      forward kernel, with the gradient that this is to have.
+    keep_gradient: Python `bool`: whether the records of levels have the
+      gradient of the log density by the state, so that it need not be evaluated
+      again. The run itself is not differentiable then.
     particles: `Particles` of the last level; `None` before the run.
   """
 
   densities: densities_lib.Densities
   sample_shape: list
-  options: Options
   initial_move: Any
   initial: Particles
   is_nan: tf.Tensor
   segments: list
+  cut: bool
+  reparameterize: bool
+  log_forward_fn: Callable
+  keep_gradient: bool
   particles: Any = None
 
   def collect(self, get_fn):

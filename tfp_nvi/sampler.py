@@ -21,8 +21,8 @@ graph does not grow with their number; unlike transitions, in a list, are
 unrolled.
 """
 
-import functools
 import warnings
+from collections.abc import Callable
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -35,7 +35,6 @@ from tfp_nvi.runs import (
   FullRecorder,
   LevelRecord,
   NanCounter,
-  Options,
   Particles,
   Recorder,
   Run,
@@ -220,12 +219,7 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
         )
       self.proposes_initial = True
     if isinstance(initial_proposal, tfd.Distribution):
-      made = densities.make_proposal(initial_proposal)
-      if made is None:
-        made = proposals.DistributionProposal(initial_proposal)
-      else:
-        self.proposes_initial = False
-      initial_proposal = made
+      initial_proposal = proposals.DistributionProposal(initial_proposal)
     checks.check_instance(
       'initial_proposal',
       initial_proposal,
@@ -256,17 +250,17 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
 
   def _resample(self, particles, seed, is_active):
     """Resamples particles where the policy says so, of batch members in use."""
-    criterion = self._resample_criterion_fn(
-      weighting.WeightedParticles(particles.state, particles.log_weights)
+    where = resampling.evaluate_criterion(
+      'resample_criterion_fn',
+      self._resample_criterion_fn,
+      weighting.WeightedParticles(particles.state, particles.log_weights),
     )
-    if isinstance(criterion, bool):
-      if not criterion:
-        return particles
+    if where is False:
+      return particles
+    if where is True:
       where = is_active
-    else:
-      where = self._as_where(criterion, particles.log_weights.shape[1:])
-      if is_active is not None:
-        where = tf.logical_and(where, is_active)
+    elif is_active is not None:
+      where = tf.logical_and(where, is_active)
     (state, terms, root), log_weights = resampling.resample(
       (particles.state, particles.terms, particles.root),
       particles.log_weights,
@@ -284,19 +278,6 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
       )
     return resampled
 
-  def _as_where(self, criterion, batch_shape):
-    """What the policy returned, as a bool `Tensor` of shape `batch`."""
-    check = functools.partial(
-      checks.check_returned,
-      'resample_criterion_fn',
-      expected='a Python bool or a bool Tensor',
-      kind='bool',
-    )
-    where = check(criterion)
-    if where.shape == tf.TensorShape([1]) + batch_shape:
-      where = tf.squeeze(where, axis=0)
-    return check(where, shape=batch_shape)
-
   def step(self, run, segment, local_level, particles, noise):
     """Brings particles from one level to the next.
 
@@ -311,7 +292,7 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
     Returns:
       record: `LevelRecord`.
     """
-    densities, options = run.densities, run.options
+    densities = run.densities
     level = segment.first_level + local_level
     # XLA would compile a slice again for each value of a level that is an
     # argument of the program.
@@ -321,7 +302,7 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
     previous = self._resample(
       particles, resample_seed, densities.is_active(level)
     )
-    if options.cut:
+    if run.cut:
       previous = transitions_lib.stop_gradient(previous)
 
     def target_log_prob_fn(state):
@@ -332,12 +313,12 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
       previous.state,
       noise,
       target_log_prob_fn,
-      options.reparameterize,
+      run.reparameterize,
     )
     transitions_lib.check_move(
       move, previous.state, previous.log_weights.shape, level
     )
-    if options.keep_gradient:
+    if run.keep_gradient:
       terms, log_prob_gradient = densities_lib.evaluate_with_gradient(
         densities, level, move.state
       )
@@ -348,7 +329,7 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
       densities.log_prob(level, terms)
       + move.log_reverse
       - densities.log_prob(level - 1, previous.terms)
-      - options.log_forward(move)
+      - run.log_forward_fn(move)
     )
     # A particle that has lost all weight stays without any.
     log_weights = tf.where(
@@ -385,7 +366,12 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
     num_particles: int,
     seed,
     batch_shape: list | None = None,
-    **options,
+    *,
+    cut: bool = True,
+    reparameterize: bool = True,
+    log_forward_fn: Callable = lambda move: move.log_forward,
+    keep_gradient: bool = False,
+    keep_root: bool = False,
   ) -> Run:
     """Proposes the first level, and plans the others.
 
@@ -395,12 +381,21 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
       batch_shape: List of Python `int`s, to which the sampler's batch shape
         broadcasts.
         Default value: `None` (i.e., the sampler's batch shape).
-      **options: Fields of `Options`.
+      cut: As of `Run`.
+        Default value: `True`.
+      reparameterize: As of `Run`.
+        Default value: `True`.
+      log_forward_fn: As of `Run`.
+        Default value: the move's `log_forward`.
+      keep_gradient: As of `Run`.
+        Default value: `False`.
+      keep_root: Python `bool`: whether particles know their root, for the
+        errors of estimates.
+        Default value: `False`.
 
     Returns:
       run: `Run` to be passed on to `fold` or `finish`.
     """
-    settings = Options(**options)
     if batch_shape is None:
       batch_shape = self.batch_shape.as_list()
     sample_shape = [num_particles] + batch_shape
@@ -413,15 +408,15 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
       batch_shape,
       initial_seed,
       densities,
-      settings.reparameterize,
+      reparameterize,
     )
-    densities = densities.given(move, settings.cut)
+    densities = densities.given(move, cut)
     terms = tf.nest.map_structure(
       lambda t: tf.broadcast_to(t, sample_shape),
       densities.evaluate(0, move.state),
     )
     terms, is_nan = replace_nan(terms, sample_shape)
-    if self.proposes_initial and settings.cut:
+    if self.proposes_initial and cut:
       # One, but for draws at which their own density could not be computed.
       log_weights = tf.where(
         tf.equal(densities.log_prob(0, terms), -float('inf')),
@@ -430,12 +425,10 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
       )
     else:
       log_weights = (
-        densities.log_prob(0, terms)
-        + move.log_reverse
-        - settings.log_forward(move)
+        densities.log_prob(0, terms) + move.log_reverse - log_forward_fn(move)
       )
     particles = Particles(move.state, terms, log_weights)
-    if settings.keep_root:
+    if keep_root:
       particles = particles._replace(
         root=axes.particle_indices(sample_shape),
         log_pairs_lost=tf.zeros(batch_shape, densities.float_dtype),
@@ -443,7 +436,6 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
     return Run(
       densities,
       sample_shape,
-      settings,
       None if self.proposes_initial else move,
       particles,
       is_nan,
@@ -451,6 +443,10 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
         segment._replace(transition=segment.transition.given(densities))
         for segment in self._plan(level_seed, noise_seeds)
       ],
+      cut,
+      reparameterize,
+      log_forward_fn,
+      keep_gradient,
     )
 
   def _plan(self, level_seed, noise_seeds):
@@ -521,7 +517,7 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
         is_nan=run.is_nan,
         num_nan=tf.constant(0),
         log_prob_gradient=densities_lib.floating_parts(particles.state)
-        if run.options.keep_gradient
+        if run.keep_gradient
         else [],
       )
 

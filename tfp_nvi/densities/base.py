@@ -211,20 +211,6 @@ class Densities(tf.Module, abc.ABC):
     del state
     return None
 
-  def make_proposal(self, distribution):
-    """Makes an initial proposal of states from a distribution.
-
-    Args:
-      distribution: `tfd.Distribution`.
-
-    Returns:
-      proposal: `None` if states are drawn from the distribution itself, mapped
-        by `inverse`; or an initial proposal, for a distribution over something
-        other than the user's space.
-    """
-    del distribution
-    return None
-
   def given(self, move, cut):
     """The densities of a run, which may depend on its initial move.
 

@@ -202,16 +202,6 @@ def _split_chains(found, num_chains, num_draws):
   }
 
 
-def _chains_first(structure):
-  """Exchanges the axes of draws and chains."""
-
-  def exchange(x):
-    axes = list(range(x.shape.rank))
-    return tf.transpose(x, [1, 0] + axes[2:])
-
-  return tf.nest.map_structure(exchange, structure)
-
-
 def particles_to_arviz(
   particles,
   names=None,

@@ -10,6 +10,7 @@ __all__ = [
   'particle_indices',
   'particles_first',
   'particles_last',
+  'swap_first_axes',
 ]
 
 
@@ -137,3 +138,24 @@ def particles_first(x):
   ```
   """
   return tf.transpose(x, [x.shape.rank - 1, *range(x.shape.rank - 1)])
+
+
+def swap_first_axes(structure):
+  """Exchanges the first two axes, such as levels and particles.
+
+  Args:
+    structure: Nested structure of `Tensor`s of shape `[m, n] + shape`.
+
+  Returns:
+    structure: The same, of shapes `[n, m] + shape`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import axes
+
+  assert axes.swap_first_axes(tf.ones([2, 3, 4])).shape == [3, 2, 4]
+  ```
+  """
+  return tf.nest.map_structure(
+    lambda x: tf.transpose(x, [1, 0, *range(2, x.shape.rank)]), structure
+  )

@@ -13,10 +13,14 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tfp_nvi import weighting
+from tfp_nvi.internal import axes
+
 __all__ = [
   'Estimate',
   'Objective',
   'Side',
+  'estimate_run',
   'pair_gradients',
 ]
 
@@ -69,8 +73,8 @@ class Objective(metaclass=abc.ABCMeta):
   A subclass has `__call__`, and a `description` if it has settings.
 
   ```python
-  import tensorflow as tf
   import tensorflow_probability as tfp
+  import tf_keras
   import tfp_nvi as nvi
   from tfp_nvi.internal import randomness
 
@@ -81,7 +85,7 @@ class Objective(metaclass=abc.ABCMeta):
   )
   sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
   estimate, gradients = nvi.reverse_kl()(sampler, 10, randomness.as_seed(1))
-  tf_keras_optimizers_take = [(g, v) for g, v in gradients]
+  tf_keras.optimizers.Adam(0.01).apply_gradients(gradients)
   ```
   """
 
@@ -107,6 +111,55 @@ class Objective(metaclass=abc.ABCMeta):
   def description(self) -> str:
     """What distinguishes this objective from others, for checkpoints."""
     return type(self).__name__
+
+
+def estimate_run(run, loss) -> Estimate:
+  """The `Estimate` of a finished run.
+
+  Args:
+    run: `Run` that is finished.
+    loss: float `Tensor` of shape `batch`.
+
+  Returns:
+    estimate: `Estimate`.
+
+  ```python
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+  from tfp_nvi.internal import randomness
+  from tfp_nvi.objectives import base
+
+  path = nvi.GeometricPath(
+    tfp.distributions.Normal(0.0, 1.0),
+    tfp.distributions.Normal(1.0, 1.0),
+    num_densities=2,
+  )
+  sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
+  run = sampler.run(10, randomness.as_seed(1))
+  estimate = base.estimate_run(run, -run.particles.log_weights[0])
+  assert estimate.level_effective_sample_sizes.shape == [1]
+  ```
+  """
+  before, increments, after = axes.swap_first_axes(
+    run.collect(
+      lambda record: (
+        record.previous.log_weights,
+        record.log_incremental_weights,
+        record.particles.log_weights,
+      )
+    )
+  )
+  log_weights = run.particles.log_weights
+  return Estimate(
+    loss=loss,
+    log_normalizer=weighting.log_normalizer(log_weights),
+    effective_sample_size=weighting.effective_sample_size(log_weights),
+    log_incremental_weights=weighting.weighted_mean(
+      weighting.normalize_weights(before), increments
+    ),
+    level_effective_sample_sizes=weighting.effective_sample_size(after),
+    num_nan=run.num_nan(),
+  )
 
 
 def pair_gradients(gradients, variables):

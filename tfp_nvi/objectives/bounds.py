@@ -9,7 +9,6 @@ import tensorflow as tf
 from tfp_nvi import resampling, weighting
 from tfp_nvi.chains import Chain, check_densities
 from tfp_nvi.objectives import base, chain
-from tfp_nvi.objectives.base import Estimate
 
 __all__ = [
   'SequenceBound',
@@ -23,7 +22,7 @@ __all__ = [
 class SequenceBound(base.Objective):
   """An objective on the last level, whose gradient passes through all levels.
 
-  Fields that its makers set; use `svi`, `iwae`, `vsmc` and `rws`.
+  Made by `svi`, `iwae`, `vsmc` and `rws`.
 
   ```python
   import tfp_nvi as nvi
@@ -38,8 +37,7 @@ class SequenceBound(base.Objective):
     Args:
       name: Python `str`.
       loss_fn: Python callable from the final log weights, of shape
-        `[num_particles] + batch`, to a loss of shape `batch` and a surrogate of
-        the same shape.
+        `[num_particles] + batch`, to a loss of shape `batch`.
       log_forward_fn: Python callable from a `Move` to its `log_forward`, with
         the gradient that it is to have.
       reparameterize: Python `bool`: whether states are differentiable.
@@ -102,21 +100,11 @@ class SequenceBound(base.Objective):
         reparameterize=self._reparameterize,
         log_forward_fn=self._log_forward_fn,
       )
-      log_weights = run.particles.log_weights
-      loss, surrogate = self._loss_fn(log_weights)
-      surrogate = tf.reduce_sum(surrogate)
-    increments, level_sizes = _summarize_levels(run)
+      loss = self._loss_fn(run.particles.log_weights)
+      total = tf.reduce_sum(loss)
     variables = tape.watched_variables()
-    estimate = Estimate(
-      loss=loss,
-      log_normalizer=weighting.log_normalizer(log_weights),
-      effective_sample_size=weighting.effective_sample_size(log_weights),
-      log_incremental_weights=increments,
-      level_effective_sample_sizes=level_sizes,
-      num_nan=run.num_nan(),
-    )
-    return estimate, base.pair_gradients(
-      tape.gradient(surrogate, variables), variables
+    return base.estimate_run(run, loss), base.pair_gradients(
+      tape.gradient(total, variables), variables
     )
 
   def _chain_level(self, level, num_particles, seed):
@@ -125,44 +113,13 @@ class SequenceBound(base.Objective):
       level.draw(num_particles, seed), self._reparameterize
     )
     log_weights = log_target - self._log_forward_fn(move)
-    loss, surrogate = self._loss_fn(log_weights)
+    loss = self._loss_fn(log_weights)
     return (
-      tf.reduce_sum(surrogate),
+      tf.reduce_sum(loss),
       loss,
       weighting.mean(log_weights),
       log_weights,
     )
-
-
-def _summarize_levels(run):
-  """Mean log incremental weights, and effective sample sizes, of all levels.
-
-  Args:
-    run: `Run` that is finished.
-
-  Returns:
-    log_incremental_weights: float `Tensor` of shape `[num_levels] + batch`:
-      means by the weights that each level received.
-    effective_sample_sizes: float `Tensor` of shape `[num_levels] + batch`.
-  """
-
-  def particles_first(x):
-    return tf.transpose(x, [1, 0, *range(2, x.shape.rank)])
-
-  before, increments, after = tf.nest.map_structure(
-    particles_first,
-    run.collect(
-      lambda record: (
-        record.previous.log_weights,
-        record.log_incremental_weights,
-        record.particles.log_weights,
-      )
-    ),
-  )
-  return (
-    weighting.weighted_mean(weighting.normalize_weights(before), increments),
-    weighting.effective_sample_size(after),
-  )
 
 
 def _reverse_gradient(log_prob, times):
@@ -193,14 +150,9 @@ def svi() -> SequenceBound:
   objective = nvi.svi()
   ```
   """
-
-  def loss_fn(log_weights):
-    loss = -weighting.mean(log_weights)
-    return loss, loss
-
   return SequenceBound(
     'svi',
-    loss_fn,
+    lambda log_weights: -weighting.mean(log_weights),
     lambda move: (
       move.log_forward
       + _reverse_gradient(move.log_forward_fixed_sample, times=1.0)
@@ -211,8 +163,7 @@ def svi() -> SequenceBound:
 
 
 def _negative_log_normalizer(log_weights):
-  loss = -weighting.log_normalizer(log_weights)
-  return loss, loss
+  return -weighting.log_normalizer(log_weights)
 
 
 def iwae() -> SequenceBound:

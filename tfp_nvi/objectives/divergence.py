@@ -17,7 +17,7 @@ from tfp_nvi import densities as densities_lib
 from tfp_nvi import runs, weighting
 from tfp_nvi.chains import Chain
 from tfp_nvi.implicit import ImplicitLevel
-from tfp_nvi.internal import checks
+from tfp_nvi.internal import axes, checks
 from tfp_nvi.objectives import adversarial, base, chain
 from tfp_nvi.objectives import level as level_lib
 from tfp_nvi.objectives.base import Estimate, Side
@@ -348,7 +348,7 @@ class NestedDivergence(base.Objective):
     count = segment.transition.num_transitions
     if segment.is_rolled and segment.transition.is_level_batched:
       records = segment.records._replace(is_nan=(), num_nan=())
-      records = tf.nest.map_structure(_swap_first_axes, records)
+      records = axes.swap_first_axes(records)
       return [self.replay_level(run, segment, range(count), records)]
     levels = []
     for i in range(count):
@@ -504,11 +504,6 @@ def _replace_infinite(gradients):
     for keep, x in zip(is_finite, gradients, strict=True)
   ]
   return gradients, num_infinite
-
-
-def _swap_first_axes(x):
-  """Levels first to particles first."""
-  return tf.transpose(x, [1, 0, *range(2, x.shape.rank)])
 
 
 def reverse_kl(**kwargs) -> NestedDivergence:

@@ -26,7 +26,12 @@ Particles are axis 0 of every `Tensor`; what follows are batch dimensions, then
 event dimensions.
 """
 
-from tfp_nvi.resampling.criteria import always, ess_below, never
+from tfp_nvi.resampling.criteria import (
+  always,
+  ess_below,
+  evaluate_criterion,
+  never,
+)
 from tfp_nvi.resampling.particles import (
   check_resample_fn,
   gather_ancestors,
@@ -42,6 +47,7 @@ __all__ = [
   'always',
   'check_resample_fn',
   'ess_below',
+  'evaluate_criterion',
   'gather_ancestors',
   'never',
   'resample',

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Resampling policies: criteria for when to resample."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from tfp_nvi.internal import checks, reductions
 __all__ = [
   'always',
   'ess_below',
+  'evaluate_criterion',
   'never',
 ]
 
@@ -95,3 +97,47 @@ def ess_below(threshold: float = 0.5) -> Callable[[Any], tf.Tensor]:
     return ess < threshold * num_particles
 
   return criterion
+
+
+def evaluate_criterion(
+  name: str, criterion_fn: Callable, weighted_particles: Any
+) -> bool | tf.Tensor:
+  """Evaluates a resampling policy, and checks what it returns.
+
+  Args:
+    name: Python `str`: the name of the argument, for errors.
+    criterion_fn: Python callable from `WeightedParticles` to a Python `bool`,
+      or a bool `Tensor` of shape `batch` or `[1] + batch`.
+    weighted_particles: `WeightedParticles` with log weights of shape
+      `[num_particles] + batch`.
+
+  Returns:
+    where: Python `bool`, or bool `Tensor` of shape `batch`.
+
+  Raises:
+    TypeError: If it returns something of another type.
+    ValueError: If it returns a `Tensor` of another shape.
+
+  ```python
+  import tfp_nvi as nvi
+  from tfp_nvi.resampling import evaluate_criterion
+
+  particles = nvi.WeightedParticles([1.0, 2.0], [0.0, 3.0])
+  assert evaluate_criterion('criterion_fn', nvi.always, particles) is True
+  ```
+  """
+  where = criterion_fn(weighted_particles)
+  if isinstance(where, bool):
+    return where
+  batch_shape = weighted_particles.log_weights.shape[1:]
+  check = functools.partial(
+    checks.check_returned,
+    name,
+    expected='a Python bool or a bool Tensor',
+    kind='bool',
+  )
+  where = check(where)
+  # The policies of TFP keep an axis for the particles.
+  if where.shape == tf.TensorShape([1]) + batch_shape:
+    where = tf.squeeze(where, axis=0)
+  return check(where, shape=batch_shape)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import resampling
 from tfp_nvi.internal import axes, checks
-from tfp_nvi.state_space import functions, proposals
+from tfp_nvi.state_space import functions
 from tfp_nvi.state_space.model import StateSpaceModel
 from tfp_nvi.state_space.sequences import Sequences
 
@@ -139,10 +139,6 @@ class StateSpaceDensities(densities_lib.Densities):
       *self.local_like,
     )
     return StateSpaceState(global_state, local_state, index, index, index)
-
-  def make_proposal(self, distribution):
-    """An initial proposal from a distribution over the global state."""
-    return proposals.GlobalProposal(lambda: distribution, self)
 
   def given(self, move, cut):
     """Densities whose heuristic is prepared for the particles of level 0."""
@@ -309,7 +305,7 @@ class GivenDensities(densities_lib.Densities):
     def select(x):
       if isinstance(level, range):
         x = tf.gather(x, [min(k, last) for k in level])
-        x = tf.transpose(x, [1, 0, *range(2, x.shape.rank)])
+        x = axes.swap_first_axes(x)
       elif isinstance(level, int):
         x = x[min(level, last)]
       else:

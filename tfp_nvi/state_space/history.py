@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfp_nvi import resampling, weighting
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import axes, randomness
 from tfp_nvi.state_space import model as model_lib
 
 __all__ = [
@@ -260,9 +260,7 @@ def draw_backward(
     log_weights = tf.broadcast_to(
       history.log_weights[t] + log_prob, [num_draws] + shape
     )
-    new = draw_index(
-      tf.transpose(log_weights, [1, 0, *range(2, shape.rank + 1)]), seeds[t]
-    )
+    new = draw_index(axes.swap_first_axes(log_weights), seeds[t])
     if lengths is not None:
       # Behind its end a sequence stays what it is.
       new = tf.where(t + 1 < lengths, new, index)

@@ -160,7 +160,7 @@ class OnlineFilter:
       steps,
       initial_proposal=proposals.NoGlobalProposal()
       if model.prior is None
-      else model.prior,
+      else proposals.GlobalProposal(lambda: model.prior, densities),
       **sampler.resampling,
     )
 

@@ -227,10 +227,11 @@ class StateSpaceSampler(persistence.Persistent):
       for is_first in (True, False)[: min(sequences.num_steps, 2)]
     ]
     prior = self.model.prior
-    proposal = prior
     if prior is None:
       proposal = proposals.NoGlobalProposal()
-    elif self._initial_proposal is not None:
+    elif self._initial_proposal is None:
+      proposal = proposals.GlobalProposal(lambda: prior, densities)
+    else:
 
       def distribution_fn():
         distribution = self._initial_proposal(

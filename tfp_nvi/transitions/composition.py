@@ -86,6 +86,9 @@ class Composition(base.Transition):
     self.is_rollable = all(t.is_rollable for t in transitions)
     self.is_level_batched = all(t.is_level_batched for t in transitions)
     self.records_noise = all(t.records_noise for t in transitions)
+    self.has_normalized_reverse = all(
+      t.has_normalized_reverse for t in transitions
+    )
 
   def transport(self, level, state):
     """Maps states by one part after the other."""
@@ -97,6 +100,13 @@ class Composition(base.Transition):
     """Passes the densities on to the parts."""
     for transition in self.transitions:
       transition.bind(densities)
+
+  def given(self, densities):
+    """The parts, given the densities of a run; see `Transition.given`."""
+    parts = [t.given(densities) for t in self.transitions]
+    if all(a is b for a, b in zip(parts, self.transitions, strict=True)):
+      return self
+    return Composition(parts, name=self.name)
 
   def draw_noise(self, sample_shape, seed):
     """Draws the noise of each part."""

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfp_nvi.internal import reductions
+from tfp_nvi.internal import axes, reductions
 from tfp_nvi.resampling import resample
 from tfp_nvi.weighting import estimates, particles
 
@@ -37,11 +37,6 @@ __all__ = [
   'resample_islands',
   'summarize_island',
 ]
-
-
-def _swap(x):
-  """Islands first to particles first, or back."""
-  return tf.transpose(x, [1, 0, *range(2, x.shape.rank)])
 
 
 class IslandSummary(NamedTuple):
@@ -98,7 +93,7 @@ def island_log_weights(log_weights: tf.Tensor) -> tf.Tensor:
   tf.debugging.assert_near(tf.exp(log_weights), [2.0])
   ```
   """
-  return estimates.log_normalizer(_swap(log_weights))
+  return estimates.log_normalizer(axes.swap_first_axes(log_weights))
 
 
 def combine_effective_sample_sizes(
@@ -235,11 +230,16 @@ def log_pairs_lost_within(
 def _same_root(islands, shares):
   """Probabilities of one root: within each island, and of all particles."""
   num_islands, num_particles, *batch_shape = islands.log_weights.shape.as_list()
-  weights = _swap(reductions.normalize(_swap(islands.log_weights)))
+  weights = axes.swap_first_axes(
+    reductions.normalize(axes.swap_first_axes(islands.log_weights))
+  )
   # Roots of the islands as if each were alone, from zero on.
   same_within = reductions.reduce(
     tf.reduce_sum,
-    reductions.sum_by_root(_swap(weights), _swap(islands.root % num_particles))
+    reductions.sum_by_root(
+      axes.swap_first_axes(weights),
+      axes.swap_first_axes(islands.root % num_particles),
+    )
     ** 2,
   )
   all_weights = tf.reshape(

@@ -17,7 +17,7 @@ from tfp_nvi.experiments.amortized_gibbs import methods, report
 from tfp_nvi.experiments.amortized_gibbs.methods import METHODS
 from tfp_nvi.experiments.amortized_gibbs.model import GaussianMixture
 from tfp_nvi.experiments.amortized_gibbs.proposals import Proposals
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import axes, randomness
 
 __all__ = [
   'STEPS_PER_CALL',
@@ -156,9 +156,8 @@ def _resample(outcome, seed):
 
 def _take(part, indices):
   """Particles of each instance, of shape `[num_drawn, num_instances, ...]`."""
-  part = tf.transpose(part, [1, 0, *range(2, part.shape.rank)])
-  taken = tf.gather(part, indices, batch_dims=1)
-  return tf.transpose(taken, [1, 0, *range(2, part.shape.rank)])
+  taken = tf.gather(axes.swap_first_axes(part), indices, batch_dims=1)
+  return axes.swap_first_axes(taken)
 
 
 def _run_cell(method, problem, exact, training_seconds):
