@@ -231,3 +231,18 @@ def test_arguments_are_checked():
     LangevinTransitions(path, max_drift='none')
   with pytest.raises(ValueError, match='`scale`'):
     LangevinTransitions(path, scale=-1.0)
+
+
+def test_states_are_those_it_was_made_for():
+  path = nvi.GeometricPath(
+    tfd.MultivariateNormalDiag(tf.zeros([2]), tf.ones([2])),
+    tfd.MultivariateNormalDiag(tf.ones([2]), tf.ones([2])),
+    num_densities=3,
+  )
+  other = nvi.GeometricPath(
+    tfd.MultivariateNormalDiag(tf.zeros([3]), tf.ones([3])),
+    tfd.MultivariateNormalDiag(tf.ones([3]), tf.ones([3])),
+    num_densities=3,
+  )
+  with pytest.raises(ValueError, match=r'event shape \(2,\)'):
+    nvi.NestedSampler(other, LangevinTransitions(path))

@@ -877,6 +877,29 @@ def test_fields_of_a_composition(reparameterize, records_noise):
   )
 
 
+def test_a_composition_has_the_reverse_kernels_of_its_parts():
+  """Without this, one that is not normalized would have a control variate."""
+  parts = [Recorder(1.0), Recorder(3.0)]
+  assert nvi.Composition(parts).has_normalized_reverse
+  parts[1].has_normalized_reverse = False
+  assert not nvi.Composition(parts).has_normalized_reverse
+
+
+def test_a_composition_gives_its_parts_the_densities_of_a_run():
+  class Given(Recorder):
+    def given(self, densities):
+      return Recorder(densities)
+
+  fixed = nvi.Composition([Recorder(1.0), Recorder(3.0)])
+  assert fixed.given(5.0) is fixed
+  move = (
+    nvi.Composition([Recorder(1.0), Given(3.0)])
+    .given(5.0)
+    .propose(0, states(), ('a', 'b'), None)
+  )
+  np.testing.assert_allclose(move.state, states() + 6.0)
+
+
 @pytest.mark.parametrize(
   'make',
   [

@@ -129,7 +129,7 @@ def _no_nan(weights, values):
 
 
 class _Factors(NamedTuple):
-  """What weights the log densities of a level, for each particle.
+  """Factors of the log densities of a level, for each particle.
 
   Fields:
     is_zero: Whether the target is zero at the proposed state.
@@ -137,9 +137,9 @@ class _Factors(NamedTuple):
     after: `W_k`, which estimate expectations under `pi-check_k`.
     g: The Csiszar function of the log ratio.
     second: Its second derivative times `before`, or `None` where it is zero.
-    reverse: Its derivative `g'`, times `before`.
-    forward: `g - g'`, times `before`.
-    score: `g` without its mean, times `before`.
+    reverse_factor: Its derivative `g'`, times `before`.
+    forward_factor: `g - g'`, times `before`.
+    score_factor: `g` without its mean, times `before`.
   """
 
   is_zero: tf.Tensor
@@ -147,9 +147,9 @@ class _Factors(NamedTuple):
   after: tf.Tensor
   g: tf.Tensor
   second: Any
-  reverse: tf.Tensor
-  forward: tf.Tensor
-  score: tf.Tensor
+  reverse_factor: tf.Tensor
+  forward_factor: tf.Tensor
+  score_factor: tf.Tensor
 
 
 def _make_factors(
@@ -198,14 +198,14 @@ def _make_factors(
     second=None
     if g2 is None
     else _no_nan(before, tf.where(is_zero, tf.zeros_like(g2), g2)),
-    reverse=reverse,
-    forward=forward,
-    score=_no_nan(before, g - center),
+    reverse_factor=reverse,
+    forward_factor=forward,
+    score_factor=_no_nan(before, g - center),
   )
 
 
 def _forward_surrogate(terms, factors, has_reverse_side):
-  """What the parameters of the forward side have gradients of."""
+  """A scalar for each particle, with the gradient of the forward side."""
   move = terms.move
   path = (
     terms.log_target
@@ -215,18 +215,22 @@ def _forward_surrogate(terms, factors, has_reverse_side):
   )
   if not has_reverse_side:
     path -= terms.log_target_fixed_state + move.log_reverse_fixed_states
-  source_factor = factors.forward - factors.before * weighting.total(
-    factors.forward
+  source_factor = factors.forward_factor - factors.before * weighting.total(
+    factors.forward_factor
   )
   surrogate = (
-    _no_nan(factors.reverse, path)
-    + factors.score * move.log_forward_score
+    _no_nan(factors.reverse_factor, path)
+    + factors.score_factor * move.log_forward_score
     + source_factor * terms.log_source
   )
   if move.samples:
     # By its score, as there is no path back to where the target is positive.
     surrogate += (
-      tf.where(factors.is_zero, factors.score, tf.zeros_like(factors.score))
+      tf.where(
+        factors.is_zero,
+        factors.score_factor,
+        tf.zeros_like(factors.score_factor),
+      )
       * move.log_forward_fixed_sample
     )
     if factors.second is not None:
@@ -237,11 +241,13 @@ def _forward_surrogate(terms, factors, has_reverse_side):
 
 
 def _normalizer_surrogate(terms, factors, has_control_variate):
-  """What the reverse side subtracts: expectations under `pi_k`."""
+  """The part that the reverse side subtracts: expectations under `pi_k`."""
   after = factors.after
   # The normalizer of pi_k changes with its parameters.
   surrogate = (
-    weighting.total(factors.reverse) * after * terms.log_target_fixed_state
+    weighting.total(factors.reverse_factor)
+    * after
+    * terms.log_target_fixed_state
   )
   log_reverse = terms.move.log_reverse_fixed_states
   if (
@@ -252,7 +258,7 @@ def _normalizer_surrogate(terms, factors, has_control_variate):
     and tf.is_tensor(log_reverse)
   ):
     coefficient = tf.math.divide_no_nan(
-      weighting.total(factors.reverse * after), weighting.total(after**2)
+      weighting.total(factors.reverse_factor * after), weighting.total(after**2)
     )
     surrogate += _no_nan(coefficient * after, log_reverse)
   return surrogate
@@ -290,7 +296,7 @@ def estimate_level(
     surrogate = _forward_surrogate(terms, factors, Side.REVERSE in sides)
   else:
     surrogate = _no_nan(
-      factors.reverse,
+      factors.reverse_factor,
       terms.log_target_fixed_state + move.log_reverse_fixed_states,
     )
   if Side.REVERSE in sides and not terms.is_normalized:

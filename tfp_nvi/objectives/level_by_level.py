@@ -30,6 +30,7 @@ class LevelRecorder(runs.Recorder):
     # Tensors that depend on variables, but were computed before the levels.
     self._sources = variables + tf.nest.flatten(run.densities.prepared)
     self._is_trained = [False] * len(self._sources)
+    self._counter = runs.NanCounter(run)
     dtype = run.densities.float_dtype
     batch_shape = run.sample_shape[1:]
     num_levels = run.densities.num_densities - 1
@@ -41,10 +42,8 @@ class LevelRecorder(runs.Recorder):
       [tf.zeros_like(x) for x in self._sources],
       tf.zeros(batch_shape, dtype),
       (make_array(), make_array()),
-      (
-        tf.cast(run.is_nan, tf.int32),
-        tf.convert_to_tensor(run.num_nan_of_proposal(), tf.int32),
-      ),
+      tf.constant(0),
+      self._counter.start(None, None),
     )
 
   def start(self, segment, example_fn):
@@ -54,7 +53,7 @@ class LevelRecorder(runs.Recorder):
 
   def visit(self, segment, local_level, record, carry):
     """Records a level; see `Recorder.visit`."""
-    totals, loss, (increments, sizes), (is_nan, num_nan) = carry
+    totals, loss, (increments, sizes), num_nan, counts = carry
     densities = self._run.densities
     # Copies, as the loop may have used tensors from outside of it before.
     prepared = tf.nest.map_structure(tf.identity, densities.prepared)
@@ -80,16 +79,14 @@ class LevelRecorder(runs.Recorder):
         increments.write(index, level.log_incremental_weight),
         sizes.write(index, level.effective_sample_size),
       ),
-      (
-        is_nan + tf.cast(record.is_nan, tf.int32),
-        num_nan + record.num_nan + level.num_nan,
-      ),
+      num_nan + level.num_nan,
+      self._counter.visit(segment, local_level, record, counts),
     )
 
   def finish(self, segment, carry):
     """Ends a segment; see `Recorder.finish`."""
-    del segment
     self._carry = carry
+    self._counter.finish(segment, carry[-1])
 
   @property
   def gradients(self):
@@ -132,8 +129,7 @@ class LevelRecorder(runs.Recorder):
   @property
   def num_nan(self):
     """Scalar int32 `Tensor`."""
-    is_nan, num_nan = self._carry[3]
-    return tf.reduce_sum(is_nan) + num_nan
+    return self._carry[3] + self._counter.total()
 
 
 def add_gradients(total, gradient):

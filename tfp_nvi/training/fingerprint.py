@@ -116,17 +116,12 @@ def describe_optimizer(optimizer) -> dict:
   }
 
 
-def describe_training(
-  objective, optimizer, num_particles, clip_factor, element_spec
-) -> dict:
+def describe_training(settings, replicas=None) -> dict:
   """The arguments of training that checkpoints belong to.
 
   Args:
-    objective: `Objective`.
-    optimizer: Anything with `apply_gradients`.
-    num_particles: Python `int`.
-    clip_factor: Python `float` or `None`.
-    element_spec: Nested structure of `TensorSpec`s: that of the data.
+    settings: `StepSettings`.
+    replicas: `Replicas`, or `None` without a strategy.
 
   Returns:
     description: Python `dict`.
@@ -134,21 +129,28 @@ def describe_training(
   ```python
   import tf_keras
   import tfp_nvi as nvi
-  from tfp_nvi.training import fingerprint
+  from tfp_nvi.training import fingerprint, steps
 
-  description = fingerprint.describe_training(
-    nvi.reverse_kl(), tf_keras.optimizers.Adam(0.5), 10, None, ()
+  settings = steps.StepSettings(
+    make_sampler_fn=lambda element: None,
+    objective=nvi.reverse_kl(),
+    num_particles=10,
+    optimizer=tf_keras.optimizers.Adam(0.5),
   )
+  description = fingerprint.describe_training(settings)
   assert description['num_particles'] == 10
   ```
   """
-  return {
-    'num_particles': num_particles,
-    'objective': objective.description,
-    'optimizer': describe_optimizer(optimizer),
-    'clip_factor': clip_factor,
-    'data': str(element_spec),
+  description = {
+    'num_particles': settings.num_particles,
+    'objective': settings.objective.description,
+    'optimizer': describe_optimizer(settings.optimizer),
+    'clip_factor': settings.clip_factor,
+    'data': str(settings.element_spec),
   }
+  if replicas is not None:
+    description['num_islands'] = replicas.num_islands
+  return description
 
 
 def check_probe(found: dict, expected: dict, folder: str) -> None:

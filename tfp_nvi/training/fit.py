@@ -208,28 +208,30 @@ def fit(
   make_steps_fn, is_chief = _place(replicas)
   summaries = reporting.Summaries(tensorboard_dir if is_chief else None)
   settings = steps_lib.StepSettings(
-    make_sampler_fn,
-    objective,
-    num_particles,
-    optimizer,
-    variables,
-    steps_per_call,
-    jit_compile,
-    element_spec,
-    clip_factor,
-    strict,
+    make_sampler_fn=make_sampler_fn,
+    objective=objective,
+    num_particles=num_particles,
+    optimizer=optimizer,
+    variables=variables,
+    steps_per_call=steps_per_call,
+    jit_compile=jit_compile,
+    element_spec=element_spec,
+    clip_factor=clip_factor,
+    strict=strict,
   )
   steps = make_steps_fn(settings)
-  if tensorboard_dir is not None and is_chief:
-    _describe_to(summaries, settings, num_steps)
-  store = _open_store(
-    checkpoint_dir,
-    (checkpoint_seconds, steps, seed),
-    _describe(
-      replicas, objective, optimizer, num_particles, clip_factor, element_spec
-    ),
-    is_chief,
-  )
+  description = fingerprint.describe_training(settings, replicas)
+  summaries.describe({**description, 'num_steps': num_steps})
+  store = store_lib.NoStore()
+  if checkpoint_dir is not None:
+    store = store_lib.TrainingStore(
+      checkpoint_dir,
+      checkpoint_seconds,
+      steps,
+      seed,
+      description,
+      writes=is_chief,
+    )
   no_steps = steps.compile(seed)
   record = history_lib.Record(num_particles)
   record.append(store.restore(num_steps) or no_steps)
@@ -268,34 +270,6 @@ def _place(replicas):
     replicated.ReplicatedSteps, replicas=replicas
   )
   return make_steps_fn, replicas.is_chief
-
-
-def _describe_to(summaries, settings, num_steps):
-  """Writes the arguments of training beside its summaries."""
-  summaries.describe(
-    {
-      'num_particles': settings.num_particles,
-      'num_steps': num_steps,
-      'objective': settings.objective.description,
-      'optimizer': fingerprint.describe_optimizer(settings.optimizer),
-      'clip_factor': settings.clip_factor,
-    }
-  )
-
-
-def _describe(replicas, *args):
-  """The arguments that checkpoints belong to."""
-  description = fingerprint.describe_training(*args)
-  if replicas is not None:
-    description['num_islands'] = replicas.num_islands
-  return description
-
-
-def _open_store(folder, arguments, settings, is_chief):
-  """Where checkpoints are kept, if they are."""
-  if folder is None:
-    return store_lib.NoStore()
-  return store_lib.TrainingStore(folder, *arguments, settings, writes=is_chief)
 
 
 def _take_call(steps, seed, calls, num_steps, record):

@@ -176,7 +176,7 @@ def global_norm(gradients):
 
 @dataclasses.dataclass(frozen=True)
 class StepSettings:
-  """What training steps are made of.
+  """The settings of training steps.
 
   Fields:
     make_sampler_fn: Python callable from an element of the data to a sampler.
@@ -196,12 +196,12 @@ class StepSettings:
   objective: typing.Any
   num_particles: int
   optimizer: typing.Any
-  variables: list | None
-  steps_per_call: int
-  jit_compile: bool
-  element_spec: typing.Any
-  clip_factor: float | None
-  strict: bool
+  variables: list | None = None
+  steps_per_call: int = 1
+  jit_compile: bool = True
+  element_spec: typing.Any = ()
+  clip_factor: float | None = None
+  strict: bool = False
 
 
 class CompiledSteps:

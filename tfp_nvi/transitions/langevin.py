@@ -133,11 +133,7 @@ class LangevinTransitions(Transition):
     self._max_drift = max_drift
     self._event_shape = densities.event_shape
     dtype = densities.float_dtype
-    self._shapes = [
-      tf.TensorShape(x).as_list() for x in tf.nest.flatten(self._event_shape)
-    ]
-    self._sizes = [int(np.prod(x, dtype=int)) for x in self._shapes]
-    size = sum(self._sizes)
+    size = base.num_values(densities)
     self._loc, self._scale = (
       _as_vector(argument, value, dtype, size)
       for argument, value in (('loc', loc), ('scale', scale))
@@ -156,6 +152,12 @@ class LangevinTransitions(Transition):
       for side in ('forward', 'reverse')
     ]
 
+  def bind(self, densities):
+    """Checks that the densities are over the states it was made for."""
+    base.check_bound(
+      'LangevinTransitions', densities, self._event_shape, self._loc.dtype
+    )
+
   def draw_noise(self, sample_shape, seed):
     """Draws standard normal values for all levels at once."""
     return self._draw(
@@ -170,26 +172,17 @@ class LangevinTransitions(Transition):
 
   def _draw(self, sample_shape, seed):
     return randomness.normal(
-      [*sample_shape, sum(self._sizes)], seed, dtype=self._loc.dtype
+      [*sample_shape, *self._loc.shape], seed, dtype=self._loc.dtype
     )
-
-  def _flatten(self, state):
-    """Concatenates a state's parts, in units of the reference."""
-    parts = []
-    for part, shape, size in zip(
-      tf.nest.flatten(state), self._shapes, self._sizes, strict=True
-    ):
-      batch = part.shape[: part.shape.rank - len(shape)].as_list()
-      parts.append(tf.reshape(part, batch + [size]))
-    x = parts[0] if len(parts) == 1 else tf.concat(parts, axis=-1)
-    return (x - self._loc) / self._scale
 
   def _rho_gradient(self, u, target_log_prob_fn):
     """The bounded gradient of `rho`, differentiable in `u`."""
     u = _with_finite_gradient(u)
     with tf.GradientTape() as tape:
       tape.watch(u)
-      log_prob = target_log_prob_fn(self._state_of(self._loc + self._scale * u))
+      log_prob = target_log_prob_fn(
+        base.unflatten_state(self._loc + self._scale * u, self._event_shape)
+      )
     gradient = tape.gradient(
       log_prob, u, unconnected_gradients=tf.UnconnectedGradients.ZERO
     )
@@ -221,7 +214,8 @@ class LangevinTransitions(Transition):
     self, level, previous, noise, target_log_prob_fn, reparameterize=True
   ):
     """Proposes a state; see `Transition.propose`."""
-    y = self._flatten(previous)
+    y = base.flatten_state(previous, self._event_shape)
+    y = (y - self._loc) / self._scale
     loc, scale = self._kernel(
       0, level, y, self._rho_gradient(y, target_log_prob_fn)
     )
@@ -233,27 +227,16 @@ class LangevinTransitions(Transition):
     z_gradient = self._rho_gradient(z, target_log_prob_fn)
     log_forward_fixed = self._log_prob(fixed_z, loc, scale)
     zero = tf.zeros_like(log_forward_fixed)
-    # In the order of the fields of `Move`.
     return Move(
-      self._state_of(x),
-      self._log_prob(z, loc, scale),
-      self._log_prob(y, *self._kernel(1, level, z, z_gradient)),
-      log_forward_fixed if reparameterize else zero,
-      zero if reparameterize else log_forward_fixed,
-      self._log_prob(
+      state=base.unflatten_state(x, self._event_shape),
+      log_forward=self._log_prob(z, loc, scale),
+      log_reverse=self._log_prob(y, *self._kernel(1, level, z, z_gradient)),
+      log_forward_fixed_sample=log_forward_fixed if reparameterize else zero,
+      log_forward_score=zero if reparameterize else log_forward_fixed,
+      log_reverse_fixed_states=self._log_prob(
         fixed_y,
         *self._kernel(1, level, fixed_z, tf.stop_gradient(z_gradient)),
       ),
-      (x,) if reparameterize else (),
-      noise,
+      samples=(x,) if reparameterize else (),
+      record=noise,
     )
-
-  def _state_of(self, x):
-    batch = x.shape[:-1].as_list()
-    parts = [
-      tf.reshape(part, batch + shape)
-      for part, shape in zip(
-        tf.split(x, self._sizes, axis=-1), self._shapes, strict=True
-      )
-    ]
-    return tf.nest.pack_sequence_as(self._event_shape, parts)
