@@ -31,7 +31,7 @@ __all__ = [
 
 
 def list_variables(name: str, trainables) -> list:
-  """A list of variables for each variable, module or layer.
+  """Returns the list of variables of each variable, module or layer.
 
   Args:
     name: Python `str` name of the argument.
@@ -70,7 +70,7 @@ def check_densities(levels, why: str) -> None:
 
   Args:
     levels: List of levels of a chain.
-    why: Python `str`: what follows "particles" in the error.
+    why: Python `str`: the words after "particles" in the error.
 
   Raises:
     ValueError: If a level is an `ImplicitLevel`.
@@ -91,7 +91,7 @@ def check_densities(levels, why: str) -> None:
 
 
 class BaseLevel:
-  """Base class of the levels of a chain: the variables that they train.
+  """Base class of the levels of a chain, with the variables that they train.
 
   A subclass is `Level`, whose two sides have log densities, or
   `tfp_nvi.ImplicitLevel`, whose sides can only be drawn from.
@@ -112,7 +112,7 @@ class BaseLevel:
   has_densities = True
 
   def __init__(self, trainables, csiszar_function, jit_compile, name):
-    """Initializes what levels share.
+    """Initializes the attributes that all levels share.
 
     Args:
       trainables: As of `Level`.
@@ -239,7 +239,7 @@ class Level(BaseLevel):
         two sides of the level must then use the variables that it trains
         directly, and not tensors that were computed from them before.
         Default value: `False`.
-      name: Python `str`, for errors.
+      name: Python `str`: the name of the level in errors.
 
     Raises:
       TypeError: If an argument is not of the kind asked for.
@@ -363,7 +363,7 @@ class Chain:
         network that several levels share is then computed once.
 
     Raises:
-      TypeError: If `levels` is neither.
+      TypeError: If `levels` is neither a list nor a callable.
       ValueError: If there are no levels.
     """
     if callable(levels):
@@ -373,7 +373,7 @@ class Chain:
       self._levels_fn = lambda: levels
 
   def levels(self):
-    """The levels; if they were given as a callable, it is called.
+    """Returns the levels; calls `levels` if it was given as a callable.
 
     Returns:
       levels: List of `Level`s.
@@ -394,7 +394,7 @@ class Chain:
       seed: Stateless seed.
 
     Returns:
-      description: `None`: a chain does not know of states.
+      description: `None`, as a chain cannot tell which state has a NaN.
     """
     del num_particles, seed
     return None

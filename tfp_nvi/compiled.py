@@ -37,7 +37,7 @@ class CompiledSampler(proposals.ParticleSampler):
       name: Python `str` name of this module.
     """
     super().__init__(name=name)
-    # Not tracked, as it is no part of what checkpoints and copies are of.
+    # Not tracked: compiled functions are neither saved nor copied.
     self._compiled: dict = self._no_dependency({})
     self._has_warned = False
 

@@ -29,7 +29,7 @@ __all__ = [
 
 
 class Proposal(tf.Module, metaclass=abc.ABCMeta):
-  """What a run of a sampler starts from; see the module's contract.
+  """Base class of initial proposals; see the module's contract.
 
   ```python
   import tensorflow as tf
@@ -159,7 +159,7 @@ class DistributionProposal(Proposal):
 
 
 class ParticleSampler(tf.Module, metaclass=abc.ABCMeta):
-  """Whatever runs and yields properly weighted particles.
+  """Base class of samplers that return properly weighted particles.
 
   A `NestedSampler` is one; `NestedProposal` takes any.
   """

@@ -207,7 +207,7 @@ def count(condition):
 
 
 class Recorder(metaclass=abc.ABCMeta):
-  """What is kept of each level while a sampler runs.
+  """Decides which parts of each level to keep while a sampler runs.
 
   Contract: `start` gives the nested structure of `Tensor`s that is carried
   through the levels of a segment, `visit` the same after a level, and `finish`

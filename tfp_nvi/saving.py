@@ -66,7 +66,7 @@ def _plain(structure):
 
 
 def _describe_particles(particles):
-  """What is saved of `WeightedParticles`."""
+  """The parts of `WeightedParticles` to save."""
   fields = {
     name: _plain(value)
     for name, value in particles._asdict().items()
@@ -135,7 +135,7 @@ def _sample_sequences(sampler, num_particles, x, inputs, lengths, seed):
 
 
 class _Plan:
-  """What to save of one kind of sampler.
+  """The functions and shapes to save of one kind of sampler.
 
   Attributes:
     kind: Python `str`.

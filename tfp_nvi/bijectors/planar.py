@@ -24,7 +24,7 @@ tfb = tfp.bijectors
 
 
 def _convert_nonref(name, value, dtype):
-  """A `Tensor`, or what a parameter refers to, such as a `tf.Variable`."""
+  """Converts to a `Tensor`, but keeps references such as a `tf.Variable`."""
   if tensor_util.is_ref(value):
     return tensor_util.convert_nonref_to_tensor(value, dtype=dtype, name=name)
   return checks.as_tensor(name, value, dtype)
@@ -259,8 +259,8 @@ class PlanarFlows(PlanarFlow):
     Raises:
       TypeError: if a parameter is not a `Tensor` or cannot be one, or the
         parameters have different or non-floating dtypes.
-      ValueError: if the parameters are not of one number of flows, of one at
-        least, or their other axes do not fit together.
+      ValueError: if the parameters differ in the number of flows, there is no
+        flow, or their other axes do not fit together.
     """
     super().__init__(direction, normal, bias, validate_args, name)
 

@@ -176,8 +176,9 @@ def _tanh_and_sech_squared(z):
   sech_squared = 4.0 * decay / tf.square(1.0 + decay)
 
   def grad(grad_tanh, grad_sech_squared):
-    # Called again instead of captured, so that higher derivatives use this rule
-    # as well, and not that of abs(z). Compilers merge the two calls.
+    # The function is called again here, and its result not captured, so that
+    # higher derivatives use this rule as well, and not that of abs(z).
+    # Compilers merge the two calls.
     tanh, sech_squared = _tanh_and_sech_squared(z)
     return sech_squared * (grad_tanh - 2.0 * tanh * grad_sech_squared)
 
@@ -189,7 +190,8 @@ def _with_implicit_gradient(root, offset, gain):
   """Returns `root`, with derivatives in `offset` and `gain`."""
 
   def grad(grad_root):
-    # Called again instead of captured, so that it is differentiable as well.
+    # The function is called again here, and its result not captured, so that it
+    # is differentiable as well.
     tanh, sech_squared = _tanh_and_sech_squared(
       _with_implicit_gradient(root, offset, gain)
     )
@@ -246,7 +248,7 @@ def _identity_minus_tanh(z, tanh):
 
 
 def common_floating_dtype(**arguments):
-  """The dtype of arguments, of those that have one; float32 if none has.
+  """Returns the common dtype of arguments; float32 if none has a dtype.
 
   Args:
     **arguments: Arguments by their names.

@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a user may pass as a density, and draws of it."""
+"""Kinds of densities that a user may pass, and draws from them."""
 
 import functools
 

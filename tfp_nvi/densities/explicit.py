@@ -61,7 +61,7 @@ class ExplicitDensities(UserDensities):
       name: Python `str` name of this module.
 
     Raises:
-      TypeError: If an element is not a density, or this no list of such.
+      TypeError: If an element is not a density, or `densities` is not a list.
       ValueError: If there are fewer than two, they are not over the same space,
         batch shapes do not broadcast, or one does not return one log density
         for each particle and batch member.

@@ -428,7 +428,7 @@ class Space:
           f'shapes and dtypes; got {" and ".join(map(checks.describe, specs))}.'
         )
       _check_kinds(other_name, kinds[other_name], f'`{name}`', kinds[name])
-    # What one density does not tell another may.
+    # One density may have properties that another one does not show.
     self.kinds = tuple(
       next(filter(None, part), None)
       for part in zip(*kinds.values(), strict=True)

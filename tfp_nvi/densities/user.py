@@ -28,7 +28,7 @@ PENALTY = 1e9
 
 
 class UserDensities(Densities):
-  """What a path and an explicit sequence share: the space, and its checks."""
+  """Base class of a path and an explicit sequence: the space and its checks."""
 
   def __init__(self, named_densities, event_space_bijector, batch_shape, name):
     """Initializes the space, and checks the densities on draws of the first.

@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Diagnostics of samplers and their training: numbers, pictures, and exports.
 
-`numbers` has divergences between successive densities and the weight that each
-mode of a target has, `levels` the divergences and weights of the levels of a
-run, `gradients` the noise of gradients; `plots` and `level_plots` show
-particles, schedules, training, levels, runs and modes, by what `figures` has;
-`export` hands results to ArviZ, with what `groups` asks a model about draws. No
-function here changes a sampler.
+`numbers` computes divergences between successive densities and the weight of
+each mode of a target, `levels` the divergences and weights of the levels of a
+run, and `gradients` the noise of gradients. `plots` and `level_plots` show
+particles, schedules, training, levels, runs and modes, with tools from
+`figures`. `export` converts results to ArviZ; `groups` evaluates the model at
+draws for it. No function here changes a sampler.
 """
 
 from tfp_nvi.diagnostics.export import (

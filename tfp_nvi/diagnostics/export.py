@@ -1,12 +1,12 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Exports to ArviZ, of either of its major lines.
+"""Exports to ArviZ, both before and after its version 1.
 
-Contract: what is exported has the axes `(chain, draw) + batch + event`. ArviZ
-knows of no weights, so that particles are resampled by them, in their order:
-copies of a particle are next to each other, where effective sample sizes by
-autocorrelation see them. What they do not see is that particles have ancestors
-in common, for which there is `standard_error` of the particles.
+Contract: exported arrays have the axes `(chain, draw) + batch + event`. ArviZ
+does not support weights, so particles are resampled by their weights, and keep
+their order. Copies of a particle are then next to each other, where effective
+sample sizes by autocorrelation account for them. These sizes do not account for
+common ancestors of particles; `standard_error` of the particles does.
 
 ArviZ before version 1 returns its `InferenceData`, and from then on a
 `DataTree` of xarray. Both have the same groups and names.
@@ -41,14 +41,14 @@ def _import_arviz():
 
 
 def make_data(groups, coords, dims, attributes):
-  """Makes the data of ArviZ; groups that are empty are left out.
+  """Makes the data of ArviZ, without empty groups.
 
   Args:
     groups: Python `dict` from names of groups to `dict`s from names of
       variables to arrays.
     coords: Python `dict` from names of axes to labels.
     dims: Python `dict` from names of variables to names of axes.
-    attributes: Python `dict`, of the first group.
+    attributes: Python `dict`: attributes of the first group.
 
   Returns:
     data: `arviz.InferenceData` or `xarray.DataTree`.
@@ -80,7 +80,7 @@ def make_data(groups, coords, dims, attributes):
 
 
 def _as_attribute(value):
-  """A value that files can store: text, a number, or numbers in a row."""
+  """Returns a value that files can store: text, a number, or a flat list."""
   if isinstance(value, str):
     return value
   value = np.asarray(value)
@@ -88,7 +88,7 @@ def _as_attribute(value):
 
 
 def _axis_names(named, leading, dims):
-  """Names of all axes of variables.
+  """Returns the names of all axes of variables.
 
   Args:
     named: Python `dict` from names of variables to arrays of shape
@@ -117,7 +117,7 @@ def _axis_names(named, leading, dims):
 
 
 def _check_dims(dims):
-  """Raises an error if names of axes are no `dict`."""
+  """Raises an error if the names of axes are not a `dict`."""
   checks.check_instance(
     'dims',
     dims,
@@ -165,7 +165,7 @@ def _resample_chains(values, log_weights, seed, num_draws=None):
 
 
 def _model_groups(model, draws, seed, num_prior_draws):
-  """Groups of a pinned model, of draws with axes `[chain, draw]`."""
+  """Returns groups of a pinned model, for draws with axes `[chain, draw]`."""
   num_chains, num_draws = tf.nest.flatten(draws)[0].shape[:2]
   found = groups_lib.observe_pinned(
     model,
@@ -220,10 +220,10 @@ def particles_to_arviz(
     names: List of Python `str`s: the variables, in the order of `tf.nest`.
       Default value: `None` (i.e., those of `model`, or of the structure; a
       single `Tensor` is named `x`).
-    model: `JointDistributionPinned` whose posterior the particles are of. With
-      it there are the groups `log_likelihood`, for each observed value by
-      itself, `posterior_predictive`, `observed_data`, `prior` and
-      `prior_predictive`, and `lp` in `sample_stats`.
+    model: `JointDistributionPinned` whose posterior the particles represent. It
+      adds the groups `log_likelihood`, with one value for each observed value,
+      `posterior_predictive`, `observed_data`, `prior` and `prior_predictive`,
+      and `lp` in `sample_stats`.
       Default value: `None`.
     chain_axis: Python `int`: the axis of the batch, from 0, whose members are
       independent runs for the same density, such as restarts. They become
@@ -246,9 +246,9 @@ def particles_to_arviz(
   Raises:
     ImportError: If ArviZ is not installed.
     TypeError: If an argument is of the wrong kind.
-    ValueError: If `chain_axis` is no axis of the batch, there are other names
-      than variables, `model` is not that of the particles or given for a batch
-      of densities, or all weights are zero.
+    ValueError: If `chain_axis` is not an axis of the batch, names and variables
+      differ in number, `model` is not the model of the particles or is given
+      for a batch of densities, or all weights are zero.
 
   ```python
   import tensorflow as tf
@@ -336,7 +336,7 @@ def particles_to_arviz(
 
 
 def _name_parts(values, names):
-  """The parts of values by names; raises an error for too few or many."""
+  """Returns the parts of values by name; checks the number of names."""
   parts = tf.nest.flatten(values)
   if names is None:
     names = naming.leaf_names(values)
@@ -365,8 +365,9 @@ def posterior_to_arviz(
 ):
   """Exports the result of `fit_posterior` to ArviZ; the runs are the chains.
 
-  The runs have equal numbers of draws, whatever their evidence. Prefer
-  `expectation` of the posterior for numbers: it weights the runs by it.
+  All runs have the same number of draws, whatever their evidence. Prefer
+  `expectation` of the posterior for estimates: it weights the runs by their
+  evidence.
 
   Args:
     posterior: `Posterior`.
@@ -446,15 +447,14 @@ def state_space_posterior_to_arviz(
   """Exports the posterior of sequences to ArviZ, as one chain.
 
   The global state is named by its structure, or `theta` if it is a single
-  `Tensor`; trajectories likewise, or `z`, with an axis `time`; observations
-  likewise, or `x`. Axes of the batch are named `sequence`, or `sequence_0` and
-  so on.
+  `Tensor`. Trajectories are named likewise, or `z`, and have an axis `time`.
+  Observations are named likewise, or `x`. Axes of the batch are named
+  `sequence`, or `sequence_0` and so on.
 
   The log likelihood, with `model` and `observations`, is that of each
-  observation given the states of its step, so that leave-one-out
-  cross-validation by it leaves out an observation, and not its states. Steps
-  that were not observed, or after the end of a sequence, are to be left out by
-  hand.
+  observation given the states of its step. Leave-one-out cross-validation by it
+  therefore leaves out an observation, but not its states. Leave out by hand the
+  steps that were not observed or come after the end of a sequence.
 
   Args:
     posterior: `StateSpacePosterior`.

@@ -12,12 +12,11 @@ __all__ = [
 
 
 def history_to_arviz(history, coords=None):
-  """Exports what happened during training to ArviZ.
+  """Exports the history of training to ArviZ.
 
   The group `sample_stats` has the steps as its draws, and members of the batch,
   such as restarts, as its chains. Its real numbers are in the group `posterior`
-  too, which plots of ArviZ take: `arviz.plot_trace` shows the course of
-  training.
+  too, which ArviZ plots: `arviz.plot_trace` shows the course of training.
 
   Args:
     history: `History`.

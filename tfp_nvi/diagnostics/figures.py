@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What all pictures share: figures, colors, lines and labels."""
+"""Tools that all pictures share: figures, colors, lines and labels."""
 
 __all__ = [
   'COLORS',
@@ -26,7 +26,8 @@ DOTS_PER_INCH = 100
 
 def make_figure(width, height, layout='constrained'):
   """Makes an empty figure, whose size is in inches."""
-  # Imported late: matplotlib takes longer to import than the rest of tfp_nvi.
+  # This import is late, as matplotlib takes longer to import than the rest of
+  # tfp_nvi.
   from matplotlib.figure import Figure
 
   return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout=layout)
@@ -40,7 +41,7 @@ def style_axes(axes):
 
 
 def line_styles(labels, styles):
-  """Line properties for each label: defaults by order, then those given."""
+  """Returns line properties for each label: defaults by order, or `styles`."""
   found = {}
   for i, label in enumerate(labels):
     found[label] = {

@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How noisy the gradients of an objective are."""
+"""Measures how noisy the gradients of an objective are."""
 
 import math
 import typing
@@ -23,13 +23,14 @@ class GradientNoise(typing.NamedTuple):
   Fields:
     groups: Tuple of Python `str`s: the names of the groups.
     signal: float64 array of shape `[num_groups]`: the norm of the mean
-      gradient, less what its error adds; zero where that is all there is.
+      gradient, corrected for the error of that mean; zero where the correction
+      is larger.
     noise: float64 array of shape `[num_groups]`: the square root of the sum of
       the variances of the gradient's elements.
     signal_to_noise: float64 array of shape `[num_groups]`; NaN where both are
       zero.
     signal_to_noise_floor: Python `float`: ratios below this cannot be told from
-      zero by so many repetitions.
+      zero with this number of repetitions.
 
   ```python
   import numpy as np
@@ -60,7 +61,7 @@ class GradientNoise(typing.NamedTuple):
 
 
 def _as_groups(groups, variables):
-  """Groups as a dict of names to lists of variables."""
+  """Returns the groups as a dict from names to lists of variables."""
   if groups is None:
     return {'all': variables}
   checks.check_instance('groups', groups, dict, 'a Python dict')
@@ -89,8 +90,8 @@ def gradient_noise(
   """Measures the signal and the noise of the gradients of an objective.
 
   The signal-to-noise ratio decides how fast training can go, and whether more
-  particles help: that of a bound on the log normalizer falls for its proposal
-  as it becomes tighter [1], that of a nested objective grows.
+  particles help. For the proposal of a bound on the log normalizer, it falls as
+  the bound becomes tighter [1]; for a nested objective, it grows.
 
   Args:
     sampler: `NestedSampler` or `Chain`, whose variables stay as they are.
@@ -99,7 +100,7 @@ def gradient_noise(
     num_repeats: Python `int`: how many gradients to take, at least 2.
       Default value: `200`.
     groups: Python `dict` from names to lists of trainable variables.
-      Default value: `None` (i.e., one group of all).
+      Default value: `None` (i.e., one group of all variables).
     jit_compile: Python `bool`: whether to compile with XLA.
       Default value: `True`.
     seed: Python `int` or stateless seed.
@@ -152,7 +153,7 @@ def gradient_noise(
 
   @tf.function(autograph=False, jit_compile=jit_compile)
   def take_sums(seeds, first):
-    """Sums of gradients and of their squares, less the first one."""
+    """Sums gradients, less `first`, and the squares of these differences."""
 
     def body(i, sums, squares):
       gradients = [
@@ -173,7 +174,8 @@ def gradient_noise(
 
   seeds = randomness.split_seed(randomness.as_seed(seed), num_repeats)
   zeros = [tf.zeros(v.shape, tf.float64) for v in variables]
-  # Differences from a typical gradient have squares of few digits.
+  # The mean gradient is subtracted before squaring, so that the variance is not
+  # a small difference of large sums.
   first = [total / num_repeats for total in take_sums(seeds, zeros)[0]]
   sums, squares = take_sums(seeds, first)
   places = {variable.ref(): i for i, variable in enumerate(variables)}

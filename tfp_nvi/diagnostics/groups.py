@@ -1,11 +1,11 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a model says about draws of its posterior, value by value.
+"""Evaluates a model at draws of its posterior, value by value.
 
 Log densities of each observed value, replicated observations, and draws of the
 prior: what ArviZ keeps in the groups `log_likelihood`, `posterior_predictive`
 and `prior`. A model is run for one draw at a time, in a compiled loop, so that
-it need not know of leading axes.
+it need not support leading axes.
 """
 
 import collections.abc
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class ModelGroups(NamedTuple):
-  """What a model says about draws.
+  """Log densities of draws under a model, and simulations given these draws.
 
   Fields:
     log_prob: float `Tensor` of shape `[num_draws]`: the unnormalized log
@@ -43,7 +43,7 @@ class ModelGroups(NamedTuple):
     observed: Python `dict` of observed values.
     prior: Python `dict` of draws of the prior, of shape
       `[num_prior_draws] + event`.
-    prior_predictive: Python `dict` of observations simulated with these.
+    prior_predictive: Python `dict` of observations simulated with these draws.
   """
 
   log_prob: Any
@@ -57,12 +57,12 @@ class ModelGroups(NamedTuple):
 def pointwise_log_prob(distribution: tfd.Distribution, value) -> tf.Tensor:
   """Log densities of the independent parts of a value, one by one.
 
-  Looks into `tfd.Independent` and `tfd.Sample`, whose values are independent
-  given the parameters. Any other value counts as one.
+  The function looks into `tfd.Independent` and `tfd.Sample`, whose values are
+  independent given the parameters. Any other value counts as one.
 
   Args:
     distribution: `tfd.Distribution`.
-    value: Value that it can have, of shape `batch + event`.
+    value: Value in its support, of shape `batch + event`.
 
   Returns:
     log_prob: float `Tensor` that begins with the axes `batch`, and sums to the
@@ -91,7 +91,7 @@ def pointwise_log_prob(distribution: tfd.Distribution, value) -> tf.Tensor:
   num_sample = distribution.event_shape.rank - num_inner
   missing = num_batch + distribution.event_shape.rank - value.shape.rank
   value = tf.reshape(value, [1] * max(missing, 0) + value.shape.as_list())
-  # Several leading axes, where the value has more than the distribution.
+  # There are several leading axes if the value has more than the distribution.
   num_leading = value.shape.rank - num_sample - num_inner
   leading, sample, event = _split_axes(num_leading, num_sample, num_inner)
   log_prob = pointwise_log_prob(
@@ -121,13 +121,13 @@ def _flat_dict(name, value):
 def observe_pinned(
   model, draws, seed, num_prior_draws: int = 500
 ) -> ModelGroups:
-  """Looks at draws of the posterior of a pinned model.
+  """Evaluates a pinned model at draws of its posterior.
 
   Args:
     model: `JointDistributionPinned`.
     draws: Nested structure of `Tensor`s of shape `[num_draws] + event`: values
       of its unpinned parts.
-    seed: Python `int` or stateless seed, of what is simulated.
+    seed: Python `int` or stateless seed of the simulations.
     num_prior_draws: Python `int`.
       Default value: `500`.
 
@@ -285,9 +285,10 @@ def name_states(global_state, trajectories) -> dict:
     trajectories: Likewise.
 
   Returns:
-    named: Python `dict`, with the names that the parts of a structure have; a
-      `Tensor` is named `theta` if it is the global state, and `z` if it is the
-      local one, and so are parts that would have the same name.
+    named: Python `dict`, with the names that the parts of a structure have. A
+      single `Tensor` is named `theta` if it is the global state, and `z` if it
+      is the local one. These names are also added in front if global and local
+      parts would have the same name.
 
   ```python
   from tfp_nvi.diagnostics import groups
@@ -316,7 +317,7 @@ def observe_states(
   inputs=None,
   num_prior_draws: int = 500,
 ) -> ModelGroups:
-  """Looks at draws of the states of a state-space model.
+  """Evaluates a state-space model at draws of its states.
 
   The log likelihood is that of each observation given the states of its own
   step.
@@ -328,7 +329,7 @@ def observe_states(
       `[num_draws] + batch + [num_steps] + event`.
     observations: Nested structure of `Tensor`s of shape
       `batch + [num_steps] + event`.
-    seed: Python `int` or stateless seed, of what is simulated.
+    seed: Python `int` or stateless seed of the simulations.
     inputs: As of `StateSpaceSampler.sample`.
       Default value: `None`.
     num_prior_draws: Python `int`.
@@ -402,12 +403,12 @@ def observe_states(
 
 
 def as_observations(observations, model=None):
-  """Observations as `Tensor`s.
+  """Converts observations to `Tensor`s.
 
   Args:
-    observations: Nested structure of `Tensor`s, or what can be converted.
-    model: `StateSpaceModel` that they are of.
-      Default value: `None` (i.e., unknown: a list is one `Tensor`).
+    observations: Nested structure of `Tensor`s, or of values to convert.
+    model: `StateSpaceModel` of the observations.
+      Default value: `None` (i.e., unknown, so that a list is one `Tensor`).
 
   Returns:
     observations: Nested structure of `Tensor`s.

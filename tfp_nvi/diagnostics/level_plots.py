@@ -20,12 +20,12 @@ __all__ = [
   'plot_trace',
 ]
 
-# How many variables a picture shows, of those that there are.
+# The largest number of variables that a picture shows.
 _MAX_ROWS = 12
 
 
 def plot_levels(traces, title=None):
-  """Divergences, log normalizer, sample size and Pareto k, level by level.
+  """Plots divergences, log normalizer, sample size and Pareto k by level.
 
   Lines are means over batch members, such as restarts.
 
@@ -98,7 +98,7 @@ def plot_levels(traces, title=None):
 
 
 def _columns(particles, num_leading, names):
-  """Scalar variables as `[leading..., n]` arrays, by their names.
+  """Returns scalar variables as arrays of shape `leading`, by their names.
 
   Args:
     particles: Nested structure of arrays of shape `leading + event`.
@@ -127,11 +127,11 @@ def _columns(particles, num_leading, names):
 
 
 def plot_trace(trace, names=None, title=None):
-  """How the particles of each variable go from the first level to the last.
+  """Plots the particles of each variable from the first level to the last.
 
-  A row for each scalar variable, 12 at most: the median of the weighted
-  particles, and bands with half and nine tenths of the weight. Batch members
-  are shown together.
+  There is a row for each scalar variable, 12 at most. It shows the median of
+  the weighted particles, and bands with half and nine tenths of the weight.
+  Batch members are shown together.
 
   Args:
     trace: `Trace`, of `NestedSampler.trace`.
@@ -144,8 +144,8 @@ def plot_trace(trace, names=None, title=None):
     figure: `matplotlib.figure.Figure`.
 
   Raises:
-    TypeError: If `trace` is something else.
-    ValueError: If there are other names than variables.
+    TypeError: If `trace` is not a `Trace`.
+    ValueError: If names and variables differ in number.
 
   ```python
   import tensorflow_probability as tfp
@@ -197,19 +197,19 @@ def plot_trace(trace, names=None, title=None):
 
 
 def plot_ranks(particles, chain_axis: int = 0, names=None, num_bins: int = 20):
-  """Rank plots: whether independent runs agree about each variable.
+  """Plots ranks, which show whether independent runs agree.
 
-  Particles of all runs are ranked together, by weight, each run counting alike.
-  A panel shows how the weight of one run is distributed over these ranks,
-  relative to a uniform distribution, with a band of two standard errors: a run
-  that agrees with the others has bars at one. There is a row for each scalar
-  variable, 12 at most.
+  Particles of all runs are ranked together by weight, where each run counts
+  equally. A panel shows how the weight of one run is distributed over these
+  ranks, relative to a uniform distribution, with a band of two standard errors:
+  a run that agrees with the others has bars at one. There is a row for each
+  scalar variable, 12 at most.
 
   Args:
     particles: `WeightedParticles` of shape `[num_particles] + batch + event`,
       or a `Posterior`, whose runs are shown.
     chain_axis: Python `int`: the axis of the batch whose members are runs for
-      the same density. The batch must have no other one.
+      the same density. The batch must have no other axis.
       Default value: `0`.
     names: List of Python `str`s: the variables, in the order of `tf.nest`.
       Default value: `None` (i.e., those of the structure, or the posterior).
@@ -220,8 +220,8 @@ def plot_ranks(particles, chain_axis: int = 0, names=None, num_bins: int = 20):
     figure: `matplotlib.figure.Figure`.
 
   Raises:
-    ValueError: If there is not one axis of runs, one of them has no weight, or
-      there are other names than variables.
+    ValueError: If there is not exactly one axis of runs, a run has no weight,
+      or names and variables differ in number.
 
   #### References
 
@@ -281,7 +281,8 @@ def plot_ranks(particles, chain_axis: int = 0, names=None, num_bins: int = 20):
         color=figures.COLORS[run % len(figures.COLORS)],
         alpha=0.7,
       )
-      # That of a share of 1 / num_bins of so many independent draws.
+      # The standard error of a share of 1 / num_bins, for as many independent
+      # draws as the effective sample size, relative to the share.
       error = np.sqrt((num_bins - 1.0) / np.maximum(sizes[run], 1.0))
       axes.axhspan(1.0 - 2.0 * error, 1.0 + 2.0 * error, color='0.5', alpha=0.2)
       axes.axhline(1.0, color='0.25', linewidth=0.8)
@@ -301,16 +302,16 @@ def _pooled_ranks(values, weights):
   order = np.argsort(flat, kind='stable')
   cumulative = np.cumsum(flat_weights[order])
   ranks = np.empty_like(cumulative)
-  # The middle of a particle's own weight.
+  # The rank of a particle is at the middle of its own weight.
   ranks[order] = cumulative - 0.5 * flat_weights[order]
   return (ranks / max(cumulative[-1], 1e-300)).reshape(values.shape)
 
 
 def plot_modes(report, title=None):
-  """The weight of each mode beside its probability, with standard errors.
+  """Plots the weight of each mode and its probability, with standard errors.
 
   Args:
-    report: `ModeReport`. Of a batch, each member is a point.
+    report: `ModeReport`. If it has a batch, each member is a point.
     title: Python `str`.
       Default value: `None` (i.e., no title).
 
@@ -318,7 +319,7 @@ def plot_modes(report, title=None):
     figure: `matplotlib.figure.Figure`.
 
   Raises:
-    TypeError: If `report` is something else.
+    TypeError: If `report` is not a `ModeReport`.
 
   ```python
   import tensorflow as tf

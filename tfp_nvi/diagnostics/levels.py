@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How far apart the two sides of each level are, estimated from one run.
+"""Estimates from one run how far apart the two sides of each level are.
 
 Level `k` brings particles from the forward density `pi-hat_k`, of the level
 before and the forward kernel, to the reverse density `pi-check_k`, of its own
@@ -13,8 +13,8 @@ forward KL  KL(pi-check || pi-hat) = sum(W exp(l) l)
 chi-square                           sum(W exp(2 l)) - 1
 ```
 
-The estimates are biased by the order of one over the number of particles, and
-know nothing of places that no particle has found.
+The bias of the estimates is of the order of one over the number of particles.
+They do not account for regions that no particle has found.
 """
 
 import typing
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class LevelReport(typing.NamedTuple):
-  """What each level adds, as float64 NumPy arrays.
+  """Divergences and weights of each level, as float64 NumPy arrays.
 
   The first level is the initial proposal, from which the weights of the first
   density come.
@@ -49,7 +49,7 @@ class LevelReport(typing.NamedTuple):
     conditional_ess: Shape `[num_densities] + batch`: `1 / (1 + chi_square)`,
       the share of particles that the level leaves effective.
     effective_sample_size: Shape `[num_densities] + batch`, of the weights that
-      the level hands on.
+      the level passes on.
     pareto_k: Shape `[num_densities] + batch`, of these weights: above 0.7 they
       are not to be trusted.
 
@@ -71,7 +71,7 @@ class LevelReport(typing.NamedTuple):
   pareto_k: np.ndarray
 
   def __str__(self):
-    """A table with a row for each level; of a batch, the means of members."""
+    """Returns a table with a row for each level, with means over the batch."""
     lines = [
       f'level{"log ratio":>11}{"KL(f|r)":>9}{"KL(r|f)":>9}{"CESS":>7}'
       f'{"ESS":>9}{"Pareto k":>10}'
@@ -137,7 +137,7 @@ def level_report(trace) -> LevelReport:
     report: `LevelReport`; printed, it is a table.
 
   Raises:
-    TypeError: If `trace` is something else.
+    TypeError: If `trace` is not a `Trace`.
     ValueError: If log weights and incremental weights are not of the same run.
 
   #### References
@@ -186,8 +186,9 @@ def _incoming(log_weights, level, increment):
   """Log weights that a level received, after resampling if there was any."""
   with np.errstate(invalid='ignore'):
     incoming = log_weights[level] - increment
-  # Unknown for particles that the level has left without weight: the weight
-  # before, or after resampling that of all others.
+  # The incoming weight of a particle that the level has left without weight is
+  # unknown. It is taken to be the weight before, or after resampling that of
+  # all others.
   is_known = np.isfinite(incoming)
   before = log_weights[level - 1]
   with np.errstate(invalid='ignore'):
@@ -198,7 +199,7 @@ def _incoming(log_weights, level, increment):
 
 
 def _level(incoming, increment):
-  """The numbers of a level, as a tuple of the fields of `LevelReport`."""
+  """Computes the numbers of a level, in the order of `LevelReport`."""
   weights = _normalize(incoming)
   has_weight = weights > 0.0
   increment = np.where(has_weight, increment, -np.inf)
@@ -206,11 +207,11 @@ def _level(incoming, increment):
     log_weights = np.log(weights)
   outgoing = np.where(has_weight, log_weights + increment, -np.inf)
   peak = np.max(outgoing, axis=0)
-  # Where nothing has weight there is nothing to divide by.
+  # Where all weights are zero, there is no peak to divide by.
   base = np.where(np.isfinite(peak), peak, 0.0)
   with np.errstate(divide='ignore'):
     log_ratio = base + np.log(np.sum(np.exp(outgoing - base), axis=0))
-  # Not the difference of two infinities where nothing has weight.
+  # This avoids the difference of two infinities where all weights are zero.
   log_relative = np.where(
     np.isfinite(log_ratio),
     increment - np.where(np.isfinite(log_ratio), log_ratio, 0.0),
@@ -238,7 +239,7 @@ def _level(incoming, increment):
 
 
 def _normalize(log_weights):
-  """Weights that sum to one; zero where there are none."""
+  """Returns weights that sum to one; zeros where all weights are zero."""
   peak = np.max(log_weights, axis=0)
   weights = np.exp(log_weights - np.where(np.isfinite(peak), peak, 0.0))
   return weights / np.maximum(np.sum(weights, axis=0), np.finfo(float).tiny)

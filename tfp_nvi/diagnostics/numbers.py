@@ -22,7 +22,7 @@ __all__ = [
 
 
 def successive_kl(densities, limits, num_points=301):
-  """KL divergences between successive densities, by quadrature.
+  """Computes KL divergences between successive densities by quadrature.
 
   ```none
   KL(pi_k || pi_{k+1}) = integral pi_k(z) log(pi_k(z) / pi_{k+1}(z)) dz
@@ -174,11 +174,12 @@ class ModeReport(typing.NamedTuple):
   Fields:
     shares: float `Tensor` of shape `batch + [num_modes]`.
     errors: Likewise: standard errors from the genealogy of the particles. They
-      know nothing of a mode that no particle has found.
+      do not account for modes that no particle has found.
     expected: float array of shape `[num_modes]`: probabilities of the modes.
     num_particles: int32 `Tensor` of shape `batch + [num_modes]`: particles with
       weight in each mode.
-    num_lost: int32 `Tensor` of shape `batch`: modes without any.
+    num_lost: int32 `Tensor` of shape `batch`: the number of modes without such
+      particles.
 
   ```python
   import numpy as np
@@ -202,7 +203,7 @@ class ModeReport(typing.NamedTuple):
   num_lost: typing.Any
 
   def __str__(self):
-    """A table with a row for each mode; of a batch, the means of members."""
+    """Returns a table with a row for each mode, with means over the batch."""
 
     def mean(values):
       values = np.asarray(values, np.float64)
@@ -228,9 +229,9 @@ class ModeReport(typing.NamedTuple):
 
 
 def _with_modes(particles, target):
-  """Particles, checked, of a target that has modes."""
+  """Checks particles and a target with modes; returns the particles."""
   checks.check_instance('particles', particles, tuple, 'WeightedParticles')
-  # An object of the user's own will do, which has no base class.
+  # A user's own target, which has no base class, is accepted too.
   if not (
     hasattr(target, 'mode_probabilities') and hasattr(target, 'mode_index')
   ):
@@ -246,7 +247,7 @@ def mode_report(particles, target) -> ModeReport:
 
   Args:
     particles: `WeightedParticles` of shape `[num_particles] + batch + [2]`;
-      with their roots, errors know of common ancestors.
+      with their roots, errors account for common ancestors.
     target: As of `mode_shares`.
 
   Returns:

@@ -22,7 +22,7 @@ __all__ = [
 def plot_samples(
   traces, limits, target_log_prob_fn=None, num_bins=None, title=None
 ):
-  """Particles level by level: a row for each sampler, a column for each level.
+  """Plots particles: a row for each sampler, a column for each level.
 
   Each panel is a histogram of the weighted particles after the level, with
   bright colors for high density, and the effective sample size as a percentage
@@ -74,7 +74,8 @@ def plot_samples(
   num_panels = num_columns + (target_log_prob_fn is not None)
   if num_bins is None:
     num_bins = 80 if len(rows) < 4 else 55
-  # In inches. A bin is then exactly two dots wide, which keeps files small.
+  # The size of a panel in inches. A bin is exactly two dots wide, which keeps
+  # files small.
   panel = 2 * num_bins / figures.DOTS_PER_INCH
   gap, left, top = 0.04, 0.32, 0.26
   if title:
@@ -192,7 +193,7 @@ def _weighted_levels(particles, log_weights):
 
 
 def plot_schedules(schedules, divergences, styles=None, title=None):
-  """Annealing schedules, and the divergences between successive densities.
+  """Plots annealing schedules, and divergences of successive densities.
 
   Thin lines are batch members, such as restarts, and thick lines their means.
 
@@ -293,7 +294,7 @@ def plot_training(
   styles=None,
   title=None,
 ):
-  """Effective sample size and log normalizer over training, with their spread.
+  """Plots effective sample size and log normalizer over training.
 
   Lines are means over blocks of steps and over batch members, such as restarts;
   bands extend one standard deviation over batch members to either side.

@@ -68,7 +68,7 @@ class Side(enum.Flag):
 
 
 class Objective(metaclass=abc.ABCMeta):
-  """What `tfp_nvi.fit` minimizes.
+  """Base class of objectives, which `tfp_nvi.fit` minimizes.
 
   A subclass has `__call__`, and a `description` if it has settings.
 
@@ -109,7 +109,7 @@ class Objective(metaclass=abc.ABCMeta):
 
   @property
   def description(self) -> str:
-    """What distinguishes this objective from others, for checkpoints."""
+    """Tells this objective from others, for checkpoints."""
     return type(self).__name__
 
 

@@ -21,9 +21,9 @@ def estimate_chain(chain, num_particles, seed, level_fn, is_partial=False):
     num_particles: Python `int`.
     seed: Stateless seed.
     level_fn: Python callable from a `Level`, `num_particles` and a seed to
-      its surrogate, a scalar; its loss and mean log incremental weight, of
-      shape `batch`; and its log incremental weights, of shape
-      `[num_particles] + batch`.
+      its surrogate, a scalar, or a pair for an `ImplicitLevel`; its loss and
+      mean log incremental weight, of shape `batch`; and its log incremental
+      weights, of shape `[num_particles] + batch`.
     is_partial: Python `bool`: whether some of what levels train may have no
       gradient.
       Default value: `False`.
@@ -76,13 +76,13 @@ def estimate_chain(chain, num_particles, seed, level_fn, is_partial=False):
 
 
 def _level_summary(level, num_particles, seed, level_fn):
-  """A level, and what is reported of it.
+  """The surrogate of a level, and a summary of it.
 
   Args:
     level: `Level`.
     num_particles: Python `int`.
     seed: Stateless seed.
-    level_fn: As of `_estimate_chain`.
+    level_fn: As of `estimate_chain`.
 
   Returns:
     surrogate: Scalar `Tensor`.
@@ -107,8 +107,8 @@ def _compiled_levels(levels, num_particles, seeds, level_fn, is_partial):
     levels: List of `Level`s.
     num_particles: Python `int`.
     seeds: List of stateless seeds.
-    level_fn: As of `_estimate_chain`.
-    is_partial: As of `_estimate_chain`.
+    level_fn: As of `estimate_chain`.
+    is_partial: As of `estimate_chain`.
 
   Returns:
     parts: List of tuples: for each level, pairs of a gradient and its variable,

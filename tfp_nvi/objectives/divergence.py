@@ -32,31 +32,32 @@ __all__ = [
 ]
 
 
-def _check_csiszar_function(csiszar_function):
-  """Raises an error if a function is not one of `log u`, point by point.
+# Values of log u at which Csiszar functions are tried.
+_POINTS = np.linspace(-3.0, 3.0, 1_201)
+
+
+def _try_csiszar_function(csiszar_function):
+  """Values of a Csiszar function at `_POINTS`; an error if it has none.
 
   Args:
     csiszar_function: Python callable from `log u` to `f(u)`.
 
   Returns:
-    is_smooth: Python `bool`: whether the first derivative is continuous.
-      Pathwise gradients miss what a jump of it contributes, as of the total
-      variation.
+    values: Array of the shape of `_POINTS`.
   """
   checks.check_callable(
     'csiszar_function',
     csiszar_function,
     'a callable from log u to f(u), such as tfp.vi.kl_reverse',
   )
-  points = np.linspace(-3.0, 3.0, 1_201)
   # Evaluated at once, also where an objective is made while a graph is traced.
   with tf.init_scope():
-    log_ratio = tf.constant(points, tf.float32)
+    log_ratio = tf.constant(_POINTS, tf.float32)
     try:
       values = csiszar_function(log_ratio)
     except (TypeError, ValueError, tf.errors.InvalidArgumentError):
       # A function that has parameters of its own may be of another dtype.
-      log_ratio = tf.constant(points, tf.float64)
+      log_ratio = tf.constant(_POINTS, tf.float64)
       values = csiszar_function(log_ratio)
     values = checks.check_returned(
       'csiszar_function',
@@ -68,14 +69,29 @@ def _check_csiszar_function(csiszar_function):
   if not np.isfinite(values).all():
     raise ValueError(
       '`csiszar_function` must return finite numbers; at log u = '
-      f'{points[~np.isfinite(values)][0]:.3f} it returned '
+      f'{_POINTS[~np.isfinite(values)][0]:.3f} it returned '
       f'{values[~np.isfinite(values)][0]}.'
     )
+  return values
+
+
+def _is_smooth(values):
+  """Whether the first derivative of a Csiszar function is continuous.
+
+  Pathwise gradients miss what a jump of it contributes, as of the total
+  variation.
+
+  Args:
+    values: Array: the function at `_POINTS`.
+
+  Returns:
+    is_smooth: Python `bool`.
+  """
   # A jump of the derivative is a second difference unlike its neighbours.
   differences = np.diff(values.astype(np.float64))
   second = np.diff(differences)
   spikes = np.abs(second[2:-2] - 0.5 * (second[:-4] + second[4:]))
-  step = points[1] - points[0]
+  step = _POINTS[1] - _POINTS[0]
   return bool(np.max(spikes) < 0.02 * (step + np.max(np.abs(differences))))
 
 
@@ -153,7 +169,7 @@ class NestedDivergence(base.Objective):
       ValueError: If `sides` is empty, or `csiszar_function` does not return a
         number for each `log u`.
     """
-    is_smooth = _check_csiszar_function(csiszar_function)
+    is_smooth = _is_smooth(_try_csiszar_function(csiszar_function))
     checks.check_instance(
       'sides', sides, Side, 'Side.FORWARD, Side.REVERSE or Side.BOTH'
     )

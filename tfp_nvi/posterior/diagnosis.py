@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What may be wrong with the runs of a sampler, in words."""
+"""Warnings about the runs of a sampler, in words."""
 
 import numpy as np
 

@@ -63,7 +63,7 @@ _BROAD_SHARE = 0.1
 
 
 class NestedLaplace(typing.NamedTuple):
-  """What Laplace's method found.
+  """Gaussians given drivers, and the density of the drivers.
 
   Fields:
     conditional: `Conditional`.

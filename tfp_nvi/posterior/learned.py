@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a fit has learned, as a distribution and as a sampler to use again.
+"""The learned reference, as a distribution and as a sampler to use again.
 
 The reference that pilots have fitted is a distribution over the user's space.
 Particles drawn from it and weighted for the target are properly weighted with a

@@ -67,7 +67,7 @@ def fit_marginals(
   total = 1.0 / np.sum(weights**2)
   points = grid()
   step = points[1] - points[0]
-  # What no kernel covers: a share of a broad normal density, as in [2]. In
+  # For places that no kernel covers, a share of a broad normal density [2]. In
   # single precision knots would else coincide where there are no points.
   share = np.clip(2.0 / total, 1e-4, 0.5)
   normal, broad = _normal(points, 1.0), _normal(points, 2.0)

@@ -39,7 +39,7 @@ _LAST_PART = 0.75
 
 
 class Stage(typing.NamedTuple):
-  """What a pilot found at one temperature.
+  """The settings of a pilot at one temperature.
 
   Fields:
     beta: Python `float`: the temperature, one for the target.
@@ -63,7 +63,7 @@ class Stage(typing.NamedTuple):
 
 
 class Schedule(typing.NamedTuple):
-  """What a pilot found: a list of `Stage`s, and whether it got to the end."""
+  """A list of `Stage`s, and whether they lead to the target."""
 
   stages: list
   is_complete: bool
@@ -309,7 +309,7 @@ def run_pilot(
       correlation = _correlation(before, population.u.numpy())
       if num_moves == max_moves or correlation < 0.3:
         break
-      # What is left is what moves do not change.
+      # Further moves would not lower the correlation.
       is_stuck = has_modes and num_moves > 1 and correlation > 0.85 * previous
       if is_stuck:
         break

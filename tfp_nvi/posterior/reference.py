@@ -209,7 +209,7 @@ def square_root(x: np.ndarray, weights: np.ndarray, is_full: bool):
 def _covariance(x, weights, is_full):
   x = np.asarray(x, np.float64)
   weights = np.asarray(weights, np.float64)
-  # What has no weight may be infinite.
+  # Points without weight may be infinite.
   kept = weights > 0.0
   x, weights = x[kept], weights[kept]
   mean = weights @ x

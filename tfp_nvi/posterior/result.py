@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What `fit_posterior` returns."""
+"""`Posterior`, the result of `fit_posterior`."""
 
 import dataclasses
 import functools

@@ -295,7 +295,7 @@ class VectorSpace:
       x = self.center + self.scale * y
     if self._is_positive is None:
       return x, self._log_det
-    # What softplus takes to the exponential of x.
+    # The inverse of softplus at the exponential of x.
     t = tf.where(self._is_positive, x, tf.zeros_like(x))
     value = tf.exp(t)
     log_slope = tf.where(

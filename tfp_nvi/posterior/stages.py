@@ -39,7 +39,7 @@ _LEAST_SHORTER = 0.3
 
 
 class Pilot(typing.NamedTuple):
-  """What a pilot run is about and found."""
+  """A pilot run: where it started, its schedule and its particles."""
 
   name: str
   moves: moves_lib.Moves

@@ -1,13 +1,13 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What checkpoints of training belong to.
+"""Fingerprints that tell whether a checkpoint belongs to a training.
 
-Two things tell one training from another. Names and settings are compared as
-they are: those of the objective, the optimizer, and the parts of the sampler.
-What these names do not say, such as the formula of a target, shows in numbers:
-a checkpoint has what the step after it would give, and training that resumes
-from it evaluates that step again, by the variables that it restored. Numbers by
-the variables at the start would not do, as they may be those of other training.
+There are two. Names and settings are compared as they are: those of the
+objective, the optimizer, and the parts of the sampler. Differences that these
+do not show, such as in the formula of a target, show in numbers: a checkpoint
+contains the results of the step after it, and training that resumes from it
+evaluates that step again with the restored variables. Results with the
+variables of the start would not do, as those may come from other training.
 """
 
 import functools

@@ -263,7 +263,7 @@ def fit(
 
 
 def _place(replicas):
-  """What makes the steps of a training, and whether this process writes."""
+  """Returns the class of the steps, and whether this process writes."""
   if replicas is None:
     return steps_lib.CompiledSteps, True
   make_steps_fn = functools.partial(

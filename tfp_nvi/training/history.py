@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What happened during training, and the errors that carry it."""
+"""The history of a training, and errors that contain it."""
 
 import typing
 
@@ -56,7 +56,7 @@ class MissingMassWarning(UserWarning):
 
 
 class History(typing.NamedTuple):
-  """What happened during training, as NumPy arrays.
+  """The history of a training, as NumPy arrays.
 
   The values of a skipped step are those that it was skipped for, such as NaN.
 
@@ -203,11 +203,11 @@ def _num_judged(history):
   return max(_MIN_JUDGED_STEPS, len(history.loss) // 10)
 
 
-# What the compiled loop gives for each step.
+# The fields that the compiled loop returns for each step.
 STEP_FIELDS = History._fields[:7]
-# What an objective gives for each step.
+# The fields of an objective's `Estimate`.
 ESTIMATE_FIELDS = STEP_FIELDS[:6]
-# Of these, what has an axis over levels before the batch.
+# Those of them with an axis over levels before the batch.
 LEVEL_FIELDS = ('log_incremental_weights', 'level_effective_sample_sizes')
 
 

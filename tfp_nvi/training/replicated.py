@@ -178,7 +178,7 @@ class ReplicatedSteps(steps_lib.CompiledSteps):
     ]
 
   def _reduced(self, seed, element):
-    """What all islands give together, of a replica: one vector."""
+    """The sums over the islands of a replica, as one vector."""
     replicas = self._replicas
     indices = replicas.indices()
     seeds = randomness.fold_in(seed, indices)

@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What is shown of training while it runs: a progress bar, and TensorBoard."""
+"""Reports of training while it runs: a progress bar, and TensorBoard."""
 
 import numpy as np
 import tensorflow as tf

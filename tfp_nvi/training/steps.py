@@ -137,7 +137,7 @@ class _Clipping:
     return [g * tf.cast(scale, g.dtype) for g in gradients]
 
   def scale(self, norm):
-    """What to multiply gradients by; takes their norm into the mean."""
+    """The factor that clips gradients; updates the running mean."""
     if self._factor is None:
       return tf.ones_like(norm)
     limit = tf.where(self._count > 0.0, self._factor * self._mean, float('inf'))
@@ -432,7 +432,7 @@ class CompiledSteps:
     return self._call(seed, first_step, stop_step, elements, True)
 
   def probe(self, seed, step):
-    """What a step would give for data of zeros, without taking it.
+    """The results of a step for data of zeros, without an update.
 
     Args:
       seed: int32 `Tensor` of shape `[2]`.

@@ -183,7 +183,7 @@ class TrainingStore(NoStore):
         Default value: `False`.
     """
     is_due = time.perf_counter() - self._saved_at > self._seconds
-    # What is written has a step that all processes take part in.
+    # To write a checkpoint takes a step in which all processes take part.
     is_due = self._steps.agree(is_due and self._writes)
     if self._saved_step == record.num_steps or not (is_due or is_last):
       return

@@ -7,8 +7,8 @@ python -m tfp_nvi.experiments.adversarial --target=ring,grid,banana,digits
 ```
 
 Generators are perceptrons that transform noise. For mixtures of 8 and of 25
-Gaussians, equal ones or not, and for images of digits, the other side is drawn
-from as well; the posterior of the banana has a likelihood.
+Gaussians, with equal or unequal components, and for images of digits, the other
+side can only be drawn from too. The posterior of the banana has a likelihood.
 
 ```none
 minimax            the minimax value function of generative adversarial networks

@@ -55,7 +55,7 @@ def log_evidence() -> float:
 
 
 def posterior_draws(count: int, seed: int) -> np.ndarray:
-  """Draws of the posterior, by quadrature, to within a cell of the grid."""
+  """Draws from the posterior by quadrature, to within a cell of the grid."""
   z, log_density, _ = _grid()
   weights = np.exp(log_density)
   index = np.random.default_rng(seed).choice(
@@ -68,8 +68,8 @@ class ImplicitPosterior:
   """A network that draws from an approximate posterior, and its level.
 
   The other side of the level is a mixture of two normal distributions with the
-  mean of draws of the network, and their covariance and 6.25 times of it:
-  adaptive contrast, with tails that are wider than those of a banana.
+  mean of draws of the network, and with their covariance and 6.25 times it.
+  This is adaptive contrast, with wider tails than those of a banana.
 
   Args:
     num_hidden: Python `int` number of units of each of two hidden layers.
@@ -80,17 +80,18 @@ class ImplicitPosterior:
     hidden = [num_hidden] * 2
     self.network = generators.perceptron([_NUM_NOISE, *hidden, 2], 2 * seed)
     self.discriminator = generators.perceptron([2, *hidden, 1], 2 * seed + 1)
-    # The same ones in each step, so that the other side changes smoothly.
+    # The noise is the same in each step, so that the other side changes
+    # smoothly.
     self._noise = randomness.normal(
       [1_024, _NUM_NOISE], randomness.as_seed(seed)
     )
 
   def sample(self, num_particles, seed):
-    """Draws of the approximate posterior."""
+    """Draws from the approximate posterior."""
     return self.network(randomness.normal([num_particles, _NUM_NOISE], seed))
 
   def levels(self, trains=True) -> list:
-    """The level, in a list.
+    """Returns the level in a list.
 
     Args:
       trains: Python `bool`: whether to train the network, or the discriminator
@@ -132,7 +133,7 @@ class ImplicitPosterior:
     ]
 
   def fit(self, folder, num_steps, num_particles, seed, learning_rate=1e-3):
-    """Trains both, and then the discriminator alone, half as long.
+    """Trains both networks, and then the discriminator alone, half as long.
 
     Args:
       folder: `tfp_nvi.experiments.common.TrainingFolder`.

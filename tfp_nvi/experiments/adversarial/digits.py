@@ -15,7 +15,7 @@ __all__ = [
   'training_images',
 ]
 
-# The probability from which on an image counts as recognized.
+# An image counts as recognized from this probability on.
 SURE = 0.9
 
 
@@ -38,7 +38,8 @@ def make_classifier(seed: int):
     predict_fn: Python callable from images as vectors to probabilities of the
       ten classes.
     accuracy: Python `float`: on test images.
-    share_sure: Python `float`: the share of test images that it is sure of.
+    share_sure: Python `float`: the share of test images that the classifier is
+      sure of.
   """
   from sklearn import exceptions, neural_network
 
@@ -74,8 +75,8 @@ def judge(images: np.ndarray, seed: int) -> tuple[dict, np.ndarray]:
     row: Python `dict`: the accuracy of the classifier and the share of real
       images that it is sure of; the mean entropy of its classes for an image,
       and the entropy of its classes for all images, at most `log 10`.
-    class_shares: float array of shape `[10]`: of images that it is sure of, in
-      all images.
+    class_shares: float array of shape `[10]`: the share of all images that the
+      classifier is sure belong to each class.
   """
   predict_fn, accuracy, share_sure = make_classifier(seed)
   probabilities = predict_fn(images)

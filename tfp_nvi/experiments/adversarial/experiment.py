@@ -81,7 +81,7 @@ _PLANAR = {
   'unequal_grid': nvi.targets.grid_of_gaussians,
 }
 _PLANAR_SCALE = 8.0
-# Components of the noise, where modes are far apart.
+# The number of components of the noise, for targets whose modes are far apart.
 _NUM_CATEGORIES = {'grid': 64}
 # Noise that is added to both sides at the start, in units of the scale of the
 # data. With separate components less of it is enough to find all modes.
@@ -93,7 +93,8 @@ _DEFAULT_NUM_STEPS = {
   'banana': 6_000,
   'digits': 10_000,
 }
-# A nested sampler takes fewer, with as many particles at each level.
+# A nested sampler takes this share of the steps, with as many particles at each
+# level.
 _SHARE_OF_NESTED = 0.2
 _NUM_DENSITIES = 8
 _NUM_DRAWS = 10_000
@@ -187,7 +188,7 @@ def _fit_nested(log_prob_fn, scale, folder, num_steps, settings):
   folder.fit(
     'training',
     sampler,
-    # It covers what the reverse divergence would leave out.
+    # The forward divergence covers modes that the reverse one would leave out.
     nvi.forward_kl(),
     settings.num_particles,
     num_steps=num_steps,
@@ -252,7 +253,7 @@ def _run_planar(name, method, folder, num_steps, settings):
 
 
 def _run_banana(method, folder, num_steps, settings):
-  """Learns the posterior of the banana; as `_run_planar`."""
+  """Learns the posterior of the banana; returns the same as `_run_planar`."""
   seed = randomness.fold_in(randomness.as_seed(settings.seed), 1)
   truth = banana.log_evidence()
   if method == 'nested':
@@ -281,7 +282,7 @@ def _run_banana(method, folder, num_steps, settings):
 
 
 def _run_digits(method, folder, num_steps, settings):
-  """Learns to draw digits; as `_run_planar`."""
+  """Learns to draw digits; returns the same as `_run_planar`."""
   images = digits.training_images()
   gan = generators.Gan(
     images.shape[1],
@@ -314,8 +315,9 @@ def _run_digits(method, folder, num_steps, settings):
 
 
 def _run_cell(target, method, settings):
-  """Trains a cell, or goes on with it; returns its row and draws."""
-  # Weights are for draws of the generator that is there already.
+  """Trains a cell, or continues its training; returns its row and draws."""
+  # The method `reweighted` computes weights for draws of the generator that
+  # `regularized` trains.
   trained = 'regularized' if method == 'reweighted' else method
   folder = common.TrainingFolder(
     os.path.join(settings.output_dir, 'checkpoints', f'{target}-{trained}'),
@@ -336,7 +338,7 @@ def _run_cell(target, method, settings):
 
 
 def _describe(row):
-  """A line of text on a row."""
+  """Describes a row in a line of text."""
   text = f'{row["target"]}, {row["method"]}: '
   if 'log_evidence' in row:
     error = row['log_evidence'] - row['log_evidence_true']
@@ -352,7 +354,7 @@ def _describe(row):
 
 
 def _true_draws(target):
-  """Draws of the target itself, as the first panel shows them."""
+  """Returns draws of the target itself, which the first panel shows."""
   if target in _PLANAR:
     return _PLANAR[target]().sample(_NUM_SHOWN, seed=0).numpy()
   if target == 'banana':
@@ -361,7 +363,7 @@ def _true_draws(target):
 
 
 def _draw_panel(axes, target, draws, limits):
-  """Points, or images of 8 by 8 pixels."""
+  """Shows points, or images of 8 by 8 pixels."""
   if target != 'digits':
     axes.scatter(*draws.T, s=1.5, alpha=0.4, linewidths=0.0, color='#0072b2')
     axes.set(xlim=limits[0], ylim=limits[1])
@@ -371,7 +373,7 @@ def _draw_panel(axes, target, draws, limits):
 
 
 def _draw(cells, store):
-  """A line of panels for each target: true draws, and those of methods."""
+  """Shows a line of panels per target: true draws, and those of methods."""
   targets = list(dict.fromkeys(target for target, _ in cells))
   methods = {t: [m for target, m in cells if target == t] for t in targets}
   columns = 1 + max(map(len, methods.values()))

@@ -18,13 +18,14 @@ __all__ = [
   'perceptron',
 ]
 
-# Inputs of categories are about as large as all of the noise.
+# With this scale, the inputs for categories are about as large as all of the
+# noise.
 _CATEGORY_SCALE = 1.5
 _BETAS = {'beta_1': 0.5, 'beta_2': 0.99}
 
 
 def perceptron(num_units, seed: int) -> tf_keras.Sequential:
-  """A perceptron with rectified hidden units, whose weights depend on a seed.
+  """Makes a perceptron with rectified hidden units, and weights by a seed.
 
   Args:
     num_units: List of Python `int`s: inputs, hidden units, outputs.
@@ -48,7 +49,7 @@ def perceptron(num_units, seed: int) -> tf_keras.Sequential:
 
 
 def make_optimizer(learning_rate: float, num_steps: int, averages=False):
-  """Adam with a rate that decays to zero, and little momentum.
+  """Makes an Adam optimizer of little momentum, whose rate decays to zero.
 
   Args:
     learning_rate: Python `float`.
@@ -110,17 +111,17 @@ class Gan:
     self._num_categories = num_categories
 
   def generate(self, num_particles, seed):
-    """Draws of the generator."""
+    """Draws from the generator."""
     noise = randomness.normal([num_particles, self._num_noise], seed)
     if self._num_categories:
-      # All of them equally often.
+      # Each category is drawn equally often.
       category = tf.range(num_particles) % self._num_categories
       one_hot = tf.one_hot(category, self._num_categories, _CATEGORY_SCALE)
       noise = tf.concat([noise, one_hot], axis=1)
     return self._scale * self.generator(noise)
 
   def log_ratio(self, x):
-    """The log density ratio of data to generator that was learned."""
+    """Returns the learned log density ratio of the data to the generator."""
     x /= self._scale
     if self._has_batch_statistics:
       deviation = tf.reduce_mean(
@@ -136,7 +137,8 @@ class Gan:
 
     Args:
       data_fn: Python callable from a number and a seed to data.
-      noise_scale: float: the scale of noise on both, over that of the data.
+      noise_scale: float: the scale of the noise on both sides, relative to that
+        of the data.
         Default value: `0.`.
       trains: Python `bool`: whether to train the generator, or the
         discriminator alone.
@@ -197,8 +199,8 @@ def fit_gan(
       Default value: `1e-3`.
     gradient_penalty: Python `float`.
       Default value: `0.1`.
-    noise_scale: Python `float`: that at the start, over the scale of the data;
-      it falls to zero after three fifths of the steps.
+    noise_scale: Python `float`: the scale of the noise at the start, relative
+      to that of the data; it falls to zero after three fifths of the steps.
       Default value: `0.25`.
 
   Returns:

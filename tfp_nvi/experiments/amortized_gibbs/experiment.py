@@ -29,7 +29,7 @@ __all__ = [
 STEPS_PER_CALL = 200
 # Settings that training does not depend on.
 _OF_EVALUATION = ('num_sweeps', 'num_test_instances')
-# Instances and particles of a picture.
+# The numbers of instances and of particles in a picture.
 _NUM_SHOWN, _NUM_DRAWN = 2, 10
 
 
@@ -77,7 +77,7 @@ class Settings(common.Settings):
 
 
 def _seeds(settings, stream):
-  """Seeds without end, of a stream of random numbers."""
+  """Makes an endless data set of seeds, for a stream of random numbers."""
   seed = randomness.fold_in(randomness.as_seed(settings.seed), stream)
   return tf.data.Dataset.range(2**31 - 1).map(
     lambda step: randomness.fold_in(seed, tf.cast(step, tf.int32))
@@ -118,8 +118,9 @@ def train(mixture, settings, fit_fn) -> Proposals:
       lambda seed: proposals.sampler(
         simulate(seed), settings.num_training_sweeps
       ),
-      # By the score, as of kernels that are not reparameterized: that of the
-      # forward divergence of each update from what it is weighted for.
+      # Gradients are by the score, as for kernels that are not reparameterized.
+      # They are those of the forward divergence of each update from the density
+      # that it is weighted for.
       nvi.forward_kl(sides=nvi.Side.FORWARD, reparameterize=False),
       proposals.sweep,
     ),
@@ -143,7 +144,7 @@ def train(mixture, settings, fit_fn) -> Proposals:
 
 
 def _resample(outcome, seed):
-  """A few particles of the first instances, of equal weights."""
+  """Draws a few equally weighted particles of the first instances."""
   log_weights = outcome.log_weights[:, :_NUM_SHOWN]
   indices = tf.random.stateless_categorical(
     tf.transpose(log_weights), _NUM_DRAWN, seed
@@ -237,7 +238,7 @@ def run(settings) -> common.Results:
     overwrite=settings.overwrite,
   )
   names = order if settings.method == ('all',) else settings.method
-  # Trained once, and only if a cell is missing.
+  # The proposals are trained once, and only if a cell is missing.
   make_problem = functools.cache(lambda: _make_problem(settings, folder))
   for name in names:
     if settings.overwrite or not store.has(name):

@@ -61,8 +61,7 @@ class Outcome(NamedTuple):
       an instance so far.
     log_joint: Array of shape `[num_stages]`: the weighted mean over particles,
       and the mean over instances, of `log p(x, z)`.
-    has_weights: Python `bool`: whether the effective sample size means
-      anything.
+    has_weights: Python `bool`: whether the effective sample size is meaningful.
   """
 
   state: Any
@@ -122,7 +121,7 @@ def _one_shot(problem, num_particles):
 
 
 def _rws(problem):
-  """Importance sampling by the one-shot proposal, with many particles."""
+  """Runs importance sampling by the one-shot proposal, with many particles."""
   sizes = problem.num_particles * (1 + 2 * np.arange(problem.num_sweeps + 1))
   state, log_weights, log_joint = _one_shot(problem, sizes[-1])
   values = [
@@ -133,10 +132,10 @@ def _rws(problem):
 
 
 def gibbs_sweep(mixture, state, x, seed):
-  """Draws both blocks, one after the other, given the other one.
+  """Draws both blocks in turn, each given the other one.
 
   Args:
-    mixture: `GaussianMixture`, or what has its conditional distributions.
+    mixture: `GaussianMixture`, or an object with its conditional distributions.
     state: State of shape `[num_particles] + batch`.
     x: float `Tensor` of shape `batch + [num_points, num_dimensions]`.
     seed: Stateless seed.
@@ -163,7 +162,7 @@ def gibbs_sweep(mixture, state, x, seed):
 
 
 def _gibbs_from(problem, state):
-  """Chains that draw from exact conditional distributions."""
+  """Runs chains that draw from exact conditional distributions."""
 
   @_compiled
   def sweep(state, seed):
@@ -184,12 +183,12 @@ def _gibbs_from(problem, state):
 
 
 def _gibbs(problem):
-  """Exact Gibbs sampling from draws of the one-shot proposal."""
+  """Runs exact Gibbs sampling from draws of the one-shot proposal."""
   return _gibbs_from(problem, _one_shot(problem, problem.num_particles)[0])
 
 
 def _gibbs_prior(problem):
-  """Exact Gibbs sampling from draws of the prior."""
+  """Runs exact Gibbs sampling from draws of the prior."""
   mixture, shape = problem.mixture, [problem.num_particles, problem.x.shape[0]]
   _, state = mixture.simulate(int(np.prod(shape)), problem.seed)
   state = tf.nest.map_structure(
@@ -199,7 +198,7 @@ def _gibbs_prior(problem):
 
 
 def _make_hamiltonian(problem):
-  """Hamiltonian Monte Carlo with assignments integrated out.
+  """Makes Hamiltonian Monte Carlo with assignments integrated out.
 
   Args:
     problem: `Problem`; its instances and its seed are not read.
@@ -208,7 +207,7 @@ def _make_hamiltonian(problem):
     run: Python callable from instances, a step size and a seed to states, of
       shape `[1 + num_results, num_particles, num_instances]`, and their mean
       log joint densities.
-    num_leapfrog_steps: Python `int`: how many gradients a result has.
+    num_leapfrog_steps: Python `int`: the number of gradients for a result.
   """
   mixture, num_gradients = problem.mixture, 2 * problem.num_sweeps
   num_leapfrog_steps = max(
@@ -249,7 +248,7 @@ def _make_hamiltonian(problem):
 
 
 def _hmc_rws(problem):
-  """The same, by the step size that is the best one on other instances."""
+  """Runs Hamiltonian chains with the best step size on other instances."""
   run, num_leapfrog_steps = _make_hamiltonian(problem)
   seeds = tf.unstack(randomness.split_seed(problem.seed, 3))
   other_x, _ = problem.mixture.simulate(problem.x.shape[0], seeds[0])
@@ -270,8 +269,9 @@ def _hmc_rws(problem):
 
 
 def _apg(problem):
-  """The amortized Gibbs sampler."""
-  # A sweep is compiled once: particles go on where the one before has ended.
+  """Runs the amortized Gibbs sampler."""
+  # A sweep is compiled once; each call continues from the particles of the
+  # sweep before.
   sampler = problem.proposals.sampler(problem.x, num_sweeps=1)
 
   @_compiled

@@ -17,9 +17,9 @@ log_precisions   float, [num_particles] + batch + [num_clusters, num_dimensions]
 means            float, of the same shape
 ```
 
-Logarithms of precisions are what samplers move, over the real numbers; the
-density of a state is with respect to them. `log_joint`, which is reported, is
-with respect to precisions, as the model is written.
+Samplers move the logarithms of precisions, over the real numbers, and the
+density of a state is with respect to these logarithms. The reported `log_joint`
+is with respect to precisions, as the model is written.
 """
 
 import math
@@ -41,12 +41,12 @@ __all__ = [
 
 
 def normal_gamma(concentration, rate, loc, strength) -> tfd.Distribution:
-  """The distribution of means and log precisions, independent but for pairs.
+  """Returns the distribution of independent pairs of mean and log precision.
 
   Args:
     concentration: float `Tensor` of shape `batch + [num_clusters,
-      num_dimensions]`, as all others.
-    rate: That of the precisions.
+      num_dimensions]`, as all other arguments.
+    rate: The rate of the precisions.
     loc: The location of the means.
     strength: The ratio of the precision of a mean to that of a point.
 
@@ -85,8 +85,8 @@ class GaussianMixture(NamedTuple):
     num_points: Python `int`.
     num_clusters: Python `int`.
     num_dimensions: Python `int`.
-    concentration: Python `float`: that of the prior of precisions.
-    rate: Python `float`: likewise.
+    concentration: Python `float`: the concentration of the prior of precisions.
+    rate: Python `float`: the rate of that prior.
     strength: Python `float`: the precision of the prior of means, in units of
       the precision of a point.
 
@@ -109,12 +109,12 @@ class GaussianMixture(NamedTuple):
   strength: float = 0.1
 
   def prior(self, batch_shape) -> tfd.Distribution:
-    """The prior of means and log precisions, of a batch shape."""
+    """Returns the prior of means and log precisions, for a batch shape."""
     ones = tf.ones([*batch_shape, self.num_clusters, self.num_dimensions])
     return self.posterior_of_statistics(0.0 * ones, 0.0 * ones, 0.0 * ones)
 
   def posterior_of_statistics(self, counts, sums, squares) -> tfd.Distribution:
-    """The normal-gamma distribution with statistics added to the prior.
+    """Returns the normal-gamma distribution with statistics added to the prior.
 
     Its natural parameters are those of the prior and a multiple of each of
     the statistics, which need not be those of points.
@@ -130,7 +130,7 @@ class GaussianMixture(NamedTuple):
     """
     strength = self.strength + counts
     loc = sums / strength
-    # Zero, if there are no points, becomes a negative number by rounding.
+    # Without points this is zero, and rounding could make it negative.
     spread = tf.nn.relu(squares - strength * loc**2)
     return normal_gamma(
       self.concentration + 0.5 * counts,
@@ -185,7 +185,8 @@ class GaussianMixture(NamedTuple):
   def _log_prior(self, z):
     """Log density of means and log precisions.
 
-    That of `prior`, written out: graphs of training have many of them.
+    It is that of `prior`, written out, because graphs of training contain it
+    many times.
     """
     log_precisions = z['log_precisions']
     precisions = tf.exp(log_precisions)
@@ -203,7 +204,7 @@ class GaussianMixture(NamedTuple):
     return tf.reduce_sum(terms, axis=[-2, -1])
 
   def log_density(self, z, x) -> tf.Tensor:
-    """Log density of a state and an instance, by log precisions.
+    """Returns the log density of a state and an instance, by log precisions.
 
     Args:
       z: State.
@@ -223,7 +224,7 @@ class GaussianMixture(NamedTuple):
     )
 
   def log_joint(self, z, x) -> tf.Tensor:
-    """The same by precisions: `log p(x, z)` as the model is written."""
+    """Returns `log p(x, z)` as the model is written, by precisions."""
     return self.log_density(z, x) - tf.reduce_sum(
       z['log_precisions'], axis=[-2, -1]
     )
@@ -281,7 +282,7 @@ class PosteriorDensities(nvi.densities.Densities):
       name: Python `str` name of this module.
     """
     super().__init__(name=name)
-    # In the order of the names.
+    # The kinds are in the order of the names of the parts.
     self.support_kinds = ('discrete', 'continuous', 'continuous')
     self._mixture = mixture
     self._x = x
@@ -319,11 +320,11 @@ class PosteriorDensities(nvi.densities.Densities):
     }
 
   def evaluate(self, level, state):
-    """The log density; see `Densities.evaluate`."""
+    """Returns the log density as a tuple; see `Densities.evaluate`."""
     del level
     return (self._mixture.log_density(state, self._x),)
 
   def log_prob(self, level, terms):
-    """The same; see `Densities.log_prob`."""
+    """Returns the log density from these terms; see `Densities.log_prob`."""
     del level
     return terms[0]

@@ -1,15 +1,15 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Learned proposals: one-shot ones, and those of blocks given the others.
+"""Learned proposals: one-shot ones, and those of each block given the other.
 
 Proposals of means and precisions are normal-gamma distributions. Their natural
 parameters are those of the prior, to which sums over points are added, of
 learned features of a point in the place of its own sufficient statistics: a
 weight, and the mean and the variance of a value that stands for the point.
-These are shared out to clusters by assignments, which are those of a particle
-or, for the one-shot proposal, learned probabilities. With weight one, the point
+Assignments distribute these sums to clusters; they are those of a particle or,
+for the one-shot proposal, learned probabilities. With weight one, the point
 itself and no variance, the proposal is the exact conditional distribution; with
-whatever features it is a proper one.
+any features it is a proper distribution.
 
 Proposals of an assignment are categorical, with logits from a network of the
 point and of the parameters of a cluster, shared over points and clusters.
@@ -36,14 +36,14 @@ __all__ = [
   'Proposals',
 ]
 
-# About the scale of points, for the inputs of networks.
+# The approximate scale of points, by which the inputs of networks are divided.
 _SCALE = 5.0
 
 
 class _Perceptron(tf.Module):
-  """A network that is shared over all axes but the last, and a linear map.
+  """A network plus a linear map, shared over all axes but the last.
 
-  It begins at zero.
+  The output starts at zero.
   """
 
   def __init__(self, num_inputs, num_hidden, num_outputs, seed, name):
@@ -96,7 +96,7 @@ class FeatureNetwork(tf.Module):
 
     Args:
       shares: float `Tensor` of shape `[num_particles] + batch + [num_points,
-        num_clusters]`: what belongs to each cluster of a point.
+        num_clusters]`: the shares of each point that belong to the clusters.
       x: float `Tensor` of shape `batch + [num_points, num_dimensions]`.
 
     Returns:
@@ -104,7 +104,7 @@ class FeatureNetwork(tf.Module):
     """
     size = self._mixture.num_dimensions
     outputs = self._network(x / _SCALE)
-    # One where the output is zero.
+    # The result is one where the output is zero.
     offset = tfp.math.softplus_inverse(1.0)
     weight = tf.math.softplus(outputs[..., :1] + offset)
     value = _SCALE * outputs[..., 1 : 1 + size]
@@ -234,20 +234,20 @@ class Proposals(tf.Module):
     return tfd.JointDistributionNamed({**clusters, 'assignments': assign})
 
   def clusters_given_rest(self, z, x) -> tfd.Distribution:
-    """Proposes means and log precisions; as `GaussianMixture` does exactly."""
+    """Proposes means and log precisions, as in `GaussianMixture`."""
     which = tf.one_hot(z['assignments'], self._mixture.num_clusters)
     return self.sweep[0](which, x)
 
   def assignments_given_rest(self, z, x) -> tfd.Distribution:
-    """Proposes assignments; as `GaussianMixture` does exactly."""
+    """Proposes assignments, as in `GaussianMixture`."""
     return self.sweep[1](z, x)
 
   def sampler(self, x, num_sweeps, **kwargs) -> nvi.NestedSampler:
-    """The amortized Gibbs sampler of some instances.
+    """Makes the amortized Gibbs sampler of some instances.
 
     Args:
       x: float `Tensor` of shape `batch + [num_points, num_dimensions]`.
-      num_sweeps: Python `int`: how often each of the two blocks is updated.
+      num_sweeps: Python `int`: the number of updates of each of the two blocks.
       **kwargs: Further arguments of `NestedSampler`.
 
     Returns:

@@ -41,7 +41,7 @@ def format_table(rows):
 
 
 def _draw_log_joint(rows, arrays):
-  """Mean log joints against the number of evaluations."""
+  """Draws mean log joints against the number of evaluations."""
   figure = matplotlib.figure.Figure([7.6, 3.4], layout='constrained', dpi=100)
   axes = figure.subplots()
   exact = rows[0]['exact_log_joint']
@@ -60,7 +60,7 @@ def _draw_log_joint(rows, arrays):
   axes.axhline(
     exact, color='black', linewidth=0.8, linestyle='--', label='exact draws'
   )
-  # Starts may be far below.
+  # The first values may be far below the others.
   low, high = min([*finals, exact]), max([*finals, exact])
   margin = 0.3 * (high - low) + 1.0
   axes.set(
@@ -77,7 +77,7 @@ def _draw_log_joint(rows, arrays):
 
 
 def _draw_clusters(rows, arrays):
-  """Instances in rows, methods in columns: points and drawn clusters."""
+  """Shows points and drawn clusters: instances in rows, methods in columns."""
   methods = [row['method'] for row in rows]
   num_instances = len(arrays[methods[0]]['x'])
   figure = matplotlib.figure.Figure(

@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 _NUM_BATCHES = 100
-# Samples of each restart whose modes are weighed, and those of the first
-# restart to draw.
+# The number of samples of each restart that measure the weights of modes, and
+# the number of samples of the first restart in pictures.
 _NUM_WEIGHED = 100_000
 _NUM_DRAWN = 5_000
 
@@ -119,7 +119,7 @@ def _evaluate(sampler, seed):
   """Log normalizers and effective sample sizes, by batch and restart."""
   batch_shape = [_NUM_BATCHES] + sampler.batch_shape.as_list()
 
-  # With XLA, this would take far longer to compile than it takes to run.
+  # XLA would take far longer to compile this than it takes to run.
   @tf.function(autograph=False, input_signature=[tf.TensorSpec([2], tf.int32)])
   def evaluate(seed):
     run = sampler.run(report.NUM_SAMPLES, seed, batch_shape)

@@ -140,7 +140,7 @@ def make_sampler(
       hidden_units=_HIDDEN_UNITS,
       batch_shape=batch_shape,
       seed=seed,
-      # The parameterization of the paper, in the units of the states.
+      # This is the parameterization of the paper, in the units of the states.
       scale=2.0,
     )
   sampler = nvi.NestedSampler(

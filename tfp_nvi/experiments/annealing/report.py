@@ -18,9 +18,9 @@ __all__ = [
   'format_table',
 ]
 
-# Samples of each batch that is evaluated.
+# The number of samples in each batch that is evaluated.
 NUM_SAMPLES = 100
-# Four standard deviations of the initial density, to integrate over.
+# The limits of integration, at four standard deviations of the initial density.
 QUADRATURE_LIMITS = (-4.0 * INITIAL_SCALE, 4.0 * INITIAL_SCALE)
 
 # Table 1 of [1]: log normalizer and effective sample size, out of 100, for 2,
@@ -38,7 +38,7 @@ _PAPER = {
 }
 _PAPER_NUM_DENSITIES = (2, 4, 6, 8)
 _PAPER_TARGET = 'ring_of_gaussians'
-# How far below the published figures, which are rounded, counts as below.
+# A figure counts as below a published one, which is rounded, by this margin.
 _TOLERANCES = {'log_normalizer': 0.02, 'ess': 2.0}
 
 

@@ -43,9 +43,10 @@ def _set_up_worker(parent):
     parent: Python `int`: the process that started it.
   """
   if sys.platform == 'linux':
-    # At once, and even while Python code cannot run.
+    # This signal comes at once, even while Python code cannot run.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-  # On other systems; and if the parent ended before this line.
+  # The thread serves other systems, and the case that the parent ended before
+  # this line.
   threading.Thread(target=_exit_with, args=[parent], daemon=True).start()
   use_one_thread()
 
@@ -53,8 +54,8 @@ def _set_up_worker(parent):
 def use_one_thread():
   """Limits TensorFlow to one thread, before it has run anything.
 
-  As many workers run as there are processors. XLA rounds otherwise with several
-  threads, if arrays are large.
+  As many workers run as there are processors. With several threads, XLA rounds
+  differently if arrays are large.
   """
   tf.config.threading.set_intra_op_parallelism_threads(1)
   tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -25,7 +25,7 @@ STRATEGIES = ('none', 'mirrored', 'multi_worker')
 def make_strategy(name: str, timeout_seconds: float = 600.0):
   """Makes the strategy of a name, before TensorFlow has run anything.
 
-  TensorFlow waits for a worker that does not start without end. Here each
+  TensorFlow waits without end for a worker that does not start. Here each
   worker first listens at its own address until it has reached all the others.
 
   Args:
@@ -39,7 +39,7 @@ def make_strategy(name: str, timeout_seconds: float = 600.0):
     strategy: `tf.distribute.Strategy`, or `None` for `'none'`.
 
   Raises:
-    ValueError: If `name` is another one.
+    ValueError: If `name` is none of these.
     TimeoutError: If a worker cannot be reached in time.
 
   ```python
@@ -76,7 +76,7 @@ def make_strategy(name: str, timeout_seconds: float = 600.0):
 
 
 def _reach(own, addresses, timeout_seconds):
-  """Waits until all addresses answer, at the own one for the time."""
+  """Waits until all addresses answer, and listens at the own one meanwhile."""
   deadline = time.monotonic() + timeout_seconds
   listener = None
   port = int(own.rpartition(':')[2] or 0)

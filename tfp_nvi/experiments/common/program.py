@@ -38,8 +38,8 @@ def main(
       Default value: `()`.
     one_thread: Python `bool`: whether cells that run in this process have one
       thread, as those of workers have, so that figures do not depend on the
-      number of workers to the last digit. Slower, so only for experiments that
-      need it.
+      number of workers to the last digit. This is slower, and only meant for
+      experiments that need it.
       Default value: `False`.
   """
   if one_thread:

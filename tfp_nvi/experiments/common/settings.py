@@ -54,8 +54,8 @@ __all__ = [
   'with_settings',
 ]
 
-# Flags then belong to the program that calls `define_flags`, so that its --help
-# lists them.
+# With this, flags belong to the program that calls `define_flags`, so that its
+# --help lists them.
 flags.disclaim_key_flags()
 
 
@@ -64,14 +64,14 @@ class SettingError(ValueError):
 
   Args:
     name: Python `str` name of the argument.
-    expected: Python `str`: what it must be, after "must be".
-    got: Python `str`: what came.
+    expected: Python `str`: the words after "must be" in the message.
+    got: Python `str`: the value that was given, in words.
   """
 
   def __init__(self, name: str, expected: str, got: str):
     self.name = name
     self.problem = f'must be {expected}; got {got}.'
-    # All arguments, so that workers can pass it on.
+    # The base class gets all arguments, so that workers can pickle the error.
     super().__init__(name, expected, got)
 
   def __str__(self):
@@ -99,7 +99,7 @@ class Settings:
       except SettingError:
         raise
       except (TypeError, ValueError) as e:
-        # Helpers write: `name` must be what was expected; got what came.
+        # Messages of the checks have the form "`name` must be ...; got ...".
         expected, _, got = str(e).partition(' must be ')[2].partition('; got ')
         kind = _SettingTypeError if isinstance(e, TypeError) else SettingError
         raise kind(name, expected, got.removesuffix('.')) from e
@@ -107,7 +107,7 @@ class Settings:
 
   @property
   def configuration(self) -> dict:
-    """The settings that results depend on, as JSON has them."""
+    """Returns the settings that results depend on, as JSON values."""
     return {
       field.name: getattr(self, field.name)
       for field in dataclasses.fields(self)
@@ -132,10 +132,10 @@ def setting(
       that the experiment has; raises an error if it is not as expected.
       Default value: `None` (i.e., by the type of `default`: a positive number,
       a Python `bool`, or any text).
-    changes_results: Python `bool`: whether results with different values are
-      not to be mixed in one folder.
+    changes_results: Python `bool`: whether results with different values must
+      not share a folder.
       Default value: `True`.
-    flag_default: The default of the flag, if it has another one.
+    flag_default: The default of the flag, if it is different.
       Default value: `None` (i.e., `default`).
 
   Returns:
@@ -160,7 +160,7 @@ def setting(
 
 
 def output_dir(default: str):
-  """Makes the field of the folder that an experiment writes to."""
+  """Makes the field for the folder that an experiment writes to."""
   return setting(
     default,
     'Folder to write to; created if it does not exist. Finished cells that it '
@@ -170,19 +170,19 @@ def output_dir(default: str):
 
 
 def num_workers():
-  """Makes the field of how many cells run at a time."""
+  """Makes the field for the number of cells that run at a time."""
   return setting(
     1,
     'How many cells to run at a time, each in a process of its own if more '
     'than one. Figures do not depend on it, except for durations.',
     changes_results=False,
-    # One for each of two processors.
+    # The default is one cell for each of two processors.
     flag_default=2,
   )
 
 
 def overwrite():
-  """Makes the field of whether finished cells are computed again."""
+  """Makes the field that says whether finished cells are computed again."""
   return setting(
     False,
     'Whether to compute cells again that the output folder holds, and to '
@@ -192,7 +192,7 @@ def overwrite():
 
 
 def count(minimum: float = 1) -> Callable:
-  """Makes the check of a Python int; `-math.inf` takes any."""
+  """Makes the check of a Python int; `-math.inf` accepts any."""
   return lambda name, value: checks.as_count(name, value, minimum)
 
 
@@ -226,7 +226,7 @@ def choice(options: Iterable[str]) -> Callable:
 
 
 def _as_list(value):
-  """Parts of a comma list, elements of a list, or a single value; each once."""
+  """Returns the parts of a comma list or list, or a single value, once each."""
   if isinstance(value, str):
     value = [x.strip() for x in value.split(',')]
   elif not isinstance(value, (list, tuple, range)):
@@ -305,14 +305,14 @@ def define_flags(settings_class: type[Settings]) -> None:
 
 
 def with_settings(settings_class: type[Settings]) -> Callable:
-  """Makes a function of settings one that takes each as an argument.
+  """Makes a function of settings take each setting as an argument.
 
   Args:
     settings_class: Subclass of `Settings`.
 
   Returns:
-    decorator: Decorator of a function of one argument, an instance. Signature
-      and documentation list the settings.
+    decorator: Decorator of a function of one argument, an instance. The
+      signature and the documentation of the result list the settings.
   """
 
   def decorate(run_fn):

@@ -31,7 +31,7 @@ class Results(NamedTuple):
   """The results of an experiment.
 
   Fields:
-    rows: List of Python `dict`s, as in `metrics.json`: those asked for.
+    rows: List of Python `dict`s, as in `metrics.json`: the rows asked for.
     pictures: List of the paths of the pictures.
   """
 
@@ -58,8 +58,8 @@ def _versions():
 class Store:
   """A folder with a row and arrays for each finished cell.
 
-  A JSON file has the configuration that they belong to, and a row for each
-  cell; it is written after every cell. `cells/*.npz` has the arrays of each.
+  A JSON file has the configuration of the cells, and a row for each cell; it is
+  written after every cell. `cells/*.npz` has the arrays of each cell.
 
   ```python
   import tempfile
@@ -91,10 +91,11 @@ class Store:
       directory: Python `str`.
       configuration: Python `dict`, of values that JSON can hold.
       fields: List of Python `str`s: the fields of a row that name its cell.
-      order_fn: Python callable from the values of these to a sorting key.
+      order_fn: Python callable from the values of these fields to a sorting
+        key.
       overwrite: Python `bool`: whether results of another configuration are
         discarded, instead of being an error.
-      argument: Python `str`: the argument that `directory` is, for errors.
+      argument: Python `str`: the name of the argument `directory` in errors.
       file: Python `str`: the name of the JSON file.
       writes: Python `bool`: whether the folder is written. If not, it is left
         as it is, and rows that are added are kept in memory.
@@ -128,7 +129,7 @@ class Store:
         return
       got = f'{directory!r}, whose {file} cannot be read ({e!r})'
       raise SettingError(argument, expected, got) from e
-    # As JSON has them: without tuples.
+    # Like the stored ones, these values have lists in place of tuples.
     configuration = json.loads(json.dumps(configuration))
     if found == configuration:
       self.rows = list(rows.values())
@@ -168,7 +169,7 @@ class Store:
   def arrays(self, *cell):
     """The arrays of a cell; `None` if they are missing or damaged."""
     try:
-      # Opened here, because NumPy does not close a damaged file.
+      # The file is opened here, because NumPy does not close a damaged file.
       with open(self._arrays_path(*cell), 'rb') as f, np.load(f) as saved:
         return dict(saved)
     except (
@@ -182,7 +183,7 @@ class Store:
     return self.row(*cell) is not None and self.arrays(*cell) is not None
 
   def add(self, row: dict, arrays: dict | None = None) -> None:
-    """Keeps a cell; if this is stopped, the folder is as before or after.
+    """Adds a cell; if interrupted, the folder has either all of it or nothing.
 
     Args:
       row: Python `dict`, of values that JSON can hold.
@@ -239,11 +240,11 @@ def finish(
   rows: list,
   figures: Mapping,
 ) -> Results:
-  """Writes figures to the output folder, and prints what it holds.
+  """Writes figures to the output folder, and prints its contents.
 
   Args:
     store: `Store`.
-    rows: List of Python `dict`s: those asked for.
+    rows: List of Python `dict`s: the rows asked for.
     figures: Python `dict` from names of PNG files, without the ending, to
       figures.
 

@@ -37,7 +37,7 @@ class TrainingFolder(store_lib.Store):
     overwrite: bool = False,
     writes: bool = True,
   ):
-    """Opens the folder; as in `Store`, but `overwrite` removes checkpoints."""
+    """Opens the folder, as `Store` does; `overwrite` removes checkpoints."""
 
     def open_folder():
       super(TrainingFolder, self).__init__(
@@ -75,7 +75,8 @@ class TrainingFolder(store_lib.Store):
     Args:
       stage: Python `str` name of the stage.
       *args: Positional arguments of `tfp_nvi.fit`.
-      **kwargs: Its other arguments, but for checkpoints and callback.
+      **kwargs: The other arguments of `tfp_nvi.fit`, except those for
+        checkpoints and the callback.
 
     Returns:
       history: `tfp_nvi.History` of all steps, those of earlier runs included.
@@ -88,7 +89,8 @@ class TrainingFolder(store_lib.Store):
       self.add({'stage': stage, 'seconds': time.perf_counter() - start})
 
     if self.latest_step(stage) < kwargs['num_steps']:
-      # Before the first checkpoint, so that none is without its settings.
+      # The settings are written before the first checkpoint, so that no
+      # checkpoint is without them.
       self.add(row)
     return nvi.fit(
       *args, **kwargs, checkpoint_dir=self.path(stage), callback_fn=on_call
@@ -96,18 +98,18 @@ class TrainingFolder(store_lib.Store):
 
 
 def decayed_learning_rate(rate: float, num_steps: int):
-  """A learning rate that decays to zero over the last quarter of the steps.
+  """Makes a learning rate that decays to zero in the last quarter of steps.
 
-  With a few tens of particles a step, a constant rate leaves noise in the
-  parameters that the final effective sample size shows.
+  With a few tens of particles in each step, a constant rate leaves noise in the
+  parameters, which reduces the final effective sample size.
 
   Args:
     rate: Python `float`: the rate of the first three quarters.
     num_steps: Python `int` number of training steps.
 
   Returns:
-    learning_rate: Schedule of `tf_keras`, or `rate` itself where the steps are
-      too few to have quarters.
+    learning_rate: Schedule of `tf_keras`, or `rate` itself if there are too few
+      steps.
 
   ```python
   from tfp_nvi.experiments import common
@@ -128,7 +130,7 @@ def decayed_learning_rate(rate: float, num_steps: int):
 
 
 def thin(values: np.ndarray) -> np.ndarray:
-  """Means over every 20 consecutive steps, so that less has to be kept.
+  """Averages every 20 consecutive steps, so that less has to be stored.
 
   Args:
     values: Array of shape `[num_steps, ...]`.

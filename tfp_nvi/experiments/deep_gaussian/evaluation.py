@@ -20,7 +20,7 @@ __all__ = [
 # The test set is binarized by this seed, whatever the seed of training.
 _BINARIZATION_SEED = 2014
 _NUM_ELBO_DRAWS = 64
-# Images of each picture.
+# The numbers of images in pictures.
 _NUM_DRAWN = 24
 _NUM_TRAVERSED = 4
 _TRAVERSAL = np.linspace(-2.5, 2.5, 9)
@@ -91,7 +91,7 @@ def evaluate(model, data, settings):
 
 
 def _elbo(model, x, seed, batch_size=500):
-  """The mean evidence lower bound of images."""
+  """Returns the mean evidence lower bound of images."""
 
   def sum_of(x, seed):
     proposal = model.infer(x)
@@ -100,8 +100,8 @@ def _elbo(model, x, seed, batch_size=500):
     terms = model.log_joint(z, x) - proposal.log_prob(z)
     return tf.reduce_sum(tf.reduce_mean(terms, axis=0))
 
-  # One compiled function for each size, of which there are two, so that
-  # TensorFlow has no cause to warn of retracing where there are many models.
+  # There is one compiled function for each of the two batch sizes, so that
+  # TensorFlow does not warn of retracing if there are many models.
   compiled = {}
   total = 0.0
   for i in range(0, len(x), batch_size):
@@ -122,7 +122,7 @@ def _means(model, z_1):
 
 
 def _reconstruct(model, x):
-  """Means of pixels at the means of what is recognized."""
+  """Returns means of pixels at the means of the recognized latents."""
   return _means(model, model.recognition[0](x).mean())
 
 
@@ -133,9 +133,10 @@ def _sample(model, count, seed):
 
 
 def _traverse(model, x):
-  """Means of pixels along latents of the last layer, at means below it.
+  """Returns means of pixels along latents of the last layer.
 
-  The latents are those whose means vary most from image to image.
+  The latents are those whose means vary most from image to image. Layers below
+  are at their means.
   """
   above = model.recognition[0](x).mean()
   for layer in model.recognition[1:]:

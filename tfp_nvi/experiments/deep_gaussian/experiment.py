@@ -143,7 +143,7 @@ class Settings(common.Settings):
       )
 
   def with_defaults(self):
-    """The same settings, with the defaults of the data set for zeros."""
+    """Returns the settings with defaults of the data set in place of zeros."""
     sizes = _SIZES[self.dataset]
     return dataclasses.replace(
       self,
@@ -176,9 +176,10 @@ def make_model(data, num_layers, settings) -> model_lib.DeepGaussian:
 
 
 def _mini_batches(num_images, batch_size, seed):
-  """Indices of the images of each step, and a seed: no image twice an epoch.
+  """Makes a data set with the indices of the images of each step, and a seed.
 
-  Without end, so that any number of steps can be left out at no cost.
+  An epoch has no image twice. The data set is endless, and any number of steps
+  can be skipped at no cost.
   """
   epoch_seed, pixel_seed = tf.unstack(
     randomness.split_seed(randomness.as_seed(seed), 2)
@@ -213,7 +214,7 @@ def fit(model, objective, train_images, settings, fit_fn=nvi.fit, **kwargs):
     train_images: uint8 array of shape `[num_images, height, width]`.
     settings: `Settings`, without zeros that stand for defaults.
     fit_fn: `tfp_nvi.fit`, or a function with its arguments.
-    **kwargs: Further arguments of that.
+    **kwargs: Further arguments of `fit_fn`.
 
   Returns:
     history: `tfp_nvi.History`.

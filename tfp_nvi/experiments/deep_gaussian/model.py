@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Deep latent Gaussian models of binary images, and what they are learned by.
+"""Deep latent Gaussian models of binary images, and the levels they learn by.
 
 ```none
 p(z_L) p(z_{L-1} | z_L) ... p(z_1 | z_2) p(x | z_1)   the model
@@ -62,12 +62,12 @@ def binarize(intensities, seed):
 
 
 def _given(layer_fn):
-  """A layer as a function of an argument without a name."""
+  """Returns a layer as a function of an argument that is named `_`."""
   return lambda _: layer_fn(_)
 
 
 def _stack(first, layers):
-  """The joint distribution of `first`, and of layers one after the other."""
+  """Returns the joint distribution of `first` and of successive layers."""
   return tfd.JointDistributionSequential([first, *map(_given, layers)])
 
 
@@ -159,8 +159,8 @@ class DeepGaussian(tf.Module):
         Default value: `(100, 50)`.
       num_components: Python `int`: components of an intermediate density.
         Default value: `20`.
-      mean_image: Array of shape `[num_pixels]`: the means of pixels, with
-        which the decoder begins.
+      mean_image: Array of shape `[num_pixels]`: the means of pixels, at which
+        the decoder starts.
         Default value: `None` (i.e., one half).
       seed: Python `int` or stateless seed.
       name: Python `str` name of this module.
@@ -240,7 +240,7 @@ class DeepGaussian(tf.Module):
     return self._upward(self.recognition[0](x), self.num_layers)
 
   def _upward(self, first, num_layers):
-    """`z_1`, and what is recognized above it, up to some layer."""
+    """Returns the distribution of `z_1` and the recognized layers above."""
     return _stack(first, self.recognition[1:num_layers])
 
   def prior(self, batch_shape, first=1) -> tfd.Distribution:
@@ -323,7 +323,8 @@ class DeepGaussian(tf.Module):
         name='images',
       )
     ]
-    # Draws for other levels do not train this one.
+    # The gradients of the other levels must not train the first recognition
+    # layer.
     fixed = tfd.MultivariateNormalDiag(
       tf.stop_gradient(first.mean()), tf.stop_gradient(first.stddev())
     )
@@ -363,13 +364,13 @@ class DeepGaussian(tf.Module):
     return levels
 
   def _log_density(self, i, z):
-    """`log pi` of a layer, from zero, or the prior of the last one."""
+    """Returns `log pi` of layer `i`, counted from zero, or the last prior."""
     if i < len(self.densities):
       return self.densities[i].log_prob(z)
     return tfd.MultivariateNormalDiag(tf.zeros([z.shape[-1]])).log_prob(z)
 
   def _log_recognized(self, i, z):
-    """`log pi` of a layer, and what is recognized above it."""
+    """Returns `log pi` of a layer plus the log density recognized above it."""
     log_prob = self._log_density(i, z[0])
     for layer, below, above in zip(
       self.recognition[i + 1 :], z[:-1], z[1:], strict=True

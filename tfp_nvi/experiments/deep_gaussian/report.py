@@ -69,7 +69,7 @@ def _in_turns(num_columns, *stacks):
 
 
 def _given(arrays):
-  """Originals, with what is missing in gray."""
+  """Returns the originals with missing pixels in gray."""
   return np.where(arrays['observed'][0], arrays['originals'], 0.25)
 
 
@@ -84,7 +84,7 @@ _SHEETS = {
 
 
 def _draw_sheets(arrays, make_sheet_fn):
-  """A sheet of images for each cell: layers in rows, objectives in columns."""
+  """Draws a sheet of images per cell: layers in rows, objectives in columns."""
   layers = list(dict.fromkeys(count for _, count in arrays))
   names = list(dict.fromkeys(name for name, _ in arrays))
   figure = matplotlib.figure.Figure(
@@ -111,7 +111,7 @@ def _draw_sheets(arrays, make_sheet_fn):
 
 
 def _draw_log_likelihoods(rows):
-  """Log likelihoods, and bounds as circles, against the number of layers."""
+  """Draws log likelihoods, and bounds as circles, by number of layers."""
   figure = matplotlib.figure.Figure([5.2, 3.4], layout='constrained', dpi=100)
   axes = figure.subplots()
   names = list(dict.fromkeys(row['objective'] for row in rows))

@@ -6,11 +6,11 @@ r"""Noise of the gradients of nested and other objectives.
 python -m tfp_nvi.experiments.gradient_noise --output_dir=results/gradient_noise
 ```
 
-From a broad Gaussian to a ring of eight, by Gaussian kernels. The same sampler,
-trained for a few steps, is given to each objective, with more and more
-particles, and the signal-to-noise ratio of its gradient is measured: the norm
-of the mean over the square root of the summed variances, for the forward
-kernels and for the reverse kernels.
+A sampler goes from a broad Gaussian to a ring of eight by Gaussian kernels. The
+same sampler, trained for a few steps, is given to each objective, with more and
+more particles. The experiment measures the signal-to-noise ratio of the
+gradient, for the forward kernels and for the reverse kernels: the norm of the
+mean over the square root of the summed variances.
 
 ```none
 svi         the evidence lower bound

@@ -100,7 +100,7 @@ class Settings(common.Settings):
 
 
 def _make_samplers(num_densities, settings):
-  """A trained sampler without and one with resampling, and its variables."""
+  """Returns a trained sampler, with and without resampling, and its groups."""
   target = nvi.targets.ring_of_gaussians()
   zeros = tf.zeros([2])
   path = nvi.GeometricPath(
@@ -134,7 +134,7 @@ def _make_samplers(num_densities, settings):
 
 
 def _measure(store, name, num_densities, samplers, groups, settings):
-  """Rows of an objective; those that the store holds are kept."""
+  """Measures rows of an objective that the store lacks; returns all rows."""
   rows = []
   kind = OBJECTIVES[name]
   for resamples in kind.resampling:
@@ -175,7 +175,7 @@ def _label(name, resamples):
 
 
 def _weights(samplers, settings):
-  """Shares of particles that are effective at each level."""
+  """Returns the shares of particles that are effective at each level."""
   num_particles = max(settings.num_particles)
 
   @tf.function(autograph=False, jit_compile=True)
@@ -197,7 +197,7 @@ def _weights(samplers, settings):
 
 
 def _draw_ratios(rows, settings):
-  """Ratios against numbers of particles, a column for each number of levels."""
+  """Draws ratios by number of particles, with a column per number of levels."""
   groups = list(_GROUPS.values())
   columns = settings.num_densities
   figure = figure_lib.Figure(
@@ -235,7 +235,7 @@ def _draw_ratios(rows, settings):
         title=f'{group}, {num_densities} densities',
       )
     line[0].set_ylabel('signal-to-noise ratio')
-  # All panels share it, with what each of them has.
+  # All panels share this limit.
   panels[0, 0].set_ylim(bottom=0.5 * floor)
   for axes in panels[-1]:
     axes.set_xlabel('particles')
@@ -250,7 +250,7 @@ def _draw_ratios(rows, settings):
 
 
 def _draw_weights(weights, settings):
-  """Effective shares of particles against the level."""
+  """Draws effective shares of particles against the level."""
   figure = figure_lib.Figure(figsize=(5, 3.2), layout='constrained')
   axes = figure.subplots()
   for num_densities, shares in weights.items():

@@ -25,7 +25,8 @@ __all__ = [
   'run',
 ]
 
-# Emissions at which heuristics are drawn beside the exact likelihood.
+# The number of emissions at which pictures compare heuristics with the exact
+# likelihood.
 _NUM_DRAWN = 200
 
 
@@ -128,7 +129,7 @@ def _train(method, sampler, sequences, settings, progress):
 
 
 def _batches(sequences, settings):
-  """Test sequences in batches of one size, the last one filled up."""
+  """Yields test sequences in batches of one size, the last one padded."""
   size = settings.batch_size
   for first in range(0, len(sequences), size):
     batch = sequences[first : first + size]
@@ -139,7 +140,7 @@ def _batches(sequences, settings):
 
 
 def _test(sampler, sequences, settings):
-  """Estimates for all test sequences.
+  """Computes estimates for all test sequences.
 
   Returns:
     values: Python `dict` of arrays of shape `[num_sequences]`.
@@ -194,7 +195,8 @@ def _picture_arrays(sampler, posterior, sequence, settings):
     'effective_sample_sizes': posterior.effective_sample_sizes.numpy(),
     'num_roots_by_step': posterior.num_roots.numpy(),
   }
-  # Untrained, so that all methods are drawn at the same emissions.
+  # The proposal is untrained, so that all methods are shown at the same
+  # emissions.
   proposal = model_lib.InitialProposal()(sequence[tf.newaxis])
   with randomness.portable_sampling():
     eta = proposal.sample(
@@ -213,9 +215,10 @@ def _picture_arrays(sampler, posterior, sequence, settings):
 
 
 def _shown(eta, z):
-  """The test sequence that is drawn: the first that shows all states.
+  """Returns the index of the test sequence to draw, which shows all states.
 
-  Means well in order, and each state for at least a tenth of the steps.
+  It is the first one whose means are well in order, and which has each state
+  for at least a tenth of the steps.
   """
   in_order = np.all(np.diff(eta.mean, axis=-1) > 1.5, axis=-1)
   shares = np.mean(
@@ -258,10 +261,9 @@ def _standard_error(values):
 
 
 def _run_reference(oracle_arrays, settings):
-  """Importance sampling over the emissions, with the exact likelihood.
+  """Runs importance sampling over the emissions, with the exact likelihood.
 
-  Takes the arrays of the oracle, whose proposal it has; returns a row and
-  arrays.
+  The proposal comes from the arrays of the oracle. Returns a row and arrays.
   """
   _, _, _, test = _simulate(settings)
   sampler = make_sampler('oracle')
@@ -316,7 +318,7 @@ def _run_reference(oracle_arrays, settings):
 
 
 def _add_gap(row, arrays, reference):
-  """The row with how far it is from the reference, sequence by sequence."""
+  """Returns the row with its mean difference to the reference added."""
   difference = arrays['log_normalizers'] - reference['log_normalizers']
   return {
     **row,
@@ -345,7 +347,8 @@ def run(settings) -> common.Results:
     shutil.rmtree(store.path('checkpoints'), ignore_errors=True)
   for name in methods:
     if settings.overwrite or not store.has(name):
-      # Before any compute, training with other settings is an error.
+      # If there is training with other settings, this raises an error before
+      # any computation.
       _open_folder(name, settings)
   missing = common.run_missing_cells(
     store,
@@ -353,12 +356,14 @@ def run(settings) -> common.Results:
     [(name,) for name in methods],
     settings,
     report.describe,
-    # The row and the arrays have all that is needed of a training.
+    # Checkpoints are removed: the row and the arrays have all results of a
+    # training that are needed.
     done_fn=lambda row: shutil.rmtree(
       store.path('checkpoints', row['method']), ignore_errors=True
     ),
   )
-  # Fails, as it should, if methods that are not asked for have files there.
+  # This fails, as it should, if methods that are not asked for have files
+  # there.
   with contextlib.suppress(OSError):
     os.rmdir(store.path('checkpoints'))
   if ('oracle',) in missing or not store.has('reference'):

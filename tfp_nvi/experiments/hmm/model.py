@@ -51,7 +51,7 @@ _NUM_PSEUDO = 0.5  # How many observations the prior of a mean is worth.
 _CONCENTRATION, _RATE = 4.0, 4.0
 _LOG_2_PI = float(np.log(2.0 * np.pi))
 
-# Of how many observations to come the learned heuristics see each one.
+# The number of observations to come that learned heuristics see one by one.
 _WINDOW = 8
 
 
@@ -93,7 +93,7 @@ def _of_state(z, values):
 
 
 def make_model():
-  """The model.
+  """Makes the model.
 
   Returns:
     model: `StateSpaceModel` whose global state is `Emissions`.
@@ -150,20 +150,20 @@ def _apply(network, features):
 
 
 class InitialProposal(tf.Module):
-  """The proposal of the emissions: conjugate, by learned statistics.
+  """A conjugate proposal of the emissions, by learned statistics.
 
-  Assigns each observation to the states by a network that sees the densities of
-  it and of its neighbours in each state, under the emissions that the round
-  before found; the first round has the prior's. Counts, sums and squares of the
-  observations so assigned give the normal-gamma distribution that they would
-  give if they were certain, tempered by learned factors.
+  A network assigns each observation to the states. It sees the densities of the
+  observation and of its neighbours in each state, under the emissions that the
+  round before found, or in the first round under those of the prior. Counts,
+  sums and squares of the assigned observations give a normal-gamma distribution
+  as if the assignments were certain, tempered by learned factors.
   """
 
   def __init__(self, num_rounds=3, reach=4, units=32, seed=1):
     """Initializes the networks.
 
     Args:
-      num_rounds: Python `int`: how often observations are assigned.
+      num_rounds: Python `int`: how many times observations are assigned.
       reach: Python `int`: how many neighbours on either side are seen.
       units: Python `int`: hidden units.
       seed: Python `int`.
@@ -193,7 +193,7 @@ class InitialProposal(tf.Module):
     return tf.nn.softmax(self._own[i] * relative + self._networks[i](window))
 
   def __call__(self, x, is_observed=None):
-    """The proposal for some sequences.
+    """Returns the proposal for some sequences.
 
     Args:
       x: float `Tensor` of shape `batch + [num_steps]`.
@@ -272,7 +272,7 @@ class StepProposal(tf.Module):
 
 
 def mixture_heuristic():
-  """The hand-made heuristic: observations to come as draws from a mixture.
+  """Makes the heuristic of observations to come as draws from a mixture.
 
   Returns:
     heuristic: `IndependentHeuristic`.
@@ -292,7 +292,7 @@ def _prepare_emissions(x, eta):
 
 
 class LearnedHeuristic(nvi.Heuristic):
-  """A learned heuristic: a sum over the observations to come.
+  """A learned heuristic that is a sum over the observations to come.
 
   ```none
   log psi(x_{k+1:K} | eta) =
@@ -303,7 +303,7 @@ class LearnedHeuristic(nvi.Heuristic):
   observation is from its mean, its precision, and how probable it makes the
   next observations. The heuristic that is aware of the state adds
   `g(x_{k+1:k+9}, eta_{z_k})`, of a network that sees the latter too. Power and
-  networks start at zero, and so with no heuristic.
+  networks start at zero, so that there is no heuristic at first.
   """
 
   def __init__(self, is_state_aware=False, units=16, seed=21):
@@ -338,7 +338,7 @@ class LearnedHeuristic(nvi.Heuristic):
     )
 
   def prepare(self, observations, is_observed, global_state):
-    """The sums over the rest of the sequence, and the terms of each state."""
+    """Returns sums over the rest of the sequence, and terms of each state."""
     x, eta = observations, global_state
     log_emissions = _prepare_emissions(x, eta)
     if is_observed is not None:
@@ -349,7 +349,7 @@ class LearnedHeuristic(nvi.Heuristic):
       0.5 * tf.math.log(eta.precision), log_emissions.shape
     )
     square = log_precision - log_emissions - 0.5 * _LOG_2_PI
-    # Of the steps after each observation.
+    # This is the evidence of the steps after each observation.
     after = self._of_next(
       tf.concat([relative[1:], tf.zeros_like(relative[:1])], axis=0),
       self._taps[0],
@@ -375,7 +375,7 @@ class LearnedHeuristic(nvi.Heuristic):
     return rest, of_state
 
   def log_factor(self, row, global_state, local_state):
-    """The factor of the rest, by itself or with the term of the state."""
+    """Returns the factor of the rest, alone or with the term of the state."""
     del global_state
     if not self._is_state_aware:
       return row
@@ -445,7 +445,7 @@ def exact_log_likelihood(x, eta, is_observed=None):
 
 
 class ExactHeuristic(nvi.Heuristic):
-  """The exact likelihood of the observations to come: the best there can be."""
+  """The exact likelihood of the observations to come, the optimal heuristic."""
 
   def prepare(self, observations, is_observed, global_state):
     """Backward messages of all steps."""
@@ -458,7 +458,7 @@ class ExactHeuristic(nvi.Heuristic):
     return first, messages
 
   def log_factor(self, row, global_state, local_state):
-    """The message of the state, or before the first step their sum."""
+    """Returns the message of the state; before the first step, their sum."""
     del global_state
     total, message = row
     return total if local_state is None else _of_state(local_state, message)

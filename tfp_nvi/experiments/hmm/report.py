@@ -15,7 +15,7 @@ __all__ = [
 ]
 
 _STATE_COLORS = ('#0072b2', '#009e73', '#e69f00', '#cc79a7')
-# The method whose inference the sequence is drawn with, if there is a choice.
+# The preferred method for the inference that is drawn with the sequence.
 _PREFERRED = ('nvi_state_aware', 'nvi_partial', 'oracle')
 
 
@@ -65,7 +65,7 @@ def _style(axes):
 
 
 def _draw_sequence(arrays, label, x, z, eta):
-  """A sequence, its inferred states, and the emissions over the true ones."""
+  """Draws a sequence, its inferred states, and inferred and true emissions."""
   figure = _make_figure(11.0, 5.2)
   left, right = figure.subplots(
     1, 2, sharey=True, gridspec_kw={'width_ratios': [4, 1]}
@@ -141,7 +141,7 @@ def _draw_sequence(arrays, label, x, z, eta):
 
 
 def _draw_levels(arrays, settings):
-  """Effective sample size and surviving ancestors along the sequence."""
+  """Draws effective sample size and surviving ancestors along the sequence."""
   figure = _make_figure(11.0, 4.0)
   left, right = figure.subplots(1, 2)
   num_particles = settings.num_particles
@@ -174,7 +174,7 @@ def _draw_levels(arrays, settings):
 
 
 def _draw_heuristic(arrays):
-  """Heuristic factors of the whole sequence against the exact likelihood."""
+  """Draws heuristic factors of the whole sequence by the exact likelihood."""
   names = [name for name in arrays if 'heuristic' in arrays[name]]
   figure = _make_figure(max(3.4 * len(names), 4.0), 3.9)
   for axes, name in zip(

@@ -15,11 +15,11 @@ python -m tfp_nvi.experiments.image_mixture --dataset=mnist --data_dir=DIR \
 ```
 
 Mini-batches have class proportions lambda* that come from a Dirichlet
-distribution. Labels serve to put such mini-batches together, as the model says
-that data come; they are not passed on, but training makes use of which images
-share a mini-batch. (`--noproportions_in_training` makes mini-batches of images
-at random instead, without any labels.) After training, labels serve once more,
-to match clusters to classes.
+distribution. Labels serve to put together such mini-batches, which are
+distributed as in the model. Labels are not passed on, but training makes use of
+which images share a mini-batch. (`--noproportions_in_training` makes
+mini-batches of images at random instead, without any labels.) After training,
+labels serve once more, to match clusters to classes.
 
 The output folder holds
 
@@ -35,7 +35,7 @@ cells/*.npz         the data of the pictures
 
 Fields of a row: `total_variation` between E[lambda] and lambda*, mean over 100
 test mini-batches; `total_variation_of_one_pass`, from one pass, in which images
-do not share what they say of the proportions; `accuracy` and
+do not inform each other about the proportions; `accuracy` and
 `normalized_mutual_information` of the most probable cluster of each test image;
 importance-weighted `bound` per image, from 100 draws of z; `seconds` of
 training. One matching of clusters to classes, the best one for the test set,

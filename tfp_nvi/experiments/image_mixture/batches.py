@@ -13,7 +13,7 @@ __all__ = [
 def mini_batches(
   images, labels, num_classes, num_images, num_batches, concentration, seed
 ):
-  """Mini-batches whose class proportions come from a Dirichlet distribution.
+  """Makes mini-batches with class proportions from a Dirichlet distribution.
 
   Args:
     images: uint8 array of shape `[num_all, height, width]`.

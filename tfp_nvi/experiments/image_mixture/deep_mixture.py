@@ -31,10 +31,10 @@ __all__ = [
 
 # Simulated mini-batches in a training step of q(lambda | c).
 _NUM_SIMULATIONS = 4
-# Of Gibbs sampling, to infer proportions.
+# The number of sweeps of Gibbs sampling that infer proportions.
 _NUM_SWEEPS = 10
-# How often the proportions of a mini-batch are updated in a training step. More
-# updates would make frequent clusters more frequent still.
+# How many times the proportions of a mini-batch are updated in a training step.
+# More updates would make frequent clusters even more frequent.
 _NUM_UPDATES = 10
 
 
@@ -79,7 +79,7 @@ class DeepMixture(MixtureModel):
     """`log lambda_c - log pi(c)` of a mini-batch, of shape `[num_clusters]`.
 
     The proportions are the mean of `q(lambda | c)`, and the expected counts are
-    those of `q(c | z) lambda_c / pi(c)`: both are updated by turns.
+    those of `q(c | z) lambda_c / pi(c)`: the two are updated in turn.
     """
     prior = tf.math.log_softmax(self.cluster_logits)
     log_probs = self._clusters(z).logits_parameter()
@@ -100,8 +100,8 @@ class DeepMixture(MixtureModel):
 
     Args:
       images: As in `intensities`.
-      shares: bool `Tensor` of shape `[]`: whether images of a mini-batch tell
-        of each other by its proportions.
+      shares: bool `Tensor` of shape `[]`: whether images of a mini-batch inform
+        each other by its proportions.
         Default value: `False`.
 
     Returns:
@@ -142,7 +142,8 @@ class DeepMixture(MixtureModel):
     clustered = tfd.JointDistributionNamed(
       {'z': self.flow, 'c': lambda z: self._clusters(z)}
     )
-    # Fixed, so that this level takes nothing else along when it is compiled.
+    # The means and scales are held fixed, so that the compiled level does not
+    # include the encoder.
     inferred = tfd.JointDistributionNamed(
       {
         'z': tfd.MultivariateNormalDiag(
@@ -194,7 +195,7 @@ class DeepMixture(MixtureModel):
     ]
 
   def joint_levels(self, images):
-    """One level of the whole model, for importance-weighted objectives.
+    """Returns one level of the whole model, for importance-weighted objectives.
 
     Args:
       images: As in `intensities`.

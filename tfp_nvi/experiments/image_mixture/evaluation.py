@@ -19,9 +19,9 @@ __all__ = [
   'total_variation',
 ]
 
-# Draws of z that each posterior is averaged over.
+# The number of draws of z that each posterior is averaged over.
 NUM_INFERENCE_SAMPLES = 20
-# Images of each cluster that are generated for the pictures.
+# The number of images of each cluster that are generated for the pictures.
 NUM_CLUSTER_SAMPLES = 12
 _NUM_TEST_BATCHES = 100
 _NUM_BOUND_SAMPLES = 100
@@ -30,7 +30,7 @@ _NUM_DRAWN = 100
 
 
 def check_packages():
-  """Looks for the packages of an extra that an evaluation needs.
+  """Checks for the packages of an extra that an evaluation needs.
 
   Raises:
     ImportError: If one is not installed.
@@ -58,7 +58,7 @@ def match(labels, clusters, num_classes, num_clusters):
     class_of_cluster: int array of shape `[num_clusters]`; -1 where a cluster
       has no class.
   """
-  # Of an extra, which is not needed for --help.
+  # This package belongs to an extra, which is not needed for --help.
   import scipy.optimize
 
   contingency = np.zeros([num_clusters, num_classes], np.int64)
@@ -70,7 +70,7 @@ def match(labels, clusters, num_classes, num_clusters):
 
 
 def total_variation(inferred, true, class_of_cluster):
-  """Distances of proportions of clusters from those of classes.
+  """Computes distances of proportions of clusters from those of classes.
 
   The share of a cluster without a class counts as misplaced.
 
@@ -83,7 +83,7 @@ def total_variation(inferred, true, class_of_cluster):
     distances: float array of shape `[num_batches]`.
   """
   num_classes = true.shape[1]
-  # One more class, for clusters without any.
+  # There is one more class, for clusters without a class.
   by_class = np.zeros([len(inferred), num_classes + 1])
   for i, k in enumerate(class_of_cluster):
     by_class[:, k] += inferred[:, i]
@@ -141,7 +141,7 @@ def evaluate(mixture, data, settings):
     settings.num_test_images,
     _NUM_TEST_BATCHES,
     settings.concentration,
-    # The same ones for every objective and seed.
+    # The mini-batches are the same for every objective and seed.
     seed=0,
   )
   posteriors = []

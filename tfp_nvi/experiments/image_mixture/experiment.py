@@ -31,13 +31,14 @@ __all__ = [
 ERRORS = (image_data.DataError, ImportError)
 
 _STAGE = 'training'
-# Particles of reweighted wake-sleep; nested objectives need one. Its steps take
-# longer, so it takes this share of the number of steps.
+# The number of particles of reweighted wake-sleep; nested objectives need one.
+# The steps of reweighted wake-sleep take longer, so it has this share of the
+# number of steps.
 _NUM_PARTICLES = {'nvi': 1, 'rws': 5}
 _STEPS_SHARE = {'nvi': 1.0, 'rws': 0.4}
 _STEPS_PER_CALL = 50
-# The number of steps, and the weight of the latents' density, which is the
-# larger, the larger the images.
+# The number of steps, and the weight of the latents' density, which is larger
+# for larger images.
 _DEFAULTS = {
   'digits': (2_500, 2.0),
   'mnist': (6_000, 10.0),
@@ -134,7 +135,7 @@ class Settings(common.Settings):
   )
 
   def with_defaults(self):
-    """The same settings, with the defaults of the data set for zeros."""
+    """Returns the settings with defaults of the data set in place of zeros."""
     num_steps, kl_weight = _DEFAULTS[self.dataset]
     return dataclasses.replace(
       self,
@@ -146,7 +147,7 @@ class Settings(common.Settings):
 def _train(mixture, data, objective, settings, folder):
   """Trains a mixture by an objective, from random networks."""
   num_steps = _num_steps(objective, settings)
-  # Images tell of each other only when clusters are there to tell of.
+  # Images inform each other only once clusters have formed.
   first_shared = num_steps // 2
 
   def levels(step, element):
@@ -157,7 +158,7 @@ def _train(mixture, data, objective, settings, folder):
 
   rate = common.decayed_learning_rate(settings.learning_rate, num_steps)
   if settings.eval_only:
-    # Restores the latest checkpoint, and takes no step.
+    # This number restores the latest checkpoint, and takes no step.
     num_steps = folder.latest_step(_STAGE)
   folder.fit(
     _STAGE,
@@ -175,7 +176,7 @@ def _train(mixture, data, objective, settings, folder):
 
 
 def _num_steps(objective, settings):
-  """How many steps an objective takes for `num_steps` of NVI."""
+  """Returns the number of steps of an objective for `num_steps` of NVI."""
   return max(1, round(_STEPS_SHARE[objective] * settings.num_steps))
 
 
@@ -195,8 +196,8 @@ def _open_folder(objective, settings):
       'objective': objective,
     },
     'checkpoint_dir',
-    # Never a checkpoint that is to be evaluated, nor in a folder of the user's
-    # choice, which may hold other runs.
+    # Do not overwrite a checkpoint that is to be evaluated, nor a folder of the
+    # user's choice, which may hold other runs.
     overwrite=(
       settings.overwrite
       and not settings.eval_only
@@ -257,7 +258,7 @@ def _run_cell(dataset, objective, seed, settings, data, path):
 @common.with_settings(Settings)
 def run(settings) -> common.Results:
   """Runs the experiment, and prints its table."""
-  # Known at once, but not missed by --help.
+  # Missing packages are reported at once, but --help works without them.
   evaluation.check_packages()
   store = common.open_output(
     settings,

@@ -1,9 +1,9 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Labelled images, from wherever they can be had.
+"""Labelled images, from the first source that has them.
 
-Contract: data that are returned have been checked. Images are bytes, of one
-size in the training and test sets, with one label each.
+Contract: returned data have been checked. Images are bytes, of one size in the
+training and test sets, with one label each.
 """
 
 import gzip
@@ -29,7 +29,7 @@ __all__ = [
 # The environment variable that names a folder with IDX files.
 DATA_DIR_VARIABLE = 'TFP_NVI_DATA_DIR'
 
-# Each with its names of classes.
+# The data sets, each with the names of its classes.
 DATASETS = {
   'digits': tuple('0123456789'),
   'mnist': tuple('0123456789'),
@@ -72,7 +72,7 @@ class ImageData(NamedTuple):
     test_images: uint8 array of shape `[num_test, height, width]`.
     test_labels: int64 array of shape `[num_test]`.
     class_names: Tuple of Python `str`s.
-    source: Python `str`: where they are from.
+    source: Python `str`: the source of the images.
   """
 
   train_images: np.ndarray
@@ -158,7 +158,7 @@ def read_idx(path):
 
 
 def _find(folder, name):
-  """The path of a file in a folder, compressed or not; `None` if not there."""
+  """Returns the path of a file, compressed or not; `None` if there is none."""
   for path in (os.path.join(folder, name + x) for x in ('', '.gz')):
     if os.path.isfile(path):
       return path
@@ -256,7 +256,7 @@ def _from_keras_cache(dataset):
 
 
 def _from_tensorflow_datasets(dataset):
-  # Not a package that this one requires.
+  # This package is optional.
   tfds = importlib.import_module('tensorflow_datasets')
   arrays = {}
   for part in ('train', 'test'):
@@ -269,7 +269,7 @@ def _from_tensorflow_datasets(dataset):
 
 
 def _from_keras_download(dataset):
-  # Loading it takes seconds, and few need it.
+  # This import takes seconds, and few users need it.
   import tf_keras
 
   train, test = getattr(tf_keras.datasets, dataset).load_data()
@@ -292,7 +292,7 @@ def _digits():
       "'tfp-nvi[images]'."
     ) from e
   digits = datasets.load_digits()
-  # Intensities from 0 to 16.
+  # Intensities are from 0 to 16.
   images = np.round(digits.images * (255.0 / 16.0)).astype(np.uint8)
   n = len(images) - _NUM_DIGITS_FOR_TEST
   return _checked(
@@ -327,8 +327,8 @@ def load(dataset='digits', data_dir=None):
 
   Raises:
     ImportError: If `digits` are asked for without scikit-learn.
-    DataError: If the data set cannot be had anywhere, or its files are not as
-      expected. A `ValueError`.
+    DataError: If no source has the data set, or its files are not as expected.
+      A `ValueError`.
 
   ```python
   from tfp_nvi.experiments.image_mixture import image_data

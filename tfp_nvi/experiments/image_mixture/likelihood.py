@@ -23,8 +23,9 @@ __all__ = [
 ]
 
 # The density of a continuous Bernoulli distribution grows without limit where a
-# pixel is exactly black or white, as most are: left alone, training is about
-# little else. With logits below this, it grows to about as much.
+# pixel is exactly black or white, as most are, and would dominate training.
+# With absolute logits below this value, the density of such a pixel is at most
+# about this value.
 MAX_LOGIT = 20.0
 
 # Below this absolute value of a logit, a series replaces differences of large
@@ -33,7 +34,7 @@ _SMALL_LOGIT = 0.1
 
 
 def intensities(images):
-  """Bytes as floats from 0 to 1; floats as they are."""
+  """Converts bytes to floats from 0 to 1; keeps the values of floats."""
   images = tf.convert_to_tensor(images)
   if images.dtype == tf.uint8:
     return tf.cast(images, tf.float32) / 255.0
@@ -49,8 +50,8 @@ def intensities(images):
 def _image_log_prob_and_gradient(outputs, pixels):
   """Log density of images under continuous Bernoulli distributions [1].
 
-  With few passes over the pixels: `tfd.ContinuousBernoulli` and its gradient
-  took half as long as all networks together.
+  This makes few passes over the pixels, because `tfd.ContinuousBernoulli` and
+  its gradient took half as long as all networks together.
 
   ```none
   log p(x) = x l + log C(l),   log C(l) = log(|l| / (1 - e)) - max(l, 0)
@@ -78,7 +79,7 @@ def _image_log_prob_and_gradient(outputs, pixels):
   log_ratio = tf.where(
     is_small, size / 2.0 - square / 24.0, tf.math.log(safe / complement)
   )
-  # The mean at |l|; that at -|l| is one minus this.
+  # This is the mean at |l|; that at -|l| is one minus it.
   mean = tf.where(
     is_small,
     0.5 + size * (1.0 / 12.0 - square / 720.0),
@@ -86,13 +87,13 @@ def _image_log_prob_and_gradient(outputs, pixels):
   )
   mean = tf.where(logits < 0.0, 1.0 - mean, mean)
   log_prob = x * logits + log_ratio - tf.nn.relu(logits)
-  # A sum inside the loop over pixels would not let it take eight at a time.
+  # A sum inside the loop over pixels would keep XLA from vectorizing it.
   total = tf.linalg.matvec(log_prob, tf.ones([log_prob.shape[-1]]))
   return total, (x - mean) * (1.0 - tanh * tanh)
 
 
 def differentiable(log_prob_and_gradient_fn, x):
-  """A log density, differentiable in its values alone, by a given gradient.
+  """Makes a log density differentiable in `x` alone, by a given gradient.
 
   Args:
     log_prob_and_gradient_fn: Python callable from `x` to a log density of shape
@@ -105,8 +106,8 @@ def differentiable(log_prob_and_gradient_fn, x):
 
   @tf.custom_gradient
   def log_prob_fn(x):
-    # Without recording: under nested tapes, a compiled function would also
-    # return all intermediate values that its second derivatives need.
+    # Nothing is recorded here: under nested tapes, a compiled function would
+    # also return all intermediate values that its second derivatives need.
     evaluate = tf.recompute_grad(log_prob_and_gradient_fn)
     log_prob, slope = map(tf.stop_gradient, evaluate(x))
 
@@ -135,7 +136,7 @@ def image_log_prob(outputs, pixels):
 
 
 def take_apart(images, stride):
-  """Pixels in the order of the decoder, one square piece after the other [2].
+  """Orders pixels as the decoder does, one square piece after the other [2].
 
   Args:
     images: uint8 or float `Tensor` of shape `batch + [height, width]`, the
@@ -148,8 +149,8 @@ def take_apart(images, stride):
   height, width = images.shape[-2:]
   shape = tf.concat([tf.shape(images)[:-2], [height * width]], axis=0)
   rows = tf.reshape(images, [-1, stride, width // stride, stride])
-  # By a transposition, which is faster than `tf.nn.space_to_depth`; of four
-  # bytes at a time, where a row of a piece has as many.
+  # A transposition is faster than `tf.nn.space_to_depth`. It moves four bytes
+  # at a time if a row of a piece has that many.
   if images.dtype == tf.uint8 and stride == 4:
     words = tf.transpose(tf.bitcast(rows, tf.int32), [0, 2, 1])
     pixels = tf.bitcast(words, tf.uint8)

@@ -11,8 +11,8 @@ inference    q(z_n | x_n), q(c_n | z_n), q(lambda | c_1 ... c_N)
 between      pi(c), categorical; pi(z), planar flows of another mixture
 ```
 
-Contract: images go in as bytes or as intensities from 0 to 1, of shape
-`[N, height, width]`, and no label ever does.
+Contract: images are bytes or intensities from 0 to 1, of shape
+`[N, height, width]`, and labels are never used.
 """
 
 import math
@@ -31,7 +31,8 @@ __all__ = [
   'MixtureModel',
 ]
 
-# Adam moves all parameters at about the same pace; clusters are far apart.
+# Clusters are far apart, and Adam moves all parameters at about the same pace;
+# so clusters have their own unit.
 _CLUSTER_UNIT = 5.0
 _MIN_SCALE = 1e-3
 
@@ -71,12 +72,12 @@ class MixtureModel(tf.Module):
         Default value: `10`.
       num_flow_layers: Python `int` number of planar flows of `pi(z)`.
         Default value: `8`.
-      num_simulated: Python `int`: how many images a mini-batch has, from which
-        `q(lambda | c)` learns.
+      num_simulated: Python `int`: the number of images in the simulated
+        mini-batches from which `q(lambda | c)` learns.
         Default value: `300`.
       concentration: Python `float`: that of the Dirichlet prior.
         Default value: `1.`.
-      kl_weight: Python `float`: how much `pi(z)` counts beside the images in
+      kl_weight: Python `float`: the weight of `pi(z)` relative to the images in
         the level that trains encoder and decoder.
         Default value: `1.`.
       seed: Python `int` or stateless seed.
@@ -105,7 +106,8 @@ class MixtureModel(tf.Module):
       % 2**31
     )
     height, width = (size // stride for size in self.image_shape)
-    # In this order, as all of them take their seeds from one sequence.
+    # The order matters, because all networks take their seeds from one
+    # sequence.
     self.encoder = networks.make_encoder(
       self.image_shape, stride, num_latents, seeds
     )
@@ -116,7 +118,7 @@ class MixtureModel(tf.Module):
     self.classifier = networks.make_perceptron(
       num_latents, [128, num_clusters], seeds, 'classifier'
     )
-    # Of one cluster at a time: the same for each.
+    # This network sees one cluster at a time, and is the same for each.
     self.counter = networks.make_perceptron(1, [32, 2], seeds, 'counter')
     self.cluster_logits = tf.Variable(tf.zeros([num_clusters]), name='logits')
     shape = [num_clusters, num_latents]
@@ -180,8 +182,8 @@ class MixtureModel(tf.Module):
     """`q(z | x)`, of batch shape `[N]`."""
     outputs = self.encoder(intensities[..., tf.newaxis])
     loc, scale = tf.split(outputs, 2, axis=-1)
-    # Fewer operations than a `tfd.MultivariateNormalDiag`, which transposes its
-    # draws and arguments.
+    # This has fewer operations than a `tfd.MultivariateNormalDiag`, which
+    # transposes its draws and arguments.
     return tfd.Independent(
       tfd.Normal(loc, tf.math.softplus(scale + 0.5) + _MIN_SCALE), 1
     )
@@ -238,7 +240,7 @@ class MixtureModel(tf.Module):
     )
 
   def _flow_log_prob(self, z):
-    """`log pi(z)`, as a function of `z` alone, with its slope in one pass."""
+    """Returns `log pi(z)`, as a function of `z` alone, with its gradient."""
     return likelihood.differentiable(self._flow_log_prob_and_slope, z)
 
   def _clusters(self, z):
@@ -252,7 +254,7 @@ class MixtureModel(tf.Module):
     return tfd.Categorical(logits=logits)
 
   def _proportions(self, counts):
-    """`q(lambda | c)`, from how many images each cluster has.
+    """Returns `q(lambda | c)`, from the number of images of each cluster.
 
     The posterior of a Dirichlet prior is linear in the counts; the network adds
     the same function of its count for each cluster.
@@ -267,7 +269,7 @@ class MixtureModel(tf.Module):
     return tfd.Dirichlet(tf.reshape(concentration, tf.shape(counts)))
 
   def _count(self, c):
-    """How many of the last axis are in each cluster."""
+    """Counts the entries of the last axis in each cluster."""
     return tf.reduce_sum(tf.one_hot(c, self.num_clusters), axis=-2)
 
   def _prior(self, batch_shape=()):

@@ -176,7 +176,7 @@ def _draw_clusters(cells, class_names):
       f'{OBJECTIVES[objective]}: samples, a cluster a row',
     )
     one.set_axis_on()
-    # Of a row, with the pixel between rows.
+    # The height of a row, with the pixel between rows.
     height = samples.shape[2] + 1
     names = [
       class_names[k] if k >= 0 else 'none' for k in class_of_cluster[order]

@@ -7,9 +7,9 @@ python -m tfp_nvi.experiments.state_space --model=stochastic_volatility \
     --output_dir=results/state_space
 ```
 
-A sampler is fitted once, on sequences that the model simulates, and serves a
-sequence that it was not trained on, real or simulated, several times with
-different seeds.
+A sampler is fitted once, on sequences that the model simulates. It is then run
+several times, with different seeds, on a sequence that it was not trained on,
+real or simulated.
 
 ```none
 stochastic_volatility  returns whose log variance is an autoregression; its

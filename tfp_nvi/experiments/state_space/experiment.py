@@ -21,7 +21,8 @@ __all__ = [
   'run',
 ]
 
-# Chains of the reference, and the share of them that is left out.
+# The number of chains of the reference, and the share of their first steps that
+# is discarded.
 _NUM_CHAINS, _WARM_UP = 32, 0.25
 _STEPS_PER_CALL = 50
 
@@ -50,7 +51,7 @@ class Settings(common.Settings):
 
 
 def _names(theta):
-  """Names of the scalar parameters, and their values with them."""
+  """Returns pairs of the name and the value of each scalar parameter."""
   if tf.nest.is_nested(theta):
     return list(zip(sorted(theta), tf.nest.flatten(dict(theta)), strict=True))
   return [('parameter', theta)]
@@ -70,7 +71,7 @@ def _moments(posterior):
 
 
 def _reference(sampler, x, posterior, settings):
-  """Means of long chains, which start from the posterior's particles."""
+  """Returns means of long chains that start from the posterior's particles."""
   num_steps = settings.reference_steps
   space = sampler.initial_proposal_fn.space
   _, scale_tril = space.matched(posterior.global_state, posterior.log_weights)
@@ -126,7 +127,7 @@ def _first(values, rank):
 
 
 def _draw(name, x, z, posterior, settings):
-  """A picture of bands over the data; `z` is `None` if it is not known."""
+  """Draws bands over the data; `z` is `None` if it is not known."""
   _, next_z, next_x = posterior.predict(
     settings.num_predicted, seed=settings.seed + 1
   )

@@ -27,7 +27,7 @@ __all__ = [
 
 
 def stochastic_volatility() -> StateSpaceModel:
-  """Returns with a log variance that is an autoregression.
+  """Makes the model of returns whose log variance is an autoregression.
 
   #### References
 
@@ -57,7 +57,7 @@ def stochastic_volatility() -> StateSpaceModel:
 
 
 def growth() -> StateSpaceModel:
-  """The nonlinear growth model, with unknown scales.
+  """Makes the nonlinear growth model, with unknown scales.
 
   #### References
 
@@ -82,7 +82,7 @@ def growth() -> StateSpaceModel:
 
 
 def counts() -> StateSpaceModel:
-  """Numbers of infected people, of whom some are reported."""
+  """Makes the model of numbers of infected people, partly reported."""
   return StateSpaceModel(
     tfd.LogNormal(0.0, 0.25),
     lambda rate: tfd.Poisson(20.0 * tf.ones_like(rate)),
@@ -92,7 +92,7 @@ def counts() -> StateSpaceModel:
 
 
 def lotka_volterra() -> StateSpaceModel:
-  """Counts of prey and of predators, with unknown rates.
+  """Makes the model of counts of prey and predators, with unknown rates.
 
   The local state is the logarithms of both populations, which move by a
   differential equation and noise.
@@ -113,7 +113,7 @@ def lotka_volterra() -> StateSpaceModel:
   def transition_fn(z, v):
     prey, predators = tf.unstack(z, axis=-1)
     for _ in range(4):
-      # Far out, where a draw of the prior may lead, nothing may overflow.
+      # Draws of the prior may lead far out, where nothing may overflow.
       prey += 0.125 * (
         v['growth'] - v['predation'] * tf.exp(tf.minimum(predators, 8.0))
       )
@@ -135,10 +135,10 @@ def lotka_volterra() -> StateSpaceModel:
 
 
 def lorenz96() -> StateSpaceModel:
-  """The Lorenz-96 model in 8 dimensions, whose forcing is unknown.
+  """Makes the Lorenz-96 model in 8 dimensions, whose forcing is unknown.
 
-  Every other coordinate is observed, with noise. A step is one of length 0.05
-  by the method of Runge and Kutta, and noise.
+  Every other coordinate is observed, with noise. A step is a Runge-Kutta step
+  of length 0.05, plus noise.
 
   #### References
 
@@ -171,10 +171,10 @@ def lorenz96() -> StateSpaceModel:
 
 
 def sp500_returns(num_steps: int) -> np.ndarray:
-  """The last daily log returns of the S&P 500 that `inference_gym` ships.
+  """Loads the last daily log returns of the S&P 500 from `inference_gym`.
 
   Args:
-    num_steps: Python `int`: how many.
+    num_steps: Python `int`: how many returns.
 
   Returns:
     x: float NumPy array of shape `[num_steps]`: in percent, less their mean.
@@ -192,7 +192,7 @@ def sp500_returns(num_steps: int) -> np.ndarray:
   return np.asarray(100.0 * x, np.float32)
 
 
-# How to make each model.
+# The function that makes each model.
 MODELS = {
   'stochastic_volatility': stochastic_volatility,
   'sp500': stochastic_volatility,
@@ -201,5 +201,5 @@ MODELS = {
   'lotka_volterra': lotka_volterra,
   'lorenz96': lorenz96,
 }
-# Functions of the number of steps to observations, of models for real data.
+# For models of real data, functions from the number of steps to observations.
 DATA = {'sp500': sp500_returns}
