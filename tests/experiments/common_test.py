@@ -23,9 +23,7 @@ from tfp_nvi.experiments import annealing, common, hmm, image_mixture
 
 @dataclasses.dataclass(frozen=True)
 class Settings(common.Settings):
-  name: tuple = common.setting(
-    ('all',), 'Names.', common.choices(['a', 'b'], takes_all=True), False
-  )
+  name: tuple = common.names(['a', 'b'])
   num_steps: int = common.setting(10, 'Steps.', flag_default=20)
   rate: float = common.setting(0.5, 'Rate.')
   is_fast: bool = common.setting(False, 'Whether it is fast.')

@@ -105,18 +105,8 @@ _NUM_SHOWN = 2_000
 class Settings(common.Settings):
   """Settings of the experiment on adversarial training."""
 
-  target: tuple = common.setting(
-    ('all',),
-    f'all, or a comma list of {", ".join(TARGETS)}.',
-    common.choices(TARGETS, takes_all=True),
-    changes_results=False,
-  )
-  method: tuple = common.setting(
-    ('all',),
-    f'all, or a comma list of {", ".join(METHODS)}.',
-    common.choices(METHODS, takes_all=True),
-    changes_results=False,
-  )
+  target: tuple = common.names(TARGETS)
+  method: tuple = common.names(METHODS)
   num_steps: int = common.setting(
     0,
     'Training steps; 0 for the default of each target, '

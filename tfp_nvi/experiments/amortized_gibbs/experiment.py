@@ -37,12 +37,7 @@ _NUM_SHOWN, _NUM_DRAWN = 2, 10
 class Settings(common.Settings):
   """Settings of the experiment with amortized Gibbs samplers."""
 
-  method: tuple = common.setting(
-    ('all',),
-    f'all, or a comma list of {", ".join(METHODS)}.',
-    common.choices(METHODS, takes_all=True),
-    changes_results=False,
-  )
+  method: tuple = common.names(METHODS)
   num_points: int = common.setting(60, 'Points of an instance.')
   num_clusters: int = common.setting(3, 'Clusters.', common.count(2))
   num_particles: int = common.setting(

@@ -38,12 +38,10 @@ _NUM_DRAWN = 5_000
 class Settings(common.Settings):
   """Settings of the annealing experiment."""
 
-  method: tuple = common.setting(
-    ('all',),
-    f'all, or a comma list of {", ".join(METHODS)}. Of all methods, svi_flow '
-    'runs with 2 densities only, as in the published table.',
-    common.choices(METHODS, takes_all=True),
-    changes_results=False,
+  method: tuple = common.names(
+    METHODS,
+    note='Of all methods, svi_flow runs with 2 densities only, as in the '
+    'published table.',
   )
   num_densities: tuple = common.setting(
     (2, 4, 6, 8),

@@ -45,6 +45,7 @@ __all__ = [
   'count',
   'count_or_default',
   'counts',
+  'names',
   'define_flags',
   'num_workers',
   'number',
@@ -234,13 +235,13 @@ def _as_list(value):
   return list(dict.fromkeys(value)) or ['']
 
 
-def choices(options: Iterable[str], takes_all: bool = False) -> Callable:
+def choices(options: Iterable[str], expected: str | None = None) -> Callable:
   """Makes the check of a list of names, or a comma list.
 
   Args:
     options: The names.
-    takes_all: Python `bool`: whether `'all'` alone stands for all of them.
-      Default value: `False`.
+    expected: Python `str`: what errors say was expected.
+      Default value: `None` (i.e., a comma list of the options).
 
   Returns:
     check: Python callable, as in `setting`. The value becomes a tuple.
@@ -248,17 +249,39 @@ def choices(options: Iterable[str], takes_all: bool = False) -> Callable:
 
   def check(name, value):
     values = tuple(_as_list(value))
-    if takes_all and values == ('all',):
-      return values
     for one in values:
       if one not in options:
-        expected = f'a comma list of {", ".join(options)}'
-        if takes_all:
-          expected = f'all, or {expected}'
-        raise SettingError(name, expected, repr(one))
+        raise SettingError(
+          name, expected or f'a comma list of {", ".join(options)}', repr(one)
+        )
     return values
 
   return check
+
+
+def names(options: Iterable[str], default: tuple = ('all',), note: str = ''):
+  """Makes the field of the cells to run, of which `'all'` stands for all.
+
+  Args:
+    options: The names.
+    default: Tuple of Python `str`s.
+      Default value: `('all',)`.
+    note: Python `str`: further help.
+      Default value: `''`.
+
+  Returns:
+    field: Field of a dataclass, as `setting` returns it.
+  """
+  expected = f'all, or a comma list of {", ".join(options)}'
+  check = choices(options, expected)
+  return setting(
+    default,
+    f'{expected}. {note}'.rstrip(),
+    lambda name, value: (
+      ('all',) if _as_list(value) == ['all'] else check(name, value)
+    ),
+    changes_results=False,
+  )
 
 
 def counts(minimum: int) -> Callable:

@@ -75,12 +75,7 @@ class Settings(common.Settings):
     f'One of {", ".join(image_data.DATASETS)}.',
     common.choice(image_data.DATASETS),
   )
-  objective: tuple = common.setting(
-    ('all',),
-    f'all, or a comma list of {", ".join(OBJECTIVES)}.',
-    common.choices(OBJECTIVES, takes_all=True),
-    changes_results=False,
-  )
+  objective: tuple = common.names(OBJECTIVES)
   num_layers: tuple = common.setting(
     (1, 2, 3),
     f'Numbers of layers of latents, up to {_MAX_LAYERS}.',

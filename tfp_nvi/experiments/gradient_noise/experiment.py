@@ -70,12 +70,7 @@ _FIELDS = (
 class Settings(common.Settings):
   """Settings of the experiment on the noise of gradients."""
 
-  objective: tuple = common.setting(
-    ('all',),
-    f'all, or a comma list of {", ".join(OBJECTIVES)}.',
-    common.choices(OBJECTIVES, takes_all=True),
-    changes_results=False,
-  )
+  objective: tuple = common.names(OBJECTIVES)
   num_particles: tuple = common.setting(
     (4, 32, 256, 2_048),
     'Numbers of particles.',

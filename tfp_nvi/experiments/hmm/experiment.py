@@ -34,7 +34,8 @@ _NUM_DRAWN = 200
 class Settings(common.Settings):
   """Settings of the experiment with a hidden Markov model."""
 
-  method: tuple = common.setting(
+  method: tuple = common.names(
+    METHODS,
     (
       'no_heuristic',
       'mixture_heuristic',
@@ -42,10 +43,7 @@ class Settings(common.Settings):
       'nvi_state_aware',
       'oracle',
     ),
-    f'all, or a comma list of {", ".join(METHODS)}. The oracle is always run, '
-    'because the reference needs its proposal.',
-    common.choices(METHODS, takes_all=True),
-    changes_results=False,
+    'The oracle is always run, because the reference needs its proposal.',
   )
   sequence_length: int = common.setting(50, 'Steps of a sequence.')
   num_training_sequences: int = common.setting(

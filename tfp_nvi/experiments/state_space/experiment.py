@@ -31,12 +31,7 @@ _STEPS_PER_CALL = 50
 class Settings(common.Settings):
   """Settings of the experiment with state-space models."""
 
-  model: tuple = common.setting(
-    ('stochastic_volatility',),
-    f'all, or a comma list of {", ".join(models.MODELS)}.',
-    common.choices(models.MODELS, takes_all=True),
-    changes_results=False,
-  )
+  model: tuple = common.names(models.MODELS, ('stochastic_volatility',))
   sequence_length: int = common.setting(100, 'Steps of a sequence.')
   num_particles: int = common.setting(2_000, 'Particles of a run.')
   num_runs: int = common.setting(30, 'Runs on one sequence.', common.count(2))
