@@ -9,7 +9,7 @@ import tfp_nvi
 
 ROOT = pathlib.Path(tfp_nvi.__file__).parent
 FILES = sorted(ROOT.rglob('*.py'))
-MAX_LINES_OF_A_FILE = 620
+MAX_LINES_OF_A_FILE = 600
 # Without docstrings, comments and empty lines.
 MAX_LINES_OF_A_FUNCTION = 105
 

@@ -37,6 +37,10 @@ from tfp_nvi.likelihood import (
   LogLikelihood,
   log_likelihood,
 )
+from tfp_nvi.loading import (
+  SavedSampler,
+  load,
+)
 from tfp_nvi.objectives import (
   Estimate,
   NestedDivergence,
@@ -75,8 +79,6 @@ from tfp_nvi.sampler import (
   NestedSampler,
 )
 from tfp_nvi.saving import (
-  SavedSampler,
-  load,
   save,
 )
 from tfp_nvi.state_space import (

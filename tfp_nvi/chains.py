@@ -115,10 +115,10 @@ class BaseLevel:
     """Initializes the attributes that all levels share.
 
     Args:
-      trainables: As of `Level`.
-      csiszar_function: As of `Level`.
-      jit_compile: As of `Level`.
-      name: As of `Level`.
+      trainables: As in `Level`.
+      csiszar_function: As in `Level`.
+      jit_compile: As in `Level`.
+      name: As in `Level`.
 
     Raises:
       TypeError: If an argument is not of the kind asked for.

@@ -19,7 +19,7 @@ __all__ = [
 
 
 def _check_base_distribution(base_distribution, event_size, dtype):
-  """Raises an error if it is not one of vectors of this size and dtype."""
+  """Raises an error unless its values are vectors of this size and dtype."""
   checks.check_instance(
     'base_distribution',
     base_distribution,
@@ -51,7 +51,7 @@ def planar_flow_density(
   name: str = 'planar_flow_density',
   base_distribution: tfd.Distribution | None = None,
 ) -> tfd.TransformedDistribution:
-  """A trainable density on vectors that planar flows carry to a simpler one.
+  """Makes a trainable density that planar flows map to a simpler one.
 
   With planar flows `T_1, ..., T_n` and an affine map `A`, the density of `z` is
   that of `T_n(... T_1(A z))` under the base distribution, times the

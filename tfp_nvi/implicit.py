@@ -43,8 +43,9 @@ class RatioWeightedParticles(NamedTuple):
       log ratio plus the log factor of the level.
     log_mean_ratio: float `Tensor` of shape `batch`: the log mean of the learned
       ratio at draws of the proposal. For the true ratio it is the log share of
-      the target, without the factor, that is where these draws are: zero if
-      they cover it, and never above but for sampling error.
+      the target, without the factor, that lies where the proposal has draws:
+      zero if the proposal covers the target, and never above zero, apart from
+      sampling error.
 
   ```python
   import tensorflow as tf
@@ -216,7 +217,8 @@ class ImplicitLevel(chains.BaseLevel):
     Args:
       proposal: `tfd.Distribution`, or Python callable from `num_particles` and
         a stateless seed to draws: nested structures of `Tensor`s of shape
-        `[num_particles] + batch + event`, differentiable in what is trained.
+        `[num_particles] + batch + event`, differentiable in the trained
+        variables.
       target: The side that the proposal is compared with, likewise. It may
         return another number of draws, such as those of a mini-batch of data.
       discriminator: Python callable, such as a `tf.Module` or a Keras model,
@@ -230,25 +232,26 @@ class ImplicitLevel(chains.BaseLevel):
         Default value: `None` (i.e., no factor).
       csiszar_function: Python callable from `log u` to `f(u)`.
         Default value: `None` (i.e., that of the objective).
-      discriminator_csiszar_function: The same, of the divergence whose bound
-        the discriminator maximizes. It must be strictly convex, so that the
-        ratio is its only maximum. `tfp.vi.jensen_shannon` makes it logistic
-        regression, which is the most stable one.
+      discriminator_csiszar_function: As `csiszar_function`, for the divergence
+        whose bound the discriminator maximizes. It must be strictly convex, so
+        that the ratio is its only maximum. `tfp.vi.jensen_shannon` makes it
+        logistic regression, which is the most stable choice.
         Default value: `None` (i.e., that of the level).
-      discriminator_trainables: As `trainables`, of the discriminator.
+      discriminator_trainables: As `trainables`, but of the discriminator.
         Default value: `None` (i.e., `discriminator` has
         `trainable_variables`, and all of these are trained).
       non_saturating: Python `bool`: whether the parameters of the proposal
         maximize the mean of `f'(exp(V))` at its draws ([2], section 3.2)
-        instead, whose gradient does not vanish while draws are told apart.
+        instead. Its gradient does not vanish while the discriminator tells
+        draws apart.
         Default value: `False`.
       gradient_penalty: Python `float`: the discriminator minimizes half of this
         times the mean squared norm of its gradient at draws of the target as
         well (R1, [4]), which makes training stable and its ratio smoother.
         Default value: `0.`.
-      jit_compile: As of `Level`.
+      jit_compile: As in `Level`.
         Default value: `False`.
-      name: Python `str`, for errors.
+      name: Python `str`: the name of the level in errors.
 
     Raises:
       TypeError: If an argument is not of the kind asked for.
@@ -278,7 +281,7 @@ class ImplicitLevel(chains.BaseLevel):
           f'{discriminator!r}.'
         )
       discriminator_trainables = [discriminator]
-    # Layers may make their variables when they are first called.
+    # Layers may create their variables when they are first called.
     self._discriminator_trainables = checks.as_list(
       'discriminator_trainables',
       discriminator_trainables,
@@ -326,7 +329,7 @@ class ImplicitLevel(chains.BaseLevel):
     )
 
   def log_ratio(self, values):
-    """The learned log density ratio of the target to the proposal.
+    """Returns the learned log density ratio of the target to the proposal.
 
     Args:
       values: As `draw` returns.
@@ -343,7 +346,7 @@ class ImplicitLevel(chains.BaseLevel):
     return _drop_last_axis(log_ratio)
 
   def log_weight(self, values, log_ratio):
-    """The log weight: the learned log ratio plus the log factor.
+    """Returns the log weight: the learned log ratio plus the log factor.
 
     Args:
       values: As `draw` returns.
@@ -386,7 +389,7 @@ class ImplicitLevel(chains.BaseLevel):
     )
 
   def gradients(self, tape, surrogate, is_partial=False):
-    """Differentiates by what the level and its discriminator train.
+    """Differentiates by the variables of the level and its discriminator.
 
     Args:
       tape: Persistent `tf.GradientTape`.

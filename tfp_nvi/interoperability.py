@@ -1,24 +1,24 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Samplers where TensorFlow Probability asks for something else.
+"""Samplers as distributions and Markov kernels of TensorFlow Probability.
 
 A run of a sampler gives particles and an unbiased estimate `Z-hat` of the
-normalizer. One particle, taken by its weight, with the number
+normalizer. One particle, drawn by its weight, together with the number
 
 ```none
 log q-hat(x) = log gamma(x) - log Z-hat
 ```
 
-is to every user of densities as good as a draw from a normalized density with
-its log density [1]: for any other density `f`
+can replace a draw from a normalized density together with its log density [1]:
+for any other density `f`
 
 ```none
 E[f(x) / q-hat(x)] = E[sum_s W[s] f(z[s]) / gamma(z[s]) Z-hat] = integral f
 ```
 
-where `gamma` is positive wherever `f` is. `SamplerDistribution` is a surrogate
-posterior and a proposal by this, `SamplerKernel` a Markov kernel that has the
-target as its invariant density exactly, however bad the sampler [2].
+where `gamma` is positive wherever `f` is. `SamplerDistribution` uses this as a
+surrogate posterior and a proposal. `SamplerKernel` is a Markov kernel whose
+invariant density is exactly the target, however bad the sampler [2].
 
 #### References
 
@@ -49,7 +49,7 @@ __all__ = [
 
 
 def _draw(proposal, sampler, num_draws, seed):
-  """Draws by runs of a sampler of their own.
+  """Makes each draw by its own run of a sampler.
 
   Args:
     proposal: `NestedProposal` of the sampler.
@@ -77,7 +77,7 @@ def _draw(proposal, sampler, num_draws, seed):
 
 
 def _example(proposal, sampler):
-  """Dtypes and event shapes of draws."""
+  """Returns the dtypes and event shapes of draws."""
   traced = tf.function(
     lambda: _draw(proposal, sampler, 1, tf.constant([0, 0]))[0],
     autograph=False,
@@ -93,16 +93,17 @@ class SamplerDistribution(tfd.Distribution):
   """A sampler as a distribution: draws, with estimates of their log density.
 
   `experimental_sample_and_log_prob` runs the sampler once for each draw and
-  returns a particle taken by its weight, with the number described in the
-  module. It is what `tfp.vi.monte_carlo_variational_loss` asks of a surrogate
+  returns a particle drawn by its weight, with the number described in the
+  module. `tfp.vi.monte_carlo_variational_loss` calls this method of a surrogate
   posterior; the loss by the reverse KL divergence is then the mean of
   `-log Z-hat`, an upper bound of the negative log normalizer. Importance
-  weights by it are unbiased. The density of a given value, `log_prob`, is not
-  known, so that estimators which ask for that, such as score function
-  gradients, do not work.
+  weights that use this number are unbiased. The density of a given value,
+  `log_prob`, is not known, so that estimators that need it, such as score
+  function gradients, do not work.
 
-  Draws have no gradient by the variables of the sampler, which
-  `tfp_nvi.fit` trains; losses have one by those of their target.
+  Draws have no gradient with respect to the variables of the sampler, which
+  `tfp_nvi.fit` trains. Losses have a gradient with respect to the variables of
+  their target.
 
   ```python
   import tensorflow_probability as tfp
@@ -140,14 +141,14 @@ class SamplerDistribution(tfd.Distribution):
       ValueError: If `num_particles` is not positive.
     """
     parameters = dict(locals())
-    # Checks both.
+    # The proposal checks both arguments.
     self._proposal = proposals.NestedProposal(sampler, num_particles)
     self._sampler = sampler
     example = _example(self._proposal, sampler)
     self._shape = tf.nest.map_structure(lambda x: x.shape, example)
     super().__init__(
       dtype=tf.nest.map_structure(lambda x: x.dtype, example),
-      # Draws do not depend on variables, by what is said above.
+      # Draws do not depend on variables; see the docstring of the class.
       reparameterization_type=tfd.FULLY_REPARAMETERIZED,
       validate_args=False,
       allow_nan_stats=True,
@@ -197,7 +198,7 @@ class SamplerDistribution(tfd.Distribution):
 
 
 class SamplerKernelResults(typing.NamedTuple):
-  """What a `SamplerKernel` knows of its chains.
+  """The results of a step of a `SamplerKernel`.
 
   Fields:
     log_normalizer: float `Tensor` of shape `chains`: the estimate of the run
@@ -225,15 +226,16 @@ class SamplerKernel(tfp.mcmc.TransitionKernel):
   """A Markov kernel that proposes by runs of a sampler.
 
   With one proposal this is the particle independent Metropolis-Hastings kernel
-  [1]: a particle of a new run, taken by its weight, is accepted with
-  probability `min(1, Z-hat' / Z-hat)`. With several it is iterated sampling
-  importance resampling [2]: the new state is one of these and the present one,
-  by their `Z-hat`. The last density of the sampler is invariant, for any number
-  of particles and any sampler, trained or not; a good one moves more often.
+  [1]: a particle of a new run, drawn by its weight, is accepted with
+  probability `min(1, Z-hat' / Z-hat)`. With several proposals it is iterated
+  sampling importance resampling [2]: the new state is drawn from the proposals
+  and the present state, by their `Z-hat`. The last density of the sampler is
+  invariant, for any number of particles and any sampler, trained or not; a good
+  one moves more often.
 
-  The state and its `Z-hat` belong together. A chain that starts from elsewhere,
-  with `bootstrap_results`, leaves that state at the first step. `start` begins
-  with a run.
+  The state and its `Z-hat` belong together. A chain that starts from another
+  state, with `bootstrap_results`, leaves that state at the first step. `start`
+  begins chains with a run.
 
   #### References
 
@@ -389,7 +391,7 @@ class SamplerKernel(tfp.mcmc.TransitionKernel):
       is_accepted = tf.math.log(uniform) + present < log_normalizer[0]
       index = tf.zeros(shape, tf.int32)
     else:
-      # Nothing is left of a state whose own estimate is zero.
+      # A present state whose own estimate is zero gets no weight.
       both = tf.concat([present[tf.newaxis], log_normalizer], axis=0)
       weights = weighting.normalize_weights(both)
       below = tf.cumsum(weights, axis=0)
@@ -425,11 +427,12 @@ class SamplerKernel(tfp.mcmc.TransitionKernel):
 
 
 def start_chains(particles, num_chains: int, seed=None):
-  """Starts of Markov chains, one for each of some particles, and their scales.
+  """Draws starting points of Markov chains from particles, and finds scales.
 
-  What a sampler has found spares chains their way to the modes, and the share
-  of chains in each mode is that of its weight. Kernels that stay within a mode,
-  such as the No-U-Turn sampler, then explore each from its own chains.
+  Chains that start from particles need not find the modes themselves, and the
+  share of chains that start in each mode is that of its weight. Kernels that
+  stay within a mode, such as the No-U-Turn sampler, then explore each from its
+  own chains.
 
   Args:
     particles: `WeightedParticles` of scalar batch shape, or a `Posterior`.

@@ -28,8 +28,8 @@ class GaussianLayer(tf.Module):
   z | y ~ Normal(loc(y), softplus(raw_scale(y)))
   ```
 
-  The network has dense layers with hyperbolic tangents. To begin with the
-  scales are about one, whatever the inputs.
+  The network has dense layers with hyperbolic tangents. At the start the scales
+  are about one for any inputs.
 
   #### References
 
@@ -104,7 +104,7 @@ class GaussianLayer(tf.Module):
     self.network.build([None, self._num_inputs])
 
   def __call__(self, inputs) -> tfd.Distribution:
-    """The distribution given inputs.
+    """Returns the distribution given inputs.
 
     Args:
       inputs: float `Tensor` of shape `batch + [num_inputs]`.
@@ -123,9 +123,10 @@ class GaussianLayer(tf.Module):
         f'`inputs` must have shape batch + [{self._num_inputs}]; got shape '
         f'{inputs.shape}.'
       )
-    # A matrix, because Keras contracts larger ranks in a slower way.
+    # Inputs are reshaped to a matrix, because Keras is slower for larger ranks.
     outputs = tf.reshape(inputs, [-1, self._num_inputs])
-    # One by one, because a stack of layers rounds its inputs to float32.
+    # Layers are called one by one, because a stack of layers rounds its inputs
+    # to float32.
     for layer in self.network.layers:
       outputs = layer(outputs)
     outputs = tf.reshape(

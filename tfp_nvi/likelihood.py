@@ -28,7 +28,7 @@ __all__ = [
   'log_likelihood',
 ]
 
-# Draws of the proposal that the scales of steps come from.
+# The number of draws of the proposal that give the scales of steps.
 _NUM_SCALE_DRAWS = 32
 
 
@@ -80,10 +80,10 @@ def log_likelihood(
 
   For each observation, particles are drawn from its proposal `q(z | x)` and
   moved to its posterior along the geometric path of `num_densities` densities
-  by Hamiltonian Monte Carlo, without resampling: annealed importance sampling
-  [1] that begins with a recognition model [2], whose errors it makes smaller.
-  With two densities this is importance sampling. Observations are a batch axis,
-  in one compiled call for each `batch_size` of them.
+  by Hamiltonian Monte Carlo, without resampling. This is annealed importance
+  sampling [1] from a recognition model [2], whose errors it reduces. With two
+  densities it is importance sampling. Observations are a batch axis, and each
+  compiled call takes `batch_size` of them.
 
   Args:
     observations: Nested structure of arrays of shape
@@ -96,14 +96,15 @@ def log_likelihood(
       density, of shape `[num_particles, batch_size]`.
     num_particles: Python `int`: particles of each observation, at least two.
       Default value: `16`.
-    num_densities: Python `int`: both ends included, at least two.
+    num_densities: Python `int`: the number of densities, both ends included, at
+      least two.
       Default value: `32`.
-    step_size: Python `float`: that of leapfrog steps, in units of the standard
-      deviations of the proposal.
+    step_size: Python `float`: the size of leapfrog steps, in units of the
+      standard deviations of the proposal.
       Default value: `0.4`.
-    num_leapfrog_steps: Python `int`: those of a move.
+    num_leapfrog_steps: Python `int`: leapfrog steps of each move.
       Default value: `3`.
-    batch_size: Python `int`: how many observations to take at a time.
+    batch_size: Python `int`: the number of observations in each call.
       Default value: `100`.
     jit_compile: Python `bool`: whether to compile with XLA.
       Default value: `True`.
@@ -114,8 +115,8 @@ def log_likelihood(
 
   Raises:
     TypeError: If an argument is not of the kind asked for.
-    ValueError: If a number is too small, the observations are not as many in
-      all parts, or a log density is not of the shape asked for.
+    ValueError: If a number is too small, parts of the observations differ in
+      number, or a log density is not of the shape asked for.
 
   #### References
 
@@ -221,7 +222,7 @@ def log_likelihood(
 
 
 def _num_observations(observations):
-  """The size of the first axis, checked."""
+  """Returns the size of the first axis, checked."""
   shapes = [part.shape.as_list() for part in tf.nest.flatten(observations)]
   sizes = {tuple(shape[:1]) for shape in shapes}
   if not shapes:

@@ -21,7 +21,6 @@ graph does not grow with their number; unlike transitions, in a list, are
 unrolled.
 """
 
-import warnings
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -146,7 +145,7 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
         f'{densities.num_densities - 1} levels, one less than there are '
         f'densities; got {num_transitions}.'
       )
-    self._warn_of_zeros()
+    probes.warn_of_lost_mass(densities, self.transitions)
     checks.check_callable('resample_criterion_fn', resample_criterion_fn)
     checks.check_callable(
       'rejection_log_threshold_fn', rejection_log_threshold_fn, optional=True
@@ -156,7 +155,7 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
     self._rejection_log_threshold_fn = rejection_log_threshold_fn
     self._initial_proposal = initial_proposal
     self._set_proposal(initial_proposal)
-    self.batch_shape = checks.broadcast_shapes(
+    self.batch_shape = axes.broadcast_shapes(
       [
         ('densities', densities.batch_shape),
         ('initial_proposal', self._proposal.batch_shape),
@@ -180,30 +179,6 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
       if isinstance(self._proposal, proposals.DistributionProposal):
         densities.check_proposal(
           'initial_proposal', self._proposal.distribution
-        )
-
-  def _warn_of_zeros(self):
-    """Warns where reverse kernels have mass at which a density is zero."""
-    densities = self.densities
-    level = 0
-    for i, transition in enumerate(self.transitions):
-      levels = range(level, level + transition.num_transitions)
-      level = levels.stop
-      lost = [
-        i
-        for i in sorted({*levels} & {*densities.zero_levels})
-        if not transition.keeps_support
-        or probes.loses_support(densities, transition, i, i - levels.start)
-      ]
-      if lost:
-        warnings.warn(
-          f'The density of level {lost[0]} is zero in places where the reverse '
-          f'kernel of `transitions[{i}]` may have mass; log Z-hat is too small '
-          'by what is lost there. Use densities that are positive wherever the '
-          'first one is, such as those of a GeometricPath, a reverse kernel '
-          'over the support, or an MCMCTransition.',
-          RuntimeWarning,
-          stacklevel=3,
         )
 
   def _set_proposal(self, initial_proposal):

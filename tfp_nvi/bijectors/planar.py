@@ -253,7 +253,7 @@ class PlanarFlows(PlanarFlow):
         normal vectors `w` of the hyperplanes.
       bias: `Tensor` of the same dtype and shape `batch + [num_flows]`: the
         offsets `b` of the hyperplanes.
-      validate_args: As of `PlanarFlow`.
+      validate_args: As in `PlanarFlow`.
       name: Python `str`, the name of this object's operations.
 
     Raises:

@@ -17,7 +17,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import dtype_util
 
-from tfp_nvi.internal import checks
+from tfp_nvi.internal import axes, checks
 
 __all__ = [
   'as_tensors',
@@ -274,7 +274,7 @@ def common_floating_dtype(**arguments):
 
 
 def as_tensors(name, value, direction, normal, bias):
-  """Converts the arguments to tensors and checks what is statically known."""
+  """Converts the arguments to tensors and checks their static shapes."""
   arguments = {
     name: value,
     'direction': direction,
@@ -297,7 +297,7 @@ def as_tensors(name, value, direction, normal, bias):
       f'`{name}` of shape {value.shape} and `direction` of shape '
       f'{direction.shape}.'
     )
-  checks.broadcast_shapes(
+  axes.broadcast_shapes(
     [('direction, normal, bias', batch_shape), (name, value.shape[:-1])]
   )
   return value, direction, normal, bias
@@ -313,6 +313,6 @@ def check_parameter_shapes(direction, normal, bias):
       '`direction` and `normal` must have the same last dimension; got '
       f'`direction` of shape {direction} and `normal` of shape {normal}.'
     )
-  return checks.broadcast_shapes(
+  return axes.broadcast_shapes(
     [('direction', direction[:-1]), ('normal', normal[:-1]), ('bias', bias)]
   )

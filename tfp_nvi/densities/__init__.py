@@ -4,8 +4,9 @@
 
 `base` has the class that all sequences subclass; `path` the geometric path
 between two densities; `explicit` a list of densities that the user writes down;
-`user` the checks that these two share; `space` supports and event-space
-bijectors; `draws` what a user may pass as a density, and draws of it.
+`user` the checks that these two share; `kinds` supports, continuous or
+discrete; `space` event-space bijectors; `draws` kinds of densities, and draws
+from them.
 """
 
 from tfp_nvi.densities.base import (
@@ -14,6 +15,7 @@ from tfp_nvi.densities.base import (
   check_densities,
   evaluate_with_gradient,
   floating_parts,
+  replace_infinite,
 )
 from tfp_nvi.densities.draws import (
   NUM_PROBES,
@@ -25,12 +27,9 @@ from tfp_nvi.densities.draws import (
   static_batch_shape,
 )
 from tfp_nvi.densities.explicit import ExplicitDensities
+from tfp_nvi.densities.kinds import check_support, support_kinds
 from tfp_nvi.densities.path import GeometricPath
-from tfp_nvi.densities.space import (
-  check_support,
-  check_values,
-  support_kinds,
-)
+from tfp_nvi.densities.space import check_values
 
 __all__ = [
   'NUM_PROBES',
@@ -48,6 +47,7 @@ __all__ = [
   'has_values',
   'is_sampleable',
   'log_prob_fn',
+  'replace_infinite',
   'static_batch_shape',
   'support_kinds',
 ]

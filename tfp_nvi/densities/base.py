@@ -17,7 +17,7 @@ import abc
 
 import tensorflow as tf
 
-from tfp_nvi.densities import space
+from tfp_nvi.densities import kinds
 from tfp_nvi.internal import checks
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
   'check_densities',
   'evaluate_with_gradient',
   'floating_parts',
+  'replace_infinite',
 ]
 
 
@@ -194,7 +195,7 @@ class Densities(tf.Module, abc.ABC):
       ValueError: If a part is discrete where the densities' is continuous, or
         the other way round.
     """
-    space.check_support(name, distribution, self)
+    kinds.check_support(name, distribution, self)
 
   def describe_nan(self, state) -> str | None:
     """Says where a log density is NaN, for an error or a warning.
@@ -374,3 +375,34 @@ def attach_gradient(log_prob, gradient, state) -> tf.Tensor:
     return tf.identity(log_prob), grad
 
   return attach(log_prob, *floating_parts(state))
+
+
+def replace_infinite(gradients) -> tuple[list, tf.Tensor]:
+  """Replaces gradients that are not finite by zero, and counts them.
+
+  Args:
+    gradients: List of float `Tensor`s.
+
+  Returns:
+    gradients: List of `Tensor`s.
+    num_infinite: Scalar int32 `Tensor`; Python `int` zero of an empty list.
+
+  ```python
+  import tensorflow as tf
+  import tfp_nvi as nvi
+
+  gradients, count = nvi.densities.replace_infinite(
+    [tf.constant([1.0, float('nan')])]
+  )
+  assert count == 1 and gradients[0][1] == 0.0
+  ```
+  """
+  is_finite = [tf.math.is_finite(x) for x in gradients]
+  num_infinite = sum(
+    tf.reduce_sum(tf.cast(tf.logical_not(x), tf.int32)) for x in is_finite
+  )
+  gradients = [
+    tf.where(keep, x, tf.zeros_like(x))
+    for keep, x in zip(is_finite, gradients, strict=True)
+  ]
+  return gradients, num_infinite

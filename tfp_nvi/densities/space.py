@@ -19,12 +19,17 @@ from tensorflow_probability.python.experimental.distributions import (
 
 from tfp_nvi.densities.draws import (
   NUM_PROBES,
-  draw_of_shape,
   has_values,
-  is_sampleable,
-  static_batch_shape,
 )
-from tfp_nvi.internal import checks, compatibility, randomness
+from tfp_nvi.densities.kinds import (
+  JOINT,
+  MIXTURE,
+  SAME_FAMILY,
+  check_kinds,
+  looks_discrete,
+  support_kinds,
+)
+from tfp_nvi.internal import checks, compatibility
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -34,167 +39,10 @@ compatibility.let_pad_reshape()
 __all__ = [
   'Space',
   'as_event_space_bijector',
-  'check_support',
   'check_values',
-  'support_kinds',
 ]
 
-_JOINT = (
-  tfd.JointDistribution,
-  tfp.experimental.distributions.JointDistributionPinned,
-)
-# Distributions that change another one, and have its kind of support.
-_META = compatibility.all_forms(
-  tfd.BatchBroadcast,
-  tfd.BatchReshape,
-  tfd.Independent,
-  tfd.Masked,
-  tfd.Sample,
-  tfd.TransformedDistribution,
-)
-_DISCRETE = compatibility.all_forms(
-  tfd.Deterministic,
-  tfd.FiniteDiscrete,
-  tfd.QuantizedDistribution,
-  tfd.VectorDeterministic,
-)
-_SAME_FAMILY = compatibility.all_forms(tfd.MixtureSameFamily)
-_MIXTURE = compatibility.all_forms(tfd.Mixture)
 _JOINT_MAP = compatibility.all_forms(tfb.JointMap)
-
-
-# Kinds of support.
-
-
-def support_kinds(density) -> tuple:
-  """Classifies each part of the space of a density.
-
-  The dtype does not tell: distributions over counts have floating point dtypes.
-
-  Args:
-    density: `tfd.Distribution`, `JointDistribution`, or any other density.
-
-  Returns:
-    kinds: Tuple with one of `'continuous'`, `'discrete'`, or `None` for "not
-      known", for each part of the density's dtype in the order of
-      `tf.nest.flatten`. A density without a dtype has the kinds `()`.
-
-  ```python
-  import tensorflow_probability as tfp
-  import tfp_nvi as nvi
-
-  tfd = tfp.distributions
-
-  joint = tfd.JointDistributionNamed(
-    dict(count=tfd.Poisson(2.0), x=tfd.Normal(0.0, 1.0))
-  )
-  assert nvi.densities.support_kinds(joint) == ('discrete', 'continuous')
-  ```
-  """
-  if isinstance(density, _JOINT):
-    parts = density._get_single_sample_distributions()  # pylint: disable=protected-access
-    return tuple(
-      tf.nest.flatten(
-        density._model_unflatten(list(map(support_kinds, parts)))  # pylint: disable=protected-access
-      )
-    )
-  if not hasattr(density, 'dtype'):
-    return ()
-  dtypes = [tf.as_dtype(dtype) for dtype in tf.nest.flatten(density.dtype)]
-  if len(dtypes) == 1 and dtypes[0].is_floating:
-    return (_kind_of_floats(density),)
-  return tuple(None if dtype.is_floating else 'discrete' for dtype in dtypes)
-
-
-def _kind_of_floats(density):
-  """The kind of support of a density over one floating point `Tensor`."""
-  if not is_sampleable(density):
-    return None
-  if isinstance(density, _DISCRETE):
-    return 'discrete'
-  if isinstance(density, _SAME_FAMILY):
-    return support_kinds(density.components_distribution)[0]
-  if isinstance(density, _MIXTURE):
-    return support_kinds(density.components[0])[0]
-  if isinstance(density, _META):
-    return support_kinds(density.distribution)[0]
-  try:
-    bijector = density.experimental_default_event_space_bijector()
-    # TFP returns `None` for discrete distributions, and for mixtures.
-    return 'discrete' if bijector is None else 'continuous'
-  except (AttributeError, NotImplementedError):
-    pass
-  if not tf.executing_eagerly():
-    return None
-  try:
-    shape = [NUM_PROBES] + static_batch_shape(density).as_list()
-    values = draw_of_shape(density, shape, randomness.as_seed(0))
-  except NotImplementedError:
-    return None
-  return 'discrete' if _looks_discrete(values) else 'continuous'
-
-
-def _looks_discrete(values):
-  """Whether draws are integers, or repeat each other."""
-  values = np.asarray(values)
-  values = values.reshape([values.shape[0], -1])
-  if values.size == 0 or not np.all(np.isfinite(values)):
-    return False
-  # Floats that are so large are integers in any case.
-  is_small = np.max(np.abs(values)) < 1.0 / np.finfo(values.dtype).eps
-  if is_small and np.all(values == np.round(values)):
-    return True
-  repeats = np.mean(np.diff(np.sort(values, axis=0), axis=0) == 0.0, axis=0)
-  return bool(np.any(repeats > 0.5))
-
-
-def _check_kinds(name, kinds, other_name, other_kinds):
-  """Raises an error if one of two is discrete where the other is continuous."""
-  if any(
-    a != b
-    for a, b in zip(kinds, other_kinds, strict=True)
-    if a is not None and b is not None
-  ):
-    raise ValueError(
-      f'`{name}` must be over the same support as {other_name}, of '
-      f'{_list_kinds(other_kinds)} parts; got {_list_kinds(kinds)} parts.'
-    )
-
-
-def _list_kinds(kinds):
-  return ', '.join(kind or 'unknown' for kind in kinds)
-
-
-def check_support(name: str, distribution, densities) -> None:
-  """Raises an error if a distribution is over another support than densities.
-
-  For kernels and initial proposals: a discrete distribution has no density with
-  respect to the measure of a continuous space, nor the other way round.
-
-  ```python
-  import tensorflow_probability as tfp
-  import tfp_nvi as nvi
-
-  normal = tfp.distributions.Normal(0.0, 1.0)
-  path = nvi.GeometricPath(normal, normal, 2)
-  nvi.densities.check_support('forward_fn', normal, path)
-  ```
-
-  Args:
-    name: Python `str` name of the argument.
-    distribution: `tfd.Distribution` over states or over points of the user's
-      space.
-    densities: `Densities`.
-
-  Raises:
-    ValueError: If a part is discrete in one and continuous in the other.
-  """
-  kinds, expected = support_kinds(distribution), densities.support_kinds
-  if expected is not None and len(kinds) == len(expected):
-    _check_kinds(name, kinds, 'the densities', expected)
-
-
-# Bijectors.
 
 
 class _DiscreteIdentity(tfb.Bijector):
@@ -239,9 +87,9 @@ def _tfp_bijector(distribution):
 
 def _mixture_bijector(distribution):
   """The bijector of all components of a mixture, or `None`."""
-  if isinstance(distribution, _SAME_FAMILY):
+  if isinstance(distribution, SAME_FAMILY):
     components = [distribution.components_distribution]
-  elif isinstance(distribution, _MIXTURE):
+  elif isinstance(distribution, MIXTURE):
     components = distribution.components
   else:
     return None
@@ -257,7 +105,7 @@ def _mixture_bijector(distribution):
 
 def _part_bijector(distribution, float_dtype):
   """The event-space bijector of one part of a joint distribution."""
-  if isinstance(distribution, _JOINT):
+  if isinstance(distribution, JOINT):
     return _joint_bijector(distribution, float_dtype)
   if set(support_kinds(distribution)) == {'discrete'}:
     return _DiscreteIdentity(float_dtype)
@@ -292,7 +140,7 @@ def _joint_bijector(joint, float_dtype):
 
 def _default_bijector(name, density, float_dtype):
   """The event-space bijector of a density; `None` for the identity."""
-  if isinstance(density, _JOINT):
+  if isinstance(density, JOINT):
     try:
       return _joint_bijector(density, float_dtype)
     except NotImplementedError as e:
@@ -303,7 +151,7 @@ def _default_bijector(name, density, float_dtype):
   if set(support_kinds(density)) == {'discrete'}:
     return None
   bijector = _tfp_bijector(density)
-  if bijector is None and isinstance(density, _MIXTURE + _SAME_FAMILY):
+  if bijector is None and isinstance(density, MIXTURE + SAME_FAMILY):
     bijector = _mixture_bijector(density)
     if bijector is None:
       raise ValueError(
@@ -427,7 +275,7 @@ class Space:
           f'`{name}` and `{other_name}` must have the same structure, event '
           f'shapes and dtypes; got {" and ".join(map(checks.describe, specs))}.'
         )
-      _check_kinds(other_name, kinds[other_name], f'`{name}`', kinds[name])
+      check_kinds(other_name, kinds[other_name], f'`{name}`', kinds[name])
     # One density may have properties that another one does not show.
     self.kinds = tuple(
       next(filter(None, part), None)
@@ -487,7 +335,7 @@ class Space:
         kind == 'continuous'
         and has_values(x)
         and x.shape[0] >= NUM_PROBES
-        and _looks_discrete(x)
+        and looks_discrete(x)
       ):
         raise ValueError(
           f'`{name}` must be over the same support as the densities, which is '

@@ -8,7 +8,7 @@ import tensorflow_probability as tfp
 
 from tfp_nvi.densities import draws, space
 from tfp_nvi.densities.base import Densities
-from tfp_nvi.internal import checks, naming, randomness
+from tfp_nvi.internal import axes, checks, naming, randomness
 
 tfd = tfp.distributions
 
@@ -45,7 +45,7 @@ class UserDensities(Densities):
     self._densities = [density for _, density in named_densities]
     self._log_prob_fns = [draws.log_prob_fn(d, n) for n, d in named_densities]
     self._space = space.Space(named_densities, event_space_bijector)
-    self._batch_shape = checks.broadcast_shapes(
+    self._batch_shape = axes.broadcast_shapes(
       [(n, draws.static_batch_shape(d)) for n, d in named_densities]
       + [('batch_shape', batch_shape)]
     )

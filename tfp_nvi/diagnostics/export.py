@@ -180,7 +180,7 @@ def _model_groups(model, draws, seed, num_prior_draws):
 
 
 def _split_chains(found, num_chains, num_draws):
-  """The groups of ArviZ, with axes `[chain, draw]`."""
+  """Returns the groups of ArviZ, with axes `[chain, draw]`."""
 
   def split(named):
     return {
@@ -371,9 +371,9 @@ def posterior_to_arviz(
 
   Args:
     posterior: `Posterior`.
-    model: As of `particles_to_arviz`.
+    model: As in `particles_to_arviz`.
       Default value: `None`.
-    num_prior_draws: As of `particles_to_arviz`.
+    num_prior_draws: As in `particles_to_arviz`.
     coords: Python `dict` as in `arviz.from_dict`.
     dims: Python `dict` as in `arviz.from_dict`.
     seed: Python `int` or stateless seed.
@@ -462,13 +462,13 @@ def state_space_posterior_to_arviz(
       `posterior_predictive`, `prior` and `prior_predictive`; needs
       `observations`.
       Default value: `None`.
-    observations: As of `StateSpaceSampler.sample`, for the group
+    observations: As in `StateSpaceSampler.sample`, for the group
       `observed_data`.
       Default value: `None`.
-    inputs: As of `StateSpaceSampler.sample`.
+    inputs: As in `StateSpaceSampler.sample`.
       Default value: `None`.
-    num_draws: As of `particles_to_arviz`.
-    num_prior_draws: As of `particles_to_arviz`.
+    num_draws: As in `particles_to_arviz`.
+    num_prior_draws: As in `particles_to_arviz`.
     coords: Python `dict` as in `arviz.from_dict`.
     dims: Python `dict` as in `arviz.from_dict`.
     seed: Python `int` or stateless seed.

@@ -50,7 +50,7 @@ class GradientNoise(typing.NamedTuple):
   signal_to_noise_floor: float
 
   def __str__(self):
-    """A table with a row for each group."""
+    """Returns a table with a row for each group."""
     width = max(map(len, ('group', *self.groups)))
     lines = [f'{"group":{width}}{"signal":>11}{"noise":>11}{"ratio":>9}']
     for name, *values in zip(self.groups, *self[1:4], strict=True):

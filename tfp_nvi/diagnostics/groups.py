@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluates a model at draws of its posterior, value by value.
 
-Log densities of each observed value, replicated observations, and draws of the
-prior: what ArviZ keeps in the groups `log_likelihood`, `posterior_predictive`
-and `prior`. A model is run for one draw at a time, in a compiled loop, so that
-it need not support leading axes.
+The results are log densities of each observed value, replicated observations,
+and draws of the prior. ArviZ keeps them in the groups `log_likelihood`,
+`posterior_predictive` and `prior`. A model is run for one draw at a time, in a
+compiled loop, so that it need not support leading axes.
 """
 
 import collections.abc
@@ -55,7 +55,7 @@ class ModelGroups(NamedTuple):
 
 
 def pointwise_log_prob(distribution: tfd.Distribution, value) -> tf.Tensor:
-  """Log densities of the independent parts of a value, one by one.
+  """Returns log densities of the independent parts of a value, one by one.
 
   The function looks into `tfd.Independent` and `tfd.Sample`, whose values are
   independent given the parameters. Any other value counts as one.
@@ -112,7 +112,7 @@ def _split_axes(*numbers):
 
 
 def _flat_dict(name, value):
-  """The parts of a named value by their names."""
+  """Returns the parts of a named value by their names."""
   return dict(
     zip(naming.leaf_names({name: value}), tf.nest.flatten(value), strict=True)
   )
@@ -228,7 +228,7 @@ def observe_pinned(
 
 
 def model_names(model, draws) -> list[str]:
-  """The names that a pinned model gives to the parts of draws.
+  """Returns the names that a pinned model gives to the parts of draws.
 
   Args:
     model: `JointDistributionPinned`.
@@ -278,7 +278,7 @@ def _map_draws(look, num_draws, seed, parts=None):
 
 
 def name_states(global_state, trajectories) -> dict:
-  """The parts of states by their names.
+  """Returns the parts of states by their names.
 
   Args:
     global_state: Nested structure of `Tensor`s; `()` if there is none.
@@ -330,7 +330,7 @@ def observe_states(
     observations: Nested structure of `Tensor`s of shape
       `batch + [num_steps] + event`.
     seed: Python `int` or stateless seed of the simulations.
-    inputs: As of `StateSpaceSampler.sample`.
+    inputs: As in `StateSpaceSampler.sample`.
       Default value: `None`.
     num_prior_draws: Python `int`.
       Default value: `500`.
@@ -432,7 +432,7 @@ def as_observations(observations, model=None):
 
 
 def name_observations(observations) -> dict:
-  """The parts of observations by their names; a `Tensor` is named `x`.
+  """Returns the parts of observations by their names; a `Tensor` is named `x`.
 
   Args:
     observations: Nested structure of `Tensor`s.

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of levels, runs and modes.
 
-Contract: as of `plots`. Each picture is a new `matplotlib.figure.Figure`.
+Contract: as in `plots`. Each picture is a new `matplotlib.figure.Figure`.
 """
 
 import numpy as np

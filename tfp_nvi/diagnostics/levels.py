@@ -86,7 +86,7 @@ class LevelReport(typing.NamedTuple):
 
 
 def pareto_k(log_weights) -> np.ndarray:
-  """Shape of the generalized Pareto law of the largest weights.
+  """Returns the shape of the generalized Pareto law of the largest weights.
 
   Above 0.7 a mean of the weights is not to be trusted; above 1 it may not
   exist. It is `-inf` where the largest weights are all the same, as after
@@ -183,7 +183,7 @@ def level_report(trace) -> LevelReport:
 
 
 def _incoming(log_weights, level, increment):
-  """Log weights that a level received, after resampling if there was any."""
+  """Returns the log weights that a level received, after any resampling."""
   with np.errstate(invalid='ignore'):
     incoming = log_weights[level] - increment
   # The incoming weight of a particle that the level has left without weight is

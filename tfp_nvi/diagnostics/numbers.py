@@ -134,7 +134,7 @@ def _check_grid(level, log_prob, probs, is_edge, num_values):
 
 
 def mode_shares(particles, target):
-  """The share of the weight that each mode of a target has.
+  """Returns the share of the weight that each mode of a target has.
 
   Args:
     particles: `WeightedParticles` of shape `[num_particles] + batch + [2]`.
@@ -243,12 +243,12 @@ def _with_modes(particles, target):
 
 
 def mode_report(particles, target) -> ModeReport:
-  """The weight of each mode of a target, with its standard error.
+  """Returns the weight of each mode of a target, with its standard error.
 
   Args:
     particles: `WeightedParticles` of shape `[num_particles] + batch + [2]`;
       with their roots, errors account for common ancestors.
-    target: As of `mode_shares`.
+    target: As in `mode_shares`.
 
   Returns:
     report: `ModeReport`; printed, it is a table.

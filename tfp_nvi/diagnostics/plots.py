@@ -158,7 +158,7 @@ def _smooth(histogram):
 
 
 def _weighted_levels(particles, log_weights):
-  """Points, weights and relative effective sample size of each level.
+  """Returns points, weights and relative effective sample size of each level.
 
   Args:
     particles: Array-like of shape `[num_levels, num_particles] + batch + [2]`.
@@ -407,7 +407,7 @@ def plot_training(
 
 
 def _block_means(values, num_blocks):
-  """Middle steps of blocks, and means of shape `[num_blocks, batch_size]`."""
+  """Returns middle steps and means, of shape `[num_blocks, batch_size]`."""
   values = values.reshape([len(values), -1])
   bounds = np.linspace(0, len(values), min(num_blocks, len(values)) + 1)
   bounds = bounds.astype(int)

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 __all__ = [
   'at_level',
+  'broadcast_shapes',
   'broadcasts_to',
   'particle_indices',
   'particles_first',
@@ -53,7 +54,7 @@ def at_level(parameter, level, rank=None):
 
 
 def broadcasts_to(shape, other):
-  """Whether a shape broadcasts to another one without changing that.
+  """Returns whether a shape broadcasts to another one without changing it.
 
   Args:
     shape: `TensorShape`.
@@ -76,7 +77,7 @@ def broadcasts_to(shape, other):
 
 
 def particle_indices(shape):
-  """The index of each particle among those of its batch member.
+  """Returns the index of each particle among those of its batch member.
 
   Args:
     shape: `[num_particles] + batch`, known.
@@ -122,7 +123,7 @@ def particles_last(x):
 
 
 def particles_first(x):
-  """The inverse of `particles_last`.
+  """Inverts `particles_last`.
 
   Args:
     x: `Tensor` of shape `shape + [num_particles]`.
@@ -159,3 +160,41 @@ def swap_first_axes(structure):
   return tf.nest.map_structure(
     lambda x: tf.transpose(x, [1, 0, *range(2, x.shape.rank)]), structure
   )
+
+
+def _show(shape):
+  """Formats a shape for an error."""
+  return 'unknown' if shape.rank is None else str(shape.as_list())
+
+
+def broadcast_shapes(named_shapes) -> tf.TensorShape:
+  """Returns the shape that several batch shapes broadcast to.
+
+  Args:
+    named_shapes: List of pairs of a Python `str`, the argument that a shape
+      belongs to, and a `TensorShape`.
+
+  Returns:
+    shape: `TensorShape`.
+
+  Raises:
+    ValueError: If they do not broadcast; it names the first that does not.
+
+  ```python
+  from tfp_nvi.internal import axes
+
+  shape = axes.broadcast_shapes([('path', [3, 1]), ('transitions', [2])])
+  assert shape == [3, 2]
+  ```
+  """
+  result = tf.TensorShape([])
+  for name, shape in named_shapes:
+    shape = tf.TensorShape(shape)
+    try:
+      result = tf.broadcast_static_shape(result, shape)
+    except ValueError as e:
+      raise ValueError(
+        f'`{name}` must have a batch shape that broadcasts with those of the '
+        f'other arguments, {_show(result)}; got {_show(shape)}.'
+      ) from e
+  return result

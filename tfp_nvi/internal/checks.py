@@ -1,11 +1,11 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of arguments, and of what a user's functions return.
+"""Checks of arguments, and of values that a user's functions return.
 
 Each one raises a `TypeError` for a value of the wrong kind and a `ValueError`
-for a wrong value of the right kind. The message names the argument, says what
-was expected, and what came. Arguments are checked once, where the user hands
-them over.
+for a wrong value of the right kind. The message names the argument, and says
+what was expected and what was given. Arguments are checked once, where the user
+passes them.
 """
 
 import numbers
@@ -26,7 +26,6 @@ __all__ = [
   'as_folder',
   'as_list',
   'as_tensor',
-  'broadcast_shapes',
   'check_bool',
   'check_callable',
   'check_instance',
@@ -37,7 +36,7 @@ __all__ = [
 
 
 def _shorten(value):
-  """The representation of a value, which may be a model with all its parts."""
+  """Shortens the representation of a value, which may be a whole model."""
   text = repr(value)
   return text if len(text) <= 300 else f'{text[:300]}...'
 
@@ -51,7 +50,7 @@ def as_count(name: str, value, minimum: float = 1) -> int:
 
   Args:
     name: Python `str` name of the argument.
-    value: What came.
+    value: The value to check.
     minimum: Python `int`, or `-math.inf` for any.
       Default value: `1`.
 
@@ -75,7 +74,7 @@ def as_count(name: str, value, minimum: float = 1) -> int:
     bound = 'positive' if minimum == 1 else f'at least {minimum}'
     raise ValueError(f'`{name}` must be {bound}; got {value}.')
   if value >= 2**31:
-    # Indices are of 32 bits.
+    # Indices have 32 bits.
     raise ValueError(f'`{name}` must be below 2^31; got {value}.')
   return int(value)
 
@@ -85,7 +84,7 @@ def as_counts(name: str, values) -> list:
 
   Args:
     name: Python `str` name of the argument.
-    values: What came.
+    values: The value to check.
 
   Returns:
     counts: List of Python `int`s.
@@ -115,7 +114,7 @@ def as_float(
 
   Args:
     name: Python `str` name of the argument.
-    value: What came.
+    value: The value to check.
     minimum: Python `float`, or `None` for no bound.
     maximum: Python `float`, or `None` for no bound.
     is_open: Python `bool`: whether the bounds themselves are excluded.
@@ -193,7 +192,7 @@ def as_folder(name: str, value) -> str:
 
   Args:
     name: Python `str` name of the argument.
-    value: What came: a `str` or an `os.PathLike`.
+    value: The value to check: a `str` or an `os.PathLike`.
 
   Returns:
     folder: Python `str`.
@@ -227,10 +226,10 @@ def as_list(
 
   Args:
     name: Python `str` name of the argument.
-    values: What came: anything that can be iterated over, but a `str`.
-    expected: Python `str`: what its elements must be, in the plural.
+    values: The value to check: any iterable but a `str`.
+    expected: Python `str`: the kind of its elements, in the plural.
     kind: Class of the elements, or `None` for any.
-    minimum: Python `int`: how many elements it must have.
+    minimum: Python `int`: the smallest number of elements.
       Default value: `0`.
 
   Returns:
@@ -271,7 +270,7 @@ def as_batch_shape(name: str, value) -> tf.TensorShape:
 
   Args:
     name: Python `str` name of the argument.
-    value: What came.
+    value: The value to check.
 
   Returns:
     shape: `TensorShape`.
@@ -322,7 +321,7 @@ def as_tensor(
 
   Args:
     name: Python `str` name of the argument.
-    value: What came.
+    value: The value to check.
     dtype: dtype to convert to, or `None` for that of the value.
     kind: Python `str`: the kind that the dtype must be of: `'floating point'`,
       `'integer'`, `'numeric'`, `'bool'` or `'numeric or bool'`; or `None` for
@@ -372,7 +371,7 @@ def check_bool(name: str, value) -> None:
 
   Args:
     name: Python `str` name of the argument.
-    value: What came.
+    value: The value to check.
 
   Raises:
     TypeError: If `value` is not a bool.
@@ -394,10 +393,10 @@ def check_callable(
 
   Args:
     name: Python `str` name of the argument.
-    value: What came.
-    expected: Python `str`: what it must be, after "must be".
+    value: The value to check.
+    expected: Python `str`: the words after "must be" in errors.
       Default value: `'callable'`.
-    optional: Python `bool`: whether `None` will do.
+    optional: Python `bool`: whether `None` is accepted.
       Default value: `False`.
 
   Raises:
@@ -422,10 +421,10 @@ def check_instance(
 
   Args:
     name: Python `str` name of the argument.
-    value: What came.
+    value: The value to check.
     kinds: Class, or tuple of classes.
-    expected: Python `str`: what it must be, after "must be".
-    optional: Python `bool`: whether `None` will do.
+    expected: Python `str`: the words after "must be" in errors.
+    optional: Python `bool`: whether `None` is accepted.
       Default value: `False`.
 
   Raises:
@@ -446,16 +445,16 @@ def check_returned(
   broadcasts: bool = False,
   kind: str | None = None,
 ) -> tf.Tensor:
-  """Converts what a user's function returned, and checks dtype and shape.
+  """Converts the value of a user's function; checks its dtype and shape.
 
   Args:
     name: Python `str` name of the argument that is the function.
-    value: What it returned.
-    expected: Python `str`: what it must return, after "must return".
+    value: The value that it returned.
+    expected: Python `str`: the words after "must return" in errors.
     dtype: The dtype, or `None` for any.
     shape: The shape, or `None` for any.
-    broadcasts: Python `bool`: whether a shape that broadcasts to `shape` will
-      do.
+    broadcasts: Python `bool`: whether a shape that broadcasts to `shape` is
+      accepted.
       Default value: `False`.
     kind: Python `str`: the kind that the dtype must be of, as in `as_tensor`,
       or `None` for any.
@@ -465,7 +464,7 @@ def check_returned(
 
   Raises:
     TypeError: If `value` cannot be converted to a `Tensor`.
-    ValueError: If its dtype or shape is another one.
+    ValueError: If it has the wrong dtype or shape.
 
   ```python
   import tensorflow as tf
@@ -503,46 +502,8 @@ def check_returned(
   return tensor
 
 
-def _show(shape):
-  """A shape for an error."""
-  return 'unknown' if shape.rank is None else str(shape.as_list())
-
-
-def broadcast_shapes(named_shapes) -> tf.TensorShape:
-  """The shape that several batch shapes broadcast to.
-
-  Args:
-    named_shapes: List of pairs of a Python `str`, the argument that a shape
-      belongs to, and a `TensorShape`.
-
-  Returns:
-    shape: `TensorShape`.
-
-  Raises:
-    ValueError: If they do not broadcast; names the first that does not.
-
-  ```python
-  from tfp_nvi.internal import checks
-
-  shape = checks.broadcast_shapes([('path', [3, 1]), ('transitions', [2])])
-  assert shape == [3, 2]
-  ```
-  """
-  result = tf.TensorShape([])
-  for name, shape in named_shapes:
-    shape = tf.TensorShape(shape)
-    try:
-      result = tf.broadcast_static_shape(result, shape)
-    except ValueError as e:
-      raise ValueError(
-        f'`{name}` must have a batch shape that broadcasts with those of the '
-        f'other arguments, {_show(result)}; got {_show(shape)}.'
-      ) from e
-  return result
-
-
 def describe(structure) -> str:
-  """Dtypes and shapes of a nested structure of `Tensor`s, for an error.
+  """Describes dtypes and shapes of a structure of `Tensor`s, for an error.
 
   Args:
     structure: Nested structure of `Tensor`s.
@@ -565,7 +526,7 @@ def describe(structure) -> str:
 
 
 def are_alike(structure, other) -> bool:
-  """Whether two structures of `Tensor`s have the same dtypes and shapes.
+  """Returns whether two structures of `Tensor`s have equal dtypes and shapes.
 
   Args:
     structure: Nested structure of `Tensor`s or `TensorSpec`s.
@@ -604,7 +565,7 @@ def check_same_states(what: str, state, previous) -> None:
   ```
 
   Args:
-    what: Python `str`: the kernel, to begin the error with.
+    what: Python `str`: the name of the kernel, which begins the error.
     state: Nested structure of `Tensor`s.
     previous: Likewise: the states before it.
 

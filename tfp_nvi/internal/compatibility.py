@@ -12,11 +12,11 @@ public class where their parameters are composite tensors, and its private base
 class otherwise.
 
 Where XLA compiles, `tf.vectorized_map` puts its operations into a function of
-their own. The gradient of such a function gets shapes from it, which XLA takes
-for constants that depend on all arguments of the program, so that it compiles
-again for each of their values: five seconds a call, in place of a millisecond,
-for Hamiltonian transitions to an auto-batched joint distribution. The same goes
-for a density that is a `tf.function`.
+their own. The gradient of such a function gets shapes from it. XLA takes these
+shapes for constants that depend on all arguments of the program, and compiles
+again for each new value of an argument. A call of Hamiltonian transitions to an
+auto-batched joint distribution then takes five seconds instead of a
+millisecond. The same happens with a density that is a `tf.function`.
 """
 
 import functools
@@ -67,7 +67,7 @@ def let_pad_reshape():
 
 
 def _let_maps_be_inlined():
-  """Lets this module say where `tf.vectorized_map` makes no function."""
+  """Lets this module choose where `tf.vectorized_map` makes no function."""
   is_under_xla = getattr(pfor, '_is_under_xla_context', None)
   if is_under_xla is None:
     return  # Another version of TensorFlow.
@@ -83,7 +83,7 @@ _let_maps_be_inlined()
 
 
 def with_maps_inlined(fn):
-  """A function whose vectorized maps are parts of the graph that calls it.
+  """Makes a function whose vectorized maps are parts of the calling graph.
 
   Args:
     fn: Python callable.
@@ -120,15 +120,15 @@ def with_maps_inlined(fn):
 
 
 def inline(fn):
-  """A callable whose operations are parts of the graph that calls it.
+  """Makes a callable whose operations are parts of the calling graph.
 
   Args:
     fn: Python callable.
 
   Returns:
-    fn: Python callable with the same result: in graphs, that of which a
-      `tf.function` was made, converted by autograph if the function asks for
-      it; otherwise the same.
+    fn: Python callable with the same result. In graphs, it calls the Python
+      function that a `tf.function` was made of, converted by autograph if the
+      `tf.function` would do so. Otherwise it calls the argument itself.
 
   ```python
   import tensorflow as tf
@@ -142,7 +142,7 @@ def inline(fn):
     return fn
   operations = fn.python_function
   if getattr(fn, '_autograph', True):
-    # As `tf.function` does it.
+    # This converts as `tf.function` does.
     if autograph_api is None:
       return fn
     operations = autograph_api.tf_convert(
@@ -159,7 +159,7 @@ def inline(fn):
 
 
 def all_forms(*classes: type) -> tuple:
-  """Classes of TFP with the base classes that stand in for them.
+  """Returns classes of TFP with the base classes that stand in for them.
 
   ```python
   import tensorflow_probability as tfp

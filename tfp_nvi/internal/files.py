@@ -58,7 +58,8 @@ def replace_file(path: str, write_fn: Callable) -> None:
     with open(part, 'wb') as f:
       write_fn(f)
       f.flush()
-      # Else a crash of the machine could leave the name without the content.
+      # Otherwise a crash of the machine could leave the name without the
+      # content.
       os.fsync(f.fileno())
     os.replace(part, path)
   except BaseException:
@@ -68,11 +69,11 @@ def replace_file(path: str, write_fn: Callable) -> None:
 
 
 def differences(found: dict, now: dict) -> str:
-  """Names the settings that are not as they were, for an error.
+  """Describes the settings that have changed, for an error.
 
   Args:
-    found: Python `dict`, of what JSON can hold: as they were.
-    now: Likewise: as they are.
+    found: Python `dict` of JSON values: the settings as they were.
+    now: Likewise: the settings as they are.
 
   Returns:
     differences: Python `str`, empty if there are none.

@@ -4,7 +4,8 @@
 
 Libraries of linear algebra take longer to be called for a matrix of two rows
 than to compute with it. Up to a few rows, products and Cholesky factors are
-therefore written out, so that XLA fuses them with what comes before and after.
+therefore written out, so that XLA fuses them with the operations before and
+after.
 """
 
 import tensorflow as tf
@@ -38,7 +39,7 @@ def transpose(a: tf.Tensor) -> tf.Tensor:
 
 
 def matmul(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-  """The product of matrices.
+  """Returns the product of matrices.
 
   Args:
     a: `Tensor` of shape `batch + [m, n]`.
@@ -68,7 +69,7 @@ def matmul(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 
 
 def matvec(a: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-  """The product of matrices with vectors.
+  """Returns the product of matrices with vectors.
 
   Args:
     a: `Tensor` of shape `batch + [m, n]`.
@@ -81,7 +82,7 @@ def matvec(a: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
 
 
 def quadratic_form(a: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-  """`x' a x`.
+  """Returns `x' a x`.
 
   Args:
     a: `Tensor` of shape `batch + [n, n]`.
@@ -94,7 +95,7 @@ def quadratic_form(a: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
 
 
 def _factor(a):
-  """The lower triangle of a Cholesky factor, as a list of lists."""
+  """Returns the lower triangle of a Cholesky factor, as a list of lists."""
   size = a.shape[-1]
   rows: list = [[None] * size for _ in range(size)]
   for i in range(size):
@@ -107,7 +108,7 @@ def _factor(a):
 
 
 def _of_rows(rows):
-  """A matrix of a lower triangle."""
+  """Makes matrices from the rows of their lower triangles."""
   zero = tf.zeros_like(rows[0][0])
   return tf.stack(
     [
@@ -118,7 +119,7 @@ def _of_rows(rows):
 
 
 def cholesky(a: tf.Tensor) -> tf.Tensor:
-  """Cholesky factors.
+  """Computes Cholesky factors.
 
   Args:
     a: `Tensor` of shape `batch + [n, n]`: positive definite matrices.
@@ -139,7 +140,7 @@ def cholesky(a: tf.Tensor) -> tf.Tensor:
 
 
 def inverse_cholesky(a: tf.Tensor) -> tuple:
-  """Inverses of Cholesky factors, and log determinants of the matrices.
+  """Computes inverse Cholesky factors, and log determinants of matrices.
 
   Args:
     a: `Tensor` of shape `batch + [n, n]`: positive definite matrices.
@@ -179,7 +180,7 @@ def inverse_cholesky(a: tf.Tensor) -> tuple:
 
 
 def project_positive(a: tf.Tensor) -> tf.Tensor:
-  """The nearest matrices without negative eigenvalues.
+  """Returns the nearest matrices without negative eigenvalues.
 
   Args:
     a: `Tensor` of shape `batch + [n, n]`: symmetric matrices.

@@ -13,12 +13,12 @@ __all__ = [
 
 
 def leaf_names(structure, root: str = 'x') -> list[str]:
-  """Names of the leaves of a nested structure, in the order of `tf.nest`.
+  """Names the leaves of a nested structure, in the order of `tf.nest`.
 
   Args:
     structure: Nested structure.
-    root: Python `str`: the name of a structure that is a leaf itself, and of
-      which the elements of a list are numbered.
+    root: Python `str`: the name of a structure that is a leaf itself, and the
+      prefix of the numbers of list elements.
       Default value: `'x'`.
 
   Returns:
@@ -34,7 +34,7 @@ def leaf_names(structure, root: str = 'x') -> list[str]:
 
 
 def named_parts(structure) -> dict:
-  """The parts of a structure by their keys, fields or indices.
+  """Returns the parts of a structure by their keys, fields or indices.
 
   Args:
     structure: Mapping, named tuple, list or tuple; or a leaf, which has none.

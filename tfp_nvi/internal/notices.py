@@ -7,8 +7,7 @@ imported, before it reads the environment variable that is to turn them off.
 Programs leave these lines out. After the import, TensorFlow writes nothing
 below fatal errors to stderr in programs, as its notices of absent devices are
 errors too; errors that matter come as exceptions. Where the package is imported
-by other code, nothing happens here: what TensorFlow writes there is between it
-and that code.
+by other code, nothing happens here, and that code sees all notices.
 """
 
 import contextlib
@@ -29,8 +28,8 @@ __all__ = [
 _PACKAGE = 'tfp_nvi'
 _SCRIPT = 'tfp-nvi'
 _FOLDER = pathlib.Path(__file__).resolve().parents[1]
-# Lines of the C++ logger: its header, information, and of versions before 2.19
-# the errors that plug-ins of CUDA are there twice.
+# Lines of the C++ logger: its header, information and, in versions before 2.19,
+# errors about CUDA plug-ins that are registered twice.
 _NOTICE = re.compile(
   r'WARNING: All log messages before absl::InitializeLog'
   r'|I0000 '
@@ -41,7 +40,7 @@ _NOTICE = re.compile(
 
 
 def is_program(argv: list[str], original: list[str]) -> bool:
-  """Whether a process is a program of this package, or a worker of one.
+  """Returns whether a process is a program of this package, or a worker of one.
 
   Args:
     argv: As `sys.argv` is when this package is imported.
@@ -67,7 +66,7 @@ def is_program(argv: list[str], original: list[str]) -> bool:
 
 
 def is_notice(line: str) -> bool:
-  """Whether a line on stderr is a notice of TensorFlow.
+  """Returns whether a line on stderr is a notice of TensorFlow.
 
   ```python
   from tfp_nvi.internal import notices
@@ -81,7 +80,7 @@ def is_notice(line: str) -> bool:
 
 @contextlib.contextmanager
 def without_notices():
-  """Holds back what is written to stderr, and shows it without notices.
+  """Holds back the output to stderr, and shows it without notices.
 
   ```python
   from tfp_nvi.internal import notices

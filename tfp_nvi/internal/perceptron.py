@@ -145,7 +145,7 @@ def _spread_units(stack_shape, inputs, outputs, seed, dtype):
 
 
 def _uniform_units(stack_shape, inputs, outputs, seed, dtype):
-  """Weights and biases, uniform between `-+1 / sqrt(inputs)`."""
+  """Returns weights and biases, uniform between `-+1 / sqrt(inputs)`."""
   values = randomness.uniform(
     [*stack_shape, inputs + 1, outputs], seed, dtype=dtype
   )

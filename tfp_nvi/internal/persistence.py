@@ -1,10 +1,10 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Variables that are hidden in functions, and copies of what has them.
+"""Finds variables that are hidden in functions, for checkpoints and copies.
 
-A `tf.Module` knows the variables of its attributes. Those that a user's
-function refers to, such as a network in a kernel, it does not know: a
-checkpoint would be without them, silently. Tracing a call finds them all.
+A `tf.Module` knows the variables of its attributes, but not those that a user's
+function refers to, such as a network in a kernel. A checkpoint would silently
+lack them. Tracing a call finds all of them.
 """
 
 import abc
@@ -20,10 +20,10 @@ __all__ = [
 
 
 def captured_variables(traced) -> list[tf.Variable]:
-  """The variables that a traced function refers to, in the order of tracing.
+  """Returns the variables of a traced function, in the order of tracing.
 
   Args:
-    traced: What `get_concrete_function` of a `tf.function` returned.
+    traced: `ConcreteFunction` that `get_concrete_function` returned.
 
   Returns:
     variables: List of `tf.Variable`s.
@@ -48,10 +48,11 @@ def captured_variables(traced) -> list[tf.Variable]:
 
 
 class Persistent(tf.Module, abc.ABC):
-  """A module whose checkpoints have all variables, and copies are copies.
+  """A module whose checkpoints have all variables, and whose copies own theirs.
 
-  A subclass gives `_probe`, a call that uses all variables. What was compiled
-  is in an attribute `_compiled`, and is neither pickled nor copied.
+  A subclass defines `_probe`, a call that uses all variables. Compiled
+  functions are in the attribute `_compiled`, which is neither pickled nor
+  copied.
 
   ```python
   import tensorflow as tf
@@ -72,13 +73,13 @@ class Persistent(tf.Module, abc.ABC):
 
   @abc.abstractmethod
   def _probe(self):
-    """Uses every variable once; called in a function that is traced."""
+    """Uses every variable once, so that tracing this method finds them."""
 
   def find_variables(self) -> list[tf.Variable]:
-    """All variables, also those that only functions refer to.
+    """Finds all variables, including those that only functions refer to.
 
-    Finds them by tracing a call. `variables`, as of any `tf.Module`, are those
-    of attributes alone.
+    This traces a call. The attribute `variables`, as in any `tf.Module`, has
+    only the variables of attributes.
 
     Returns:
       variables: List of `tf.Variable`s, always in the same order.
@@ -88,7 +89,7 @@ class Persistent(tf.Module, abc.ABC):
     return list({variable.ref(): variable for variable in found}.values())
 
   def _trackable_children(self, save_type='checkpoint', **kwargs):
-    """What `tf.train.Checkpoint` saves: all variables, and nothing else."""
+    """Returns all variables, the only content of a `tf.train.Checkpoint`."""
     if save_type != 'checkpoint':
       return super()._trackable_children(save_type, **kwargs)
     return {
@@ -97,7 +98,7 @@ class Persistent(tf.Module, abc.ABC):
     }
 
   def _state(self):
-    """The attributes, without what was compiled."""
+    """Returns the attributes, without compiled functions."""
     return {**vars(self), '_compiled': {}}
 
   def __reduce_ex__(self, protocol):

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Progress bars: on a terminal, and as a line of text in a notebook.
 
-The kernel of a notebook is no terminal, and need not have widgets. There the
-line is an output of its own, which is replaced as it changes, and shows no
-times once it is complete, so that it is the same for the same run.
+The kernel of a notebook is not a terminal, and may lack widgets. There the line
+is a separate output, which is replaced as it changes. It shows no times once it
+is complete, so that it is the same for the same run.
 """
 
 import io
@@ -21,7 +21,7 @@ METADATA = {'tfp_nvi': {'is_progress': True}}
 
 
 def _find_display():
-  """The function that shows outputs in a notebook, or `None` elsewhere."""
+  """Finds the function that shows outputs in a notebook; else `None`."""
   ipython = sys.modules.get('IPython')
   shell = None if ipython is None else ipython.get_ipython()
   if getattr(shell, 'kernel', None) is None:
@@ -41,7 +41,7 @@ class _Line(tqdm.tqdm):
     """Replaces the line.
 
     Args:
-      msg: Python `str`, or `None` for what the bar is at.
+      msg: Python `str`, or `None` for the current state of the bar.
       pos: Not used: there is one line.
 
     Returns:
@@ -64,7 +64,7 @@ class _Line(tqdm.tqdm):
 
 
 def make_bar(is_shown: bool, **kwargs):
-  """A progress bar for where this process writes to.
+  """Makes a progress bar that suits the output of this process.
 
   Args:
     is_shown: Python `bool`: whether to show it, on a terminal or in a notebook.

@@ -2,10 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reductions over the particles.
 
-`tfp_nvi.weighting` and `tfp_nvi.resampling` check what a user hands them, by
-the first functions, and call the others, which check nothing. The
-particle axis is axis 0; what follows are batch dimensions. No other file
-reduces over the particle axis.
+`tfp_nvi.weighting` and `tfp_nvi.resampling` check a user's arguments with the
+first functions below, and call the others, which check nothing. The particle
+axis is axis 0; batch dimensions follow.
 
 Sums over half precision weights are accumulated in float32: float16 has no
 number beyond 65,504, and bfloat16 cannot tell 256 from 257.
@@ -33,7 +32,7 @@ __all__ = [
   'widen',
 ]
 
-# The longest reduction that XLA leaves whole.
+# The longest reduction that XLA does not split.
 _LONGEST = 32
 
 
@@ -42,8 +41,8 @@ def as_particles(name, value, kind='floating point'):
 
   Args:
     name: Python `str` name of the argument.
-    value: What came.
-    kind: Python `str`: as of `checks.as_tensor`.
+    value: The value to check.
+    kind: Python `str`: as in `checks.as_tensor`.
       Default value: `'floating point'`.
 
   Returns:
@@ -72,7 +71,7 @@ def as_log_weights(name, value):
 
   Args:
     name: Python `str` name of the argument.
-    value: What came.
+    value: The value to check.
 
   Returns:
     log_weights: float `Tensor` of shape `[num_particles] + batch`.
@@ -101,8 +100,8 @@ def check_numbers(what, values, is_right_fn):
   """Raises an error if a value is not as it should be, where it is known.
 
   Args:
-    what: Python `str`: the argument and what is expected of it, to begin the
-      error with.
+    what: Python `str`: the beginning of the error, with the name of the
+      argument and the condition on it.
     values: `Tensor`.
     is_right_fn: Python callable from an array to a bool array.
 
@@ -119,7 +118,7 @@ def check_numbers(what, values, is_right_fn):
   """
   if not is_known(values):
     return
-  # In float32, as NumPy alone has no bfloat16.
+  # The check is in float32, as NumPy alone has no bfloat16.
   numbers = widen(values).numpy()
   is_wrong = ~is_right_fn(numbers)
   if np.any(is_wrong):
@@ -130,10 +129,10 @@ def check_numbers(what, values, is_right_fn):
 
 
 def is_known(x):
-  """Whether the values of a `Tensor` are known, and are to be checked.
+  """Returns whether the values of a `Tensor` are known, so that checks can run.
 
-  They are not inside a `tf.function`, nor where functions run eagerly to
-  be debugged: what happens in them is then to be the same.
+  Values are not known inside a `tf.function`. They also count as unknown where
+  functions run eagerly for debugging, so that these behave in the same way.
 
   Args:
     x: `Tensor`.
@@ -174,8 +173,9 @@ def widen(x):
 def reduce(reduce_fn, values, keepdims=False):
   """Reduces over the particles.
 
-  XLA takes a reduction of more than 32 entries apart, into kernels that do not
-  fuse with what is around them; over two axes that are short it does not.
+  XLA splits a reduction of more than 32 entries into kernels that do not fuse
+  with the operations around them. It does not split a reduction over two short
+  axes.
 
   Args:
     reduce_fn: Python callable such as `tf.reduce_sum`.
@@ -204,11 +204,11 @@ def reduce(reduce_fn, values, keepdims=False):
 
 
 def cumulative_sum(values):
-  """Cumulative sum over the particles.
+  """Computes the cumulative sum over the particles.
 
-  Under XLA `tf.cumsum` adds up a window for each entry. Sums of four entries,
-  the cumulative sum of these, and additions within the four take a third of
-  its time for 10,000 particles.
+  Under XLA `tf.cumsum` adds up a window for each entry. This function sums
+  groups of four entries, takes the cumulative sum of these sums, and adds
+  within each group. It takes a third of the time for 10,000 particles.
 
   Args:
     values: int `Tensor` of shape `[num_particles] + shape`. Sums of floats
@@ -239,12 +239,12 @@ def cumulative_sum(values):
 
 
 def _divisor(size):
-  """The largest divisor that is at most the square root."""
+  """Returns the largest divisor that is at most the square root."""
   return max(i for i in range(1, math.isqrt(size) + 1) if size % i == 0)
 
 
 def log_mean_exp(log_weights):
-  """Logarithm of the mean weight; see `tfp_nvi.log_normalizer`.
+  """Returns the log of the mean weight; see `tfp_nvi.log_normalizer`.
 
   Args:
     log_weights: float `Tensor` of shape `[num_particles] + batch`.
@@ -272,7 +272,7 @@ def log_mean_exp(log_weights):
 
 
 def normalize(log_weights):
-  """Weights that sum to one; see `tfp_nvi.normalize_weights`.
+  """Returns weights that sum to one; see `tfp_nvi.normalize_weights`.
 
   Args:
     log_weights: float `Tensor` of shape `[num_particles] + batch`.
@@ -298,7 +298,7 @@ def normalize(log_weights):
 
 
 def effective_sample_size(log_weights):
-  """Effective sample size; see `tfp_nvi.effective_sample_size`.
+  """Computes the size documented at `tfp_nvi.effective_sample_size`.
 
   Args:
     log_weights: float `Tensor` of shape `[num_particles] + batch`.
@@ -321,10 +321,10 @@ def effective_sample_size(log_weights):
 
 
 def log_mean_and_effective_sample_size(log_weights):
-  """`log_mean_exp` and `effective_sample_size`, in less time, for a loop.
+  """Computes `log_mean_exp` and `effective_sample_size` faster, for loops.
 
-  Weights are computed once, by a loop that is vectorized as it sums nothing.
-  The gradient is NaN where all weights are zero.
+  Weights are computed once, by a loop that XLA vectorizes because it sums
+  nothing. The gradient is NaN where all weights are zero.
 
   Args:
     log_weights: float `Tensor` of shape `[num_particles] + batch`.
@@ -361,8 +361,8 @@ def sum_by_root(values, root):
       `num_particles - 1`; or `None`, for a root of its own for each particle.
 
   Returns:
-    sums: `Tensor` of the shape of `values`: what the particles of each root add
-      up to.
+    sums: `Tensor` of the shape of `values`: the sum over the particles of each
+      root.
 
   ```python
   import tensorflow as tf

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Islands on the replicas of a `tf.distribute.Strategy`.
 
-Work is divided into islands, which know nothing of replicas: what an island
-does depends on its index alone. A replica runs its islands in turn, each by one
-call of a compiled function, and collectives stand between compiled functions,
-because XLA does not compile collectives on a CPU. So the results are the same
-on any number of replicas, up to the order of sums.
+Work is divided into islands. The work of an island depends on its index alone,
+not on the replicas. A replica runs its islands in turn, each by one call of a
+compiled function, and collectives stand between compiled functions, because XLA
+does not compile collectives on a CPU. So the results are the same on any number
+of replicas, up to the order of sums.
 """
 
 import itertools
@@ -25,15 +25,16 @@ __all__ = [
   'check_strategy',
 ]
 
-# All processes make the same calls, and so count the same.
+# The number of meetings so far. It is the same in all processes, because all of
+# them make the same calls.
 _meetings = itertools.count()
 
 
 def check_strategy(strategy) -> None:
-  """Raises an error if a strategy is none that islands can run on.
+  """Raises an error if islands cannot run on a strategy.
 
   Args:
-    strategy: What came.
+    strategy: The value to check.
 
   Raises:
     TypeError: If it is not a synchronous `tf.distribute.Strategy`.
@@ -94,7 +95,7 @@ def check_in_scope(name: str, strategy, variables) -> None:
 
 
 def _tasks(resolver):
-  """The names of the tasks that train together."""
+  """Returns the names of the tasks that train together."""
   spec = resolver.cluster_spec()
   return [
     f'/job:{job}/task:{task}'
@@ -105,7 +106,7 @@ def _tasks(resolver):
 
 
 def _default():
-  """The strategy of those who have none."""
+  """Returns the strategy of this process if the user gives none."""
   with tf.init_scope():
     return tf.distribute.get_strategy()
 
@@ -163,7 +164,8 @@ class Replicas:
         f'`strategy`; got {num_islands}.'
       )
     self.num_local = self.num_islands // num_replicas
-    # Variables that are made next are a collective already.
+    # Processes must meet here, because creating variables is already a
+    # collective.
     self.meet()
 
   @property
@@ -179,7 +181,7 @@ class Replicas:
     )
 
   def share(self, name: str, count: int) -> int:
-    """An island's share of what is divided among all.
+    """Returns an island's share of a count that is divided among islands.
 
     Args:
       name: Python `str` name of the argument.
@@ -201,14 +203,14 @@ class Replicas:
   def meet(self) -> None:
     """Waits until all processes are here, if the strategy has a timeout.
 
-    A process that has died is found by TensorFlow, which names it. One that is
-    late is found here.
+    TensorFlow detects a process that has died, and names it. This method
+    detects a process that is late.
 
     Raises:
-      TimeoutError: If one is not here in time.
+      TimeoutError: If a process is not here in time.
     """
-    # A strategy does not tell its options in public. The error of TensorFlow's
-    # own at that timeout names a collective, and not the worker that is late.
+    # A strategy has no public access to its options. TensorFlow's own error at
+    # that timeout names a collective, and not the worker that is late.
     options = getattr(self.strategy.extended, '_communication_options', None)
     timeout = options and options.timeout_seconds
     resolver = self.strategy.cluster_resolver
@@ -216,13 +218,13 @@ class Replicas:
       return
     own = f'/job:{resolver.task_type}/task:{resolver.task_id}'
     number = next(_meetings)
-    # The store of keys that all processes share has no public name; of what is
-    # made of it, `tf.experimental.dtensor.barrier` needs a mesh of DTensor, and
-    # `tf.distribute.experimental.PreemptionCheckpointHandler` a checkpoint.
+    # The key-value store that all processes share has no public name. Of its
+    # public uses, `tf.experimental.dtensor.barrier` needs a mesh of DTensor,
+    # and `tf.distribute.experimental.PreemptionCheckpointHandler` a checkpoint.
     store = tf_context.context()
     store.set_config_key_value(f'tfp_nvi/{number}{own}', 'here')
     if number > 1:
-      # All have met since they looked at that.
+      # All processes have met since they last read that key.
       store.delete_config_key_value(f'tfp_nvi/{number - 2}{own}')
     deadline = time.monotonic() + timeout
     late = []
@@ -241,13 +243,13 @@ class Replicas:
       )
 
   def from_first(self, content: bytes) -> bytes:
-    """What the first process has, in all of them.
+    """Broadcasts the bytes of the first process.
 
     Args:
       content: Python `bytes`.
 
     Returns:
-      content: Python `bytes`: those of the first process.
+      content: Python `bytes` of the first process.
     """
     self.meet()
     size = int(self._sum_of_first(np.array([len(content)], np.int32))[0])
@@ -257,7 +259,7 @@ class Replicas:
     return self._sum_of_first(words).tobytes()[:size]
 
   def _sum_of_first(self, values):
-    """The int32 values of the first replica, by one collective."""
+    """Returns the int32 values of the first replica, by one collective."""
     values = tf.constant(values)
 
     def run():
@@ -275,19 +277,19 @@ class Replicas:
 
     Args:
       fn: Python callable.
-      *args: Its arguments, of which those that `run` returned are those of each
-        replica.
+      *args: Its arguments. A value that `run` returned is passed to each
+        replica as that replica returned it.
 
     Returns:
-      values: What the function returns, of each replica.
+      values: The values that the function returns on each replica.
     """
     return self.strategy.run(fn, args)
 
   def first(self, values):
-    """The values of the first replica of this process.
+    """Returns the values of the first replica of this process.
 
     Args:
-      values: What `run` returned.
+      values: The values that `run` returned.
 
     Returns:
       values: Nested structure of `Tensor`s.
@@ -297,7 +299,7 @@ class Replicas:
     )
 
   def indices(self) -> tf.Tensor:
-    """The indices of this replica's islands, of shape `[num_local]`."""
+    """Returns the indices of this replica's islands, of shape `[num_local]`."""
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group
     return replica * self.num_local + tf.range(self.num_local)
 
@@ -309,11 +311,12 @@ class Replicas:
       *args: Nested structures of `Tensor`s of shape `[num_local, ...]`.
 
     Returns:
-      values: What the function returns, with a first axis over islands.
+      values: The values that the function returns, with a first axis over
+        islands.
     """
     values = []
     for i in range(self.num_local):
-      # So that two islands are not in memory at the same time.
+      # The dependency keeps two islands from being in memory at the same time.
       with tf.control_dependencies(tf.nest.flatten(values[-1:])):
         values.append(
           fn(*tf.nest.map_structure(lambda x, i=i: tf.identity(x[i]), args))
@@ -321,7 +324,7 @@ class Replicas:
     return tf.nest.map_structure(lambda *x: tf.stack(x), *values)
 
   def gather(self, values):
-    """The values of the islands of all replicas.
+    """Gathers the values of the islands of all replicas.
 
     Args:
       values: Nested structure of `Tensor`s of shape `[num_local, ...]`.
@@ -330,7 +333,7 @@ class Replicas:
       values: The same, of shape `[num_islands, ...]`.
     """
     flat = [tf.identity(x) for x in tf.nest.flatten(values)]
-    # One collective for all of them: each one takes a millisecond by itself.
+    # There is one collective for all of them, as each takes a millisecond.
     parts = [_as_words(x) for x in flat]
     context = tf.distribute.get_replica_context()
     words = context.all_gather(tf.concat(parts, axis=1), axis=0)
@@ -347,9 +350,9 @@ class Replicas:
 
 
 def _as_words(x):
-  """A `Tensor` of shape `[n, ...]` as the bits of float32, `[n, size]`."""
+  """Converts a `Tensor` `[n, ...]` to the bits of float32, `[n, size]`."""
   if x.dtype.size == 1:
-    # Numbers of 8 bits, bool included, which an int32 holds.
+    # Numbers of 8 bits, bool included, fit into an int32.
     x = tf.cast(x, tf.int32)
   if x.dtype.size == 2:
     x = tf.cast(tf.bitcast(x, tf.int16), tf.int32)
@@ -358,7 +361,7 @@ def _as_words(x):
 
 
 def _from_words(words, like):
-  """The opposite of `_as_words`, for any number of rows."""
+  """Inverts `_as_words`, for any number of rows."""
   dtype = like.dtype
   shape = [words.shape[0]] + like.shape.as_list()[1:]
   if dtype.size <= 2:

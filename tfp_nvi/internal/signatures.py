@@ -12,8 +12,8 @@ __all__ = [
   'with_names',
 ]
 
-# Without names, for which functions would be traced once more. NumPy's integers
-# have 64 bits.
+# The specs have no names, as functions would be traced once more for names.
+# Seeds may have 64 bits, as NumPy's integers do.
 SEEDS = [
   tf.TensorSpec(shape, dtype)
   for dtype in (tf.int32, tf.int64)
@@ -22,7 +22,7 @@ SEEDS = [
 
 
 def as_seed(seed):
-  """A seed of shape `[2]`, as of the same number in Python.
+  """Returns the seed of shape `[2]` that the same number in Python gives.
 
   Args:
     seed: int32 or int64 `Tensor` of shape `[2]` or `[]`.
@@ -46,7 +46,7 @@ def as_seed(seed):
 
 
 def with_names(fn, *names: str):
-  """The function with names for its arguments, which may be keywords.
+  """Names the arguments of a function, so that they may be keywords.
 
   Args:
     fn: Python callable with positional arguments.

@@ -436,7 +436,9 @@ class NestedDivergence(base.Objective):
       )
       if self._keeps_gradient(densities):
         terms = record.particles.terms
-        gradient, num_nan = _replace_infinite(record.log_prob_gradient)
+        gradient, num_nan = densities_lib.replace_infinite(
+          record.log_prob_gradient
+        )
         log_target = densities_lib.attach_gradient(
           densities.log_prob(level, terms), gradient, move.state
         )
@@ -507,19 +509,6 @@ class NestedDivergence(base.Objective):
       estimate.log_incremental_weight,
       log_weights,
     )
-
-
-def _replace_infinite(gradients):
-  """Gradients with zero for what is not finite, and the number of these."""
-  is_finite = [tf.math.is_finite(x) for x in gradients]
-  num_infinite = sum(
-    tf.reduce_sum(tf.cast(tf.logical_not(x), tf.int32)) for x in is_finite
-  )
-  gradients = [
-    tf.where(keep, x, tf.zeros_like(x))
-    for keep, x in zip(is_finite, gradients, strict=True)
-  ]
-  return gradients, num_infinite
 
 
 def reverse_kl(**kwargs) -> NestedDivergence:

@@ -8,7 +8,11 @@ __all__ = [
   'find_warnings',
   'pareto_k',
   'split_variance',
+  'tail_k',
 ]
+
+# A weight that is so many times the mean is large.
+_LARGE = 3.0
 
 
 def pareto_k(log_weights: np.ndarray) -> float:
@@ -62,6 +66,37 @@ def pareto_k(log_weights: np.ndarray) -> float:
   k = np.mean(np.log1p(-b * x))
   # A weak prior of ten draws at one half.
   return float((k * size + 5.0) / (size + 10.0))
+
+
+def tail_k(log_weights: np.ndarray) -> float:
+  """`pareto_k` of weights of which some are large, for warnings.
+
+  The shape of the largest weights says little where none of them counts for
+  several particles, as where a few components of a mixture have somewhat larger
+  weights than the others.
+
+  Args:
+    log_weights: Array of shape `[n]`.
+
+  Returns:
+    k: Python `float`; `-inf` where no weight is above three times the mean.
+
+  ```python
+  import numpy as np
+  from tfp_nvi.posterior import diagnosis
+
+  # One particle in forty has a weight that is larger by a third.
+  log_weights = np.where(np.arange(1_000) % 40 == 0, 0.3, 0.0)
+  assert diagnosis.tail_k(log_weights) == -np.inf
+  ```
+  """
+  log_weights = np.asarray(log_weights, np.float64)
+  highest = np.max(log_weights, initial=-np.inf)
+  if not np.isfinite(highest):
+    return np.inf
+  if 1.0 <= _LARGE * np.mean(np.exp(log_weights - highest)):
+    return -np.inf
+  return pareto_k(log_weights)
 
 
 def split_variance(means: np.ndarray, variances: np.ndarray) -> np.ndarray:

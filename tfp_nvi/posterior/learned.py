@@ -49,7 +49,8 @@ class Learned(typing.NamedTuple):
       without its gradient.
     effective_share: Python `float`: of the particles of a run, judged by its
       effective sample size.
-    pareto_k: Python `float`: of the weights of that run.
+    pareto_k: Python `float`: of the weights of that run, `-inf` where none of
+      them is large.
   """
 
   sampler: NestedSampler
@@ -169,7 +170,7 @@ def learn(space, reference, jit_compile: bool, seed) -> Learned:
         # The target at the end of each move, and its gradient at both ends.
         1 if num_densities == 2 else 1 + 3 * (num_densities - 1),
         share,
-        diagnosis.pareto_k(particles.log_weights.numpy()),
+        diagnosis.tail_k(particles.log_weights.numpy()),
       )
     )
     if share > _LEAST_SHARE and tried[-1].pareto_k < _MAX_PARETO_K:

@@ -99,7 +99,7 @@ class FrozenRun(typing.NamedTuple):
     level_ess: `Tensor` of shape `[num_stages, num_runs]`: effective sample
       sizes before resampling, as shares.
     tail_ks: `Tensor` of shape `[num_stages]`: the Pareto k of the factors by
-      which weights change at each stage.
+      which weights change at each stage, by `diagnosis.tail_k`.
     num_nan: Scalar int32 `Tensor`: log densities of the start that were NaN.
   """
 
@@ -381,7 +381,7 @@ def advance(
   resample_seed, move_seed = tf.unstack(randomness.split_seed(seed, 2))
   tail_k = tf.ensure_shape(
     tf.numpy_function(
-      lambda x: np.float64(diagnosis.pareto_k(x)),
+      lambda x: np.float64(diagnosis.tail_k(x)),
       [delta * population.terms.log_ratio],
       tf.float64,
     ),

@@ -6,12 +6,12 @@ Contract: the expected number of offspring of a particle is the number of draws
 times its normalized weight, and all weights become the mean weight. This keeps
 particles properly weighted (see `tfp_nvi.weighting`).
 
-Sums of floating point weights are rounded, differently eagerly and under XLA. A
-rounded sum that grows or shrinks across a particle of weight zero gives that
-particle offspring, and from some number of particles on, equal weights get
-unequal offspring. The functions of `schemes` therefore convert the weights to
-integers once, 2^60 times the normalized weight rounded to the nearest, and all
-that follows is exact:
+Sums of floating point weights are rounded, and in different ways eagerly and
+under XLA. A rounded sum that grows or shrinks across a particle of weight zero
+gives that particle offspring, and from some number of particles on, equal
+weights get unequal offspring. The functions of `schemes` therefore convert the
+weights to integers once, 2^60 times the normalized weight rounded to the
+nearest. All further computations are exact:
 
 - a particle whose weight is zero, or rounds to zero, has no offspring;
 - systematic resampling gives each particle the floor or the ceiling of its
@@ -22,8 +22,8 @@ that follows is exact:
 The weights themselves carry the rounding of the dtype that they come in. Half
 precision is computed in float32.
 
-Particles are axis 0 of every `Tensor`; what follows are batch dimensions, then
-event dimensions.
+Particles are axis 0 of every `Tensor`; batch dimensions follow, then event
+dimensions.
 """
 
 from tfp_nvi.resampling.criteria import (

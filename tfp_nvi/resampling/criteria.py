@@ -19,7 +19,7 @@ __all__ = [
 
 
 def never(weighted_particles: Any) -> bool:
-  """Resampling policy: never.
+  """Never resamples; a resampling policy.
 
   Args:
     weighted_particles: `WeightedParticles`.
@@ -38,7 +38,7 @@ def never(weighted_particles: Any) -> bool:
 
 
 def always(weighted_particles: Any) -> bool:
-  """Resampling policy: before every level after the first.
+  """Resamples before every level after the first; a resampling policy.
 
   Args:
     weighted_particles: `WeightedParticles`.
@@ -57,10 +57,10 @@ def always(weighted_particles: Any) -> bool:
 
 
 def ess_below(threshold: float = 0.5) -> Callable[[Any], tf.Tensor]:
-  """Resampling policy: when the effective sample size has fallen.
+  """Makes a policy that resamples when the effective sample size has fallen.
 
-  The same as `tfp.experimental.mcmc.ess_below_threshold` with a threshold of
-  one's own.
+  It equals `tfp.experimental.mcmc.ess_below_threshold`, but with a threshold of
+  choice.
 
   Args:
     threshold: Python `float`, as a share of the number of particles.
@@ -102,7 +102,7 @@ def ess_below(threshold: float = 0.5) -> Callable[[Any], tf.Tensor]:
 def evaluate_criterion(
   name: str, criterion_fn: Callable, weighted_particles: Any
 ) -> bool | tf.Tensor:
-  """Evaluates a resampling policy, and checks what it returns.
+  """Evaluates a resampling policy, and checks its value.
 
   Args:
     name: Python `str`: the name of the argument, for errors.

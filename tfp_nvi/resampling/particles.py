@@ -59,10 +59,11 @@ def gather_ancestors(values: Any, indices: Any) -> tf.Tensor:
 
 
 def _gather(values, indices):
-  """`gather_ancestors`, unchecked."""
+  """Selects particles as `gather_ancestors` does, without checks."""
   if indices.shape.rank == 1:
     return tf.gather(values, indices)
-  # The particles last, where transitions have them, and one index for all axes.
+  # Particles are moved to the last axis, where transitions have them, and there
+  # is one index for all axes.
   size, *shape = values.shape.as_list()
   num_draws, *batch_shape = indices.shape.as_list()
   batch_size = math.prod(batch_shape)
@@ -98,14 +99,15 @@ def resample(
   """Resamples particles; the weights all become the mean weight.
 
   TFP's `resample_systematic`, `resample_stratified` and `resample_independent`
-  are replaced by the functions of the same name and law of this package: their
-  sums of weights are rounded, which under XLA gives offspring to particles of
-  weight zero from some thousands of particles on. Of any other function, an
-  index that belongs to a particle of weight zero is replaced by that of the
-  nearest particle before it that has weight, or of the first one that has:
-  where rounding moved a point over the end of a share, that is the share it
-  came from. An index out of range, which XLA would clamp, makes the weight NaN;
-  where the values are known, it is an error.
+  are replaced by the functions of the same name and law of this package. TFP's
+  functions round their sums of weights, which under XLA gives offspring to
+  particles of weight zero from some thousands of particles on. If another
+  function returns the index of a particle of weight zero, that index is
+  replaced by the one of the nearest particle before it that has weight, or else
+  of the first particle that has weight. Where rounding has moved a point over
+  the end of a share, this is the share that the point came from. An index out
+  of range, which XLA would clamp, makes the weight NaN; where the values are
+  known, it is an error.
 
   Args:
     particles: Nested structure of `Tensor`s of shape
@@ -122,14 +124,14 @@ def resample(
       Default value: `None` (i.e., as many as there are).
 
   Returns:
-    particles: As `particles`, but for the number.
-    log_weights: As `log_weights`, but for the number.
+    particles: As the argument, apart from the number of particles.
+    log_weights: As the argument, apart from the number of particles.
 
   Raises:
     TypeError: If an argument is of another kind, or `resample_fn` does not
       return a `Tensor`.
     ValueError: If a shape is wrong, a weight, where it is known, is NaN or
-      infinite, or `resample_fn` returns something else than it should.
+      infinite, or `resample_fn` does not return indices of particles.
 
   ```python
   import tensorflow as tf
@@ -180,13 +182,13 @@ def resample(
 
 
 def _draw_ancestors(log_weights, num_draws, resample_fn, seed):
-  """Ancestors, the log mean weight, and which indices are in range, or None."""
-  # Where every weight is zero any ancestors will do; equal probabilities keep
-  # the resampling function from dividing by zero.
+  """Returns ancestors, the log mean weight, and a validity mask or `None`."""
+  # Where every weight is zero, any ancestors are right; equal probabilities
+  # keep the resampling function from dividing by zero.
   maximum = reductions.reduce(tf.reduce_max, log_weights)
   is_zero = tf.logical_and(
     tf.equal(maximum, -float('inf')),
-    # Not implied by the maximum: XLA's knows no NaN.
+    # The maximum does not imply this, as that of XLA ignores NaN.
     tf.equal(log_weights, -float('inf')),
   )
   relative = tf.where(
@@ -206,7 +208,7 @@ def _draw_ancestors(log_weights, num_draws, resample_fn, seed):
 
 
 def _check_indices(indices, shape, num_draws):
-  """What a resampling function returned, within range, and where it was."""
+  """Returns indices clipped to their range, and a mask of the valid ones."""
   num_particles = shape[0]
   shape = [num_draws] + shape[1:].as_list()
   indices = checks.check_returned(
@@ -226,7 +228,8 @@ def _away_from_zero(indices, log_weights):
   own = tf.broadcast_to(
     tf.range(num_particles)[:, tf.newaxis], has_weight.shape
   )
-  # The particles that have weight, in their order, and the rest in a last row.
+  # `ordered` has the particles with weight, in order, and the rest in a last
+  # row.
   ordered = schemes.scatter_columns(
     tf.where(has_weight, rank, num_particles), own, num_particles + 1
   )
@@ -236,7 +239,7 @@ def _away_from_zero(indices, log_weights):
 
 
 def _as_particles(particles, shape):
-  """Checks that particles are as many as their weights."""
+  """Checks that there are as many particles as weights."""
 
   def check(x):
     x = checks.as_tensor('particles', x)
@@ -251,7 +254,7 @@ def _as_particles(particles, shape):
 
 
 def _as_where(where, batch_shape, num_draws):
-  """Checks that batch members are chosen, and no number of draws is."""
+  """Converts `where`, which cannot be given together with `num_draws`."""
   where = checks.as_tensor('where', where, kind='bool')
   if not broadcasts_to(where.shape, batch_shape):
     raise ValueError(
@@ -268,14 +271,14 @@ def _as_where(where, batch_shape, num_draws):
 def check_resample_fn(
   resample_fn: Callable[..., Any], batch_shape: Any = ()
 ) -> None:
-  """Tries a resampling function on two particles, and checks what it returns.
+  """Tries a resampling function on two particles, and checks its indices.
 
-  XLA clamps indices that are out of range; a function that counts from one is
-  found here instead. What the function itself raises is passed over: it may
-  need another number of particles.
+  XLA clamps indices that are out of range; this function detects, for example,
+  indices that count from one. Errors that the resampling function itself raises
+  are ignored, because it may need another number of particles.
 
   Args:
-    resample_fn: As of `resample`.
+    resample_fn: As in `resample`.
     batch_shape: Shape of the batch to try it on.
       Default value: `()`.
 
@@ -283,8 +286,8 @@ def check_resample_fn(
     TypeError: If `resample_fn` cannot be called with log probabilities, a
       number of draws, a shape of repetitions and a seed, or does not return a
       `Tensor`.
-    ValueError: If it returns something else than indices of particles that have
-      weight, of the right shape.
+    ValueError: If it does not return indices of particles that have weight, of
+      the right shape.
 
   ```python
   import tfp_nvi as nvi
@@ -306,9 +309,9 @@ def check_resample_fn(
       f'and `seed`; got {resample_fn!r}: {e}.'
     ) from e
   except ValueError:
-    # A callable without a signature, such as a built-in function.
+    # The callable has no signature, as some built-in functions.
     pass
-  # Not in the graph that may be under construction.
+  # The trial must not be in a graph that may be under construction.
   with tf.init_scope(), randomness.portable_sampling():
     for i in range(2):
       log_probs = tf.broadcast_to(

@@ -3,7 +3,7 @@
 """Resampling functions: ancestors drawn by weight, with exact arithmetic.
 
 Each function converts the weights to integers once, and draws by these; see the
-docstring of the package for what follows from that.
+docstring of the package for the consequences.
 """
 
 import math
@@ -38,13 +38,14 @@ def resample_systematic(
   seed: Any = None,
   name: str | None = None,
 ) -> tf.Tensor:
-  """Systematic resampling in linear time.
+  """Draws ancestors by systematic resampling, in linear time.
 
-  Draws the same way as `tfp.experimental.mcmc.resample_systematic`, whose
-  signature it has, but is exact (see the docstring of the package) and places
-  the ancestors by counting where that function sorts: in a compiled loop this
-  is the difference between two and thirty microseconds for 36 particles, and
-  between a fifth of a millisecond and eight milliseconds for 10,000.
+  This function draws in the same way as
+  `tfp.experimental.mcmc.resample_systematic`, and has its signature, but is
+  exact (see the docstring of the package). It places the ancestors by counting,
+  where that function sorts. In a compiled loop it takes two microseconds
+  instead of thirty for 36 particles, and a fifth of a millisecond instead of
+  eight milliseconds for 10,000.
 
   Particle `i` gets as many of the points `u, u + 1, ..., u + event_size - 1` as
   fall into its share of `[0, event_size)`, where `u` is uniform on `[0, 1)`:
@@ -98,10 +99,11 @@ def resample_stratified(
   seed: Any = None,
   name: str | None = None,
 ) -> tf.Tensor:
-  """Stratified resampling in linear time.
+  """Draws ancestors by stratified resampling, in linear time.
 
-  As `resample_systematic`, but each of the `event_size` points has an offset of
-  its own. The law is that of `tfp.experimental.mcmc.resample_stratified`.
+  This function differs from `resample_systematic` in that each of the
+  `event_size` points has its own offset. The law is that of
+  `tfp.experimental.mcmc.resample_stratified`.
 
   Args:
     log_probs: As in `resample_systematic`.
@@ -146,7 +148,7 @@ def resample_independent(
   seed: Any = None,
   name: str | None = None,
 ) -> tf.Tensor:
-  """Multinomial resampling: independent draws, by binary search.
+  """Draws ancestors independently (multinomial resampling), by binary search.
 
   The law is that of `tfp.experimental.mcmc.resample_independent`, but for the
   order of the ancestors, which is random here.
@@ -225,23 +227,23 @@ def _resample_exactly(
 
 
 def _ends_of_shares(probs):
-  """Cumulative sum of the weights as integers, of shape `probs.shape`.
+  """Computes the cumulative sum of integer weights, of shape `probs.shape`.
 
-  Not a number stays within 64 bits, whatever it is converted to; it must be
-  seen in the weights.
+  A NaN is converted to some number within 64 bits, so that it can only be seen
+  in the weights.
   """
   scaled = tf.cast(probs, tf.float64) * _TOTAL
   return reductions.cumulative_sum(tf.cast(scaled + 0.5, tf.int64))
 
 
 def _as_points(offsets, total):
-  """Offsets in units of the integer weights, from 0 to `total - 1`."""
+  """Returns offsets in units of the integer weights, from 0 to `total - 1`."""
   scaled = tf.cast(offsets, tf.float64) * tf.cast(total, tf.float64)
   return tf.minimum(tf.cast(scaled, tf.int64), total - 1)
 
 
 def _systematic(probs, event_size, seed):
-  """Ancestors of evenly spaced points, over axis 0."""
+  """Draws ancestors of evenly spaced points, over axis 0."""
   offsets = randomness.uniform(probs.shape[1:], seed, dtype=probs.dtype)
   # Materialize; XLA would otherwise redraw for every particle.
   offsets = tf.cast(fusion.compute_once(offsets), tf.float64)
@@ -265,7 +267,7 @@ def _systematic(probs, event_size, seed):
 
 
 def _stratified(probs, event_size, seed):
-  """Ancestors of one point in each of equal strata, over axis 0."""
+  """Draws ancestors of one point in each of equal strata, over axis 0."""
   shape = probs.shape[1:].as_list()
   num_columns = math.prod(shape)
   offsets = fusion.compute_once(
@@ -282,7 +284,8 @@ def _stratified(probs, event_size, seed):
   )
   stratum += error
   remainder -= error * total
-  # All points of the strata before that one, and the one in it, or not.
+  # Before the end of a share are all points of the strata before this stratum,
+  # and perhaps the point in it.
   offset = gather_columns(
     tf.reshape(offsets, [event_size, num_columns]),
     tf.clip_by_value(tf.cast(stratum, tf.int32), 0, event_size - 1),
@@ -294,10 +297,10 @@ def _stratified(probs, event_size, seed):
 
 
 def _independent(probs, event_size, seed):
-  """Ancestors of independent points, over axis 0."""
+  """Draws ancestors of independent points, over axis 0."""
   num_particles, *shape = probs.shape.as_list()
   num_columns = math.prod(shape)
-  # In float64: float32 has less numbers than there may be particles.
+  # float32 has fewer numbers than there may be particles.
   offsets = randomness.uniform([event_size] + shape, seed, dtype=tf.float64)
   ends = tf.reshape(_ends_of_shares(probs), [num_particles, num_columns])
   points = _as_points(
@@ -312,8 +315,9 @@ def _independent(probs, event_size, seed):
     is_before = tf.logical_and(candidates <= num_particles, end <= points)
     return i + 1, step // 2, tf.where(is_before, candidates, indices)
 
-  # The number of shares that end at or before a point, by binary search. In a
-  # loop, as XLA would compute each bit anew for every later one.
+  # The number of shares that end at or before a point, by binary search. It is
+  # a loop, because XLA would otherwise compute each bit again for every later
+  # one.
   _, _, indices = tf.while_loop(
     lambda i, *_: i < num_bits,
     set_bit,
@@ -324,13 +328,14 @@ def _independent(probs, event_size, seed):
     ),
     maximum_iterations=num_bits,
   )
-  # The bound holds but for NaN, which must stay in the weights, to be seen.
+  # The bound holds except for NaN, which must be seen in the weights and not in
+  # the indices.
   indices = tf.minimum(indices, num_particles - 1)
   return tf.reshape(indices, [event_size] + shape)
 
 
 def _positions(rows, num_rows):
-  """One index for both axes: to put two together takes a kernel of its own."""
+  """Returns one index for both axes, as stacking two takes another kernel."""
   num_columns = rows.shape[1]
   dtype = tf.int32 if num_rows * num_columns < 2**31 else tf.int64
   return num_columns * tf.cast(rows, dtype) + tf.range(num_columns, dtype=dtype)
@@ -354,10 +359,11 @@ def scatter_columns(rows, updates, num_rows):
 
 
 def _ancestors_of_points(first_after, event_size):
-  """Ancestors, given the number of points before the end of each share."""
+  """Returns ancestors, given how many points precede the end of each share."""
   num_particles, *shape = first_after.shape.as_list()
-  # The ancestor of a point: the number of particles whose share ends before it.
-  # The bounds hold but for NaN, which must stay in the weights, to be seen.
+  # The ancestor of a point is the number of particles whose share ends before
+  # it. The bounds hold except for NaN, which must be seen in the weights and
+  # not in the indices.
   rows = tf.reshape(
     tf.clip_by_value(first_after, 0, event_size),
     [num_particles, math.prod(shape)],
@@ -381,7 +387,7 @@ _EXACT = (
 
 
 def exact_draw_fn(resample_fn):
-  """The exact function with the law of a resampling function, if there is one.
+  """Finds the exact function with the law of a resampling function, if any.
 
   Args:
     resample_fn: Python callable.

@@ -21,15 +21,15 @@ v_k = psi_k p(x_k | z_k, eta) p(z_k | z_{k-1}, eta) /
 ```
 
 In the terms of the sampler, `psi_k` is the density of level `k`, and the other
-factors are the transition's: its forward kernel has the density `q`, its
+factors belong to the transition: its forward kernel has the density `q`, its
 reverse kernel the likelihood and the prior. The sequence is a batch member. A
 step that is not observed has no likelihood and is proposed from the prior.
 Where a sequence has ended, particles and their weights stay as they are.
 
 `model` has models and their simulation, `functions` calls a user's functions,
-`sequences` checks data; `densities`, `proposals` and `transition` are what the
-nested sampler runs; `heuristics` has the factors `psi`; `sampler` and
-`posterior` are what a user calls and gets.
+`sequences` checks data; the nested sampler runs `densities`, `proposals` and
+`transition`; `heuristics` has the factors `psi`; a user calls a `sampler` and
+gets a `posterior`.
 """
 
 from tfp_nvi.state_space.backward import (

@@ -55,19 +55,19 @@ class _Steps(NamedTuple):
   shape: tf.TensorShape
 
   def at(self, t):
-    """Observation and inputs of a step."""
+    """Returns the observation and the inputs of a step."""
     return tf.nest.map_structure(
       lambda x: x[t], (self.observations, self.inputs)
     )
 
   def mask(self, t):
-    """Whether each particle's step is observed; `None` if all are."""
+    """Returns whether each particle's step is observed; `None` if all are."""
     if self.is_observed is None:
       return None
     return tf.broadcast_to(self.is_observed[t], self.shape)
 
   def observed(self, distribution, x, t):
-    """The distribution of what is observed of a step."""
+    """Returns the distribution of the observed components of a step."""
     if self.components is None:
       return distribution
     mask = tf.nest.map_structure(lambda x: x[t], self.components)
@@ -75,7 +75,7 @@ class _Steps(NamedTuple):
 
 
 def _as_steps(model, observations, is_observed, global_state, inputs):
-  """Sequences of the model, for particles with these global states."""
+  """Returns sequences of the model, for particles with these global states."""
   example = model.example
   parts = list(
     zip(
@@ -168,13 +168,13 @@ _DOUBTFUL_CHANGE, _MEANINGLESS_CHANGE = 3.0, 1e3
 class GaussianHeuristic(Heuristic):
   """The likelihood of the observations to come, by Gaussian approximations.
 
-  For models whose transitions are normal, over a number or a vector, and any
-  observations whose log density has derivatives by the local state. It is exact
-  if the model is linear and Gaussian given the global state; `num_iterations`
-  may be 1 then. A global state for which the expansions overflow, as they do
-  far out in the tails of a prior, has a factor of zero; so has one for which
-  the last expansion changes the logarithm of the factor by a thousand for each
-  hundred steps. What the posterior has there is lost.
+  It serves models with normal transitions, over a number or a vector, and with
+  any observations whose log density has derivatives by the local state. It is
+  exact if the model is linear and Gaussian given the global state;
+  `num_iterations` may be 1 then. A global state for which the expansions
+  overflow, as they do far out in the tails of a prior, has a factor of zero; so
+  has one for which the last expansion changes the logarithm of the factor by a
+  thousand for each hundred steps. The mass of the posterior there is lost.
 
   Where the expansions do not settle, as where states have several modes, the
   factor is doubtful. The particles are still properly weighted, but most of the
@@ -220,8 +220,8 @@ class GaussianHeuristic(Heuristic):
 
     Args:
       model: `StateSpaceModel`.
-      num_iterations: Python `int`: how many times to expand around states that
-        the expansion before has found.
+      num_iterations: Python `int`: how many times to expand around the states
+        that the previous expansion found.
         Default value: `10`.
       name: Python `str` name of this module.
 
@@ -246,7 +246,7 @@ class GaussianHeuristic(Heuristic):
     self._event_rank = model.example.local_like[1].rank
 
   def prepare(self, observations, is_observed, global_state, u=None):
-    """Quadratic functions of the local states; see `Heuristic.prepare`."""
+    """Returns quadratic functions of local states; see `Heuristic.prepare`."""
     steps = _as_steps(self._model, observations, is_observed, global_state, u)
     path = self._roll_out(steps, global_state, None)
 
@@ -270,18 +270,18 @@ class GaussianHeuristic(Heuristic):
     )
     if self._num_iterations == 1:
       change = tf.zeros_like(change)
-    # As all rows are, one for each step.
+    # Like all rows, it has one entry for each step.
     rows['change'] = tf.tile(
       change[tf.newaxis], [steps.num_steps] + [1] * steps.shape.rank
     )
     return rows if self._model.prior is None else _without_overflow(rows, steps)
 
   def given(self, model):
-    """That of a given global state; see `Heuristic.given`."""
+    """Returns the heuristic for a given global state; see `Heuristic.given`."""
     return GaussianHeuristic(model, self._num_iterations, self.name)
 
   def log_factor(self, row, global_state, local_state):
-    """Values of the function of a row; see `Heuristic.log_factor`."""
+    """Returns values of the function of a row; see `Heuristic.log_factor`."""
     del global_state
     factor = gaussian.Quadratic(*row['factor'])
     if local_state is None:
@@ -289,11 +289,11 @@ class GaussianHeuristic(Heuristic):
     return factor.log_value(gaussian.as_vector(local_state, self._event_rank))
 
   def is_doubtful(self, rows):
-    """Whether the expansions have not settled; see `Heuristic.is_doubtful`."""
+    """Returns whether expansions are unsettled; see `Heuristic.is_doubtful`."""
     return tf.logical_not(rows['change'][0] <= _DOUBTFUL_CHANGE)
 
   def proposal(self, row, prior, shape):
-    """The transition, given the future; see `Heuristic.proposal`."""
+    """Returns the transition, given the future; see `Heuristic.proposal`."""
     target = gaussian.Quadratic(*row['target'], 0.0)
     mean, covariance = gaussian.condition(
       *gaussian.moments(prior, shape), target
@@ -301,7 +301,7 @@ class GaussianHeuristic(Heuristic):
     return gaussian.normal(mean, covariance, self._event_rank)
 
   def _prior_fn(self, steps, global_state, t):
-    """The transition to a step, from a vector; the first if that is `None`."""
+    """Returns a function from a vector, or `None` at first, to the prior."""
     _, u = steps.at(t)
 
     def prior_fn(z):
@@ -313,7 +313,7 @@ class GaussianHeuristic(Heuristic):
     return prior_fn
 
   def _likelihood(self, steps, global_state, t, z):
-    """The likelihood of a step, expanded at a vector."""
+    """Returns the likelihood of a step, expanded at a vector."""
     x, u = steps.at(t)
 
     def observation_fn(z):
@@ -327,14 +327,15 @@ class GaussianHeuristic(Heuristic):
     return likelihood if mask is None else likelihood.where(mask)
 
   def _roll_out(self, steps, global_state, rows, before=None):
-    """The most probable states, by rows; without, each given its observation.
+    """Returns the most probable states, by rows or by observations alone.
 
     Args:
       steps: `_Steps`.
-      global_state: As of `prepare`.
-      rows: What `_backward` returned, or `None`.
-      before: The states of the iteration before, which stay where new ones are
-        not finite.
+      global_state: As in `prepare`.
+      rows: The rows that `_backward` returned. With `None`, each state is found
+        from its observation alone.
+      before: The states of the previous iteration, which are kept where new
+        ones are not finite.
 
     Returns:
       path: `Tensor` of shape `[num_steps] + shape + [d]`.
@@ -364,13 +365,13 @@ class GaussianHeuristic(Heuristic):
     return array.stack()
 
   def _no_rows(self, steps, path):
-    """Rows of zeros."""
+    """Returns rows of zeros."""
     shape = tf.TensorShape([steps.num_steps]) + steps.shape
     one = gaussian.Quadratic.one(shape, path.shape[-1], path.dtype)
     return {'target': tuple(one[:2]), 'factor': tuple(one)}
 
   def _backward(self, steps, global_state, path):
-    """Rows of functions of the local states, expanded along a path."""
+    """Returns rows of functions of the local states, expanded along a path."""
     num_steps = steps.num_steps
     size, dtype = path.shape[-1], path.dtype
     one = gaussian.Quadratic.one(steps.shape, size, dtype)
@@ -394,7 +395,7 @@ class GaussianHeuristic(Heuristic):
         ),
         target,
       )
-      # The factor that belongs to the state before.
+      # This is the factor that belongs to the state before.
       arrays = _write(arrays, t, row_of(target, before))
       return before, arrays
 
@@ -414,7 +415,7 @@ class GaussianHeuristic(Heuristic):
 class HiddenMarkovHeuristic(Heuristic):
   """The likelihood of the observations to come, exactly, for a few states.
 
-  For models whose local states are of a `tfd.Categorical`. The backward
+  It serves models whose local states are of a `tfd.Categorical`. The backward
   recursion takes time in proportion to the square of the number of states.
 
   #### References
@@ -478,7 +479,7 @@ class HiddenMarkovHeuristic(Heuristic):
     self._model = model
 
   def prepare(self, observations, is_observed, global_state, u=None):
-    """Log likelihoods of all states; see `Heuristic.prepare`."""
+    """Returns log likelihoods of all states; see `Heuristic.prepare`."""
     model = self._model
     steps = _as_steps(model, observations, is_observed, global_state, u)
     num_steps, num_states = steps.num_steps, model.num_states
@@ -544,11 +545,11 @@ class HiddenMarkovHeuristic(Heuristic):
     return {'target': target, 'factor': factor}
 
   def given(self, model):
-    """That of a given global state; see `Heuristic.given`."""
+    """Returns the heuristic for a given global state; see `Heuristic.given`."""
     return HiddenMarkovHeuristic(model, self.name)
 
   def log_factor(self, row, global_state, local_state):
-    """The entry of a local state; see `Heuristic.log_factor`."""
+    """Returns the entry of a local state; see `Heuristic.log_factor`."""
     del global_state
     factor = row['factor']
     if local_state is None:
@@ -557,7 +558,7 @@ class HiddenMarkovHeuristic(Heuristic):
     return functions.entry(factor, local_state)
 
   def proposal(self, row, prior, shape):
-    """The transition, given the future; see `Heuristic.proposal`."""
+    """Returns the transition, given the future; see `Heuristic.proposal`."""
     del shape
     return tfd.Categorical(
       logits=functions.log_probs(prior) + row['target'], dtype=prior.dtype

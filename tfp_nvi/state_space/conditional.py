@@ -28,12 +28,12 @@ class _GivenModel(model_lib.StateSpaceModel):
 def given_model(
   model: model_lib.StateSpaceModel, global_state, batch_rank: int
 ) -> model_lib.StateSpaceModel:
-  """The model without a prior, for sequences with these global states.
+  """Returns the model without a prior, for sequences with these global states.
 
   Args:
     model: `StateSpaceModel` with a prior.
-    global_state: Nested structure of `Tensor`s of shape `batch + event`: that
-      of each sequence.
+    global_state: Nested structure of `Tensor`s of shape `batch + event`: the
+      global state of each sequence.
     batch_rank: Python `int`: the number of axes of `batch`.
 
   Returns:

@@ -4,8 +4,8 @@
 
 In the terms of the sampler, the heuristic factor `psi_k` is the density of
 level `k`; prior and likelihood of a step belong to the transition that leads to
-it (see `tfp_nvi.state_space`). The factor is prepared once a run, for the
-particles of level 0, which `given` is told.
+it (see `tfp_nvi.state_space`). The factor is prepared once in each run, for the
+particles of level 0, which `given` receives.
 """
 
 import copy
@@ -49,13 +49,16 @@ class StateSpaceState(NamedTuple):
 class StateSpaceDensities(densities_lib.Densities):
   """The densities of a state-space model for some sequences.
 
-  They are evaluated at states by what `given` returns, which knows the global
-  states of level 0.
+  The densities that `given` returns are evaluated at states, as they have the
+  global states of level 0.
+
+  Attributes:
+    lengths: `None`, or int32 `Tensor` of shape `batch`.
   """
 
   is_rollable = True
   is_discrete = True  # Indices are, whatever the local states.
-  # Set for each model and its sequences.
+  # Each instance sets these from its model and its sequences.
   batch_shape = None
   float_dtype = None
   num_densities = 0
@@ -89,7 +92,7 @@ class StateSpaceDensities(densities_lib.Densities):
     self.shown = sequences.shown
     self.components = sequences.components
     self._is_observed = sequences.is_observed
-    self._lengths = sequences.lengths
+    self.lengths = sequences.lengths
 
   @property
   def dtype(self) -> StateSpaceState:
@@ -116,17 +119,12 @@ class StateSpaceDensities(densities_lib.Densities):
     """`None`, or bool `Tensor` of shape `batch + [num_steps]`."""
     return self._is_observed
 
-  @property
-  def lengths(self):
-    """`None`, or int32 `Tensor` of shape `batch`."""
-    return self._lengths
-
   def is_active(self, level):
-    """Whether sequences have a step at a level; `None` if all do."""
+    """Returns whether sequences have a step at a level; `None` if all do."""
     return None if self.lengths is None else level <= self.lengths
 
   def initial_state(self, global_state, sample_shape):
-    """The state of level 0."""
+    """Returns the state of level 0."""
     if sample_shape[1:] != self.batch_shape:
       raise ValueError(
         'A sampler for sequences runs with their batch shape, '
@@ -141,11 +139,11 @@ class StateSpaceDensities(densities_lib.Densities):
     return StateSpaceState(global_state, local_state, index, index, index)
 
   def given(self, move, cut):
-    """Densities whose heuristic is prepared for the particles of level 0."""
+    """Returns densities with the heuristic prepared for the given level 0."""
     return GivenDensities(self, move, cut)
 
   def prepare(self, global_state, num_particles):
-    """The rows of the heuristic; `()` if there is none."""
+    """Returns the rows of the heuristic; `()` if there is none."""
     if self.heuristic is None:
       return ()
     rows = functions.call_with_named(
@@ -176,7 +174,7 @@ class StateSpaceDensities(densities_lib.Densities):
     return rows
 
   def log_factor(self, row, global_state, local_state, shape):
-    """The heuristic's log factor at a level, checked."""
+    """Returns the heuristic's log factor at a level, checked."""
     return checks.check_returned(
       'heuristic',
       self.heuristic.log_factor(row, global_state, local_state),
@@ -187,11 +185,11 @@ class StateSpaceDensities(densities_lib.Densities):
     )
 
   def evaluate(self, level, state):
-    """Not to be called: the terms of a level depend on level 0."""
+    """Raises an error, because the terms of a level depend on level 0."""
     raise TypeError('State-space densities are evaluated by a sampler alone.')
 
   def log_prob(self, level, terms):
-    """Log density of a level, given the terms."""
+    """Returns the log density of a level, given the terms."""
     del level
     return terms[0]
 
@@ -247,11 +245,11 @@ class StateSpaceDensities(densities_lib.Densities):
 
 
 class GivenDensities(densities_lib.Densities):
-  """Densities that know the global states of level 0, and `psi` of those."""
+  """Densities with the global states of level 0, and the factors for them."""
 
   is_rollable = True
   is_discrete = True
-  # Those of the densities that these are made from.
+  # Each instance takes these from the densities that it is made from.
   batch_shape = None
   dtype = None
   event_shape = None
@@ -267,7 +265,7 @@ class GivenDensities(densities_lib.Densities):
     self.float_dtype = densities.float_dtype
     self.dtype = densities.dtype
     self.event_shape = densities.event_shape
-    # Later levels take what comes in from level 0 to be constant.
+    # Later levels treat the states that come in from level 0 as constant.
     self._is_constant = cut and bool(move.samples)
     fixed = self._global_state
     if self._is_constant:
@@ -275,31 +273,27 @@ class GivenDensities(densities_lib.Densities):
     self._num_particles = move.state.root.shape[0]
     self.prepared = densities.prepare(fixed, self._num_particles)
 
-  def forward(self, state):
-    """As `StateSpaceDensities.forward`."""
-    return self._densities.forward(state)
-
   def is_active(self, level):
-    """As `StateSpaceDensities.is_active`."""
+    """Delegates to `StateSpaceDensities.is_active`."""
     return self._densities.is_active(level)
 
   def log_prob(self, level, terms):
-    """As `StateSpaceDensities.log_prob`."""
+    """Delegates to `StateSpaceDensities.log_prob`."""
     return self._densities.log_prob(level, terms)
 
   def with_prepared(self, prepared):
-    """The same densities with copies of the prepared rows."""
+    """Returns the same densities with copies of the prepared rows."""
     other = copy.copy(self)
     other.prepared = prepared
     return other
 
   def proposal(self, level, root, prior):
-    """The heuristic's proposal of the step behind a level; perhaps `None`."""
+    """Returns the heuristic's proposal of the step after a level, or `None`."""
     row = self._rows(self.prepared, level, root)
     return self._densities.heuristic.proposal(row, prior, root.shape)
 
   def _rows(self, rows, level, root):
-    """Rows of a level, or of a range of levels, for each particle."""
+    """Returns rows of a level, or of a range of levels, for each particle."""
     last = self._densities.num_steps - 1
 
     def select(x):
@@ -319,7 +313,8 @@ class GivenDensities(densities_lib.Densities):
     shape = state.root.shape
     if densities.heuristic is None:
       return tf.zeros(shape, self.float_dtype)
-    # Also at level 0, whose particles may have been resampled since.
+    # Roots select rows at level 0 too, whose particles may have been resampled
+    # since.
     row, local = self._rows(rows, level, state.root), state.local_state
     if isinstance(level, int) and level == 0:
       local = None
@@ -337,7 +332,7 @@ class GivenDensities(densities_lib.Densities):
     return tf.where(level < end, log_factor, tf.zeros_like(log_factor))
 
   def evaluate(self, level, state):
-    """The heuristic factor."""
+    """Returns the heuristic factor."""
     rows = self.prepared
     if self._is_constant and isinstance(level, int) and level == 0:
       # The divergence of this level is differentiated by the global states.
@@ -345,7 +340,7 @@ class GivenDensities(densities_lib.Densities):
     return (self._log_factor(rows, level, state),)
 
   def evaluate_fixed(self, level, state, terms):
-    """The same at a state held fixed, differentiable by the heuristic."""
+    """Returns the factor at a fixed state, differentiable by the heuristic."""
     if self._densities.heuristic is None:
       return tf.nest.map_structure(tf.stop_gradient, terms)
     state = tf.nest.map_structure(tf.stop_gradient, state)

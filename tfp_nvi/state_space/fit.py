@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A sampler for a model in one call: what it proposes, and what it learns."""
+"""Makes and trains a sampler for a model in one call."""
 
 import functools
 import warnings
@@ -20,15 +20,17 @@ __all__ = [
   'fit_state_space',
 ]
 
-# Sequences that are simulated to learn from.
+# The number of sequences that are simulated for training.
 _NUM_SEQUENCES = 20_000
-# Rounds of learning from data: draws of their states, and how many there are.
+# Learning from data: the number of rounds, and of particles and draws of states
+# for each sequence.
 _NUM_ROUNDS, _NUM_PARTICLES, _NUM_DRAWS = 2, 500, 20
-# How often the proposal of the global state is fitted to a new sequence.
+# How many times the proposal of the global state is fitted to a new sequence.
 _NUM_REFINEMENTS = 2
-# Simulated sequences on which a Gaussian heuristic is tried, beside a filter
-# with so many particles; and the share of them whose log likelihood it may miss
-# by more than so many nats, for each hundred steps.
+# The number of simulated sequences on which a Gaussian heuristic is tried, and
+# the number of particles of the filter that it is compared with. The heuristic
+# may miss the log likelihood of a share `_MAX_MISSED` of the sequences by more
+# than `_MAX_GAP` nats for each hundred steps.
 _NUM_TRIED, _NUM_TRIED_PARTICLES = 64, 200
 _MAX_MISSED, _MAX_GAP = 0.25, 3.0
 
@@ -61,12 +63,12 @@ def fit_state_space(
     rounds of importance sampling, before the particles are drawn.
   - Particles are resampled where less than half of them are effective.
 
-  Training begins on sequences that the model simulates. With `data`, it goes on
-  with these, whatever the prior thinks of them: twice, the sampler as it
-  is so far draws states of each sequence, and is trained on these for
-  `num_steps // 4` steps. Some sequences are shown with missing parts, and some
-  end early, so that the sampler serves such sequences too. A model without a
-  global state whose heuristic is not learned needs no training.
+  Training begins on sequences that the model simulates. With `data`, it
+  continues on these, however improbable they are under the prior: twice, the
+  current sampler draws states of each sequence, and is trained on these states
+  for `num_steps // 4` steps. Some sequences are shown with missing parts, and
+  some end early, so that the sampler serves such sequences too. A model without
+  a global state whose heuristic is not learned needs no training.
 
   Args:
     model: `StateSpaceModel`.
@@ -75,10 +77,10 @@ def fit_state_space(
       Default value: `None` (i.e., simulations alone).
     length: Python `int`: how many steps to simulate.
       Default value: `None` (i.e., that of `data`).
-    is_observed: What is observed of `data`, as of `StateSpaceSampler.sample`.
+    is_observed: Mask of `data`, as in `StateSpaceSampler.sample`.
       Default value: `None` (i.e., all).
     inputs: Nested structure of `Tensor`s of shape `[length] + event`, if the
-      model has inputs; those of all sequences.
+      model has inputs; all sequences have the same inputs.
       Default value: `None`.
     num_steps: Python `int` number of training steps on simulations.
       Default value: `2_000`.
@@ -86,7 +88,8 @@ def fit_state_space(
       Default value: `128`.
     num_units: Python `int` number of units of each layer of the networks.
       Default value: `32`.
-    learning_rate: Python `float`: that of Adam, at the start; it falls to zero.
+    learning_rate: Python `float`: the learning rate of Adam at the start; it
+      falls to zero.
       Default value: `3e-3`.
     progress: Python `bool`: whether to show a progress bar, on a terminal.
       Default value: `True`.
@@ -207,7 +210,7 @@ def fit_state_space(
       randomness.split_seed(randomness.fold_in(data_seed, i), 2)
     )
     with warnings.catch_warnings():
-      # They are for a sampler that has learned.
+      # The warnings are meant for a sampler that has been trained.
       warnings.simplefilter('ignore', RuntimeWarning)
       values = learning.draw_states(
         sampler, sequences, _NUM_PARTICLES, _NUM_DRAWS, draw_seed
@@ -220,7 +223,7 @@ def fit_state_space(
 
 
 def _as_sequences(model, data, is_observed, inputs):
-  """The data as sequences with one batch axis; `None` if there are none."""
+  """Converts data to sequences with one batch axis, or returns `None`."""
   if data is None:
     if is_observed is not None:
       raise ValueError(
@@ -256,12 +259,12 @@ def _as_sequences(model, data, is_observed, inputs):
 
 
 def _or_none(inputs):
-  """Inputs, or `None` if there are none."""
+  """Returns inputs, or `None` if there are none."""
   return inputs if tf.nest.flatten(inputs) else None
 
 
 def _choose_heuristic(model, settings, seed, inputs):
-  """The heuristic that knows most of a model."""
+  """Returns the most exact heuristic that there is for a model."""
   if model.num_states is not None:
     return backward.HiddenMarkovHeuristic(model)
   if model.has_gaussian_transitions:
@@ -272,7 +275,7 @@ def _choose_heuristic(model, settings, seed, inputs):
 
 
 def _is_doubtful(heuristic, model, length, seed, inputs):
-  """Whether a heuristic misses mass of some simulated sequences.
+  """Returns whether a heuristic misses mass of some simulated sequences.
 
   Each is tried with the global state that it was simulated with: the estimate
   of a filter that does not look ahead exceeds the likelihood by `exp(3)` once
@@ -285,7 +288,7 @@ def _is_doubtful(heuristic, model, length, seed, inputs):
       model, length, 100 * _NUM_TRIED, _or_none(inputs), simulation_seed
     )
   except ValueError:
-    # A model that needs no training need not be simulated.
+    # If the model needs no training, it need not be simulated.
     return False
   theta, _, x = tf.nest.map_structure(lambda x: x[:_NUM_TRIED], values)
   size = tf.nest.flatten(x)[0].shape[0]

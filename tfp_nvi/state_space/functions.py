@@ -1,11 +1,11 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A user's functions: how they are called, and what they must return.
+"""Calls a user's functions, and checks the values that they return.
 
-A function gets the arguments that it names. The states come first and by their
-place, under whatever names; after them may come `t`, the index of the step, and
-`u`, the inputs of the step. The signature is read once, when a model or a
-sampler is made.
+A function gets the arguments that it names. The states come first and are
+passed by position, under any names; after them may come `t`, the index of the
+step, and `u`, the inputs of the step. The signature is read once, when a model
+or a sampler is made.
 """
 
 import inspect
@@ -45,12 +45,12 @@ _POSITIVE = (
 
 
 def has_values(x: tf.Tensor) -> bool:
-  """Whether the values of a `Tensor` are known: in eager mode."""
+  """Returns whether the values of a `Tensor` are known, as in eager mode."""
   return not tf.is_symbolic_tensor(x)
 
 
 def describe(structure):
-  """Dtypes by their names, and shapes as lists."""
+  """Describes dtypes by their names, and shapes as lists."""
   return tf.nest.map_structure(
     lambda x: x.as_list() if isinstance(x, tf.TensorShape) else x.name,
     structure,
@@ -58,7 +58,7 @@ def describe(structure):
 
 
 def num_categories(distribution: tfd.Distribution) -> int | None:
-  """How many values a categorical distribution has; else `None`."""
+  """Returns the number of values of a categorical distribution; else `None`."""
   if not isinstance(distribution, tfd.Categorical):
     return None
   parameter = distribution.logits
@@ -68,14 +68,14 @@ def num_categories(distribution: tfd.Distribution) -> int | None:
 
 
 def log_probs(distribution: tfd.Categorical) -> tf.Tensor:
-  """Log probabilities of the values of a categorical distribution."""
+  """Returns log probabilities of the values of a categorical distribution."""
   if distribution.logits is None:
     return tf.math.log(distribution.probs)
   return tf.math.log_softmax(distribution.logits)
 
 
 def entry(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-  """Entries of the last axis, `values[..., index]`.
+  """Returns entries of the last axis, `values[..., index]`.
 
   Args:
     values: `Tensor` of shape `shape + [n]`.
@@ -99,8 +99,8 @@ def over_states(fn, num_states, global_state, shape, dtype, event_rank=0):
     num_states: Python `int`.
     global_state: Nested structure of `Tensor`s of shape `shape + event`.
     shape: `TensorShape`: `[num_particles] + batch`.
-    dtype: That of a local state.
-    event_rank: Python `int`: that of what `fn` returns.
+    dtype: The dtype of a local state.
+    event_rank: Python `int`: the rank of the events that `fn` returns.
 
   Returns:
     values: `Tensor` of shape `shape + [num_states] + event`.
@@ -144,7 +144,7 @@ class _NamedCall:
     extras = {name: named[name] for name in self._extras}
     if self._keywords is None:
       return self._fn(*values, **extras)
-    # By their names, as an extra argument may stand between two values.
+    # Values are passed by name, as an extra argument may stand between two.
     return self._fn(**dict(zip(self._keywords, values, strict=True)), **extras)
 
 
@@ -155,26 +155,26 @@ def call_with_named(
   extras: tuple[str, ...] = (),
   has_last: bool = True,
 ) -> _NamedCall:
-  """Reads the signature of a function, to call it with what it names.
+  """Reads the signature of a function, to call it with arguments it names.
 
   Args:
     name: Python `str` name of the argument that the function is.
     fn: Python callable.
-    values: Names of the values that are passed by their place. A function may
-      take less of them, which are then the first ones.
-    extras: Those of `'t'` and `'u'` that are there to be named. They count as
-      such behind the first value, or anywhere if there is no value.
-    has_last: Python `bool`: whether the last value is more than `()`. If not,
-      a function need not take it, and gets it only where it has a place for it
-      that must be filled.
+    values: Names of the values that are passed by position. A function may take
+      fewer of them, which are then the first ones.
+    extras: The extra arguments that a function may name, of `'t'` and `'u'`.
+      These names mean extra arguments after the first value, or anywhere if
+      there is no value.
+    has_last: Python `bool`: whether the last value is more than `()`. If not, a
+      function need not take it, and gets it only for a required parameter.
       Default value: `True`.
 
   Returns:
     call: Python callable from the values, `t` and `u`.
 
   Raises:
-    ValueError: If the function needs arguments that there are not, or names an
-      extra one and does not take all values.
+    ValueError: If the function requires arguments that do not exist, or names
+      an extra one and does not take all values.
 
   ```python
   from tfp_nvi.state_space import functions
@@ -187,7 +187,7 @@ def call_with_named(
   """
   try:
     parameters = list(inspect.signature(fn).parameters.values())
-  except (TypeError, ValueError):  # Of some functions written in C.
+  except (TypeError, ValueError):  # Some functions are written in C.
     return _NamedCall(fn, None, len(values), ())
   kinds = inspect.Parameter
   num_real = len(values) if has_last else len(values) - 1
@@ -196,14 +196,14 @@ def call_with_named(
   for parameter in parameters:
     if parameter.kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD):
       continue
-    # What comes first is a state, whatever its name.
+    # The first parameter is a state, whatever its name.
     is_state = num_real > 0 and not positional
     if (
       parameter.name in ('t', 'u')
       and parameter.kind != kinds.POSITIONAL_ONLY
       and not (is_state and parameter.kind == kinds.POSITIONAL_OR_KEYWORD)
     ):
-      # One that is not there may be left to its default.
+      # A parameter without such an argument may be left to its default.
       if parameter.name in extras or parameter.default is kinds.empty:
         named.append(parameter.name)
     elif parameter.kind != kinds.KEYWORD_ONLY:
@@ -248,7 +248,7 @@ def call_with_named(
 def check_distribution(
   name: str, distribution, shape: tf.TensorShape, like=None
 ) -> None:
-  """Raises an error if a function returned something else than it should.
+  """Raises an error if a function did not return the distribution it should.
 
   Args:
     name: Python `str` name of the argument.
@@ -267,7 +267,7 @@ def check_distribution(
   if like is not None:
     ours = describe(distribution.dtype), describe(distribution.event_shape)
     theirs = tuple(map(describe, like))
-    # The order of the names of a dictionary is of no matter.
+    # The order of the names of a dictionary does not matter.
     if tf.nest.flatten(ours) != tf.nest.flatten(theirs):
       raise ValueError(
         f'`{name}` must return a distribution of dtype {theirs[0]} and event '
@@ -292,11 +292,11 @@ def check_distribution(
 
 
 def check_parameters(name: str, distribution: tfd.Distribution) -> None:
-  """Raises an error if parameters of a distribution cannot be such.
+  """Raises an error if parameters of a distribution are invalid.
 
-  Looks at probabilities that do not sum to one, and at negative or NaN scales
-  and rates, where values are known; inside of joint distributions and mixtures
-  too.
+  The function finds probabilities that do not sum to one, and negative or NaN
+  scales and rates, where values are known. It looks inside of joint
+  distributions and mixtures too.
 
   Args:
     name: Python `str` name of the argument that returned the distribution.

@@ -3,13 +3,13 @@
 """Gaussian approximations of the parts of a state-space model.
 
 Contract: a local state is a vector `z` here, of shape `shape + [d]`, with
-`d = 1` for a scalar. A transition is `N(mean(z), L L')`, a likelihood or a
-message from the future `exp(-z' M z / 2 + m' z + c)`, with `M` without negative
-eigenvalues. Transitions are linearized; the likelihood is expanded to the
-second order, where `M` is that of Gauss and Newton if observations are normal
-with a variance that does not depend on the state, and else the Hessian without
-its negative eigenvalues. Nothing is approximated where the model is linear and
-Gaussian.
+`d = 1` for a scalar. A transition is `N(mean(z), L L')`. A likelihood or a
+message from the future is `exp(-z' M z / 2 + m' z + c)`, where `M` has no
+negative eigenvalues. Transitions are linearized, and the likelihood is expanded
+to the second order. `M` is the Gauss-Newton matrix if observations are normal
+with a variance that does not depend on the state; otherwise it is the Hessian
+without its negative eigenvalues. Nothing is approximated where the model is
+linear and Gaussian.
 """
 
 from typing import Any, NamedTuple
@@ -52,11 +52,11 @@ class Quadratic(NamedTuple):
   constant: Any
 
   def times(self, other: 'Quadratic') -> 'Quadratic':
-    """The product of two functions."""
+    """Returns the product of two functions."""
     return Quadratic(*(x + y for x, y in zip(self, other, strict=True)))
 
   def where(self, condition) -> 'Quadratic':
-    """The function where a condition of shape `shape` holds; else, one."""
+    """Returns the function where a condition holds, and else one."""
     parts = []
     for i, x in enumerate(self):
       mask = tf.reshape(condition, condition.shape + [1] * (2 - i))
@@ -64,7 +64,7 @@ class Quadratic(NamedTuple):
     return Quadratic(*parts)
 
   def log_value(self, z):
-    """The logarithm of the function at vectors `z`."""
+    """Returns the logarithm of the function at vectors `z`."""
     return (
       self.constant
       + tf.reduce_sum(self.linear * z, axis=-1)
@@ -73,7 +73,7 @@ class Quadratic(NamedTuple):
 
   @staticmethod
   def one(shape, size: int, dtype) -> 'Quadratic':
-    """The function that is one everywhere."""
+    """Returns the function that is one everywhere."""
     return Quadratic(
       tf.zeros(shape + [size, size], dtype),
       tf.zeros(shape + [size], dtype),
@@ -86,7 +86,7 @@ def _is_multivariate(distribution):
 
 
 def is_gaussian(distribution) -> bool:
-  """Whether a distribution is normal, over a number or a vector.
+  """Returns whether a distribution is normal, over a number or a vector.
 
   ```python
   import tensorflow_probability as tfp
@@ -103,17 +103,17 @@ def is_gaussian(distribution) -> bool:
 
 
 def as_vector(z: tf.Tensor, event_rank: int) -> tf.Tensor:
-  """A local state as a vector."""
+  """Returns a local state as a vector."""
   return z if event_rank else z[..., tf.newaxis]
 
 
 def as_event(z: tf.Tensor, event_rank: int) -> tf.Tensor:
-  """A vector as a local state."""
+  """Returns a vector as a local state."""
   return z if event_rank else z[..., 0]
 
 
 def moments(distribution, shape) -> tuple:
-  """The mean of a normal distribution, and a factor of its covariance.
+  """Returns the mean of a normal distribution, and a factor of its covariance.
 
   Args:
     distribution: `tfd.Distribution` for which `is_gaussian` is true.
@@ -149,7 +149,7 @@ def moments(distribution, shape) -> tuple:
 
 
 def _rows_of_gradients(tape, values, z):
-  """Derivatives of `values`, `shape + [m]`, by `z`: `shape + [m, d]`."""
+  """Differentiates `values`, `shape + [m]`, by `z`: `shape + [m, d]`."""
   return tf.stack(
     [tape.gradient(value, z, unconnected_gradients='zero') for value in values],
     axis=-2,
@@ -157,7 +157,7 @@ def _rows_of_gradients(tape, values, z):
 
 
 def linearize(distribution_fn, z: tf.Tensor, shape) -> tuple:
-  """A normal transition, linearized at a local state.
+  """Returns a normal transition, linearized at a local state.
 
   Args:
     distribution_fn: Python callable from a vector to the distribution of the
@@ -168,7 +168,7 @@ def linearize(distribution_fn, z: tf.Tensor, shape) -> tuple:
   Returns:
     matrix: `Tensor` of shape `shape + [d, d]`: the Jacobian of the mean.
     offset: `Tensor` of shape `shape + [d]`: the mean less `matrix z`.
-    factor: `Tensor` of shape `shape + [d, d]`, as of `moments`.
+    factor: `Tensor` of shape `shape + [d, d]`, as in `moments`.
   """
   with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
     tape.watch(z)
@@ -181,7 +181,7 @@ def linearize(distribution_fn, z: tf.Tensor, shape) -> tuple:
 def expand_likelihood(
   distribution_fn, x, z: tf.Tensor, shape: tf.TensorShape
 ) -> Quadratic:
-  """The likelihood of a local state, expanded at some state.
+  """Returns the likelihood of a local state, expanded at some state.
 
   Args:
     distribution_fn: Python callable from a vector to the distribution of an
@@ -211,7 +211,7 @@ def expand_likelihood(
 
 
 def _at(precision, gradient, value, z):
-  """The function with a value and a gradient at `z`."""
+  """Returns the `Quadratic` with a given value and gradient at `z`."""
   linear = gradient + matrices.matvec(precision, z)
   constant = (
     value
@@ -222,7 +222,7 @@ def _at(precision, gradient, value, z):
 
 
 def _expand_gaussian(distribution, x, z, mean, factor, jacobian, shape):
-  """That of a normal observation whose variance is known."""
+  """Expands the likelihood of a normal observation of known variance."""
   x = as_vector(x, distribution.event_shape.rank)
   covariance = matrices.matmul(factor, matrices.transpose(factor))
   whiten, _ = matrices.inverse_cholesky(covariance)
@@ -241,7 +241,7 @@ def _expand_gaussian(distribution, x, z, mean, factor, jacobian, shape):
 
 
 def _derivatives(log_prob_fn, z):
-  """A function of each particle's vector, its gradient and its Hessian."""
+  """Returns values, gradients and Hessians of a function, for each particle."""
   with tf.GradientTape(
     persistent=True, watch_accessed_variables=False
   ) as outer:
@@ -256,7 +256,7 @@ def _derivatives(log_prob_fn, z):
 
 
 def _conditioning(factor, precision):
-  """How a normal vector changes when a `Quadratic` is given.
+  """Computes how a normal vector changes when a `Quadratic` is given.
 
   Args:
     factor: `Tensor` of shape `shape + [d, d]`: `L`.
@@ -286,12 +286,12 @@ def _conditioning(factor, precision):
 
 
 def condition(mean, factor, quadratic: Quadratic) -> tuple:
-  """The normal density `N(mean, L L')` times a function, normalized.
+  """Normalizes the normal density `N(mean, L L')` times a function.
 
   Args:
     mean: `Tensor` of shape `shape + [d]`.
     factor: `Tensor` of shape `shape + [d, d]`: `L`.
-    quadratic: `Quadratic`, whose constant does not count.
+    quadratic: `Quadratic`, whose constant has no effect.
 
   Returns:
     mean: `Tensor` of shape `shape + [d]`.
@@ -303,7 +303,7 @@ def condition(mean, factor, quadratic: Quadratic) -> tuple:
 
 
 def normal(mean, covariance, event_rank: int) -> tfd.Distribution:
-  """A normal distribution over local states.
+  """Returns a normal distribution over local states.
 
   Args:
     mean: `Tensor` of shape `shape + [d]`.
@@ -319,10 +319,10 @@ def normal(mean, covariance, event_rank: int) -> tfd.Distribution:
 
 
 def _of_mean(factor, quadratic):
-  """`E[quadratic(mean + L noise)]` as a function of the mean."""
+  """Returns `E[quadratic(mean + L noise)]` as a function of the mean."""
   precision, linear, constant = quadratic
   covariance, remainder, pull, log_det = _conditioning(factor, precision)
-  # A sum of squares, where a difference would lose digits.
+  # The sum of squares keeps digits that a difference would lose.
   left = matrices.matmul(remainder, precision)
   return Quadratic(
     matrices.matmul(left, matrices.transpose(remainder))
@@ -335,7 +335,7 @@ def _of_mean(factor, quadratic):
 
 
 def message(matrix, offset, factor, quadratic: Quadratic) -> Quadratic:
-  """The expectation of a function of the next state, by the state before it.
+  """Returns the expectation of a function of the next state, given this one.
 
   Args:
     matrix: `Tensor` of shape `shape + [d, d]`.
@@ -357,7 +357,7 @@ def message(matrix, offset, factor, quadratic: Quadratic) -> Quadratic:
 
 
 def log_integral(mean, factor, quadratic: Quadratic) -> tf.Tensor:
-  """The logarithm of the expectation of a function of a normal vector.
+  """Returns the log of the expectation of a function of a normal vector.
 
   Args:
     mean: `Tensor` of shape `shape + [d]`.

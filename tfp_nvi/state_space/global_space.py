@@ -16,27 +16,27 @@ __all__ = [
   'GlobalSpace',
 ]
 
-# The proposals are mixtures of normal distributions of the same shape, wider
-# and wider, so that their tails are not too light.
+# Proposals are mixtures of increasingly wide normal distributions of the same
+# shape, so that their tails are not too light.
 _SCALES = (1.0, 1.5, 3.0)
 _PROBS = (0.6, 0.3, 0.1)
-# How many draws of the prior the space is standardized by.
+# The number of draws of the prior that the space is standardized by.
 _NUM_DRAWS = 1_000
 
 
 class GlobalSpace(tf.Module):
-  """A space of vectors `y`, from which a bijector leads to global states.
+  """A space of vectors `y`, which a bijector maps to global states.
 
   Fields:
     size: Python `int`: the length of a vector.
     dtype: `tf.DType`.
-    draws: `Tensor` of shape `[1000, size]`: the prior.
+    draws: `Tensor` of shape `[1000, size]`: draws of the prior.
 
   Args:
     prior: `tfd.Distribution` or `JointDistribution` over the global state.
 
   Raises:
-    ValueError: If a part of it is discrete.
+    ValueError: If a part of the prior is discrete.
   """
 
   def __init__(self, prior: tfd.Distribution, name: str = 'global_space'):
@@ -97,17 +97,17 @@ class GlobalSpace(tf.Module):
     self.draws = (x - center) / scale
 
   def vector(self, global_state) -> tf.Tensor:
-    """The vectors of global states, of shape `shape + [size]`."""
-    # A copy, as bijectors remember what they made.
+    """Returns the vectors of global states, of shape `shape + [size]`."""
+    # This is a copy, because bijectors cache the values that they made.
     state = tf.nest.map_structure(tf.identity, global_state)
     return self._bijector.inverse(state)
 
   def state(self, y: tf.Tensor):
-    """The global states of vectors."""
+    """Returns the global states of vectors."""
     return self._bijector.forward(tf.identity(y))
 
   def log_prior(self, y: tf.Tensor) -> tf.Tensor:
-    """The log density of vectors that the prior has."""
+    """Returns the log density of the prior at vectors."""
     y = tf.identity(y)
     state = tf.nest.map_structure(tf.identity, self._bijector.forward(y))
     return self._prior.log_prob(
@@ -115,7 +115,7 @@ class GlobalSpace(tf.Module):
     ) + self._bijector.forward_log_det_jacobian(y, event_ndims=1)
 
   def distribution(self, loc: tf.Tensor, scale_tril: tf.Tensor):
-    """A distribution over global states, normal but for its wider tails.
+    """Makes a normal distribution over global states, with wider tails.
 
     Args:
       loc: `Tensor` of shape `batch + [size]`.
@@ -134,7 +134,7 @@ class GlobalSpace(tf.Module):
     return tfd.TransformedDistribution(mixture, self._bijector)
 
   def matched(self, global_state, log_weights: tf.Tensor, floor: float = 0.02):
-    """The mean and a factor of the covariance of weighted particles.
+    """Returns the mean and a factor of the covariance of weighted particles.
 
     Weights are raised to a power of at most one that leaves some of them
     effective, so that a bad start does not end in a single point.
@@ -176,7 +176,7 @@ class GlobalSpace(tf.Module):
 
 
 def _tempered(log_weights, least):
-  """Log weights times a power at most one, by bisection for each member."""
+  """Multiplies log weights by a power of at most one, found by bisection."""
   low = tf.zeros_like(log_weights[0])
   high = tf.ones_like(low)
   finite = tf.where(

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Proposals of local states that need no network and no function of a user.
 
-Contract: a proposal is made of the model's own distribution of the next local
-state, of the observation of the step, and of what the heuristic knows of the
-observations to come.
+Contract: a proposal is made from the model's own distribution of the next local
+state, the observation of the step, and the heuristic for the observations to
+come.
 """
 
 import abc
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class LocalProposal(abc.ABC):
-  """A proposal that is made of the model.
+  """A proposal that is derived from the model.
 
   Attributes:
     needs_observation: Python `bool`: whether a step that is not observed is
@@ -36,16 +36,16 @@ class LocalProposal(abc.ABC):
 
   @abc.abstractmethod
   def distribution(self, prior, observation_fn, x, given, step, previous):
-    """The proposal of a local state.
+    """Returns the proposal of a local state.
 
     Args:
-      prior: `tfd.Distribution`: that of the model, given the state before.
+      prior: `tfd.Distribution`: the model's transition, given the state before.
       observation_fn: Python callable from local and global states and a shape,
         to the distribution of the observation.
       x: Nested structure of `Tensor`s of shape `batch + event`.
       given: `GivenDensities` of the run, or `None`.
       step: Python `int` or scalar int `Tensor`.
-      previous: `StateSpaceState` before.
+      previous: `StateSpaceState` before the step.
 
     Returns:
       proposal: `tfd.Distribution` over the local state.
@@ -58,7 +58,7 @@ class HeuristicProposal(LocalProposal):
   needs_observation = False
 
   def distribution(self, prior, observation_fn, x, given, step, previous):
-    """The proposal by the row of the level before."""
+    """Returns the proposal by the row of the level before."""
     del observation_fn, x
     if given is None:
       raise ValueError(
@@ -76,12 +76,12 @@ class HeuristicProposal(LocalProposal):
 class GuidedProposal(LocalProposal):
   """The transition times the likelihood, or a Gaussian approximation.
 
-  Exact for categorical states, and where transitions are normal and
-  observations linear and normal, also if they are so given a regime, a part of
-  the local state that is proposed with it. For other observations the log
-  density is expanded at the mean of the transition, a step of Newton's method;
-  for normal observations of a nonlinear mean that is the extended Kalman
-  filter's update.
+  The proposal is exact for categorical states, and where transitions are normal
+  and observations linear and normal. They may also be so only given a regime,
+  which is a part of the local state and is proposed with it. For other
+  observations the log density is expanded at the mean of the transition, which
+  is a step of Newton's method. For normal observations with a nonlinear mean,
+  this is the update of the extended Kalman filter.
   """
 
   def __init__(self, model: model_lib.StateSpaceModel):
@@ -96,7 +96,7 @@ class GuidedProposal(LocalProposal):
     self._model = model
 
   def distribution(self, prior, observation_fn, x, given, step, previous):
-    """The proposal; see `LocalProposal.distribution`."""
+    """Returns the proposal; see `LocalProposal.distribution`."""
     del given, step
     shape = tf.TensorShape(previous.root.shape)
     theta, example = previous.global_state, self._model.example

@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Heuristic factors: what the observations to come say of a particle.
+"""Heuristic factors: how well a particle explains the observations to come.
 
 Contract: a heuristic approximates the likelihood of the observations to come,
 `psi(x_{k+1:K} | eta)` or `psi(x_{k+1:K} | eta, z_k)`, up to a constant. It is a
@@ -19,10 +19,11 @@ proposal(row, prior, shape)
     and the model's distribution of it; None, the default, if there is none
 ```
 
-`prepare` is called once a run, for the particles of level 0, so that no level
-goes through the observations again; `log_factor` once for each particle and
-level. `prepare` may name `u` as a last argument, the inputs of all steps. At
-the last level the factor is one, whatever the heuristic returns.
+`prepare` is called once in each run, for the particles of level 0, so that no
+level goes through the observations again. `log_factor` is called for the
+particles of each level. `prepare` may name `u` as a last argument, the inputs
+of all steps. At the last level the factor is one, whatever the heuristic
+returns.
 """
 
 import abc
@@ -91,13 +92,13 @@ class Heuristic(tf.Module, abc.ABC):
   ```
   """
 
-  # Whether a few draws need not be tried before a run, as what is returned has
-  # the right shape, and trying would take long.
+  # Whether to skip a trial with a few draws before a run. The rows are known to
+  # have the right shape, and a trial would take long.
   is_trusted = False
 
   @abc.abstractmethod
   def prepare(self, observations, is_observed, global_state):
-    """Computes what the factors need, once the global state is known.
+    """Prepares the rows of the factors, once the global state is known.
 
     Args:
       observations: Nested structure of `Tensor`s of shape
@@ -115,11 +116,11 @@ class Heuristic(tf.Module, abc.ABC):
     """
 
   def log_factor(self, row, global_state, local_state):
-    """The logarithm of the factor; here, the row itself.
+    """Returns the logarithm of the factor; by default, the row itself.
 
     Args:
-      row: Row of what `prepare` returned, as it was prepared for each
-        particle's global state.
+      row: Row that `prepare` returned, as it was prepared for each particle's
+        global state.
       global_state: Nested structure of `Tensor`s of shape
         `[num_particles] + batch + event`; there may be an axis over levels
         between these two.
@@ -132,10 +133,10 @@ class Heuristic(tf.Module, abc.ABC):
     return row
 
   def proposal(self, row, prior, shape):
-    """A proposal that knows of the observations to come; here, none.
+    """Returns a proposal that uses the observations to come; by default, none.
 
     Args:
-      row: Row `k` of what `prepare` returned, as of `log_factor`.
+      row: Row `k` that `prepare` returned, as in `log_factor`.
       prior: `tfd.Distribution`: the model's distribution of the local state of
         step `k + 1`, given the one before.
       shape: `TensorShape`: `[num_particles] + batch`.
@@ -147,10 +148,10 @@ class Heuristic(tf.Module, abc.ABC):
     return None
 
   def is_doubtful(self, rows):
-    """Where the factor is known to be a poor approximation; here, unknown.
+    """Returns where the factor is known to be poor; by default, `None`.
 
     Args:
-      rows: What `prepare` returned.
+      rows: The rows that `prepare` returned.
 
     Returns:
       is_doubtful: bool `Tensor` of shape `[num_particles] + batch`, or with one
@@ -160,7 +161,7 @@ class Heuristic(tf.Module, abc.ABC):
     return None
 
   def given(self, model) -> 'Heuristic | None':
-    """The heuristic of a model whose global state is given; here, none.
+    """Returns the heuristic for a given global state; by default, none.
 
     Args:
       model: `StateSpaceModel` without a prior, of `given_model`.
@@ -173,7 +174,7 @@ class Heuristic(tf.Module, abc.ABC):
 
 
 class IndependentHeuristic(Heuristic):
-  """The observations to come as independent draws, given the global state.
+  """A factor that takes observations as independent given the global state.
 
   ```none
   log psi(x_{k+1:K} | eta) = sum_{j > k} log p(x_j | eta)
@@ -216,7 +217,7 @@ class IndependentHeuristic(Heuristic):
     )
 
   def prepare(self, observations, is_observed, global_state):
-    """Sums of log densities; see `Heuristic.prepare`."""
+    """Returns sums of log densities; see `Heuristic.prepare`."""
     distribution = self._call(global_state)
     if not isinstance(distribution, tfd.Distribution):
       raise TypeError(
@@ -247,7 +248,7 @@ class IndependentHeuristic(Heuristic):
 
 
 class FeatureHeuristic(Heuristic):
-  """A learned heuristic: features of the observations, weighted by the globals.
+  """A learned heuristic: features of observations, weighted by global states.
 
   ```none
   log psi(x_{k+1:K} | eta) = sum_{j > k} f(x_{j:K}) . w(eta)
@@ -295,7 +296,7 @@ class FeatureHeuristic(Heuristic):
     self._weight_fn = weight_fn
 
   def prepare(self, observations, is_observed, global_state):
-    """Sums of weighted features; see `Heuristic.prepare`."""
+    """Returns sums of weighted features; see `Heuristic.prepare`."""
     features = tf.convert_to_tensor(self._feature_fn(observations))
     weights = tf.convert_to_tensor(self._weight_fn(global_state))
     if (

@@ -1,12 +1,12 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The filter's particles at all steps, and what can be found from them.
+"""The filter's particles at all steps, and estimates from them.
 
 Contract: at each step the particles and their weights are those of the
 filtering distribution `p(eta, z_t | x_{0:t})`: the heuristic factor is divided
-out. With a heuristic that looks far ahead the particles are where the whole
-sequence has the states, and few of them may be effective for a filter, which
-`effective_sample_sizes` says.
+out. With a heuristic that looks far ahead, the particles are where the whole
+sequence suggests the states, and few of them may be effective for a filter.
+`effective_sample_sizes` shows this.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class FilterHistory(NamedTuple):
 
   @property
   def effective_sample_sizes(self) -> tf.Tensor:
-    """Those of the filter, of shape `[num_steps] + batch`."""
+    """Effective sample sizes of the filter, of shape `[num_steps] + batch`."""
     return tf.map_fn(weighting.effective_sample_size, self.log_weights)
 
   @property
@@ -57,7 +57,7 @@ class FilterHistory(NamedTuple):
     return tf.concat([total[:1], total[1:] - total[:-1]], axis=0)
 
   def expectation(self, fn: Callable):
-    """Filtered expectations.
+    """Computes filtered expectations.
 
     Args:
       fn: Python callable from the global state and the local state of a step to
@@ -262,7 +262,7 @@ def draw_backward(
     )
     new = draw_index(axes.swap_first_axes(log_weights), seeds[t])
     if lengths is not None:
-      # Behind its end a sequence stays what it is.
+      # After its end a sequence stays as it is.
       new = tf.where(t + 1 < lengths, new, index)
     z = states_at(t, new)
     arrays = tf.nest.map_structure(lambda a, x: a.write(t, x), arrays, z)

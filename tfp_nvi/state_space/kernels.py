@@ -1,11 +1,10 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Markov kernels that leave the posterior of a sequence as it is.
+"""Markov kernels that leave the posterior of a sequence invariant.
 
 They have the interface of `tfp.mcmc.TransitionKernel`, and run in
-`tfp.mcmc.sample_chain`. All of them are compositions of a filter for given
-global states, whose estimate of the likelihood is unbiased, with one filter for
-each chain.
+`tfp.mcmc.sample_chain`. All of them run a filter for given global states, whose
+estimate of the likelihood is unbiased, with one filter for each chain.
 """
 
 import functools
@@ -44,12 +43,12 @@ def log_likelihood_fn(
   num_particles: int,
   looks_ahead: bool = True,
 ) -> Callable:
-  """Estimates of the likelihood of given global states.
+  """Makes a function that estimates the likelihood of given global states.
 
   Args:
     sampler: `StateSpaceSampler` of a model with a prior.
-    num_particles: Python `int`: those of each filter.
-    looks_ahead: Python `bool`, as of `StateSpaceSampler.given`.
+    num_particles: Python `int`: particles of each filter.
+    looks_ahead: Python `bool`, as in `StateSpaceSampler.given`.
       Default value: `True`.
 
   Returns:
@@ -80,7 +79,7 @@ def metropolis(
   estimate,
   seed,
 ) -> tuple:
-  """A step of a random walk over global states, accepted by estimates.
+  """Takes a step of a random walk over global states, accepted by estimates.
 
   Args:
     space: `GlobalSpace`.
@@ -91,7 +90,7 @@ def metropolis(
     log_likelihood_of: Python callable from that to an estimate of the log
       likelihood, of shape `[num_chains]`.
     theta: Nested structure of `Tensor`s of shape `[num_chains] + event`.
-    estimate: What `estimate_fn` gave for it, when it was accepted.
+    estimate: The value of `estimate_fn` at `theta` when it was accepted.
     seed: Stateless seed.
 
   Returns:
@@ -129,7 +128,7 @@ def metropolis(
 
 
 class ParticleMetropolisResults(NamedTuple):
-  """What `ParticleMetropolis` knows of its state.
+  """The results of a step of `ParticleMetropolis`.
 
   Fields:
     log_likelihood: float `Tensor` of shape `[num_chains]`: the estimate that
@@ -146,9 +145,9 @@ class ParticleMetropolisResults(NamedTuple):
 class ParticleMetropolis(tfp.mcmc.TransitionKernel):
   """Particle marginal Metropolis-Hastings over the global state.
 
-  A random walk in the space of the prior's event-space bijector, accepted by
-  estimates of the likelihood. Whatever the number of particles, the posterior
-  of the global state is left as it is.
+  This is a random walk in the space of the prior's event-space bijector,
+  accepted by estimates of the likelihood. It leaves the posterior of the global
+  state invariant for any number of particles.
 
   #### References
 
@@ -199,14 +198,14 @@ class ParticleMetropolis(tfp.mcmc.TransitionKernel):
       sampler: `StateSpaceSampler` of a model with a prior.
       observations: Nested structure of `Tensor`s of shape
         `[num_steps] + event`: one sequence.
-      num_particles: Python `int`: those of each filter.
+      num_particles: Python `int`: particles of each filter.
         Default value: `100`.
       scale: Python `float`, in units of the prior's spread; or a `Tensor` of
         shape `[size, size]`, a factor of the covariance of the steps in the
         vector space of the prior.
         Default value: `0.3`.
-      is_observed: As of `StateSpaceSampler.sample`.
-      inputs: As of `StateSpaceSampler.sample`.
+      is_observed: As in `StateSpaceSampler.sample`.
+      inputs: As in `StateSpaceSampler.sample`.
 
     Raises:
       TypeError: If an argument is not of the kind asked for.
@@ -237,11 +236,11 @@ class ParticleMetropolis(tfp.mcmc.TransitionKernel):
 
   @property
   def is_calibrated(self) -> bool:
-    """Whether the kernel leaves the posterior as it is: always."""
+    """`True`: the kernel leaves the posterior invariant."""
     return True
 
   def bootstrap_results(self, init_state) -> ParticleMetropolisResults:
-    """The results before the first step.
+    """Returns the results before the first step.
 
     Args:
       init_state: Nested structure of `Tensor`s of shape
@@ -283,7 +282,7 @@ class ParticleMetropolis(tfp.mcmc.TransitionKernel):
 
 
 class ConditionalFilterResults(NamedTuple):
-  """What `ConditionalFilter` tells of a step.
+  """The results of a step of `ConditionalFilter`.
 
   Fields:
     is_moved: bool `Tensor` of shape `[num_steps] + batch`: which states are not
@@ -300,8 +299,8 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
 
   The state is a trajectory of local states. One particle of the filter follows
   it, and its ancestor is drawn anew at each step, so that the trajectory that
-  is drawn at the end shares hardly any part with the one before, with few
-  particles already. The smoothing distribution is left as it is whatever the
+  is drawn at the end shares hardly any part with the one before, even with few
+  particles. The kernel leaves the smoothing distribution invariant for any
   number of particles.
 
   #### References
@@ -350,8 +349,8 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
     """Initializes the kernel.
 
     Args:
-      sampler: `StateSpaceSampler`, whose proposal is guided, if it can be, or
-        the prior.
+      sampler: `StateSpaceSampler`. The kernel uses the guided proposal if there
+        is one, else the prior.
       observations: Nested structure of `Tensor`s of shape
         `[num_steps] + event`: one sequence.
       num_particles: Python `int`, at least 2.
@@ -359,8 +358,8 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
       global_state: Nested structure of `Tensor`s of shape
         `[num_chains] + event`, if the model has a prior.
         Default value: `None`.
-      is_observed: As of `StateSpaceSampler.sample`.
-      inputs: As of `StateSpaceSampler.sample`.
+      is_observed: As in `StateSpaceSampler.sample`.
+      inputs: As in `StateSpaceSampler.sample`.
 
     Raises:
       TypeError: If an argument is not of the kind asked for.
@@ -387,11 +386,11 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
 
   @property
   def is_calibrated(self) -> bool:
-    """Whether the kernel leaves the posterior as it is: always."""
+    """`True`: the kernel leaves the posterior invariant."""
     return True
 
   def bootstrap_results(self, init_state) -> ConditionalFilterResults:
-    """The results before the first step.
+    """Returns the results before the first step.
 
     Args:
       init_state: Nested structure of `Tensor`s of shape
@@ -407,7 +406,7 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
     )
 
   def _propose(self, t, before, path, shape, seed):
-    """States of a step, the last one that of the path, and their weights.
+    """Proposes states of a step, with the path as the last, and weights.
 
     Args:
       t: Scalar int32 `Tensor`.
@@ -467,7 +466,7 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
     return z, tf.where(tf.math.is_nan(log_weights), zero, log_weights)
 
   def _ancestors(self, t, z, log_weights, path, shape, seed):
-    """Ancestors by weight; the last by the transition to the path as well."""
+    """Draws ancestors by weight; the last by its transition to the path too."""
     seeds = tf.unstack(randomness.split_seed(seed, 2))
     u = tf.nest.map_structure(lambda x: x[t], self._sequences.inputs)
     transition = self._model.transition(z, (), t, u, shape).log_prob(path)

@@ -3,10 +3,10 @@
 """Learning proposals and heuristics from simulated sequences.
 
 Contract: states and sequences are drawn together from the model, so that no
-particles and no weights are needed; or sequences are data, and their states are
-drawn by the sampler as it is so far [2]. The gradient of the mean of
-`log q(theta | x)` is that of the forward KL divergence from the posterior of
-the global state; that of a contrast between states trains a heuristic.
+particles and no weights are needed. Or sequences are data, and the current
+sampler draws their states [2]. The gradient of the mean of `log q(theta | x)`
+is that of the forward KL divergence from the posterior of the global state. The
+gradient of a contrast between states trains a heuristic.
 
 #### References
 
@@ -31,14 +31,14 @@ __all__ = [
   'simulate_finite',
 ]
 
-# How many sequences are sampled together.
+# The number of sequences that are sampled together.
 _CHUNK = 32
-# At how many levels of a mini-batch the heuristic is trained.
+# The number of levels of a mini-batch at which the heuristic is trained.
 _NUM_LEVELS = 4
 
 
 class Simulated(NamedTuple):
-  """Simulated sequences with their states, and what is to be learned.
+  """Simulated sequences with their states, and the networks to train on them.
 
   Fields:
     network: `GlobalProposalNetwork`, or `None`.
@@ -49,7 +49,7 @@ class Simulated(NamedTuple):
     observations: Likewise.
     inputs: Likewise; `()` if there are none.
     is_observed: Mask of the observations, for steps or components; `()` if
-      there is nothing missing. More is hidden at random.
+      nothing is missing. More observations are hidden at random.
   """
 
   network: Any
@@ -62,7 +62,7 @@ class Simulated(NamedTuple):
 
 
 def simulate_finite(model, num_steps, num_sequences, inputs, seed):
-  """Sequences of a model, without those that overflow.
+  """Simulates sequences of a model, without those that overflow.
 
   Args:
     model: `StateSpaceModel`.
@@ -87,7 +87,7 @@ def simulate_finite(model, num_steps, num_sequences, inputs, seed):
   is_finite = np.ones([num_sequences], bool)
   for x in tf.nest.flatten(values):
     if x.dtype.is_floating:
-      # Squares are to be finite as well.
+      # Squares must be finite as well.
       is_small = np.abs(x.numpy()) < 1e15
       is_finite &= is_small.reshape([num_sequences, -1]).all(axis=1)
   if is_finite.sum() < 0.01 * num_sequences:
@@ -99,10 +99,10 @@ def simulate_finite(model, num_steps, num_sequences, inputs, seed):
 
 
 def _random_mask(observations, seed):
-  """Draws masks: most sequences are shown whole, and a part of the others.
+  """Draws masks that show most sequences whole, and the others in part.
 
-  Of these, half ends early; the other half has missing steps or, if there are
-  several components, missing components.
+  Half of the others end early. The other half have missing steps or, if there
+  are several components, missing components.
 
   Args:
     observations: Nested structure of `Tensor`s of shape
@@ -130,7 +130,7 @@ def _random_mask(observations, seed):
     uniform = randomness.uniform(
       x.shape.as_list(), randomness.fold_in(seeds[4], i)
     )
-    # Instead of missing steps, for every other sequence that has these.
+    # Every other sequence with missing steps has missing components instead.
     by_component = tf.reshape(kind < 0.775, [*batch, 1] + padding)
     by_component &= tf.reshape(kind >= 0.7, [*batch, 1] + padding)
     mask = tf.reshape(steps, shape + padding)
@@ -163,8 +163,8 @@ def draw_states(sampler, sequences, num_particles: int, num_draws: int, seed):
   Args:
     sampler: `StateSpaceSampler`.
     sequences: `Sequences` with one batch axis.
-    num_particles: Python `int`: those of each sequence.
-    num_draws: Python `int`: how many draws to make for each sequence.
+    num_particles: Python `int`: particles of each sequence.
+    num_draws: Python `int`: the number of draws for each sequence.
     seed: Stateless seed.
 
   Returns:
@@ -217,10 +217,10 @@ def draw_states(sampler, sequences, num_particles: int, num_draws: int, seed):
 
 
 class SimulationObjective(objectives.Objective):
-  """The losses of what is learned, over simulated sequences."""
+  """The losses of the networks over simulated sequences."""
 
   def __call__(self, sampler, num_particles, seed):
-    """The loss and its gradients; see `Objective`."""
+    """Returns the loss and its gradients; see `Objective`."""
     del num_particles
     mask_seed, level_seed = tf.unstack(randomness.split_seed(seed, 2))
     mask = _random_mask(sampler.observations, mask_seed)

@@ -31,7 +31,7 @@ _UNIT_DEVIATION = 1.0 / np.sqrt(2.0 * np.pi)
 
 
 def is_by_step(is_observed, observations, event_shapes) -> bool:
-  """Whether a mask is for whole steps, and not for components.
+  """Returns whether a mask is for whole steps, and not for components.
 
   Args:
     is_observed: Mask, of either form.
@@ -53,7 +53,7 @@ def is_by_step(is_observed, observations, event_shapes) -> bool:
 
 
 def any_component(components, leading_rank: int) -> tf.Tensor:
-  """Whether any component of a step is observed.
+  """Returns whether any component of a step is observed.
 
   Args:
     components: Nested structure of bool `Tensor`s of shape
@@ -71,7 +71,7 @@ def any_component(components, leading_rank: int) -> tf.Tensor:
 
 
 def split(is_observed, observations, event_shapes) -> tuple:
-  """A mask as one for whole steps, and one for components.
+  """Splits a mask into one for whole steps, and one for components.
 
   Args:
     is_observed: Mask, of either form, or `None`.
@@ -97,7 +97,7 @@ def split(is_observed, observations, event_shapes) -> tuple:
 
 
 def marginal(distribution, x, mask) -> tfd.Distribution:
-  """The distribution of the components of an observation that are there.
+  """Returns the distribution of the observed components of an observation.
 
   Args:
     distribution: `tfd.Distribution` over an observation.
@@ -162,7 +162,7 @@ def marginal(distribution, x, mask) -> tfd.Distribution:
 
 
 def _marginal_normal(distribution, x, mask):
-  """Missing components become independent, with a density of one."""
+  """Makes missing components independent, with a density of one."""
   loc = tf.where(mask, distribution.mean(), x)
   scale = distribution.scale
   unit = tf.constant(_UNIT_DEVIATION, distribution.dtype)
@@ -186,7 +186,7 @@ def _marginal_normal(distribution, x, mask):
 
 
 def _marginal_of_parts(distribution, x, mask):
-  """The log density of a joint distribution with independent parts."""
+  """Returns the log density of a joint distribution with independent parts."""
   resolve: Any = getattr(distribution, 'resolve_graph', None)
   if resolve is None or any(parents for _, parents in resolve()):
     raise ValueError(

@@ -95,8 +95,8 @@ class StateSpaceModel:
   function that names `t` or `u` must take all states, the global one included
   if there is one.
 
-  Calls each function with a few draws, and with each state if those are of a
-  `tfd.Categorical`, to check what it returns.
+  The constructor calls each function with a few draws, and with each state if
+  those are of a `tfd.Categorical`, to check the values that it returns.
 
   Fields:
     prior: `tfd.Distribution` or `JointDistribution` over the global state;
@@ -188,7 +188,7 @@ class StateSpaceModel:
 
   @property
   def can_be_guided(self) -> bool:
-    """Whether `proposal_fn='guided'` is made for such local states."""
+    """Whether `proposal_fn='guided'` supports these local states."""
     return (
       self.has_gaussian_transitions
       or self.num_states is not None
@@ -196,16 +196,16 @@ class StateSpaceModel:
     )
 
   def initial(self, global_state, t, u, shape: tf.TensorShape):
-    """The distribution of the first local state, checked."""
+    """Returns the distribution of the first local state, checked."""
     return self._distribution('initial_fn', (global_state,), t, u, shape)
 
   def transition(self, local_state, global_state, t, u, shape: tf.TensorShape):
-    """The distribution of the next local state, checked."""
+    """Returns the distribution of the next local state, checked."""
     values = (local_state, global_state)
     return self._distribution('transition_fn', values, t, u, shape)
 
   def observation(self, local_state, global_state, t, u, shape: tf.TensorShape):
-    """The distribution of an observation, checked."""
+    """Returns the distribution of an observation, checked."""
     values = (local_state, global_state)
     return self._distribution('observation_fn', values, t, u, shape)
 
@@ -320,7 +320,7 @@ class StateSpaceModel:
         name `t`.
       num_steps: Python `int`.
       seed: Stateless seed.
-      inputs: As of `simulate`, of the steps to come.
+      inputs: As in `simulate`, of the steps to come.
         Default value: `None`.
 
     Returns:
@@ -390,7 +390,7 @@ def _simulate_on(model, theta, z, start, num_steps, shape, seed, inputs):
 
 
 def as_inputs(inputs, example: Example, shape: tf.TensorShape):
-  """Inputs as `Tensor`s of a shape `batch + [num_steps] + event`.
+  """Converts inputs to `Tensor`s of shape `batch + [num_steps] + event`.
 
   Args:
     inputs: Nested structure of `Tensor`s that broadcast to it, or `None`.
@@ -433,7 +433,7 @@ def as_inputs(inputs, example: Example, shape: tf.TensorShape):
 
 
 def convert_like(name: str, values, dtype, source: str):
-  """Values as `Tensor`s; raises an error if they have another structure."""
+  """Converts values to `Tensor`s; raises an error for another structure."""
   try:
     # Lists of numbers are a Tensor, too.
     if tf.nest.is_nested(dtype):
@@ -480,13 +480,13 @@ def steps_last(x: tf.Tensor, batch_rank: int) -> tf.Tensor:
 def sample_of_shape(distribution, shape, seed):
   """Draws one value for each element of a shape."""
   value = densities_lib.draw_of_shape(distribution, shape, seed)
-  # Bijectors remember the values that they made, which would hide from a tape
-  # how their densities depend on them; they know nothing of a copy.
+  # Bijectors cache the values that they made, which would hide from a tape how
+  # their densities depend on these values. A copy is not in the cache.
   return tf.nest.map_structure(tf.identity, value)
 
 
 def _states_to_try(initial, num_draws, seed):
-  """All states if they are few and known, or else some draws."""
+  """Returns all states if they are few and known, or else some draws."""
   count = functions.num_categories(initial)
   if count is None:
     return sample_of_shape(initial, [num_draws], seed)
@@ -573,7 +573,7 @@ def _make_example(model):
 
 
 def _common_regimes(initial, transition):
-  """The regimes that both distributions of local states have, if they do."""
+  """Returns the regimes that both distributions of local states share."""
   first, later = map(switching.find_regimes, (initial, transition))
   if first is None or later is None:
     return None

@@ -1,10 +1,10 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Proposals that are networks, ready-made.
+"""Ready-made proposals that are networks.
 
-Contract: what a network has learned on batches of sequences serves a single
-sequence and any other batch shape, and sequences of another length. A step that
-is not observed is told apart by a mask, and its value is not used.
+Contract: a network that was trained on batches of sequences serves a single
+sequence, any other batch shape, and sequences of another length. A mask marks
+steps that are not observed, and their values are not used.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class Dense(tf.Module):
-  """An affine map; one whose outputs begin at zero, if it is the last one."""
+  """An affine map, whose outputs start at zero if it is the last one."""
 
   def __init__(self, inputs, outputs, dtype, seed, is_last=False):
     super().__init__(name='dense')
@@ -39,24 +39,24 @@ class Dense(tf.Module):
     self._bias = tf.Variable(tf.zeros([outputs], dtype))
 
   def __call__(self, x):
-    """Outputs of shape `leading + [outputs]`."""
+    """Returns outputs of shape `leading + [outputs]`."""
     return tf.tensordot(x, self._weights, 1) + self._bias
 
 
 class Features(tf.Module):
-  """Numbers of moderate size for the observations of a model.
+  """Features of moderate size for the observations of a model.
 
-  Each value is compared with the spread of what the model simulates, and given
-  as `asinh` of itself and as the logarithm of its size, so that heavy tails and
-  scales that are unknown do no harm.
+  Each value is scaled by the spread of simulated observations. Its features are
+  `asinh` of the value and the logarithm of its size, so that heavy tails and
+  unknown scales do no harm.
 
   Args:
     model: `StateSpaceModel`.
     num_steps: Python `int`: how many steps to simulate.
 
   Fields:
-    size: Python `int`: how many numbers there are for an observation.
-    masked_size: Python `int`: how many `masked` gives.
+    size: Python `int`: the number of features of an observation.
+    masked_size: Python `int`: the number of features that `masked` returns.
   """
 
   def __init__(self, model: model_lib.StateSpaceModel, num_steps: int = 10):
@@ -91,12 +91,12 @@ class Features(tf.Module):
     return tf.concat(parts, axis=-1)
 
   def __call__(self, x):
-    """Numbers of shape `leading + [size]`."""
+    """Returns features of shape `leading + [size]`."""
     x = (self._flatten(x) - self._center) / self._scale
     return tf.concat([tf.asinh(x), 0.25 * tf.math.log(x**2 + 1e-4)], axis=-1)
 
   def masked(self, x, is_observed):
-    """The same, zero where nothing is observed, and the mask as numbers.
+    """Returns features, zero where nothing is observed, and the mask.
 
     Args:
       x: Nested structure of `Tensor`s of shape `batch + [num_steps] + event`.
@@ -152,7 +152,7 @@ class Recurrent(tf.Module):
     )
 
   def __call__(self, x):
-    """Hidden units at all steps: `[num_steps] + leading + [num_units]`."""
+    """Returns units of all steps: `[num_steps] + leading + [num_units]`."""
     num_steps, size = x.shape[0], self.num_units
     inputs = self._inputs(x)
     first = tf.zeros(x.shape[1:-1] + [size], x.dtype)
@@ -177,7 +177,7 @@ class Recurrent(tf.Module):
 
 
 def _normal_of(outputs, size):
-  """The location and the scale of a normal distribution, from outputs."""
+  """Converts outputs to the location and the scale of a normal distribution."""
   loc, rest = outputs[..., :size], outputs[..., size:]
   scale_tril = tfp.math.fill_triangular(rest)
   diagonal = tf.linalg.diag_part(scale_tril)
@@ -189,8 +189,9 @@ def _normal_of(outputs, size):
 class GlobalProposalNetwork(tf.Module):
   """Proposes global states by a recurrent summary of the sequence.
 
-  An `initial_proposal_fn` of `StateSpaceSampler`. The distribution is normal in
-  the space of the prior's event-space bijector, with wider tails added.
+  This is an `initial_proposal_fn` of `StateSpaceSampler`. The distribution is
+  normal in the space of the prior's event-space bijector, with wider tails
+  added.
 
   ```python
   import tensorflow_probability as tfp
@@ -261,11 +262,11 @@ class GlobalProposalNetwork(tf.Module):
     self._last = Dense(2 * num_units, outputs, dtype, seeds[3], is_last=True)
 
   def parameters(self, x, is_observed=None, u=()) -> tuple:
-    """The location and the scale of the proposal, in the vector space.
+    """Returns the location and scale of the proposal, in the vector space.
 
     Args:
       x: Nested structure of `Tensor`s of shape `batch + [num_steps] + event`.
-      is_observed: Optional mask, for steps or components, as of
+      is_observed: Optional mask, for steps or components, as in
         `StateSpaceSampler.sample`.
       u: Nested structure of `Tensor`s: the inputs, if the model has any.
 
@@ -290,12 +291,12 @@ class GlobalProposalNetwork(tf.Module):
     return _normal_of(outputs, self.space.size)
 
   def __call__(self, x, is_observed=None, u=()) -> tfd.Distribution:
-    """The proposal of the global state of each sequence.
+    """Returns the proposal of the global state of each sequence.
 
     Args:
-      x: As of `parameters`.
-      is_observed: As of `parameters`.
-      u: As of `parameters`.
+      x: As in `parameters`.
+      is_observed: As in `parameters`.
+      u: As in `parameters`.
 
     Returns:
       proposal: `tfd.Distribution` of batch shape `batch`.
@@ -303,13 +304,13 @@ class GlobalProposalNetwork(tf.Module):
     return self.space.distribution(*self.parameters(x, is_observed, u))
 
   def log_prob(self, global_state, x, is_observed=None, u=()) -> tf.Tensor:
-    """The log density to train by, without the wider tails.
+    """Returns the log density to train by, without the wider tails.
 
     Args:
       global_state: Nested structure of `Tensor`s of shape `batch + event`.
-      x: As of `parameters`.
-      is_observed: As of `parameters`.
-      u: As of `parameters`.
+      x: As in `parameters`.
+      is_observed: As in `parameters`.
+      u: As in `parameters`.
 
     Returns:
       log_prob: `Tensor` of shape `batch`: the density of the vector.
@@ -322,9 +323,10 @@ class GlobalProposalNetwork(tf.Module):
 class GaussianProposalNetwork(tf.Module):
   """Proposes local states by a network of the step alone.
 
-  A `proposal_fn` of `StateSpaceSampler`, for local states that are numbers or
-  vectors: a normal distribution whose location and diagonal scale are a network
-  of the observation, the local state before and the global state.
+  This is a `proposal_fn` of `StateSpaceSampler`, for local states that are
+  numbers or vectors. It is a normal distribution whose location and diagonal
+  scale are functions of the observation, the local state before and the global
+  state.
 
   ```python
   import tensorflow_probability as tfp
@@ -402,7 +404,7 @@ class GaussianProposalNetwork(tf.Module):
     self._last = Dense(num_units, 2 * size, dtype, seeds[1], is_last=True)
 
   def __call__(self, x, z, theta=()) -> tfd.Distribution:
-    """The proposal of a local state.
+    """Returns the proposal of a local state.
 
     Args:
       x: Nested structure of `Tensor`s of shape `batch + event`: the observation
@@ -441,7 +443,7 @@ class GaussianProposalNetwork(tf.Module):
     return tfd.MultivariateNormalDiag(loc, scale)
 
   def _in_order(self, parts, z):
-    """The parts in the same order at the first and at later steps."""
+    """Returns the parts in the same order at the first and at later steps."""
     if z is not None or self._space is None:
       return parts
     return [parts[0], parts[2], parts[1]]

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A filter for observations that arrive one by one.
 
-Contract: the numbers are those of `StateSpaceSampler.sample` with the same
-seed, for sequences of `max_steps` steps. A step takes the same time and memory
-however many there have been.
+Contract: the results equal those of `StateSpaceSampler.sample` with the same
+seed, for sequences of `max_steps` steps. A step takes the same time and memory,
+whatever the number of steps before.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class OnlineState(NamedTuple):
-  """What the filter knows after some steps.
+  """The state of the filter after some steps.
 
   Fields:
     step: Scalar int32 `Tensor`: how many observations there have been.
@@ -58,12 +58,12 @@ class OnlineState(NamedTuple):
 
   @property
   def effective_sample_size(self) -> tf.Tensor:
-    """That of the particles, of shape `batch`."""
+    """Effective sample size of the particles, of shape `batch`."""
     return weighting.effective_sample_size(self.log_weights)
 
 
 class _Window(StepTransition):
-  """A transition whose sequences have the latest step alone."""
+  """A transition for sequences that have the latest step alone."""
 
   def _at_step(self, x, step):
     del step
@@ -114,7 +114,7 @@ class OnlineFilter:
       batch_shape: List of Python `int`s: the sequences that are filtered
         together.
         Default value: `()`.
-      max_steps: Python `int`: the most steps there may be.
+      max_steps: Python `int`: the largest number of steps.
         Default value: `1_000`.
       jit_compile: Python `bool`: whether to compile with XLA.
         Default value: `True`.
@@ -146,7 +146,7 @@ class OnlineFilter:
     self._later = compile_fn(lambda *args: self._step(1, *args))
 
   def _nested(self, window):
-    """The nested sampler of a step."""
+    """Returns the nested sampler of a step."""
     sampler, model = self._sampler, self._sampler.model
     densities = StateSpaceDensities(model, window)
     densities.num_steps = self._max_steps
@@ -165,7 +165,7 @@ class OnlineFilter:
     )
 
   def _window(self, x=None, is_observed=None, u=None):
-    """Sequences of one step."""
+    """Returns sequences of one step."""
     example = self._sampler.model.example
     shape = self._batch_shape + [1]
     if x is None:
@@ -195,7 +195,7 @@ class OnlineFilter:
     return run.initial
 
   def init(self, seed=None) -> OnlineState:
-    """The state before the first observation.
+    """Returns the state before the first observation.
 
     Args:
       seed: Python `int` or stateless seed.
@@ -211,7 +211,7 @@ class OnlineFilter:
   def _step(self, segment_index, state, x, is_observed, u):
     """Takes an observation, in a compiled function."""
     sampler = self._nested(self._window(x, is_observed, u))
-    # Plans the seeds again, as they were planned at the start.
+    # This plans the seeds again, as they were planned at the start.
     run = sampler.start(self._num_particles, state.seed, reparameterize=False)
     segment = run.segments[segment_index]
     level = 0 if segment_index == 0 else state.step - 1
@@ -227,16 +227,16 @@ class OnlineFilter:
   def update(
     self, state: OnlineState, x, is_observed=None, u=None
   ) -> OnlineState:
-    """The state after one more observation.
+    """Returns the state after one more observation.
 
     Args:
       state: `OnlineState`.
       x: Nested structure of `Tensor`s of shape `batch + event`: the
         observation.
-      is_observed: Optional bool `Tensor` of shape `batch`: whether there is
-        one. Or, of the structure of `x`, bools of shape `batch + event`: which
-        components there are.
-        Default value: `None` (i.e., there is).
+      is_observed: Optional bool `Tensor` of shape `batch`: whether there is an
+        observation. Or bools in the structure of `x`, of shape `batch + event`:
+        which components are observed.
+        Default value: `None` (i.e., all is observed).
       u: Nested structure of `Tensor`s of shape `batch + event`: the inputs of
         the step, if the model has any.
         Default value: `None`.
@@ -270,13 +270,14 @@ class OnlineFilter:
     if u is not None:
       dtype = tf.nest.map_structure(lambda x: x.dtype, example.inputs)
       u = model_lib.convert_like('u', u, dtype, '`input_example`')
-    # Checks the observation, whose values a compiled function does not know.
+    # This checks the observation, whose values a compiled function does not
+    # know.
     self._window(x, is_observed, u)
     fn = self._first if step == 0 else self._later
     return fn(state, x, is_observed, u)
 
   def _check_shape(self, x, example):
-    """Raises an error for observations that are not one of each sequence."""
+    """Raises an error unless there is one observation of each sequence."""
     expected = self._batch_shape + example.shape
     if not x.shape.is_compatible_with(expected):
       raise ValueError(
@@ -293,7 +294,7 @@ class OnlineFilter:
       )
 
   def estimate(self, state: OnlineState, fn: Callable):
-    """Filtered expectations.
+    """Computes filtered expectations.
 
     Args:
       state: `OnlineState` after one observation at least.
@@ -324,7 +325,7 @@ class OnlineFilter:
       num_draws: Python `int`.
         Default value: `1_000`.
       seed: Python `int` or stateless seed.
-      u: As of `update`, of the next step.
+      u: As in `update`, of the next step.
 
     Returns:
       x: Nested structure of `Tensor`s of shape `[num_draws] + batch + event`.

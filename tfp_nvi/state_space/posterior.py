@@ -18,7 +18,7 @@ __all__ = [
 
 
 def _takes_one(fn):
-  """Whether a function takes a single argument."""
+  """Returns whether a function takes a single argument."""
   try:
     inspect.signature(fn).bind(None)
   except (TypeError, ValueError):
@@ -46,12 +46,12 @@ class StateSpacePosterior(_Fields):
   Where a sequence has ended, its trajectories stay at their last state, and
   its series at their last value, with increments of zero.
 
-  Errors are those of the genealogical estimator [1], from this one run, as of
+  Errors are those of the genealogical estimator [1], from this one run, as in
   `WeightedParticles`: the particles with a common ancestor at level 0, their
   root, count as one draw. Resampling leaves fewer and fewer roots. The
   estimator needs many, say 30; with a handful it is itself very uncertain, and
-  with one root an error is `inf`. How much of the loss of roots was by chance
-  is not recorded, so that `log_normalizer_error` is rather too large.
+  with one root an error is `inf`. The part of the loss of roots that was by
+  chance is not recorded, so that `log_normalizer_error` tends to be too large.
 
   Fields:
     global_state: Nested structure of `Tensor`s of shape
@@ -62,7 +62,8 @@ class StateSpacePosterior(_Fields):
     log_weights: float `Tensor` of shape `[num_particles] + batch`.
     log_normalizer_increments: float `Tensor` of shape
       `[num_steps + 1] + batch`: how much each level adds to the log normalizer,
-      level 0 first. That of a level is for its density, heuristic included.
+      level 0 first. The increment of a level is for its density, heuristic
+      included.
     effective_sample_sizes: float `Tensor` of shape `[num_steps + 1] + batch`:
       that of each level, before resampling.
     num_roots: int32 `Tensor` of shape `[num_steps + 1] + batch`: how many of
@@ -100,7 +101,7 @@ class StateSpacePosterior(_Fields):
   ```
   """
 
-  # What `predict` needs; not a field, as it is no Tensor.
+  # `predict` needs this. It is not a field, because it is not a Tensor.
   _source: Any = None
 
   @property
@@ -122,19 +123,19 @@ class StateSpacePosterior(_Fields):
   def log_normalizer_error(self) -> tf.Tensor:
     """Standard error of `log_normalizer`, of shape `batch`.
 
-    That of the estimate of `p(x)`, relative to it, which is the same where it
-    is small.
+    It is the relative error of the estimate of `p(x)`, which is the same where
+    it is small.
     """
     return self._weighted().log_normalizer_error
 
   def of_model(self, model, sequences, is_single: bool):
-    """The same posterior, with what `predict` needs.
+    """Returns the posterior with the sequences that `predict` needs.
 
     Args:
       model: `StateSpaceModel`.
       sequences: `Sequences` that it is the posterior of.
-      is_single: Python `bool`: whether these are a batch of one that the
-        posterior is not.
+      is_single: Python `bool`: whether the sequences are a batch of one, while
+        the posterior has no batch.
 
     Returns:
       posterior: `StateSpacePosterior`.
@@ -152,10 +153,10 @@ class StateSpacePosterior(_Fields):
   def predict(
     self, num_steps: int, num_draws: int = 1_000, seed=None, inputs=None
   ):
-    """Draws what comes after the sequences, given the sequences.
+    """Draws the continuation of the sequences, given the sequences.
 
     Args:
-      num_steps: Python `int`: how many steps after the last one.
+      num_steps: Python `int`: the number of steps after the last one.
       num_draws: Python `int`.
         Default value: `1_000`.
       seed: Python `int` or stateless seed.
@@ -173,8 +174,8 @@ class StateSpacePosterior(_Fields):
 
     Raises:
       TypeError: If a count is not an int.
-      ValueError: If a count is not positive, the inputs are wrong, or there are
-        no trajectories, or this is not what `sample` returned.
+      ValueError: If a count is not positive, the inputs are wrong, there are no
+        trajectories, or the posterior is not from `sample`.
     """
     num_steps = checks.as_count('num_steps', num_steps)
     num_draws = checks.as_count('num_draws', num_draws)
@@ -188,7 +189,7 @@ class StateSpacePosterior(_Fields):
     draw_seed, seed = tf.unstack(
       randomness.split_seed(randomness.as_seed(seed), 2)
     )
-    # Systematically, which is by the weights and has less noise.
+    # Systematic resampling draws by the weights with less noise.
     (theta, path), _ = resampling.resample(
       (self.global_state, self.trajectories),
       self.log_weights,
@@ -220,8 +221,8 @@ class StateSpacePosterior(_Fields):
 
     Raises:
       TypeError: If a count is not an int.
-      ValueError: If a count is not positive, there is one step alone, or there
-        is no history, or this is not what `sample` returned.
+      ValueError: If a count is not positive, there is only one step, there is
+        no history, or the posterior is not from `sample`.
     """
     num_draws = checks.as_count('num_draws', num_draws)
     if self._source is None or not self.history:
@@ -239,7 +240,7 @@ class StateSpacePosterior(_Fields):
     )
 
   def expectation(self, fn: Callable):
-    """Self-normalized estimate of a posterior expectation.
+    """Estimates a posterior expectation, with self-normalized weights.
 
     Args:
       fn: Python callable from `global_state` and `trajectories` to a nested
@@ -252,11 +253,11 @@ class StateSpacePosterior(_Fields):
     return self._weighted().expectation(self._cast(fn))
 
   def quantiles(self, probabilities, fn: Callable):
-    """Quantiles of a function of the particles, for each coordinate.
+    """Computes quantiles of a function of the particles, for each coordinate.
 
     Args:
       probabilities: float array of shape `[...]`, between zero and one.
-      fn: As of `expectation`.
+      fn: As in `expectation`.
 
     Returns:
       quantiles: Nested structure of `Tensor`s of shape
@@ -265,10 +266,10 @@ class StateSpacePosterior(_Fields):
     return self._weighted().quantiles(probabilities, self._cast(fn))
 
   def standard_error(self, fn: Callable):
-    """Standard error of `expectation`.
+    """Computes the standard error of `expectation`.
 
     Args:
-      fn: As of `expectation`.
+      fn: As in `expectation`.
 
     Returns:
       standard_error: Nested structure of `Tensor`s of shape `batch + any`.
@@ -279,8 +280,8 @@ class StateSpacePosterior(_Fields):
     """Exports states to ArviZ, resampled by their weights, as one chain.
 
     Args:
-      model: As of `tfp_nvi.diagnostics.state_space_posterior_to_arviz`.
-      observations: As of `tfp_nvi.diagnostics.state_space_posterior_to_arviz`.
+      model: As in `tfp_nvi.diagnostics.state_space_posterior_to_arviz`.
+      observations: As in `tfp_nvi.diagnostics.state_space_posterior_to_arviz`.
       **kwargs: Its further arguments, such as `coords` and `dims`.
 
     Returns:
@@ -289,7 +290,8 @@ class StateSpacePosterior(_Fields):
     Raises:
       ImportError: If ArviZ is not installed.
     """
-    # Imported here, as it is below this module, and seldom needed.
+    # Imported here, as `diagnostics` depends on this module, and is seldom
+    # needed.
     from tfp_nvi.diagnostics import export
 
     return export.state_space_posterior_to_arviz(
@@ -297,13 +299,13 @@ class StateSpacePosterior(_Fields):
     )
 
   def _weighted(self):
-    """The particles with their weights and roots alone."""
+    """Returns the particles with their weights and roots alone."""
     return weighting.WeightedParticles(
       (self.global_state, self.trajectories), self.log_weights, self.root
     )
 
   def _cast(self, fn):
-    """The function of a pair, with values of the dtype of the weights."""
+    """Makes a function of a pair, with values in the dtype of the weights."""
     checks.check_callable('fn', fn)
     # Without a global state a function may take the trajectories alone.
     if not tf.nest.flatten(self.global_state) and _takes_one(fn):

@@ -57,16 +57,17 @@ class GlobalProposal(proposals.Proposal):
 def refine(distribution, space, densities, num_particles, count, seed):
   """Fits proposals of the global state to the sequences, one after the other.
 
-  Each one has the mean and the covariance of draws from the one before, by the
-  prior times the heuristic factor before the first step. As the draws are not
-  used again, particles that start from the last proposal are properly weighted.
+  Each one has the mean and the covariance of draws from the one before,
+  weighted by the prior times the heuristic factor before the first step. As the
+  draws are not used again, particles that start from the last proposal are
+  properly weighted.
 
   Args:
     distribution: `tfd.Distribution`: the first proposal.
     space: `GlobalSpace`.
     densities: `StateSpaceDensities`, with a heuristic.
-    num_particles: Python `int`: how many draws to fit each one to.
-    count: Python `int`: how many proposals to fit.
+    num_particles: Python `int`: the number of draws to fit each one to.
+    count: Python `int`: the number of proposals to fit.
     seed: Stateless seed.
 
   Returns:
@@ -81,7 +82,7 @@ def refine(distribution, space, densities, num_particles, count, seed):
   batch_shape = densities.batch_shape.as_list()
   shape = [num_particles] + batch_shape
   first_seed, seed = tf.unstack(randomness.split_seed(seed, 2))
-  # The first proposal as one of the same family.
+  # The first proposal is approximated by one of the family of the later ones.
   theta = densities_lib.draw(
     distribution, num_particles, batch_shape, first_seed
   )

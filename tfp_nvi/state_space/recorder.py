@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What is recorded while a filter runs: series, trajectories, and NaN."""
+"""Records of a running filter: series, trajectories, and NaN."""
 
 import tensorflow as tf
 
@@ -18,8 +18,8 @@ __all__ = [
   'summarize',
 ]
 
-# A level and the cause of a NaN in one number, so that the first one is the
-# minimum over particles, and at a level that with the largest cause.
+# One number stands for the level and the cause of a NaN. The minimum over
+# particles is then the first level, with the largest cause there.
 _NO_NAN = 2**31 - 1
 
 
@@ -33,7 +33,7 @@ def _unpack(first):
 
 
 def summarize(particles):
-  """The summary of a level that the posterior has for each step."""
+  """Returns the summary of a level that the posterior has for each step."""
   log_normalizer, size = reductions.log_mean_and_effective_sample_size(
     particles.log_weights
   )
@@ -47,8 +47,8 @@ def summarize(particles):
 class FilterRecorder(runs.Recorder):
   """Keeps a summary of each step, and the local states if they are wanted.
 
-  NaN is counted for each place of a particle, and summed after the last level,
-  as a sum over particles at each level would take longer.
+  NaN is counted for each particle index, and summed over particles after the
+  last level, as a sum at each level would take longer.
 
   Args:
     run: `Run`.
@@ -56,7 +56,7 @@ class FilterRecorder(runs.Recorder):
     nan_source: int32 `Tensor` of shape `[num_particles] + batch`: the causes of
       NaN at level 0.
     trajectories: Python `bool`: whether to keep local states and ancestors.
-    history: Python `bool`: whether to keep what a `FilterHistory` has.
+    history: Python `bool`: whether to keep the fields of a `FilterHistory`.
       Default value: `False`.
   """
 
@@ -94,7 +94,7 @@ class FilterRecorder(runs.Recorder):
   def visit(self, segment, local_level, record, carry):
     """Records a level; see `Recorder.visit`."""
     arrays, self.num_nan, self.first_nan = carry
-    # Particles that have lost their weight before do not count again.
+    # Particles that lost their weight earlier do not count again.
     had_weight = record.previous.log_weights > -float('inf')
     level = segment.first_level + local_level
     self._count_nan(
@@ -117,18 +117,18 @@ class FilterRecorder(runs.Recorder):
     self._arrays, self.num_nan, self.first_nan = carry
 
   def stack(self):
-    """The values of all steps, with a first axis over steps."""
+    """Stacks the values of all steps, with a first axis over steps."""
     return tf.nest.map_structure(lambda array: array.stack(), self._arrays)
 
 
 def _filtered(particles):
-  """Roots, local states, and weights without the heuristic factor."""
+  """Returns roots, local states, and weights without the heuristic factor."""
   state, (log_factor,) = particles.state, particles.terms
   log_weights = particles.log_weights
   return (
     state.root,
     state.local_state,
-    # Where both are zero the weight is.
+    # Where both are zero, the weight is zero.
     tf.where(
       tf.math.is_finite(log_factor), log_weights - log_factor, log_weights
     ),
@@ -136,25 +136,25 @@ def _filtered(particles):
 
 
 def _nan_source(source, is_nan):
-  """The causes of NaN, those of the heuristic included."""
+  """Returns the causes of NaN, those of the heuristic included."""
   return tf.maximum(source, tf.cast(is_nan, tf.int32))
 
 
 def start_without_nan(run, shape, has_proposal):
-  """A run whose first weights are zero where they are NaN, and the causes."""
+  """Replaces NaN in first weights by zero; returns the run and the causes."""
   is_nan = tf.math.is_nan
   particles, move = run.initial, run.initial_move
   log_weights = particles.log_weights
   zero = tf.constant(-float('inf'), log_weights.dtype)
-  # `NAN_SOURCES` has the causes of later levels; here, the prior is where the
-  # transition is.
+  # `NAN_SOURCES` has the causes of later levels. At level 0, the prior takes
+  # the place of the transition.
   source = tf.where(
     is_nan(log_weights),
     tf.where(is_nan(move.log_forward), 4 if has_proposal else 3, 3),
     0,
   )
   source = _nan_source(tf.broadcast_to(source, shape), run.is_nan)
-  # Where the prior is zero, nothing else counts.
+  # Where the prior is zero, no NaN counts.
   log_reverse = tf.convert_to_tensor(move.log_reverse, log_weights.dtype)
   is_impossible = tf.broadcast_to(tf.equal(log_reverse, zero), shape)
   source = tf.where(is_impossible, 0, source)
@@ -166,7 +166,7 @@ def start_without_nan(run, shape, has_proposal):
 
 
 def _count_distinct(root):
-  """How many different indices there are, for each batch member."""
+  """Counts the different indices of each batch member."""
   num_particles = root.shape[0]
   columns = tf.reshape(root, [num_particles, -1])
   num_columns = columns.shape[1]
@@ -183,7 +183,7 @@ def _count_distinct(root):
 
 
 def read_back(local_states, ancestors, shape):
-  """Local states along the ancestors of the last level's particles.
+  """Returns local states along the ancestors of the last level's particles.
 
   Args:
     local_states: Nested structure of `Tensor`s of shape
@@ -227,7 +227,7 @@ def read_back(local_states, ancestors, shape):
 
 
 def _name_of_source(source, level):
-  """The argument that returned a NaN log density."""
+  """Names the argument that returned a NaN log density."""
   name = NAN_SOURCES[source]
   if name == 'proposal':
     return 'initial_proposal_fn' if level == 0 else 'proposal_fn'

@@ -1,10 +1,10 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of a filter: what one gives, and what several are together.
+"""Runs of a filter: the results of one, and of several together.
 
-Islands are filters that run by themselves. At every step their particles
-together are properly weighted, so that the estimate of the evidence up to that
-step is the mean of the islands' estimates.
+Islands are filters that run separately. At every step the particles of all
+islands together are properly weighted, so that the estimate of the evidence up
+to that step is the mean of the islands' estimates.
 """
 
 from typing import NamedTuple
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-# A larger share of the weight is warned of.
+# A larger share of the weight causes a warning.
 _MAX_DOUBTFUL_SHARE = 0.1
 # With fewer particles, a single ancestor of all of them is nothing unusual.
 _MIN_PARTICLES = 100
@@ -42,7 +42,7 @@ class FilterRun(NamedTuple):
   Fields:
     posterior: `StateSpacePosterior`.
     first_nan: int32 `Tensor` of shape `batch`: the first level at which a
-      log density is NaN, and the cause, as of `FilterRecorder`.
+      log density is NaN, and the cause, as in `FilterRecorder`.
     doubtful_share: float `Tensor` of shape `batch`: the share of the weight
       whose global states have a doubtful heuristic factor.
   """
@@ -53,14 +53,15 @@ class FilterRun(NamedTuple):
 
 
 def increments_of(total: tf.Tensor) -> tf.Tensor:
-  """By how much a log normalizer grows from level to level.
+  """Returns the increments of a log normalizer from level to level.
 
   Args:
     total: float `Tensor` of shape `[num_levels] + batch`.
 
   Returns:
-    increments: float `Tensor` of the same shape: the first one is the log
-      normalizer, and from the level on at which it is `-inf` so are they.
+    increments: float `Tensor` of the same shape. The first one is the first log
+      normalizer. Increments are `-inf` from the level on at which the log
+      normalizer is `-inf`.
 
   ```python
   import tensorflow as tf
@@ -81,7 +82,7 @@ def increments_of(total: tf.Tensor) -> tf.Tensor:
 
 
 def combine(islands: FilterRun) -> FilterRun:
-  """Takes the particles of all islands together, by their weights.
+  """Joins the particles of all islands, by their weights.
 
   Args:
     islands: `FilterRun` whose `Tensor`s have a first axis over islands.
@@ -92,7 +93,7 @@ def combine(islands: FilterRun) -> FilterRun:
   """
   posterior = islands.posterior
   increments = posterior.log_normalizer_increments
-  # Of levels as batch members, as the islands are particles here.
+  # The islands are particles here, and the levels batch members.
   totals = tf.cumsum(reductions.widen(increments), axis=1)
   total = tf.cast(weighting.log_normalizer(totals), increments.dtype)
   history = posterior.history
@@ -124,11 +125,11 @@ def combine(islands: FilterRun) -> FilterRun:
 
 
 def _offset(root, axis):
-  """Roots that are different in different islands.
+  """Makes roots different in different islands.
 
   Args:
     root: int32 `Tensor` with a first axis over islands.
-    axis: Python `int`: that of the particles, not counting islands.
+    axis: Python `int`: the axis of the particles, not counting islands.
   """
   num_islands, num_particles = root.shape[0], root.shape[axis + 1]
   offsets = num_particles * tf.range(num_islands)
@@ -136,11 +137,11 @@ def _offset(root, axis):
 
 
 def _join(values, axis):
-  """The particles of all islands in one axis, for nested structures.
+  """Joins the particles of all islands in one axis, for nested structures.
 
   Args:
     values: Nested structure of `Tensor`s with a first axis over islands.
-    axis: Python `int`: that of the particles, not counting islands.
+    axis: Python `int`: the axis of the particles, not counting islands.
   """
 
   def join(x):
@@ -155,7 +156,7 @@ def _join(values, axis):
 
 
 def without_batch(run: FilterRun) -> FilterRun:
-  """The run for a single sequence.
+  """Returns the run for a single sequence.
 
   Args:
     run: `FilterRun` for a batch of one.
@@ -182,7 +183,7 @@ def without_batch(run: FilterRun) -> FilterRun:
 
 
 def check_weights(run: FilterRun) -> None:
-  """Raises an error that names what has left no particle with weight.
+  """Raises an error that names the cause if no particle has weight.
 
   Args:
     run: `FilterRun`.
@@ -192,7 +193,7 @@ def check_weights(run: FilterRun) -> None:
   """
   posterior = run.posterior
   increments = posterior.log_normalizer_increments.numpy()
-  # XLA, also where a weight is infinite.
+  # Under XLA, increments are NaN also where a weight is infinite.
   is_bad = np.isnan(increments) | np.isinf(increments)
   if not is_bad.any():
     return
@@ -214,7 +215,7 @@ def check_weights(run: FilterRun) -> None:
 
 
 def describe_nan(run: FilterRun, index: tuple | None = None) -> str | None:
-  """A message that names the first NaN log density.
+  """Makes a message that names the first NaN log density.
 
   Args:
     run: `FilterRun`.
@@ -239,7 +240,7 @@ def describe_nan(run: FilterRun, index: tuple | None = None) -> str | None:
 
 
 def describe_doubt(run: FilterRun) -> str | None:
-  """A message for a heuristic that is a poor approximation.
+  """Makes a message for a heuristic that is a poor approximation.
 
   Args:
     run: `FilterRun`.
@@ -260,11 +261,11 @@ def describe_doubt(run: FilterRun) -> str | None:
 
 
 def describe_ancestry(run: FilterRun, num_runs: int) -> str | None:
-  """A message for particles that all have the same global state.
+  """Makes a message for particles that all have the same global state.
 
   Args:
     run: `FilterRun` of a model with a prior.
-    num_runs: Python `int`: how many islands the run is of.
+    num_runs: Python `int`: the number of islands of the run.
 
   Returns:
     message: Python `str`; `None` if there are more global states, or few

@@ -35,15 +35,16 @@ __all__ = [
 ]
 
 
-# Its seed is folded in, so that it does not change the draws of the run.
+# Refinement folds this into the seed, so that it does not change the draws of
+# the run.
 _REFINEMENT = 1
 
 
 class StateSpaceSampler(persistence.Persistent):
   """A sampler of the posterior of a state-space model, for any observations.
 
-  Called with sequences it returns the `NestedSampler` for them, so that it is
-  what `tfp_nvi.fit` takes together with `data`.
+  Called with sequences, it returns the `NestedSampler` for them. `tfp_nvi.fit`
+  takes it together with `data`.
 
   #### References
 
@@ -87,44 +88,46 @@ class StateSpaceSampler(persistence.Persistent):
   ):
     """Initializes the sampler.
 
-    Functions take the arguments that they name, as those of the model: those
-    below by their place, or the first of them only, and behind them `t`, the
-    index of the step, and `u`, the inputs.
+    Functions take the arguments that they name, as those of the model do. The
+    arguments below are passed by position, and a function may take only the
+    first of them. After them it may name `t`, the index of the step, and `u`,
+    the inputs.
 
     Args:
       model: `StateSpaceModel`.
       initial_proposal_fn: Python callable from the observations, of shape
-        `batch + [num_steps] + event`, and from `None` or bools that say what is
-        observed, as of `sample`, to a `tfd.Distribution` over the global state
-        of batch shape `batch`. What is not observed holds some value of the
+        `batch + [num_steps] + event`, and from their mask, as in `sample`, or
+        `None`, to a `tfd.Distribution` over the global state of batch shape
+        `batch`. Values that are not observed are replaced by some value of the
         same sequence, here and in `heuristic`. `u` are the inputs of all steps.
         Default value: `None` (i.e., the prior).
       proposal_fn: Python callable from the observation of a step, the local
         state before (`None` at the first step), and the global state, to a
         `tfd.Distribution` over the local state. Or one of these: `'prior'`, the
         model's transition; `'guided'`, the transition times the likelihood, or
-        its Gaussian approximation; `'heuristic'`, what the heuristic proposes,
-        if it does, as `GaussianHeuristic` and `HiddenMarkovHeuristic` do.
+        its Gaussian approximation; `'heuristic'`, the heuristic's own proposal,
+        which `GaussianHeuristic` and `HiddenMarkovHeuristic` have.
         Default value: `None` (i.e., `'prior'`).
       heuristic: `Heuristic`.
         Default value: `None` (i.e., a factor of one).
-      resample_fn: As of `NestedSampler`.
-      resample_criterion_fn: As of `NestedSampler`.
+      resample_fn: As in `NestedSampler`.
+      resample_criterion_fn: As in `NestedSampler`.
       reparameterize: Python `bool`: whether gradients may pass through local
         states that can be reparameterized. Nested objectives are then to be
         used level by level, as `tfp_nvi.reverse_kl(level_by_level=True)`.
         Default value: `False`.
       num_refinements: Python `int`: how many times `sample` fits the proposal
         of the global state to the sequences at hand, by the heuristic, before
-        it draws the particles. Each time takes a run of the heuristic's
-        preparation, and no other.
+        it draws the particles. Each time takes only a run of the heuristic's
+        preparation.
         Default value: `0`.
       name: Python `str` name of this module.
 
     Raises:
       TypeError: If an argument is not of the kind asked for.
       ValueError: If `initial_proposal_fn` is given and the model has no prior,
-        a function takes other arguments, or there is nothing to refine by.
+        a function takes other arguments, or there is no prior or heuristic to
+        refine by.
     """
     super().__init__(name=name)
     checks.check_instance(
@@ -177,25 +180,24 @@ class StateSpaceSampler(persistence.Persistent):
           f'no heuristic; got {num_refinements}.'
         )
       self._space = global_space.GlobalSpace(model.prior)
-    # Not tracked, as it is no part of what checkpoints and copies are of.
+    # Not tracked: compiled functions are neither saved nor copied.
     self._compiled: dict = self._no_dependency({})
     self._warned_of: set = self._no_dependency(set())
 
   def __call__(
     self, observations, is_observed=None, lengths=None, inputs=None
   ) -> sampler_lib.NestedSampler:
-    """The sampler for some sequences.
+    """Returns the sampler for some sequences.
 
-    Functions see the sequences with the batch axes that they have here.
+    Functions get the sequences with the batch axes that they have here.
 
     Args:
       observations: Nested structure of `Tensor`s of shape
         `batch + [num_steps] + event`.
       is_observed: Optional bool `Tensor` of shape `batch + [num_steps]`: which
-        steps are observed. Or, of the structure of the observations, bools of
-        shape `batch + [num_steps] + event`: which components are, for
-        observations with independent components, or of a multivariate normal
-        distribution.
+        steps are observed. Or bools in the structure of the observations, of
+        shape `batch + [num_steps] + event`: which components are observed, if
+        these are independent or multivariate normal.
         Default value: `None` (i.e., all).
       lengths: Optional int `Tensor` of shape `batch`: how many steps each
         sequence has.
@@ -218,7 +220,7 @@ class StateSpaceSampler(persistence.Persistent):
     )
 
   def _make(self, sequences, reparameterize, records_nan=False):
-    """The nested sampler for some sequences."""
+    """Returns the nested sampler for some sequences."""
     densities = StateSpaceDensities(self.model, sequences, self.heuristic)
     steps = [
       StepTransition(
@@ -278,33 +280,33 @@ class StateSpaceSampler(persistence.Persistent):
     were learned on batches serve. The result has no batch axes then.
 
     A log density that is NaN counts as zero density: the particle loses its
-    weight. Such particles are counted by `num_nan` of the posterior, and warned
-    of once by each sampler. So are a `GaussianHeuristic` whose expansions have
-    not settled, and 100 particles or more that have all descended from one draw
-    of the global state.
+    weight. `num_nan` of the posterior counts such particles, and each sampler
+    warns of them once. It also warns once of a `GaussianHeuristic` whose
+    expansions have not settled, and of 100 particles or more that all descend
+    from one draw of the global state.
 
     Args:
-      observations: As of `__call__`.
+      observations: As in `__call__`.
       num_particles: Python `int`.
         Default value: `2_000`.
       seed: Python `int` or stateless seed.
-      is_observed: As of `__call__`.
-      lengths: As of `__call__`.
+      is_observed: As in `__call__`.
+      lengths: As in `__call__`.
       trajectories: Python `bool`: whether to read out the local states of all
-        steps, or none.
+        steps.
         Default value: `True`.
       jit_compile: Python `bool`: whether to compile with XLA.
         Default value: `True`.
-      inputs: As of `__call__`.
+      inputs: As in `__call__`.
       strict: Python `bool`: whether a log density that is NaN is an error.
         Default value: `False`.
       history: Python `bool`: whether to keep the particles of all steps, which
         gives the posterior a `FilterHistory`.
         Default value: `False`.
       strategy: `tf.distribute.Strategy` in whose scope the sampler was made:
-        its replicas run islands, which are filters by themselves with a share
-        of the particles, as of `NestedSampler.sample`. Every process makes the
-        same call, and gets all particles.
+        its replicas run islands, which are separate filters with a share of the
+        particles, as in `NestedSampler.sample`. Every process makes the same
+        call, and gets all particles.
         Default value: `None` (i.e., all particles in one run on this device).
       num_islands: Python `int`: a multiple of the number of replicas, and a
         divisor of `num_particles`. May be given without `strategy`.
@@ -332,7 +334,7 @@ class StateSpaceSampler(persistence.Persistent):
     )
     if is_single:
       sequences = sequences.as_batch()
-    # Checks, with the values that a compiled function does not know.
+    # This checks the values, which a compiled function does not know.
     self._make(sequences, reparameterize=False)
     parts = sequences.parts()
     keep = trajectories, history
@@ -365,7 +367,7 @@ class StateSpaceSampler(persistence.Persistent):
     return posterior
 
   def forget_warnings(self) -> None:
-    """Lets `sample` warn again of what it has warned of."""
+    """Lets `sample` give its warnings again."""
     self._warned_of.clear()
 
   @property
@@ -384,7 +386,7 @@ class StateSpaceSampler(persistence.Persistent):
   def given(
     self, global_state, batch_rank: int, looks_ahead: bool = True
   ) -> 'StateSpaceSampler':
-    """A sampler of local states alone, for global states that are given.
+    """Makes a sampler of local states alone, for given global states.
 
     It has the same kind of proposal and heuristic. Where these are functions or
     networks of the global state there is no heuristic, and the proposal is
@@ -425,7 +427,7 @@ class StateSpaceSampler(persistence.Persistent):
       parts: `Sequences.parts()`.
       num_particles: Python `int`.
       seed: Stateless seed.
-      **keep: Python `bool`s `trajectories` and `history`, as of `sample`.
+      **keep: Python `bool`s `trajectories` and `history`, as in `sample`.
 
     Returns:
       posterior: `StateSpacePosterior`.
@@ -436,10 +438,10 @@ class StateSpaceSampler(persistence.Persistent):
     ).posterior
 
   def compiled(self, key: tuple, fn: Callable, jit_compile: bool):
-    """A compiled function, made once for each key.
+    """Compiles a function, once for each key.
 
     Args:
-      key: Tuple of what `fn` depends on besides its arguments.
+      key: Tuple of the values that `fn` depends on besides its arguments.
       fn: Python callable from `Tensor`s.
       jit_compile: Python `bool`.
 
@@ -453,7 +455,7 @@ class StateSpaceSampler(persistence.Persistent):
     return self._compiled[key]
 
   def _compile(self, fn, key, parts, jit_compile):
-    """The compiled function for parts of these shapes."""
+    """Returns the compiled function for parts of these shapes."""
     specs = _specs(parts)
     key = str((key, specs))
     if key not in self._compiled:
@@ -463,7 +465,7 @@ class StateSpaceSampler(persistence.Persistent):
     return self._compiled[key]
 
   def _islands(self, num_particles, keep, parts, jit_compile, replicas):
-    """The function that runs the filter on each island."""
+    """Returns the function that runs the filter on each island."""
     checks.check_bool('jit_compile', jit_compile)
     size = replicas.share('num_particles', num_particles)
     # The cache refers to the strategy, so that no other object gets its id.
@@ -481,7 +483,7 @@ class StateSpaceSampler(persistence.Persistent):
     return self._compiled[key]
 
   def _refined(self, sampler, num_particles, seed):
-    """The sampler with a proposal of the global state for its sequences."""
+    """Returns the sampler with a global proposal fitted to its sequences."""
     densities = sampler.densities
     first = self.model.prior
     if self._initial_proposal is not None:
@@ -559,7 +561,7 @@ class StateSpaceSampler(persistence.Persistent):
     )
 
   def _doubtful_share(self, rows, particles):
-    """The share of the weight whose heuristic factor is doubtful."""
+    """Returns the share of the weight whose heuristic factor is doubtful."""
     is_doubtful = None
     if self.heuristic is not None:
       is_doubtful = self.heuristic.is_doubtful(rows)
@@ -573,14 +575,14 @@ class StateSpaceSampler(persistence.Persistent):
 
 
 def _specs(parts):
-  """The shapes and dtypes of parts of sequences, some of which are `None`."""
+  """Returns shapes and dtypes of parts of sequences; some parts are `None`."""
   return tf.nest.map_structure(
     lambda x: x if x is None else tf.TensorSpec(x.shape, x.dtype), parts
   )
 
 
 def _local_proposal(name, model, heuristic):
-  """The proposal of a name."""
+  """Returns the proposal of a given name."""
   if name == 'prior':
     return None
   if name == 'guided':

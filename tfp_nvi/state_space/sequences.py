@@ -13,7 +13,7 @@ __all__ = ['Sequences']
 
 
 def _take_step(x, step, axis):
-  """Each component at a step of its own, with an axis of size one for it."""
+  """Selects a step for each component, and keeps an axis of size one."""
   rank = x.shape.rank
   last = [*range(axis), *range(axis + 1, rank), axis]
   x = tf.transpose(x, last)
@@ -26,8 +26,8 @@ class Sequences:
 
   Fields:
     observations: Nested structure of `Tensor`s of shape
-      `batch + [num_steps] + event`. What is not observed holds a value of the
-      same sequence, so that densities there are finite.
+      `batch + [num_steps] + event`. Values that are not observed are replaced
+      by a value of the same sequence, so that densities there are finite.
     is_observed: `None`, or bool `Tensor` of shape `batch + [num_steps]`:
       whether anything of a step is observed.
     components: `None`, or the structure of the observations, with bool
@@ -84,15 +84,15 @@ class Sequences:
 
   @property
   def shown(self):
-    """What functions are told of what is observed: `components`, if any."""
+    """The mask for a user's functions: `components`, else `is_observed`."""
     return self.is_observed if self.components is None else self.components
 
   def parts(self) -> tuple:
-    """The arguments that make the same sequences again."""
+    """Returns the arguments that make the same sequences again."""
     return self.observations, self.shown, self.lengths, self.inputs
 
   def as_batch(self) -> 'Sequences':
-    """A batch of one, of a single sequence."""
+    """Returns a batch of one, made of a single sequence."""
     parts = [
       part
       if part is None
@@ -102,7 +102,7 @@ class Sequences:
     return Sequences(self._example, *parts)
 
   def _convert(self, observations):
-    """Observations as tensors; sets batch shape and number of steps."""
+    """Converts observations; sets batch shape and number of steps."""
     dtype, event_shapes = self._example.observation_like
     observations = model_lib.convert_like(
       'observations', observations, dtype, 'the values of `observation_fn`'
@@ -137,7 +137,7 @@ class Sequences:
     return observations
 
   def _set_masks(self, observations, is_observed, lengths):
-    """Sets what is observed, and how many steps there are."""
+    """Sets the masks and the lengths."""
     shape = self.batch_shape + [self.num_steps]
     if lengths is not None:
       lengths = checks.as_tensor('lengths', lengths)
@@ -180,7 +180,7 @@ class Sequences:
     self.is_observed, self.lengths = is_observed, lengths
 
   def _convert_components(self, is_observed, observations):
-    """A mask for each component, checked."""
+    """Converts and checks a mask for each component."""
     steps = self.batch_shape + [self.num_steps]
 
     def convert(mask, x):
@@ -199,7 +199,7 @@ class Sequences:
     return tf.nest.pack_sequence_as(observations, list(flat))
 
   def _fill(self, x, mask, event_shape, example):
-    """Fills what is not observed; raises an error for NaN elsewhere."""
+    """Fills missing observations; raises an error for NaN elsewhere."""
     rank = self.batch_shape.rank
     if mask is not None:
       if self.is_observed is not None and self.lengths is not None:
@@ -209,8 +209,8 @@ class Sequences:
       if mask.shape.rank < x.shape.rank:
         mask = tf.reshape(mask, mask.shape + [1] * event_shape.rank)
       mask = tf.broadcast_to(mask, x.shape)
-      # By an observation of the same sequence, or if it has none, by one that
-      # the model has drawn; both are in the support.
+      # They are filled by an observation of the same sequence or, if it has
+      # none, by one that the model has drawn; both are in the support.
       first = tf.argmax(tf.cast(mask, tf.int32), axis=rank)
       x = tf.where(
         mask,

@@ -6,9 +6,9 @@ Contract: particles are global states. Each one has a filter, whose estimates of
 `p(x_t | x_{0:t-1}, theta)` are its incremental weights, so that at each step
 the particles are properly weighted for `p(theta, x_{0:t})`. Where few of them
 are effective they are resampled, and moved by particle Metropolis-Hastings,
-which leaves the posterior of the steps so far as it is. A filter is run over
-all steps at once; what it gives for later steps is used when they come, so that
-a move is a run with other global states.
+which leaves the posterior of the steps so far invariant. A filter is run over
+all steps at once, and its results for later steps are used when these come, so
+that a move is a run with other global states.
 """
 
 from typing import NamedTuple
@@ -38,7 +38,8 @@ class SequentialPosterior(NamedTuple):
       estimate of `log p(x)`.
     effective_sample_sizes: float NumPy array of shape `[num_steps]`: that of
       the global states, before resampling.
-    move_steps: List of Python `int`s: the steps after which they were moved.
+    move_steps: List of Python `int`s: the steps after which the global states
+      were moved.
     acceptance_rates: List of Python `float`s: the accepted share of the moves.
   """
 
@@ -69,9 +70,10 @@ def smc_squared(
 ) -> SequentialPosterior:
   """Samples the posterior of the global state step by step.
 
-  Needs no proposal of the global state, and gives one-step-ahead log scores for
-  models whose global state is unknown; a filter that is run with global states
-  of the whole sequence does not. The heuristic is not used.
+  This needs no proposal of the global state, and gives one-step-ahead log
+  scores for models whose global state is unknown. A filter that is run with
+  global states of the whole sequence does not give these scores. The heuristic
+  is not used.
 
   Args:
     sampler: `StateSpaceSampler` of a model with a prior.
@@ -79,15 +81,15 @@ def smc_squared(
       one sequence.
     num_global: Python `int` number of global states.
       Default value: `400`.
-    num_particles: Python `int`: those of each filter.
+    num_particles: Python `int`: particles of each filter.
       Default value: `100`.
     ess_threshold: Python `float`: global states are resampled and moved where a
       smaller share of them is effective.
       Default value: `0.5`.
-    num_moves: Python `int`: how often to move them then.
+    num_moves: Python `int`: how many times to move them then.
       Default value: `3`.
-    is_observed: As of `StateSpaceSampler.sample`.
-    inputs: As of `StateSpaceSampler.sample`.
+    is_observed: As in `StateSpaceSampler.sample`.
+    inputs: As in `StateSpaceSampler.sample`.
     jit_compile: Python `bool`: whether to compile with XLA.
       Default value: `True`.
     seed: Python `int` or stateless seed.
@@ -198,11 +200,11 @@ class _Moves:
     )
 
   def run(self, theta, seed):
-    """Increments of all steps, of shape `[num_steps, num_global]`."""
+    """Returns increments of all steps, of shape `[num_steps, num_global]`."""
     return self._compiled_run(self._parts, theta, seed)
 
   def _run(self, parts, theta, seed):
-    """The first one has that of level 0, which is zero, too."""
+    """Adds the increment of level 0, which is zero, to the first one."""
     increments = self._estimate(parts, theta, seed)
     return tf.concat([increments[:1] + increments[1:2], increments[2:]], axis=0)
 
@@ -228,7 +230,8 @@ class _Moves:
 
   def _resample_and_move(self, parts, theta, increments, log_weights, t, seed):
     resample_seed, seed = tf.unstack(randomness.split_seed(seed, 2))
-    # Twice the optimal scale for a normal posterior would be too far.
+    # The scale is optimal for a normal posterior; twice as much would be too
+    # far.
     _, scale_tril = self._space.matched(theta, log_weights)
     scale = 2.38 / np.sqrt(self._space.size) * scale_tril
     (theta, columns), _ = resampling.resample(

@@ -40,14 +40,14 @@ class SmoothedDraws(NamedTuple):
 
 
 def repeat_parts(parts: tuple, size: int) -> tuple:
-  """The parts of a batch that repeats a single sequence.
+  """Returns the parts of a batch that repeats a single sequence.
 
   Args:
     parts: `Sequences.parts()`, without batch axes.
     size: Python `int`.
 
   Returns:
-    parts: As of `Sequences.parts`.
+    parts: As in `Sequences.parts`.
   """
   return tuple(
     part
@@ -84,13 +84,13 @@ def smooth(
       one sequence.
     num_draws: Python `int`.
       Default value: `200`.
-    num_particles: Python `int`: those of each filter.
+    num_particles: Python `int`: particles of each filter.
       Default value: `200`.
     num_global: Python `int`: the particles of the run that the global states
       are drawn from.
       Default value: `2_000`.
-    is_observed: As of `StateSpaceSampler.sample`.
-    inputs: As of `StateSpaceSampler.sample`.
+    is_observed: As in `StateSpaceSampler.sample`.
+    inputs: As in `StateSpaceSampler.sample`.
     jit_compile: Python `bool`: whether to compile with XLA.
       Default value: `True`.
     seed: Python `int` or stateless seed.
@@ -158,8 +158,8 @@ def smooth(
 
   def run(parts, theta, seed):
     filter_seed, back_seed = tf.unstack(randomness.split_seed(seed, 2))
-    # A heuristic would move the filter's particles away from where it has
-    # their weights.
+    # A heuristic would move the filter's particles away from the states to
+    # which the filter gives weight.
     given = sampler.given(theta, int(has_globals), looks_ahead=False)
     posterior = given.run_once(parts, num_particles, filter_seed, history=True)
     path = history.draw_backward(
@@ -180,7 +180,7 @@ def smooth(
 
 
 def as_single(sampler, observations, is_observed, inputs) -> Sequences:
-  """One sequence, checked."""
+  """Converts and checks one sequence."""
   sequences = Sequences(
     sampler.model.example, observations, is_observed, None, inputs
   )

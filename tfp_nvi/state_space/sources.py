@@ -1,9 +1,10 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""State-space models that are models of TensorFlow Probability.
+"""State-space models made from models of TensorFlow Probability.
 
 Contract: transitions have a density. The noise of linear-Gaussian sources must
-not be singular, as that of seasonal components is: it cannot be proposed from.
+not be singular, as that of seasonal components is, because there are no
+proposals for singular noise.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ __all__ = [
 
 
 def _shifted(matrix, z, noise):
-  """The distribution of `matrix z + noise`."""
+  """Returns the distribution of `matrix z + noise`."""
   loc = matrix.matvec(z) + noise.mean()
   return tfd.MultivariateNormalLinearOperator(loc, noise.scale)
 
@@ -33,15 +34,15 @@ def _shifted(matrix, z, noise):
 def linear_gaussian_model(
   make_fn: Callable, prior: tfd.Distribution | None = None
 ) -> StateSpaceModel:
-  """A state-space model of a `tfd.LinearGaussianStateSpaceModel`.
+  """Makes a state-space model from a `tfd.LinearGaussianStateSpaceModel`.
 
   `GaussianHeuristic` is exact for it, with `num_iterations=1`.
 
   Args:
     make_fn: Python callable from the global state to a
       `tfd.LinearGaussianStateSpaceModel` of the batch shape of the global
-      state; from nothing, if there is no prior. Its parts may be functions of
-      the step.
+      state; without arguments if there is no prior. Its parts may be functions
+      of the step.
     prior: `tfd.Distribution` or `JointDistribution` over the global state.
       Default value: `None`.
 
@@ -133,18 +134,18 @@ def _check_regular(noise):
 
 
 def structural_time_series_model(source, num_steps: int) -> StateSpaceModel:
-  """A state-space model of a `tfp.sts` model, with its parameters unknown.
+  """Makes a state-space model from a `tfp.sts` model of unknown parameters.
 
   Args:
     source: `tfp.sts.StructuralTimeSeries`.
-    num_steps: Python `int`: the most steps a sequence may have.
+    num_steps: Python `int`: the largest number of steps of a sequence.
 
   Returns:
     model: `StateSpaceModel` whose global state is a dictionary of the
       parameters by their names.
 
   Raises:
-    TypeError: If `source` is no structural time series.
+    TypeError: If `source` is not a structural time series.
     ValueError: If the noise of a transition is singular, as that of seasonal
       components is.
 
@@ -180,7 +181,7 @@ def joint_distribution_model(
   local: str,
   observation: str,
 ) -> StateSpaceModel:
-  """A state-space model of a joint distribution over whole sequences.
+  """Makes a state-space model from a joint distribution over whole sequences.
 
   One part is a `tfd.MarkovChain` over local states, one is over observations
   given these, and all others are global states:
@@ -190,7 +191,7 @@ def joint_distribution_model(
   ```
 
   The observation of a step must depend on the local state of that step alone,
-  which is tried on a draw. The model has any number of steps.
+  which is checked on a draw. The model may have any number of steps.
 
   Args:
     joint: `tfd.JointDistributionNamed`.
@@ -305,7 +306,7 @@ def joint_distribution_model(
 
 
 def _only_step(distribution):
-  """The distribution of the only step of a sequence of one step."""
+  """Returns the distribution of the only step of a sequence of one step."""
   if not isinstance(distribution, compatibility.all_forms(tfd.Independent)):
     raise TypeError(
       '`joint` must have a tfd.Independent over the observations of all steps; '

@@ -27,10 +27,10 @@ __all__ = [
 
 
 class Regimes(NamedTuple):
-  """Which part of a local state is the regime.
+  """The places of the regime and the level in a local state.
 
   Fields:
-    place: Python `int`: that of the regime among the two flattened parts.
+    place: Python `int`: the index of the regime among the two flattened parts.
     num_regimes: Python `int`: how many regimes there are.
     structure: Nested structure, of the two parts.
     dtype: `tf.DType` of the regime.
@@ -44,18 +44,18 @@ class Regimes(NamedTuple):
   level_rank: int
 
   def pack(self, regime, level):
-    """A local state of its two parts."""
+    """Makes a local state from its two parts."""
     parts = [regime, level] if self.place == 0 else [level, regime]
     return tf.nest.pack_sequence_as(self.structure, parts)
 
   def unpack(self, state) -> tuple:
-    """The regime and the level of a local state."""
+    """Returns the regime and the level of a local state."""
     parts = tf.nest.flatten(state)
     return parts[self.place], parts[1 - self.place]
 
 
 def _parts(distribution, value=None):
-  """The distributions of the parts, given some values."""
+  """Returns the distributions of the parts, given some values."""
   parts, _ = distribution.sample_distributions(
     seed=randomness.as_seed(0), value=value
   )
@@ -63,13 +63,13 @@ def _parts(distribution, value=None):
 
 
 def find_regimes(distribution) -> Regimes | None:
-  """Whether a distribution over local states has a regime and a level.
+  """Finds the regime and the level of a distribution over local states.
 
   Args:
     distribution: `tfd.Distribution`.
 
   Returns:
-    regimes: `Regimes`, or `None`.
+    regimes: `Regimes`, or `None` if there are none.
 
   ```python
   import tensorflow as tf
@@ -115,7 +115,7 @@ def find_regimes(distribution) -> Regimes | None:
 
 
 def _select(values, regime):
-  """Entries of the first axis, for each particle."""
+  """Selects entries of the first axis, for each particle."""
   rank = values.shape.rank - 1 - regime.shape.rank
   result = tf.zeros_like(values[0])
   for r in range(values.shape[0]):
@@ -125,7 +125,7 @@ def _select(values, regime):
 
 
 def _function_of(name, fn):
-  """A function whose argument has the name of a part."""
+  """Makes a function whose argument has the name of a part."""
 
   def call(**values):
     return fn(values[name])
@@ -139,10 +139,10 @@ def _function_of(name, fn):
 def guide(
   regimes: Regimes, prior, observation_fn, x, global_state, shape
 ) -> tfd.Distribution:
-  """The transition times the likelihood, normalized.
+  """Returns the transition times the likelihood, normalized.
 
-  Exact where the observation is linear and normal given the regime, and else by
-  an expansion of the likelihood at the mean of each regime.
+  It is exact where the observation is linear and normal given the regime.
+  Otherwise the likelihood is expanded at the mean of each regime.
 
   Args:
     regimes: `Regimes` of the model.

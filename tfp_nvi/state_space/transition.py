@@ -21,14 +21,14 @@ __all__ = [
   'StepTransition',
 ]
 
-# Where a NaN weight came from, as the record of a move says; the larger one is
-# the cause of the smaller ones, as proposals make the states that the others
-# are evaluated at.
+# The sources of a NaN weight, by their index in the record of a move. A larger
+# index is the cause of the smaller ones, as proposals make the states that the
+# others are evaluated at.
 NAN_SOURCES = (None, 'heuristic', 'observation_fn', 'transition_fn', 'proposal')
 
 
 def _select(condition, if_true, if_false):
-  """`tf.where` for values with event axes."""
+  """Applies `tf.where` to values with event axes."""
 
   def select(x, y):
     rank = x.shape.rank - condition.shape.rank
@@ -38,7 +38,7 @@ def _select(condition, if_true, if_false):
 
 
 class StepTransition(transitions_lib.Transition):
-  """Adds local states: the first one, or one after the other from the second.
+  """A transition that adds the first local state, or the later ones in turn.
 
   The first step has a transition of its own, as no local state comes before.
   """
@@ -62,9 +62,9 @@ class StepTransition(transitions_lib.Transition):
         local state before, and the global state, which takes `t` and `u`.
       is_first: Python `bool`.
       reparameterize: Python `bool`: whether gradients may pass through states.
-      records_nan: Python `bool`: whether the record of a move, instead of being
-        what `replay` takes, is the index in `NAN_SOURCES` of the cause of NaN,
-        for each particle.
+      records_nan: Python `bool`: whether the record of a move is the index in
+        `NAN_SOURCES` of the cause of NaN of each particle, and not the record
+        that `replay` takes.
         Default value: `False`.
     """
     super().__init__(name='first_step' if is_first else 'later_steps')
@@ -76,8 +76,8 @@ class StepTransition(transitions_lib.Transition):
     self._first_step = 0 if is_first else 1
     self.num_transitions = 1 if is_first else densities.num_steps - 1
     self.is_rollable = not is_first
-    # Samples are made again from their seeds, which a batch does not have; and
-    # functions see one step `t` at a time.
+    # Levels cannot be batched if samples are made again from their seeds, which
+    # a batch does not have, or if functions see one step `t` at a time.
     self._is_local = isinstance(proposal, LocalProposal)
     self._given = None
     names_step = densities.model.names_step or (
@@ -87,7 +87,7 @@ class StepTransition(transitions_lib.Transition):
     self.records_noise = reparameterize and not records_nan
 
   def given(self, densities):
-    """The transition of a run, whose proposal may depend on its heuristic."""
+    """Returns the transition of a run, which may propose by its heuristic."""
     if not self._is_local:
       return self
     other = copy.copy(self)
@@ -95,27 +95,27 @@ class StepTransition(transitions_lib.Transition):
     return other
 
   def record_like(self, noise, state):
-    """The seed if samples are to be differentiated, or else the samples."""
+    """Returns the seed if samples are differentiated, or else the samples."""
     if self._records_nan:
       return tf.zeros_like(state.root)
     return noise if self._reparameterize else state.local_state
 
   def _at_step(self, x, step):
-    """The part of a step, of `Tensor`s that all sequences have for each."""
+    """Returns the part of a step of `Tensor`s over all steps."""
     rank = self._densities.batch_shape.rank
     return tf.nest.map_structure(
       lambda x: axes.at_level(model_lib.steps_first(x, rank), step), x
     )
 
   def _observed(self, distribution, observation, step):
-    """The distribution of what is observed of a step."""
+    """Returns the distribution of the observed components of a step."""
     if self._densities.components is None:
       return distribution
     mask = self._at_step(self._densities.components, step)
     return missing.marginal(distribution, observation, mask)
 
   def _distributions(self, step, previous):
-    """The prior of a local state, its proposal, and the observation."""
+    """Returns the prior of a local state, its proposal, and the observation."""
     densities, model = self._densities, self._densities.model
     shape, theta = previous.root.shape, previous.global_state
     observation = self._at_step(densities.observations, step)
@@ -152,7 +152,7 @@ class StepTransition(transitions_lib.Transition):
     return prior, proposal, observation
 
   def _named(self, step):
-    """The index and the inputs of a step, for functions that name them."""
+    """Returns the index and inputs of a step, for functions that name them."""
     t = None if isinstance(step, range) else tf.convert_to_tensor(step)
     return dict(t=t, u=self._at_step(self._densities.inputs, step))
 
@@ -241,8 +241,8 @@ class StepTransition(transitions_lib.Transition):
       likelihood = tf.where(is_observed, likelihood, tf.zeros_like(likelihood))
     log_prior = prior.log_prob(z)
     log_reverse = where_active(log_prior + likelihood)
-    # Densities, and so their gradients, are of the draw, which has some; the
-    # state before may have none under the kernel.
+    # Densities and their gradients are evaluated at the draw, which has a
+    # density; the state before may have none under the kernel.
     local_state = z
     if is_active is not None:
       local_state = _select(is_active, z, previous.local_state)
@@ -262,15 +262,15 @@ class StepTransition(transitions_lib.Transition):
     return self._without_nan(move, where_active(log_prior))
 
   def _without_nan(self, move, log_prior):
-    """A move whose weight is zero where a log density is NaN."""
+    """Returns a move whose weight is zero where a log density is NaN."""
     is_nan = tf.math.is_nan
-    # Also where both densities are infinite.
+    # This includes the case that both densities are infinite.
     is_bad = is_nan(move.log_reverse - move.log_forward)
 
     def forward(log_prob):
       if not tf.is_tensor(log_prob):
         return log_prob
-      # A number stays, so that a gradient keeps the proposal away.
+      # A finite value is kept, so that its gradient drives the proposal away.
       is_kept = tf.logical_or(
         tf.logical_not(is_bad), tf.math.is_finite(log_prob)
       )

@@ -4,10 +4,10 @@
 
 Contract: the factor is a function of a summary of the observations to come, of
 the global state, and of the local state, whatever kinds of values these are. It
-is learned from simulations as a density ratio: of the states of a mini-batch,
-the network is to tell which ones the observations to come belong to. The best
-network for that has `log p(x_{k+1:K} | eta, z_k)` up to a term of the sequence
-alone, which does not change what is sampled.
+is learned from simulations as a density ratio: the network learns to tell which
+states of a mini-batch the observations to come belong to. The optimal network
+equals `log p(x_{k+1:K} | eta, z_k)` up to a term of the sequence alone, which
+does not change the samples.
 
 #### References
 
@@ -31,7 +31,7 @@ __all__ = [
   'RecurrentHeuristic',
 ]
 
-# Discrete states up to this number are told apart, one by one.
+# Up to this number of values, discrete states are encoded as one-hot vectors.
 _MOST_CATEGORIES = 32
 
 
@@ -72,7 +72,7 @@ class _StateFeatures(tf.Module):
     )
 
   def __call__(self, z):
-    """Numbers of shape `leading + [size]`."""
+    """Returns features of shape `leading + [size]`."""
     parts = []
     for x, shape, count, center, scale in zip(
       tf.nest.flatten(z),
@@ -92,9 +92,10 @@ class _StateFeatures(tf.Module):
 
 
 class RecurrentHeuristic(Heuristic):
-  """A factor by a backward recurrent network; for any model.
+  """A factor by a backward recurrent network, for any model.
 
-  `tfp_nvi.fit_state_space` learns one where nothing exact is known of a model.
+  `tfp_nvi.fit_state_space` learns one if there is no exact heuristic for a
+  model.
 
   ```python
   import tensorflow_probability as tfp
@@ -167,7 +168,7 @@ class RecurrentHeuristic(Heuristic):
     self._last = networks.Dense(num_units, 1, dtype, seeds[4], is_last=True)
 
   def prepare(self, observations, is_observed, global_state):
-    """Summaries of the observations to come; see `Heuristic.prepare`."""
+    """Summarizes the observations to come; see `Heuristic.prepare`."""
     del global_state
     features = self._features.masked(observations, is_observed)
     units = tf.nn.relu(self._embed(features))
@@ -177,12 +178,12 @@ class RecurrentHeuristic(Heuristic):
     return self._of_future(hidden)[:, tf.newaxis]
 
   def log_factor(self, row, global_state, local_state):
-    """The network's output; see `Heuristic.log_factor`."""
+    """Returns the network's output; see `Heuristic.log_factor`."""
     inputs = self._inputs(global_state, local_state, row.shape[:-1])
     return self._score(row, self._of_states(inputs))
 
   def _inputs(self, global_state, local_state, shape):
-    """Features of the states of particles."""
+    """Returns features of the states of particles."""
     parts = []
     if self._space is not None:
       parts.append(tf.cast(self._space.vector(global_state), self._dtype))
@@ -198,14 +199,14 @@ class RecurrentHeuristic(Heuristic):
 
   def _score(self, of_future, of_states):
     units = tf.nn.relu(of_future + of_states)
-    # A sum over the units, so that there is a direct path from the states.
+    # The sum with the units gives a direct path from the states.
     units = tf.nn.relu(self._hidden(units)) + units
     return self._last(units)[..., 0]
 
   def contrast(
     self, global_state, local_states, observations, mask, num_levels, seed
   ):
-    """How badly the network tells the states of a mini-batch apart.
+    """Computes the loss of the network on telling states of a mini-batch apart.
 
     Args:
       global_state: Nested structure of `Tensor`s of shape
@@ -213,9 +214,9 @@ class RecurrentHeuristic(Heuristic):
       local_states: Nested structure of `Tensor`s of shape
         `[batch_size, num_steps] + event`.
       observations: Likewise.
-      mask: Mask, for steps or components, as of `StateSpaceSampler.sample`.
-      num_levels: Python `int`: at how many levels to look, drawn at random;
-        level 0 is always among them.
+      mask: Mask, for steps or components, as in `StateSpaceSampler.sample`.
+      num_levels: Python `int`: the number of levels to use, drawn at random;
+        level 0 is always used too.
       seed: Stateless seed.
 
     Returns:
@@ -238,7 +239,7 @@ class RecurrentHeuristic(Heuristic):
       of_states.append((tf.gather(rows, level), inputs))
     loss = 0.0
     for row, inputs in of_states:
-      # Each future with the states of all members.
+      # Each future is scored with the states of all members.
       scores = self._score(row[:, tf.newaxis], self._of_states(inputs))
       right = tf.linalg.diag_part(scores)
       loss += tf.reduce_mean(tf.reduce_logsumexp(scores, axis=-1) - right)

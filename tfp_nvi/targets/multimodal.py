@@ -121,7 +121,7 @@ class MultimodalTarget:
     )
 
   def unnormalized_log_prob(self, x):
-    """Log of the unnormalized density.
+    """Returns the log of the unnormalized density.
 
     Args:
       x: `Tensor` of shape `[..., 2]` and type `dtype`.
@@ -136,7 +136,7 @@ class MultimodalTarget:
     return self._unnormalized_log_prob_fn(_validate_points(x, self.dtype))
 
   def sample(self, sample_shape, seed):
-    """Exact independent draws from the normalized density.
+    """Draws independently and exactly from the normalized density.
 
     Args:
       sample_shape: Python `int` or shape.
@@ -154,7 +154,7 @@ class MultimodalTarget:
     return self._sample_fn(sample_shape, randomness.as_seed(seed))
 
   def mode_index(self, x):
-    """Index of the mode a point belongs to, the nearest one.
+    """Returns the index of the nearest mode, which a point belongs to.
 
     The fractions of draws with each index estimate `mode_probabilities`: the
     mass nearest to a mode is the mass of its component, by symmetry for
@@ -174,7 +174,7 @@ class MultimodalTarget:
 
 
 def ring_of_gaussians(dtype=tf.float32):
-  """Eight equal Gaussians on a circle.
+  """Makes eight equal Gaussians on a circle.
 
   Mode `m = 0..7` is at radius 10 and angle `2 pi m / 8` and has variance 0.5
   per axis. Each has unnormalized weight 1, so that `Z = 8`.
@@ -231,7 +231,7 @@ def ring_of_gaussians(dtype=tf.float32):
 
 
 def grid_of_gaussians(dtype=tf.float32):
-  """Twenty-five Gaussians on a grid, of unequal weight, width and direction.
+  """Makes 25 Gaussians on a grid, of unequal weight, width and direction.
 
   A grid of 5 by 5 narrow Gaussians is a common test of whether a sampler or a
   generative model drops modes ([1], [2]). Here the Gaussians differ, so that
@@ -305,7 +305,7 @@ def grid_of_gaussians(dtype=tf.float32):
       m(row[:, 0]) * difference0 + m(row[:, 1]) * difference1
       for row in (whitening[:, 0], whitening[:, 1])
     )
-    # Else XLA may round it differently where it is used twice.
+    # Otherwise XLA may round the two uses of it differently.
     energy = fusion.compute_once(white0**2 + white1**2 - m(log_constants))
     smallest = _smallest(energy)
     terms = tf.exp(smallest - energy)
@@ -323,7 +323,7 @@ def grid_of_gaussians(dtype=tf.float32):
 
 
 def concentric_rings(dtype=tf.float32):
-  """Five concentric rings: modes that are circles with a common center.
+  """Makes five concentric rings: modes that are circles with a common center.
 
   With `r = |x|`, `a_m = 2 (m + 1)` for `m = 0..4` and `s^2 = 0.08`,
 
@@ -447,7 +447,7 @@ def concentric_rings(dtype=tf.float32):
 def _gaussian_mixture(
   name, unnormalized_log_prob_fn, weights, locations, scales, limits, dtype
 ):
-  """Target `sum_m weights[m] N(locations[m], scales[m] scales[m]^T)`."""
+  """Makes `sum_m weights[m] N(locations[m], scales[m] scales[m]^T)`."""
   probabilities = weights / weights.sum()
   mode_locations = locations.astype(dtype.as_numpy_dtype)
   mode_scales = scales.astype(dtype.as_numpy_dtype)
@@ -480,7 +480,7 @@ def _gaussian_mixture(
 
 
 def _modes_first(x, values):
-  """Values of the modes, to broadcast against `x[..., 0]` along a new axis 0.
+  """Lets values of the modes broadcast against `x[..., 0]` along a new axis 0.
 
   Sums over modes are then sums over the slowest axis, which XLA vectorizes over
   the points. It does not vectorize sums over the fastest axis.
@@ -489,7 +489,7 @@ def _modes_first(x, values):
 
 
 def _smallest(energy):
-  """The smallest energy over axis 0, for a stable sum of exponentials.
+  """Returns the smallest energy over axis 0, for a stable sum of exponentials.
 
   It cancels from the result, and so it has no gradient. Subtract it from the
   energies before they are multiplied by anything. XLA computes an energy twice,

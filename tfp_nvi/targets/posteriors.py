@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Posteriors, and other densities, whose evidence is known.
 
-Each function returns a `KnownPosterior`: what `fit_posterior` takes, and the
-answer. Answers are closed forms, or come from quadrature, or from long runs of
-another method, as each docstring says.
+Each function returns a `KnownPosterior`: the arguments of `fit_posterior`, and
+the known answer. Answers are closed forms, or come from quadrature, or from
+long runs of another method, as each docstring says.
 """
 
 import typing
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class KnownPosterior(typing.NamedTuple):
-  """A target of `fit_posterior`, and what is known about it.
+  """A target of `fit_posterior`, and the known answer.
 
   Fields:
     name: Python `str`.
@@ -57,10 +57,10 @@ class KnownPosterior(typing.NamedTuple):
 def logistic_regression(
   features, labels, scale: float = 1.0, name: str = 'logistic_regression'
 ) -> KnownPosterior:
-  """Logistic regression with independent normal priors.
+  """Makes a logistic regression with independent normal priors.
 
-  Features are standardized, a constant one having deviation one, and a column
-  of ones comes before them.
+  Features are standardized, where a constant feature counts as having deviation
+  one. A column of ones comes before them.
 
   Args:
     features: Array of shape `[n, num_features]`.
@@ -99,12 +99,12 @@ def logistic_regression(
 
 
 def cox_process(points, num_bins: int = 40) -> KnownPosterior:
-  """Log-Gaussian Cox process of points in the unit square.
+  """Makes a log-Gaussian Cox process of points in the unit square.
 
   The log intensity of a bin has a Gaussian process prior with mean
   `log(n) - v / 2`, `v = 1.91`, and covariance `v exp(-33 distance / num_bins)`,
-  distances in bins; factorials are left out of the likelihood, whose areas are
-  `1 / num_bins^2`.
+  with distances in bins. The likelihood leaves out factorials, and its bins
+  have areas `1 / num_bins^2`.
 
   Args:
     points: Array of shape `[n, 2]`.
@@ -155,7 +155,7 @@ def cox_process(points, num_bins: int = 40) -> KnownPosterior:
 
 
 class _Potential(tfd.Distribution):
-  """A likelihood by its value: what is observed has this log density."""
+  """A likelihood given by its value: any observation has this log density."""
 
   def __init__(self, value):
     self._value = value
@@ -188,7 +188,7 @@ _SEEDS_N = '39 62 81 51 39 6 74 72 51 79 13 16 30 28 45 4 12 41 30 51 7'
 
 
 def seeds() -> KnownPosterior:
-  """Germination of seeds with random effects of plates, d = 26.
+  """Makes the model of germinating seeds with random effects of plates, d = 26.
 
   `r ~ Binomial(n, sigmoid(a0 + a1 x1 + a2 x2 + a12 x1 x2 + b))`, with effects
   `b ~ Normal(0, tau^(-1/2))` of 21 plates, `tau ~ Gamma(0.01, 0.01)` and
@@ -235,7 +235,7 @@ def seeds() -> KnownPosterior:
 
 
 def eight_schools() -> KnownPosterior:
-  """The hierarchical model of eight schools, centered, d = 10.
+  """Makes the hierarchical model of eight schools, centered, d = 10.
 
   The evidence is from quadrature over the mean and the log deviation.
 
@@ -274,7 +274,7 @@ def eight_schools() -> KnownPosterior:
 
 
 def neals_funnel(num_values: int = 10) -> KnownPosterior:
-  """Neal's funnel: `v ~ Normal(0, 3)`, the others `Normal(0, exp(v / 2))`.
+  """Makes Neal's funnel: `v ~ Normal(0, 3)`, others `Normal(0, exp(v / 2))`.
 
   Args:
     num_values: Python `int`: the dimension.
@@ -312,7 +312,7 @@ def _broad(num_values, scale):
 
 
 def many_well(num_wells: int = 16) -> KnownPosterior:
-  """A product of double wells, with `2^num_wells` modes.
+  """Makes a product of double wells, with `2^num_wells` modes.
 
   ```none
   log density = sum_i -x_i^4 + 6 x_i^2 + x_i / 2 - y_i^2 / 2
@@ -359,14 +359,14 @@ def many_well(num_wells: int = 16) -> KnownPosterior:
 
 
 def _gaussian_mixture(name, locations, probabilities, scale):
-  """Gaussians of variance one at given places, from a broad one."""
+  """Makes Gaussians of variance one at given places, with a broad start."""
   num_modes, num_values = locations.shape
   locations = tf.constant(locations, tf.float32)
   log_probabilities = tf.constant(np.log(probabilities), tf.float32)
   constant = -0.5 * num_values * np.log(2.0 * np.pi)
 
   def components(x):
-    # Differences first: the expanded square would lose digits.
+    # Differences are squared, as an expanded square would lose digits.
     square = tf.reduce_sum((x[..., tf.newaxis, :] - locations) ** 2, axis=-1)
     return log_probabilities - 0.5 * square
 
@@ -382,7 +382,7 @@ def _gaussian_mixture(name, locations, probabilities, scale):
 
 
 def forty_gaussians(num_values: int = 2) -> KnownPosterior:
-  """Forty equal Gaussians of variance one, at random in `[-40, 40]^d`.
+  """Makes forty equal Gaussians of variance one, at random in `[-40, 40]^d`.
 
   Args:
     num_values: Python `int`: the dimension.
@@ -404,7 +404,7 @@ def forty_gaussians(num_values: int = 2) -> KnownPosterior:
 
 
 def two_gaussians(num_values: int = 20) -> KnownPosterior:
-  """Two Gaussians of variance one and masses 0.3 and 0.7, 12 apart.
+  """Makes two Gaussians of variance one and masses 0.3 and 0.7, 12 apart.
 
   Args:
     num_values: Python `int`: the dimension.
@@ -425,7 +425,7 @@ def two_gaussians(num_values: int = 20) -> KnownPosterior:
 
 
 def curved_modes(num_values: int = 20, num_modes: int = 8) -> KnownPosterior:
-  """Curved modes with heavy tails, in random directions and of unequal mass.
+  """Makes curved modes with heavy tails, random directions and unequal mass.
 
   Each mode is a rotation of
 
@@ -490,7 +490,7 @@ def curved_modes(num_values: int = 20, num_modes: int = 8) -> KnownPosterior:
 
 
 def unordered_means() -> KnownPosterior:
-  """A mixture of two Gaussians whose means have no order: two equal modes.
+  """Makes a mixture of two Gaussians with unordered means: two equal modes.
 
   Thirty observations from an equal mixture with means -1.5 and 2 and deviation
   one; both means have a prior `Normal(0, 5)`. The evidence is from quadrature.

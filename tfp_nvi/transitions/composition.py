@@ -6,7 +6,7 @@ import typing
 
 import tensorflow as tf
 
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import axes, checks, randomness
 from tfp_nvi.transitions import base
 from tfp_nvi.transitions.mcmc import MCMCTransition
 
@@ -79,7 +79,7 @@ class Composition(base.Transition):
       )
     self.transitions = transitions
     self.num_transitions = counts[0]
-    self.batch_shape = checks.broadcast_shapes(
+    self.batch_shape = axes.broadcast_shapes(
       [(f'transitions[{i}]', t.batch_shape) for i, t in enumerate(transitions)]
     )
     self.keeps_support = all(t.keeps_support for t in transitions)

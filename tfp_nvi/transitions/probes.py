@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """States at which transitions are tried out before a run, in eager mode."""
 
+import warnings
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -18,6 +20,7 @@ __all__ = [
   'location_and_scale',
   'loses_support',
   'probe_states',
+  'warn_of_lost_mass',
 ]
 
 # How many states a transition is tried at, and how many tell its scale.
@@ -155,3 +158,33 @@ def loses_support(densities, transition, level, local_level):
       )
     )
   )
+
+
+def warn_of_lost_mass(densities, transitions, stacklevel: int = 4) -> None:
+  """Warns where reverse kernels have mass at which a density is zero.
+
+  Args:
+    densities: The sequence of intermediate densities.
+    transitions: List of `Transition`s between them.
+    stacklevel: Python `int`: as of `warnings.warn`.
+  """
+  level = 0
+  for i, transition in enumerate(transitions):
+    levels = range(level, level + transition.num_transitions)
+    level = levels.stop
+    lost = [
+      k
+      for k in sorted({*levels} & {*densities.zero_levels})
+      if not transition.keeps_support
+      or loses_support(densities, transition, k, k - levels.start)
+    ]
+    if lost:
+      warnings.warn(
+        f'The density of level {lost[0]} is zero in places where the reverse '
+        f'kernel of `transitions[{i}]` may have mass; log Z-hat is too small '
+        'by what is lost there. Use densities that are positive wherever the '
+        'first one is, such as those of a GeometricPath, a reverse kernel '
+        'over the support, or an MCMCTransition.',
+        RuntimeWarning,
+        stacklevel=stacklevel,
+      )

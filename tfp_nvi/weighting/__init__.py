@@ -14,10 +14,10 @@ unbiased estimate of the normalizer of `gamma`, before and after resampling (see
 `tfp_nvi.resampling`) and rejection control, because both leave `E[w g(z)]` as
 it is.
 
-Particles are axis 0 of every `Tensor`; what follows are batch dimensions, then
-event dimensions. Weights are kept as logarithms; `-inf` is a weight of zero. A
-batch member all of whose weights are zero has a normalizer estimate of zero,
-an effective sample size of zero, and normalized weights of zero; it does not
+Particles are axis 0 of every `Tensor`; batch dimensions follow, then event
+dimensions. Weights are kept as logarithms; `-inf` is a weight of zero. A batch
+member all of whose weights are zero has a normalizer estimate of zero, an
+effective sample size of zero, and normalized weights of zero; it does not
 disturb its neighbours.
 
 Arguments are checked here; a weight that is NaN or infinite is an error where

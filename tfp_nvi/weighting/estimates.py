@@ -24,7 +24,7 @@ __all__ = [
 
 
 def log_normalizer(log_weights: Any) -> tf.Tensor:
-  """Logarithm of the mean weight: the estimate of the log normalizer.
+  """Returns the log of the mean weight, the estimate of the log normalizer.
 
   Args:
     log_weights: float `Tensor` of shape `[num_particles] + batch`.
@@ -49,7 +49,7 @@ def log_normalizer(log_weights: Any) -> tf.Tensor:
 
 
 def normalize_weights(log_weights: Any) -> tf.Tensor:
-  """Weights that sum to one over the particles.
+  """Normalizes weights to sum to one over the particles.
 
   Args:
     log_weights: float `Tensor` of shape `[num_particles] + batch`.
@@ -74,14 +74,14 @@ def normalize_weights(log_weights: Any) -> tf.Tensor:
 
 
 def effective_sample_size(log_weights: Any) -> tf.Tensor:
-  """Effective sample size, `(sum w)^2 / sum w^2`.
+  """Returns the effective sample size, `(sum w)^2 / sum w^2`.
 
-  It says how even the weights are, and nothing else: the number of independent
-  particles of equal weight whose weighted means would vary as much as those of
-  *independent* particles with these weights do, if the function to average has
-  nothing to do with the weights. After resampling the weights are equal and it
-  is `num_particles`, however few ancestors the particles have. For the error of
-  an estimate see `WeightedParticles.standard_error`.
+  It measures how even the weights are, and nothing else. If the function to
+  average is unrelated to the weights, a weighted mean over *independent*
+  particles with these weights varies as much as a mean over this number of
+  independent particles of equal weight. After resampling the weights are equal
+  and it is `num_particles`, however few ancestors the particles have. For the
+  error of an estimate see `WeightedParticles.standard_error`.
 
   Args:
     log_weights: float `Tensor` of shape `[num_particles] + batch`.
@@ -113,10 +113,10 @@ def effective_sample_size(log_weights: Any) -> tf.Tensor:
 
 
 def weighted_mean(weights: Any, values: Any) -> tf.Tensor:
-  """Sum over the particles of weights times values.
+  """Sums weights times values over the particles.
 
   Args:
-    weights: float `Tensor` of shape `[num_particles] + batch`, usually of
+    weights: float `Tensor` of shape `[num_particles] + batch`, usually from
       `normalize_weights`.
     values: Numeric or bool `Tensor` of shape `[num_particles] + batch + event`.
       A value that has weight zero does not count, even if it is infinite or
@@ -156,10 +156,10 @@ def weighted_mean(weights: Any, values: Any) -> tf.Tensor:
 
 
 def as_weights(weights, is_signed: bool = True) -> tf.Tensor:
-  """Checks weights that are no logarithms.
+  """Checks weights that are not logarithms.
 
   Args:
-    weights: What came.
+    weights: The value to check.
     is_signed: Python `bool`: whether weights may be negative.
 
   Returns:
@@ -187,7 +187,7 @@ def as_numbers(values, dtype):
   """Checks values of particles, and converts counts and truth values.
 
   Args:
-    values: What came.
+    values: The value to check.
     dtype: Floating point dtype, for values that have none.
 
   Returns:
@@ -205,7 +205,7 @@ def as_numbers(values, dtype):
 
 
 def check_same_particles(weights, values):
-  """Raises an error if values are of other particles than weights.
+  """Raises an error if weights and values are not of the same particles.
 
   ```python
   import tensorflow as tf
@@ -222,7 +222,7 @@ def check_same_particles(weights, values):
 
 
 def _are_of_same_particles(shape, other):
-  """Whether shapes agree in particles, and in batches up to broadcasting."""
+  """Returns whether shapes have equal particles and batches that broadcast."""
   return (
     shape.rank <= other.rank
     and tf.TensorShape(shape[:1]).is_compatible_with(other[:1])
@@ -234,7 +234,7 @@ def _are_of_same_particles(shape, other):
 
 
 def mean(values: Any) -> tf.Tensor:
-  """Plain mean over the particles.
+  """Computes the unweighted mean over the particles.
 
   Args:
     values: float `Tensor` of shape `[num_particles] + shape`.
@@ -259,7 +259,7 @@ def mean(values: Any) -> tf.Tensor:
 
 
 def total(values: Any) -> tf.Tensor:
-  """Plain sum over the particles.
+  """Computes the unweighted sum over the particles.
 
   Args:
     values: Numeric `Tensor` of shape `[num_particles] + shape`.
@@ -284,10 +284,10 @@ def total(values: Any) -> tf.Tensor:
 
 
 def weighted_log_mean_exp(weights: Any, values: Any) -> tf.Tensor:
-  """Logarithm of the weighted mean of `exp(values)`.
+  """Returns the logarithm of the weighted mean of `exp(values)`.
 
-  With the normalized weights that particles bring into a level and the log
-  incremental weights of that level this estimates the logarithm of the ratio
+  With the normalized weights of the particles before a level, and the log
+  incremental weights of that level, this estimates the logarithm of the ratio
   of the two normalizers.
 
   Args:

@@ -1,9 +1,9 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Islands: populations of particles that run by themselves, and are one sum.
+"""Islands: populations of particles that run separately and are combined.
 
 An island is a population of properly weighted particles. Several islands
-together are properly weighted as well, for each of them is: the mean of all
+together are properly weighted as well, because each of them is: the mean of all
 weights is the mean of the islands' mean weights. Seen from outside, an island
 is a particle whose weight is its mean weight, and islands can be resampled as
 particles are [1].
@@ -40,7 +40,7 @@ __all__ = [
 
 
 class IslandSummary(NamedTuple):
-  """What errors of all islands need of each one.
+  """The sums over an island that give the errors of all islands.
 
   Fields:
     log_normalizer: float `Tensor` of shape `batch`.
@@ -53,7 +53,7 @@ class IslandSummary(NamedTuple):
 
 
 def summarize_island(island: particles.WeightedParticles) -> IslandSummary:
-  """Sums over the particles of an island, to be taken where it is compiled.
+  """Sums over an island's particles; call it where the island is compiled.
 
   Args:
     island: `WeightedParticles`.
@@ -77,7 +77,7 @@ def summarize_island(island: particles.WeightedParticles) -> IslandSummary:
 
 
 def island_log_weights(log_weights: tf.Tensor) -> tf.Tensor:
-  """The logarithm of the mean weight of each island.
+  """Returns the logarithm of the mean weight of each island.
 
   Args:
     log_weights: float `Tensor` of shape `[num_islands, num_particles] + batch`.
@@ -99,7 +99,7 @@ def island_log_weights(log_weights: tf.Tensor) -> tf.Tensor:
 def combine_effective_sample_sizes(
   log_normalizers: tf.Tensor, sizes: tf.Tensor
 ) -> tf.Tensor:
-  """The effective sample size of all particles, from those of islands.
+  """Computes the effective sample size of all particles from the islands'.
 
   Args:
     log_normalizers: float `Tensor` of shape `[num_islands] + batch`.
@@ -120,7 +120,8 @@ def combine_effective_sample_sizes(
   ```
   """
   shares = tf.cast(estimates.normalize_weights(log_normalizers), sizes.dtype)
-  # The sum of squares of an island's weights is that of its sum by its size.
+  # The sum of an island's squared weights is its squared sum divided by its
+  # size.
   squares = tf.math.divide_no_nan(shares**2, sizes)
   return tf.math.divide_no_nan(
     estimates.total(shares) ** 2, estimates.total(squares)
@@ -128,7 +129,7 @@ def combine_effective_sample_sizes(
 
 
 def combine_estimates(estimates_of: dict) -> dict:
-  """Takes what islands say of their runs together.
+  """Combines the estimates of several islands.
 
   Args:
     estimates_of: Python `dict` of float `Tensor`s by the names of the fields of
@@ -175,14 +176,14 @@ def combine_estimates(estimates_of: dict) -> dict:
 def log_pairs_lost_within(
   islands: particles.WeightedParticles, summaries: IslandSummary | None = None
 ) -> tf.Tensor:
-  """What resampling within islands took from pairs of different ancestors.
+  """Returns `log_pairs_lost` of all particles, for resampling within islands.
 
-  Resampling within an island makes pairs of its own particles alike and no
-  others. Of all pairs of particles, drawn by their weights, those within island
-  `i` are a share of `p[i]^2`, for the share `p[i]` of the island in the weight.
-  With the probability `q[i]` that such a pair has one root, and the correction
-  `f[i]` of Lee and Whiteley for an island by itself, the relative variance of
-  the normalizer of all islands is
+  Resampling within an island gives a common root only to pairs of its own
+  particles. Of all pairs of particles drawn by their weights, a share of
+  `p[i]^2` lies within island `i`, where `p[i]` is the share of the island in
+  the weight. Let `q[i]` be the probability that such a pair has one root, and
+  `f[i]` the correction of Lee and Whiteley for this island alone. The relative
+  variance of the normalizer of all islands is then
 
   ```none
   1 - (1 - q) - sum_i p[i]^2 (1 - q[i]) (f[i] - 1),
@@ -228,12 +229,12 @@ def log_pairs_lost_within(
 
 
 def _same_root(islands, shares):
-  """Probabilities of one root: within each island, and of all particles."""
+  """Returns probabilities of one root, within each island and overall."""
   num_islands, num_particles, *batch_shape = islands.log_weights.shape.as_list()
   weights = axes.swap_first_axes(
     reductions.normalize(axes.swap_first_axes(islands.log_weights))
   )
-  # Roots of the islands as if each were alone, from zero on.
+  # The remainders are roots within each island, counted from zero.
   same_within = reductions.reduce(
     tf.reduce_sum,
     reductions.sum_by_root(
@@ -254,7 +255,7 @@ def _same_root(islands, shares):
 
 
 def _log_factor(size, dtype):
-  """The factor `N / (N - 1)` of `log_normalizer_error`, as a logarithm."""
+  """Returns the log of the factor `N / (N - 1)` of `log_normalizer_error`."""
   return -tf.math.log1p(-1.0 / tf.cast(max(size, 2), dtype))
 
 
@@ -264,11 +265,12 @@ def combine_islands(
   log_pairs_lost: tf.Tensor | None = None,
   summaries: IslandSummary | None = None,
 ) -> particles.WeightedParticles:
-  """Takes the particles of all islands together, by their weights.
+  """Joins the particles of all islands, with their weights.
 
   The log normalizer is then the log mean of the islands' estimates, and an
-  expectation the mean of those of the islands by their estimates. Errors are
-  those of the islands, combined: ancestors in different islands are different.
+  expectation is the mean of the islands' expectations, weighted by these
+  estimates. Errors combine those of the islands, as ancestors in different
+  islands are different.
 
   Args:
     islands: `WeightedParticles` whose fields have a first axis over islands;
@@ -276,11 +278,11 @@ def combine_islands(
     origin: int `Tensor` of shape `[num_islands] + batch`: the island that each
       one's particles were drawn in.
       Default value: `None` (i.e., the island itself).
-    log_pairs_lost: float `Tensor` of shape `batch`: what resampling has taken
-      before, which the field of `islands` does not count.
+    log_pairs_lost: float `Tensor` of shape `batch`: the loss by earlier
+      resampling, which the field of `islands` does not include.
       Default value: `None` (i.e., nothing).
     summaries: `IslandSummary` of shape `[num_islands] + batch`, without
-      `origin`: what is known of them already.
+      `origin`: summaries that are known already.
       Default value: `None` (i.e., sums over all particles are taken here).
 
   Returns:
@@ -321,12 +323,12 @@ def combine_islands(
 
 
 def global_root(root: tf.Tensor, origin: tf.Tensor | None = None) -> tf.Tensor:
-  """Roots that are different in islands of different origin.
+  """Makes roots different in islands of different origin.
 
   Args:
     root: int32 `Tensor` of shape `[num_islands, num_particles] + batch`, from
       zero on in each island.
-    origin: As of `combine_islands`.
+    origin: As in `combine_islands`.
 
   Returns:
     root: int32 `Tensor` of the same shape.
@@ -354,15 +356,15 @@ def resample_islands(
 ) -> tuple[Any, tf.Tensor, tf.Tensor]:
   """Resamples islands by their mean weights, each with all of its particles.
 
-  Every island gets the mean weight of all; within it, particles keep their
-  shares. For every function the expectation of weight times function stays what
-  it is, as for the resampling of particles.
+  Every island gets the mean weight of all islands; within it, particles keep
+  their shares. As in the resampling of particles, the expectation of weight
+  times any function does not change.
 
   Args:
     values: Nested structure of `Tensor`s of shape
       `[num_islands, num_particles] + batch + event`.
     log_weights: float `Tensor` of shape `[num_islands, num_particles] + batch`.
-    resample_fn: As of `tfp_nvi.resample`.
+    resample_fn: As in `tfp_nvi.resample`.
     seed: Stateless seed.
     where: bool `Tensor` of shape `batch`: which batch members to resample.
 

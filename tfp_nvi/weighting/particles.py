@@ -21,16 +21,17 @@ __all__ = [
 
 
 def log_pairs_lost(before: 'WeightedParticles', after: 'WeightedParticles'):
-  """What resampling takes from the weight of pairs with different ancestors.
+  """Returns how much weight of pairs of different ancestors resampling removes.
 
   Two particles drawn by their weights have the same ancestor among the
-  particles of the first level with some probability `q`. Resampling makes it
-  larger, by chance that has nothing to do with the estimate of the normalizer:
-  by about `1 / num_particles` if ancestors are drawn independently, by less if
-  they are drawn systematically. `log((1 - q_before) / (1 - q_after))`, added up
-  over all resampling steps, is the field `log_pairs_lost` of
-  `WeightedParticles`, with which `log_normalizer_error` is exact to first
-  order. It is zero where nothing was resampled.
+  particles of the first level with some probability `q`. Resampling increases
+  it by chance, unrelated to the estimate of the normalizer: by about
+  `1 / num_particles` if ancestors are drawn independently, by less if they are
+  drawn systematically. This function returns
+  `log((1 - q_before) / (1 - q_after))`. Its sum over all resampling steps is
+  the field `log_pairs_lost` of `WeightedParticles`, with which
+  `log_normalizer_error` is exact to first order. It is zero where nothing was
+  resampled.
 
   Args:
     before: `WeightedParticles`.
@@ -68,7 +69,7 @@ def log_pairs_lost(before: 'WeightedParticles', after: 'WeightedParticles'):
 
 
 def same_root_probability(particles: 'WeightedParticles') -> tf.Tensor:
-  """The probability that two particles have the same root.
+  """Returns the probability that two particles have the same root.
 
   Args:
     particles: `WeightedParticles`, of which two are drawn by their weights.
@@ -92,14 +93,14 @@ def same_root_probability(particles: 'WeightedParticles') -> tf.Tensor:
 
 
 def _probability_of_same_root(weights, root):
-  """Probability that two particles drawn by their weights have one root."""
+  """Returns the probability that two particles, by weight, have one root."""
   return reductions.reduce(
     tf.reduce_sum, reductions.sum_by_root(weights, root) ** 2
   )
 
 
 def _checked(particles):
-  """Log weights and roots of `WeightedParticles`, checked."""
+  """Returns the checked log weights and roots of `WeightedParticles`."""
   log_weights = reductions.as_log_weights('log_weights', particles.log_weights)
   root = particles.root
   if root is None:
@@ -120,7 +121,7 @@ def _checked(particles):
 
 
 class WeightedParticles(NamedTuple):
-  """Properly weighted particles: a named tuple that can answer questions.
+  """Properly weighted particles, with methods for estimates and their errors.
 
   Errors of estimates are computed from one run, from its genealogy: particles
   that descend from different particles of the first level are as good as
@@ -128,9 +129,9 @@ class WeightedParticles(NamedTuple):
   consistent as the number of particles grows with the number of levels fixed,
   for independent (multinomial) resampling [1, 2]; for systematic and stratified
   resampling there is no proof, but they agree with the spread over runs in the
-  tests of this package. They know nothing of modes that no particle has found.
-  With few ancestors left they are rough, and with one there is none: the error
-  is then infinite.
+  tests of this package. They do not account for modes that no particle has
+  found. They are rough if few ancestors are left, and infinite if there is only
+  one.
 
   Fields:
     particles: Nested structure of `Tensor`s of shape
@@ -188,24 +189,24 @@ class WeightedParticles(NamedTuple):
   def log_normalizer_error(self) -> tf.Tensor:
     """Standard error of `log_normalizer`, of shape `batch`.
 
-    The estimate of Lee and Whiteley [1] of the relative variance of the
-    normalizer, `1 - f (1 - q)`, where `q` is the probability that two particles
-    drawn by their weights have the same root. For `N` particles and `n`
-    independent resampling steps they derive `f = (N / (N - 1))^(n + 1)`: each
-    step takes a share of `1 / N` from the pairs with different roots. Here `f`
-    is `N / (N - 1)` times what the steps of this run did take,
-    `exp(log_pairs_lost)`, which agrees with it for independent resampling and
-    is right for systematic resampling too. Without `log_pairs_lost` that factor
-    is left out, and the error is too large: by the square root of two where
-    independent resampling adds as much variance as the weights do, by less with
-    systematic resampling.
+    Lee and Whiteley [1] estimate the relative variance of the normalizer by
+    `1 - f (1 - q)`, where `q` is the probability that two particles drawn by
+    their weights have the same root. For `N` particles and `n` independent
+    resampling steps they derive `f = (N / (N - 1))^(n + 1)`: each step removes
+    a share of `1 / N` of the pairs with different roots. Here `f` is
+    `N / (N - 1)` times `exp(log_pairs_lost)`, the loss by the steps of this
+    run. It agrees with their `f` for independent resampling, and is right for
+    systematic resampling too. Without `log_pairs_lost` that factor is left out,
+    and the error is too large: by the square root of two where independent
+    resampling adds as much variance as the weights do, by less with systematic
+    resampling.
 
     For particles without `root` this is the standard error of a mean over the
     mean, `sqrt((N sum W^2 - 1) / (N - 1))` for normalized weights `W`.
 
-    The error of the logarithm is the relative one of the normalizer, to first
-    order: read it as one while it is well below one. It is infinite where there
-    are no weights, or only one ancestor is left.
+    To first order, the error of the logarithm is the relative error of the
+    normalizer. Read it as a relative error while it is well below one. It is
+    infinite where there are no weights, or only one ancestor is left.
     """
     log_weights, root = _checked(self)
     weights = reductions.normalize(log_weights)
@@ -215,7 +216,7 @@ class WeightedParticles(NamedTuple):
     )
     if self.log_pairs_lost is not None:
       log_factor += tf.cast(self.log_pairs_lost, same.dtype)
-    # As `1 - f (1 - q)` itself is a small difference of large numbers.
+    # The formula `1 - f (1 - q)` itself is a small difference of large numbers.
     variance = same - tf.math.expm1(log_factor) * (1.0 - same)
     error = tf.where(
       _count_roots(weights, root) > 1,
@@ -228,15 +229,15 @@ class WeightedParticles(NamedTuple):
   def effective_sample_size(self) -> tf.Tensor:
     """Effective sample size, of shape `batch`.
 
-    Says how even the weights are. After resampling, particles with a common
-    ancestor are not independent, which it does not show: see `num_ancestors`
+    It measures how even the weights are. It does not show that particles with a
+    common ancestor, after resampling, are not independent: see `num_ancestors`
     and `standard_error`.
     """
     return estimates.effective_sample_size(self.log_weights)
 
   @property
   def num_ancestors(self) -> tf.Tensor:
-    """How many particles of the first level have descendants with weight.
+    """The number of particles of the first level with descendants of weight.
 
     An int32 `Tensor` of shape `batch`: the number of distinct roots among the
     particles of positive weight; zero where there are none.
@@ -250,7 +251,7 @@ class WeightedParticles(NamedTuple):
     return estimates.normalize_weights(self.log_weights)
 
   def expectation(self, fn: Callable[[Any], Any] = lambda x: x) -> Any:
-    """Self-normalized estimate of the expectation of a function.
+    """Estimates the expectation of a function, with self-normalized weights.
 
     Args:
       fn: Python callable from `particles` to a nested structure of `Tensor`s of
@@ -273,16 +274,17 @@ class WeightedParticles(NamedTuple):
   def quantiles(
     self, probabilities: Any, fn: Callable[[Any], Any] = lambda x: x
   ) -> Any:
-    """Quantiles of a function of the particles, for each coordinate.
+    """Computes quantiles of a function of the particles, for each coordinate.
 
     Args:
       probabilities: float array of shape `[...]`, between zero and one.
-      fn: As of `expectation`.
+      fn: As in `expectation`.
         Default value: the identity.
 
     Returns:
       quantiles: Nested structure of `Tensor`s of shape
-        `probabilities.shape + batch + event`, as `weighted_quantiles` has them.
+        `probabilities.shape + batch + event`, as `weighted_quantiles` returns
+        them.
 
     Raises:
       TypeError: If `fn` is not callable, or does not return numbers.
@@ -307,15 +309,15 @@ class WeightedParticles(NamedTuple):
     )
 
   def standard_error(self, fn: Callable[[Any], Any] = lambda x: x) -> Any:
-    """Standard error of `expectation`, from this run alone.
+    """Computes the standard error of `expectation`, from this run alone.
 
-    The square root of `N / (N - 1)` times the sum over roots `k` of
+    It is the square root of `N / (N - 1)` times the sum over roots `k` of
     `(sum_{s with root k} W[s] (g(z[s]) - g-hat))^2`, for normalized weights `W`
-    and the estimate `g-hat` [1, 2]. Without `root` each particle is its own:
-    the delta method for importance sampling.
+    and the estimate `g-hat` [1, 2]. Without `root` each particle is its own
+    root, which gives the delta method for importance sampling.
 
     Args:
-      fn: As of `expectation`.
+      fn: As in `expectation`.
         Default value: the identity, for the error of the mean.
 
     Returns:
@@ -403,7 +405,7 @@ class WeightedParticles(NamedTuple):
     if self.log_pairs_lost is not None:
       lost += tf.cast(self.log_pairs_lost, lost.dtype)
     elif self.root is not None:
-      # Of earlier steps it is unknown, and so of all.
+      # The loss by earlier steps is unknown, and so is the total.
       lost = None
     return resampled._replace(log_pairs_lost=lost)
 
@@ -411,8 +413,8 @@ class WeightedParticles(NamedTuple):
     """Exports particles to ArviZ, resampled by their weights.
 
     Args:
-      names: As of `tfp_nvi.diagnostics.particles_to_arviz`.
-      model: As of `tfp_nvi.diagnostics.particles_to_arviz`.
+      names: As in `tfp_nvi.diagnostics.particles_to_arviz`.
+      model: As in `tfp_nvi.diagnostics.particles_to_arviz`.
       **kwargs: Its further arguments, such as `chain_axis`.
 
     Returns:
@@ -421,13 +423,14 @@ class WeightedParticles(NamedTuple):
     Raises:
       ImportError: If ArviZ is not installed.
     """
-    # Imported here, as it is below this module, and seldom needed.
+    # Imported here, as `diagnostics` depends on this module, and is seldom
+    # needed.
     from tfp_nvi.diagnostics import export
 
     return export.particles_to_arviz(self, names, model, **kwargs)
 
 
 def _count_roots(weights, root):
-  """Number of distinct roots among the particles of positive weight."""
+  """Counts the distinct roots among the particles of positive weight."""
   num_particles = reductions.sum_by_root(tf.cast(weights > 0.0, tf.int32), root)
   return reductions.reduce(tf.reduce_sum, tf.cast(num_particles > 0, tf.int32))

@@ -14,14 +14,15 @@ __all__ = [
   'weighted_quantiles',
 ]
 
-# Shares of weights that differ by so many roundings are taken to be equal.
+# Shares of weights count as equal if they differ by at most this many
+# roundings.
 _ROUNDING = 8.0
 
 
 def weighted_quantiles(
   weights: Any, values: Any, probabilities: Any
 ) -> tf.Tensor:
-  """Quantiles of the values of weighted particles, for each coordinate.
+  """Computes quantiles of values of weighted particles, for each coordinate.
 
   The quantile of a probability `p` is the smallest value such that the weights
   of values up to it are at least `p` times the sum of all weights, up to the
@@ -41,8 +42,8 @@ def weighted_quantiles(
   Raises:
     TypeError: If `weights` or `probabilities` are not floats, or `values` not
       numeric.
-    ValueError: If shapes do not go together, or a weight or probability, where
-      it is known, is out of its range.
+    ValueError: If shapes do not match, or a weight or probability, where it is
+      known, is out of its range.
 
   ```python
   import tfp_nvi as nvi

@@ -26,8 +26,7 @@ def rejection_control(
     log_weights: float `Tensor` of shape `[num_particles] + batch`.
     log_threshold: float `Tensor` that broadcasts against `batch`: the logarithm
       of `c`. It may depend on the weights. Where it is NaN or `inf`, weights
-      are NaN but those that are zero; where its value is known, that is an
-      error.
+      other than zero become NaN; where its value is known, that is an error.
     seed: Python `int` or stateless seed. It must not be one that the particles
       were resampled or moved with.
 
@@ -79,7 +78,7 @@ def rejection_control(
     )
   )
   negative_infinity = tf.constant(-float('inf'), log_weights.dtype)
-  # Written without the difference of the two, which is NaN where both are -inf.
+  # This avoids the difference of the two, which is NaN where both are -inf.
   is_kept = tf.logical_or(
     log_uniform + reductions.widen(log_threshold)
     < reductions.widen(log_weights),
@@ -88,9 +87,10 @@ def rejection_control(
   controlled = tf.where(
     is_kept, tf.maximum(log_weights, log_threshold), negative_infinity
   )
-  # A threshold that is no number must be seen in the weights, but for a weight
-  # of zero, which is zero whatever the threshold. Not written as the negation
-  # of `log_threshold < inf`, of which TensorFlow makes `log_threshold >= inf`.
+  # A threshold that is not a number must be seen in the weights, except in
+  # weights of zero, which stay zero. The condition is not written as the
+  # negation of `log_threshold < inf`, because TensorFlow turns that into
+  # `log_threshold >= inf`.
   is_unknown = tf.logical_and(
     tf.logical_or(
       tf.math.is_nan(log_threshold), tf.equal(log_threshold, float('inf'))

@@ -8,7 +8,8 @@ python -m tfp_nvi.experiments.adversarial --target=ring,grid,banana,digits
 
 Generators are perceptrons that transform noise. For mixtures of 8 and of 25
 Gaussians, with equal or unequal components, and for images of digits, the other
-side can only be drawn from too. The posterior of the banana has a likelihood.
+side can only be drawn from as well. The posterior of the banana has a
+likelihood.
 
 ```none
 minimax            the minimax value function of generative adversarial networks

@@ -31,7 +31,7 @@ _WIDE, _SHARE_WIDE = 2.5, 0.4
 
 
 def log_joint(z) -> tf.Tensor:
-  """The log joint density of the variables and the observation."""
+  """Returns the log joint density of the variables and the observation."""
   first, second = tf.unstack(z, axis=-1)
   location = second + 0.5 * first**2 - 1.0
   return (
@@ -42,14 +42,14 @@ def log_joint(z) -> tf.Tensor:
 
 
 def _grid():
-  """Points of an even grid, their log joint density, and the area of a cell."""
+  """Returns points of an even grid, their log joint, and the area of a cell."""
   axis = np.linspace(-10.0, 10.0, 2_001)
   z = np.stack(np.meshgrid(axis, axis, indexing='ij'), axis=-1).reshape([-1, 2])
   return z, log_joint(tf.constant(z)).numpy(), (axis[1] - axis[0]) ** 2
 
 
 def log_evidence() -> float:
-  """The log evidence, by quadrature."""
+  """Returns the log evidence, by quadrature."""
   _, log_density, area = _grid()
   return float(np.log(np.sum(np.exp(log_density)) * area))
 

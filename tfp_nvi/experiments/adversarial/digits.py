@@ -20,7 +20,7 @@ SURE = 0.9
 
 
 def training_images() -> np.ndarray:
-  """Training images as vectors of intensities between -1 and 1."""
+  """Returns training images as vectors of intensities between -1 and 1."""
   return _as_vectors(image_data.load('digits').train_images)
 
 
@@ -59,7 +59,7 @@ def make_classifier(seed: int):
 
 
 def _entropy(probabilities):
-  """Entropies, in nats."""
+  """Returns entropies, in nats."""
   logs = np.log(np.maximum(probabilities, 1e-30))
   return -np.sum(probabilities * logs, axis=-1)
 

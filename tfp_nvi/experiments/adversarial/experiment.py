@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Trains generators against discriminators, and reports what they draw."""
+"""Trains generators against discriminators, and reports their draws."""
 
 import dataclasses
 import os
@@ -43,7 +43,7 @@ TARGETS = {
 
 
 def _equal_grid():
-  """Twenty-five equal Gaussians on a grid, as is usual for generators."""
+  """Makes 25 equal Gaussians on a grid, as is usual for generators."""
   axis = np.arange(-8.0, 9.0, 4.0)
   locations = np.stack(np.meshgrid(axis, axis), axis=-1).reshape([-1, 2])
   mixture = tfd.MixtureSameFamily(
@@ -124,7 +124,7 @@ class Settings(common.Settings):
 
 
 def _distances(target, x):
-  """Distances from modes, in their standard deviations.
+  """Returns distances from modes, in their standard deviations.
 
   The covariance of a mode is that of exact draws nearest to it.
   """
@@ -139,7 +139,7 @@ def _distances(target, x):
 
 
 def _count_modes(shares, probabilities):
-  """The number of modes with at least a quarter of their share."""
+  """Returns the number of modes with at least a quarter of their share."""
   return int(np.sum(shares >= 0.25 * probabilities))
 
 

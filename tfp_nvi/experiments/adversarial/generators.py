@@ -133,7 +133,7 @@ class Gan:
   def level(
     self, data_fn, noise_scale=0.0, trains=True, **kwargs
   ) -> nvi.ImplicitLevel:
-    """The level between the generator and the data.
+    """Returns the level between the generator and the data.
 
     Args:
       data_fn: Python callable from a number and a seed to data.
@@ -256,11 +256,11 @@ def fit_ratio(gan, folder, num_steps, num_particles, seed, data_fn) -> None:
 
   Args:
     gan: `Gan`.
-    folder: As of `fit_gan`.
+    folder: As in `fit_gan`.
     num_steps: Python `int`.
     num_particles: Python `int`.
     seed: Python `int`.
-    data_fn: As of `fit_gan`.
+    data_fn: As in `fit_gan`.
   """
   folder.fit(
     'ratio',

@@ -151,7 +151,7 @@ def _resample(outcome, seed):
 
 
 def _take(part, indices):
-  """Particles of each instance, of shape `[num_drawn, num_instances, ...]`."""
+  """Takes particles of each instance: `[num_drawn, num_instances, ...]`."""
   taken = tf.gather(axes.swap_first_axes(part), indices, batch_dims=1)
   return axes.swap_first_axes(taken)
 

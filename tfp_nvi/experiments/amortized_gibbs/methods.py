@@ -76,12 +76,12 @@ def _compiled(fn):
 
 
 def _weighted_mean(log_joint, log_weights):
-  """The mean over particles, of shape `[num_instances]`."""
+  """Returns the mean over particles, of shape `[num_instances]`."""
   return nvi.weighted_mean(nvi.normalize_weights(log_weights), log_joint)
 
 
 def _mean_log_joint(problem, state, log_weights=None):
-  """The mean over particles and instances; equal weights may be left out."""
+  """Returns the mean over particles and instances; weights may be left out."""
   log_joint = problem.mixture.log_joint(state, problem.x)
   if log_weights is None:
     return tf.reduce_mean(log_joint, axis=[-2, -1])
@@ -89,7 +89,7 @@ def _mean_log_joint(problem, state, log_weights=None):
 
 
 def final_log_joint(problem, outcome):
-  """The weighted mean over final particles of `log p(x, z)`.
+  """Returns the weighted mean over final particles of `log p(x, z)`.
 
   Args:
     problem: `Problem`.
@@ -103,7 +103,7 @@ def final_log_joint(problem, outcome):
 
 
 def _one_shot(problem, num_particles):
-  """Draws of the one-shot proposal, their log weights and log joints."""
+  """Returns one-shot draws, their log weights and log joints."""
 
   @_compiled
   def draw(seed):

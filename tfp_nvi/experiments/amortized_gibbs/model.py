@@ -126,7 +126,7 @@ class GaussianMixture(NamedTuple):
       squares: float `Tensor` of that shape, at least `sums**2 / counts`.
 
     Returns:
-      distribution: As of `normal_gamma`.
+      distribution: As in `normal_gamma`.
     """
     strength = self.strength + counts
     loc = sums / strength
@@ -166,7 +166,7 @@ class GaussianMixture(NamedTuple):
     return tf.matmul(which, z['means']) + scale * noise, z
 
   def point_log_probs(self, z, x) -> tf.Tensor:
-    """Log densities of all points in all clusters.
+    """Returns log densities of all points in all clusters.
 
     Args:
       z: State; its assignments are not read.
@@ -183,7 +183,7 @@ class GaussianMixture(NamedTuple):
     return 0.5 * (tf.reduce_sum(terms, axis=-1) - constant)
 
   def _log_prior(self, z):
-    """Log density of means and log precisions.
+    """Returns the log density of means and log precisions.
 
     It is that of `prior`, written out, because graphs of training contain it
     many times.
@@ -230,7 +230,7 @@ class GaussianMixture(NamedTuple):
     )
 
   def log_marginal(self, z, x) -> tf.Tensor:
-    """`log_density`, with assignments integrated out."""
+    """Returns `log_density`, with assignments integrated out."""
     log_probs = tf.reduce_logsumexp(self.point_log_probs(z, x), axis=-1)
     return (
       self._log_prior(z)
@@ -239,7 +239,7 @@ class GaussianMixture(NamedTuple):
     )
 
   def clusters_given_rest(self, z, x) -> tfd.Distribution:
-    """The exact conditional distribution of means and log precisions."""
+    """Returns the exact conditional of means and log precisions."""
     which = tf.one_hot(z['assignments'], self.num_clusters)
     counts = tf.reduce_sum(which, axis=-2)[..., tf.newaxis]
     counts = tf.repeat(counts, self.num_dimensions, axis=-1)
@@ -249,7 +249,7 @@ class GaussianMixture(NamedTuple):
     return self.posterior_of_statistics(counts, sums, squares)
 
   def assignments_given_rest(self, z, x) -> tfd.Distribution:
-    """The exact conditional distribution of assignments."""
+    """Returns the exact conditional of assignments."""
     return tfd.Independent(tfd.Categorical(self.point_log_probs(z, x)), 1)
 
 

@@ -100,7 +100,7 @@ class FeatureNetwork(tf.Module):
       x: float `Tensor` of shape `batch + [num_points, num_dimensions]`.
 
     Returns:
-      distribution: As of `model.normal_gamma`.
+      distribution: As in `model.normal_gamma`.
     """
     size = self._mixture.num_dimensions
     outputs = self._network(x / _SCALE)
@@ -213,7 +213,7 @@ class Proposals(tf.Module):
     ]
 
   def first(self, x) -> tfd.Distribution:
-    """The one-shot proposal: clusters given points, and then assignments.
+    """Returns the one-shot proposal: clusters given points, then assignments.
 
     Args:
       x: float `Tensor` of shape `batch + [num_points, num_dimensions]`.
@@ -269,7 +269,7 @@ class Proposals(tf.Module):
     )
 
   def importance_sampler(self, x) -> nvi.Chain:
-    """The one-shot proposal and its target, for reweighted wake-sleep.
+    """Returns the one-shot proposal and its target, for reweighted wake-sleep.
 
     Args:
       x: float `Tensor` of shape `batch + [num_points, num_dimensions]`.

@@ -114,7 +114,7 @@ class Settings(common.Settings):
 
 
 def _evaluate(sampler, seed):
-  """Log normalizers and effective sample sizes, by batch and restart."""
+  """Returns log normalizers and effective sizes, by batch and restart."""
   batch_shape = [_NUM_BATCHES] + sampler.batch_shape.as_list()
 
   # XLA would take far longer to compile this than it takes to run.
@@ -133,7 +133,7 @@ def _evaluate(sampler, seed):
 
 
 def _mean_and_deviation(values):
-  """Mean over batches and restarts; deviation over restarts of their means."""
+  """Returns the overall mean, and the deviation of means over restarts."""
   of_restarts = np.mean(values, axis=0)
   return float(np.mean(of_restarts)), float(np.std(of_restarts))
 
@@ -225,7 +225,7 @@ def _run_cell(method, num_densities, settings, progress, strategy=None):
 
 
 def _cells(settings):
-  """The cells to run, and those left out, as pairs of method and count."""
+  """Returns the cells to run and those left out: pairs of method and count."""
   takes_all = settings.method == ('all',)
   cells, left_out = [], []
   for name in METHODS if takes_all else settings.method:

@@ -59,7 +59,7 @@ def describe(row):
 
 
 def _published(row, field, target):
-  """The published figure of a cell; `None` if there is none."""
+  """Returns the published figure of a cell; `None` if there is none."""
   if target != _PAPER_TARGET:
     return None
   published = _PAPER[row['method']][0 if field == 'log_normalizer' else 1]

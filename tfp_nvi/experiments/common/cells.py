@@ -26,7 +26,7 @@ __all__ = [
   'use_one_thread',
 ]
 
-_PR_SET_PDEATHSIG = 1  # Of <sys/prctl.h>.
+_PR_SET_PDEATHSIG = 1  # From <sys/prctl.h>.
 
 
 def _exit_with(parent):

@@ -104,7 +104,7 @@ def _reach(own, addresses, timeout_seconds):
 
 
 def _answers(address):
-  """Whether something listens at an address."""
+  """Returns whether something listens at an address."""
   host, _, port = address.rpartition(':')
   try:
     socket.create_connection((host.strip('[]'), int(port)), 1.0).close()

@@ -128,7 +128,7 @@ def setting(
   Args:
     default: Python `int`, `float`, `bool`, `str`, or tuple. A flag has its
       type; that of a tuple is a comma list.
-    help: Python `str`: what the setting means.
+    help: Python `str`: the description of the setting.
     check: Python callable from the name of the setting and a value to the value
       that the experiment has; raises an error if it is not as expected.
       Default value: `None` (i.e., by the type of `default`: a positive number,
@@ -240,7 +240,7 @@ def choices(options: Iterable[str], expected: str | None = None) -> Callable:
 
   Args:
     options: The names.
-    expected: Python `str`: what errors say was expected.
+    expected: Python `str`: the words after "must be" in errors.
       Default value: `None` (i.e., a comma list of the options).
 
   Returns:
@@ -366,7 +366,7 @@ Raises:
 
 
 def _describe(settings_class):
-  """The sections of a docstring after its summary."""
+  """Returns the sections of a docstring after its summary."""
   lines = ['', 'Args:']
   for field in dataclasses.fields(settings_class):
     lines += textwrap.wrap(

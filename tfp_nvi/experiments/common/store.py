@@ -40,7 +40,7 @@ class Results(NamedTuple):
 
 
 def _versions():
-  """Versions of the packages that results depend on."""
+  """Returns versions of the packages that results depend on."""
   try:
     version = importlib.metadata.version('tfp-nvi')
   except importlib.metadata.PackageNotFoundError:
@@ -153,21 +153,21 @@ class Store:
     return tuple(row[field] for field in self._fields)
 
   def path(self, *names: str) -> str:
-    """The path of a file in the folder."""
+    """Returns the path of a file in the folder."""
     return os.path.join(self._directory, *names)
 
   def _arrays_path(self, *cell):
     return self.path('cells', '-'.join(map(str, cell)) + '.npz')
 
   def row(self, *cell):
-    """The row of a cell; `None` if it is not finished."""
+    """Returns the row of a cell; `None` if it is not finished."""
     for row in self.rows:
       if self._cell(row) == cell:
         return row
     return None
 
   def arrays(self, *cell):
-    """The arrays of a cell; `None` if they are missing or damaged."""
+    """Returns the arrays of a cell; `None` if they are missing or damaged."""
     try:
       # The file is opened here, because NumPy does not close a damaged file.
       with open(self._arrays_path(*cell), 'rb') as f, np.load(f) as saved:
@@ -179,7 +179,7 @@ class Store:
       return None
 
   def has(self, *cell) -> bool:
-    """Whether a cell is finished."""
+    """Returns whether a cell is finished."""
     return self.row(*cell) is not None and self.arrays(*cell) is not None
 
   def add(self, row: dict, arrays: dict | None = None) -> None:

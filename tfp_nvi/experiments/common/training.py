@@ -63,7 +63,7 @@ class TrainingFolder(store_lib.Store):
     return sum(row['seconds'] for row in self.rows)
 
   def latest_step(self, stage: str) -> int:
-    """The number of steps of the latest checkpoint; 0 if there is none."""
+    """Returns the step number of the latest checkpoint; 0 if there is none."""
     if not os.path.isdir(self.path(stage)):
       return 0
     steps = nvi.training.Checkpoints(self.path(stage), {}).steps

@@ -127,7 +127,7 @@ def _reconstruct(model, x):
 
 
 def _sample(model, count, seed):
-  """Means of pixels at draws of the prior."""
+  """Returns means of pixels at draws of the prior."""
   with randomness.portable_sampling():
     return _means(model, model.prior([count]).sample(seed=seed)[-1])
 

@@ -99,7 +99,7 @@ class MixtureDensity(tf.Module):
     self._log_scale = tf.Variable(tf.zeros_like(loc), name='log_scale')
 
   def log_prob(self, z):
-    """Log density of vectors, by products of matrices.
+    """Returns the log density of vectors, by products of matrices.
 
     Args:
       z: float `Tensor` of shape `batch + [size]`.
@@ -225,18 +225,18 @@ class DeepGaussian(tf.Module):
     self.decoder.build([None, self.num_latents[0]])
 
   def logits(self, z_1):
-    """Logits of pixels, of shape `batch + [num_pixels]`, given `z_1`."""
+    """Returns logits of pixels given `z_1`, of shape `batch + [num_pixels]`."""
     outputs = self.decoder(tf.reshape(z_1, [-1, z_1.shape[-1]]))
     return tf.reshape(outputs, [*z_1.shape[:-1], outputs.shape[-1]])
 
   def image_log_prob(self, x, z_1):
-    """`log p(x | z_1)`, of the shape of the batch of `z_1`."""
+    """Returns `log p(x | z_1)`, of the shape of the batch of `z_1`."""
     logits = self.logits(z_1)
     terms = x * logits - tf.math.softplus(logits)
     return tf.reduce_sum(terms, axis=-1)
 
   def infer(self, x) -> tfd.Distribution:
-    """`q(z_1, ..., z_L | x)`, over lists that begin with `z_1`."""
+    """Returns `q(z_1, ..., z_L | x)`, over lists that begin with `z_1`."""
     return self._upward(self.recognition[0](x), self.num_layers)
 
   def _upward(self, first, num_layers):
@@ -244,7 +244,7 @@ class DeepGaussian(tf.Module):
     return _stack(first, self.recognition[1:num_layers])
 
   def prior(self, batch_shape, first=1) -> tfd.Distribution:
-    """`p(z_L) ... p(z_first | ...)`, over lists that begin with `z_L`."""
+    """Returns `p(z_L) ... p(z_first | ...)`, over lists from `z_L` on."""
     zeros = tf.zeros([*batch_shape, self.num_latents[-1]])
     top = tfd.MultivariateNormalDiag(zeros, tf.ones_like(zeros))
     return _stack(top, self.generative[first - 1 :][::-1])
@@ -255,7 +255,7 @@ class DeepGaussian(tf.Module):
     return len(self.num_latents)
 
   def log_joint(self, z, x):
-    """`log p(z_1, ..., z_L, x)`.
+    """Returns `log p(z_1, ..., z_L, x)`.
 
     Args:
       z: List of float `Tensor`s `z_1, ..., z_L`.
@@ -268,7 +268,7 @@ class DeepGaussian(tf.Module):
     return prior + self.image_log_prob(x, z[0])
 
   def levels(self, x, objective):
-    """The levels that an objective trains.
+    """Returns the levels that an objective trains.
 
     Args:
       x: float `Tensor` of shape `[num_images, num_pixels]`.
@@ -292,7 +292,7 @@ class DeepGaussian(tf.Module):
     ]
 
   def _nested_levels(self, x, is_forward):
-    """Levels of the nested objective.
+    """Returns levels of the nested objective.
 
     ```none
     images     q(z_1 | x)               against  pi_1(z_1) p(x | z_1)
@@ -379,7 +379,7 @@ class DeepGaussian(tf.Module):
     return log_prob
 
   def _dreams(self, batch_shape):
-    """The level at which images of the model are recognized."""
+    """Returns the level at which images of the model are recognized."""
 
     def pixels(z_1):
       logits = self.logits(z_1)

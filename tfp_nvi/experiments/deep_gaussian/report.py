@@ -54,7 +54,7 @@ def format_table(rows):
 
 
 def _sheet(images, num_columns):
-  """Images side by side, in rows, one white pixel apart."""
+  """Returns images side by side, in rows, one white pixel apart."""
   count = len(images) // num_columns * num_columns
   images = np.pad(images[:count], [(0, 0), (0, 1), (0, 1)])
   height, width = images.shape[1:]
@@ -63,7 +63,7 @@ def _sheet(images, num_columns):
 
 
 def _in_turns(num_columns, *stacks):
-  """Rows of images of each stack in turn."""
+  """Returns rows of images of each stack in turn."""
   rows = [s.reshape(-1, num_columns, *s.shape[1:]) for s in stacks]
   return np.stack(rows, axis=1).reshape(-1, *stacks[0].shape[1:])
 

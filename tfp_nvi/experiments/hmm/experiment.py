@@ -175,7 +175,7 @@ def _test(sampler, sequences, settings):
 
 
 def _picture_arrays(sampler, posterior, sequence, settings):
-  """The data of the pictures, mostly from one test sequence."""
+  """Returns the data of the pictures, mostly from one test sequence."""
   one = sampler.sample(
     sequence[tf.newaxis],
     settings.num_particles,

@@ -68,7 +68,7 @@ class Emissions(NamedTuple):
 
 
 def transition_matrix():
-  """Probabilities of shape `[4, 4]`, of the next state in the last axis."""
+  """Returns probabilities `[4, 4]`, of the next state in the last axis."""
   move = (1.0 - _STAY) / (NUM_STATES - 1)
   matrix = np.full([NUM_STATES, NUM_STATES], move, np.float32)
   np.fill_diagonal(matrix, _STAY)
@@ -76,7 +76,7 @@ def transition_matrix():
 
 
 def _normal_gamma(concentration, rate, location, num_pseudo):
-  """Independent normal-gamma distributions of all states."""
+  """Returns independent normal-gamma distributions of all states."""
   return tfd.JointDistributionNamed(
     Emissions(
       precision=tfd.Independent(tfd.Gamma(concentration, rate), 1),
@@ -116,7 +116,7 @@ def make_model():
 
 
 def _log_emissions(x, eta):
-  """Log density of observations in each state, as the last axis."""
+  """Returns the log density of observations, with a last axis over states."""
   square = eta.precision * (x[..., tf.newaxis] - eta.mean) ** 2
   return 0.5 * (tf.math.log(eta.precision) - square - _LOG_2_PI)
 
@@ -179,7 +179,7 @@ class InitialProposal(tf.Module):
     self._log_temper = tf.Variable(tf.zeros([3]), name='log_temper')
 
   def _assign(self, i, x, eta):
-    """Probabilities of the states, of shape `batch + [num_steps, 4]`."""
+    """Returns probabilities of states, of shape `batch + [num_steps, 4]`."""
     log_density = _log_emissions(
       x, tf.nest.map_structure(lambda v: v[..., tf.newaxis, :], eta)
     )
@@ -243,7 +243,7 @@ class StepProposal(tf.Module):
     self._network = nvi.StackedPerceptron(1, [], [3, units, 1], seed=seed)
 
   def __call__(self, x, z, eta):
-    """The proposal.
+    """Returns the proposal.
 
     Args:
       x: float `Tensor` of shape `batch`.
@@ -286,7 +286,7 @@ def mixture_heuristic():
 
 
 def _prepare_emissions(x, eta):
-  """Log densities of shape `[num_steps, num_particles] + batch + [4]`."""
+  """Returns log densities: `[num_steps, num_particles] + batch + [4]`."""
   x = heuristics.steps_first(x, x.shape.rank - 1, axes=1)
   return _log_emissions(x, eta)
 
@@ -328,7 +328,7 @@ class LearnedHeuristic(nvi.Heuristic):
       self._state_linear = tf.Variable(0.0, name='state_linear')
 
   def _of_next(self, relative, taps):
-    """Weighted sums of the evidence of the observations to come, by state."""
+    """Returns weighted sums of the evidence to come, by state."""
     padded = tf.pad(
       relative, [[0, _WINDOW]] + [[0, 0]] * (relative.shape.rank - 1)
     )
@@ -386,7 +386,7 @@ class LearnedHeuristic(nvi.Heuristic):
 
 
 def _backward_messages(x, is_observed, eta):
-  """Log likelihood of the observations to come, in each state.
+  """Returns the log likelihood of the observations to come, in each state.
 
   Args:
     x: float `Tensor` of shape `batch + [num_steps]`.
@@ -431,7 +431,7 @@ def _backward_messages(x, is_observed, eta):
 
 
 def exact_log_likelihood(x, eta, is_observed=None):
-  """Log likelihood of the emissions, all states summed out.
+  """Returns the log likelihood of the emissions, all states summed out.
 
   Args:
     x: float `Tensor` of shape `batch + [num_steps]`.
@@ -448,7 +448,7 @@ class ExactHeuristic(nvi.Heuristic):
   """The exact likelihood of the observations to come, the optimal heuristic."""
 
   def prepare(self, observations, is_observed, global_state):
-    """Backward messages of all steps."""
+    """Returns backward messages of all steps."""
     total, messages = _backward_messages(
       observations, is_observed, global_state
     )

@@ -174,7 +174,7 @@ def _draw_levels(arrays, settings):
 
 
 def _draw_heuristic(arrays):
-  """Draws heuristic factors of the whole sequence by the exact likelihood."""
+  """Draws heuristic factors of whole sequences against exact likelihoods."""
   names = [name for name in arrays if 'heuristic' in arrays[name]]
   figure = _make_figure(max(3.4 * len(names), 4.0), 3.9)
   for axes, name in zip(

@@ -76,7 +76,7 @@ class DeepMixture(MixtureModel):
   """
 
   def _log_ratio(self, z):
-    """`log lambda_c - log pi(c)` of a mini-batch, of shape `[num_clusters]`.
+    """Returns `log lambda_c - log pi(c)` of a mini-batch: `[num_clusters]`.
 
     The proportions are the mean of `q(lambda | c)`, and the expected counts are
     those of `q(c | z) lambda_c / pi(c)`: the two are updated in turn.
@@ -91,7 +91,7 @@ class DeepMixture(MixtureModel):
     return tf.stop_gradient(log_ratio)
 
   def levels(self, images, shares=False):
-    """The levels of the nested objective.
+    """Returns the levels of the nested objective.
 
     With `shares`, the intermediate density of latents is the one given the
     proportions of the mini-batch, `pi(z) sum_c q(c | z) lambda_c / pi(c)`, and
@@ -306,12 +306,12 @@ class DeepMixture(MixtureModel):
     )
 
   def cluster_probs(self, images):
-    """`q(c | z)` at the mean of `q(z | x)`, of shape `[N, num_clusters]`."""
+    """Returns `q(c | z)` at the mean of `q(z | x)`: `[N, num_clusters]`."""
     encoder = self.encode(self.intensities(images))
     return self._clusters(encoder.mean()).probs_parameter()
 
   def bound(self, images, num_samples, seed):
-    """The importance-weighted bound on the log density of each image.
+    """Returns the importance-weighted bound on the log density of each image.
 
     Clusters are summed over, with equal proportions.
 

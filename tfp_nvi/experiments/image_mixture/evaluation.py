@@ -46,7 +46,7 @@ def check_packages():
 
 
 def match(labels, clusters, num_classes, num_clusters):
-  """The best matching of clusters to classes.
+  """Returns the best matching of clusters to classes.
 
   Args:
     labels: int array of shape `[n]`.

@@ -184,7 +184,7 @@ def _from_folder(folder, dataset):
 
 
 def _checked(arrays, dataset, source):
-  """`ImageData` of arrays; raises an error if they do not fit together."""
+  """Makes `ImageData`; raises an error if arrays do not fit together."""
   num_classes = len(DATASETS[dataset])
   for part in ('train', 'test'):
     images, labels = arrays[f'{part}_images'], arrays[f'{part}_labels']
@@ -283,7 +283,7 @@ def _from_keras_download(dataset):
 
 
 def _digits():
-  """The 8x8 digits of scikit-learn, the last ones for tests."""
+  """Returns the 8x8 digits of scikit-learn, the last ones for tests."""
   try:
     from sklearn import datasets
   except ImportError as e:

@@ -48,7 +48,7 @@ def intensities(images):
 
 @tf.function(jit_compile=True, autograph=False)
 def _image_log_prob_and_gradient(outputs, pixels):
-  """Log density of images under continuous Bernoulli distributions [1].
+  """Returns log densities under continuous Bernoulli distributions [1].
 
   This makes few passes over the pixels, because `tfd.ContinuousBernoulli` and
   its gradient took half as long as all networks together.
@@ -121,7 +121,7 @@ def differentiable(log_prob_and_gradient_fn, x):
 
 
 def image_log_prob(outputs, pixels):
-  """Log density of images; the gradient is computed in the same pass.
+  """Returns log densities of images; one pass computes the gradient too.
 
   Args:
     outputs: float `Tensor` of shape `batch + [num_pixels]`, of any size.

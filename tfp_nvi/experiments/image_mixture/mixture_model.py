@@ -165,7 +165,7 @@ class MixtureModel(tf.Module):
     return tf.exp(_CLUSTER_UNIT * self._log_scale)
 
   def intensities(self, images):
-    """Images as floats from 0 to 1.
+    """Converts images to floats from 0 to 1.
 
     Args:
       images: uint8 or float `Tensor` of shape `[N, height, width]`.
@@ -179,7 +179,7 @@ class MixtureModel(tf.Module):
     return likelihood.intensities(images)
 
   def encode(self, intensities):
-    """`q(z | x)`, of batch shape `[N]`."""
+    """Returns `q(z | x)`, of batch shape `[N]`."""
     outputs = self.encoder(intensities[..., tf.newaxis])
     loc, scale = tf.split(outputs, 2, axis=-1)
     # This has fewer operations than a `tfd.MultivariateNormalDiag`, which
@@ -189,7 +189,7 @@ class MixtureModel(tf.Module):
     )
 
   def decode(self, z):
-    """Logits of images, of shape `batch + [height, width]`, unbounded."""
+    """Returns unbounded logits of images: `batch + [height, width]`."""
     pieces = self.decoder(tf.reshape(z, [-1, self.num_latents]))
     pixels = tf.nn.depth_to_space(pieces, self._stride)[..., 0]
     return tf.reshape(
@@ -197,14 +197,14 @@ class MixtureModel(tf.Module):
     )
 
   def image_means(self, z):
-    """Mean images, of shape `batch + [height, width]`."""
+    """Returns mean images, of shape `batch + [height, width]`."""
     logits = likelihood.MAX_LOGIT * tf.math.tanh(
       self.decode(z) / likelihood.MAX_LOGIT
     )
     return tfd.ContinuousBernoulli(logits).mean()
 
   def image_log_prob(self, images, z):
-    """`log p(x | z)`, of shape `[num_particles, N]`.
+    """Returns `log p(x | z)`, of shape `[num_particles, N]`.
 
     Args:
       images: As in `intensities`.
@@ -234,7 +234,7 @@ class MixtureModel(tf.Module):
     )
 
   def _latents(self, c):
-    """`p(z | c)`."""
+    """Returns `p(z | c)`."""
     return tfd.MultivariateNormalDiag(
       tf.gather(self.loc, c), tf.gather(self.scale, c)
     )
@@ -244,7 +244,7 @@ class MixtureModel(tf.Module):
     return likelihood.differentiable(self._flow_log_prob_and_slope, z)
 
   def _clusters(self, z):
-    """`q(c | z)`."""
+    """Returns `q(c | z)`."""
     flat = tf.reshape(z, [-1, self.num_latents])
     logits = tf.reshape(
       self.classifier(flat),
@@ -278,7 +278,7 @@ class MixtureModel(tf.Module):
     )
 
   def generate(self, proportions, num_images, seed):
-    """Mean images of a mini-batch with given proportions.
+    """Returns mean images of a mini-batch with given proportions.
 
     Args:
       proportions: float `Tensor` of shape `[num_clusters]`.
@@ -294,7 +294,7 @@ class MixtureModel(tf.Module):
     return c, self.generate_from(c, z_seed)
 
   def generate_from(self, c, seed):
-    """Mean images of given clusters.
+    """Returns mean images of given clusters.
 
     Args:
       c: int `Tensor` of shape `[num_images]`.

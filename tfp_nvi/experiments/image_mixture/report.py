@@ -52,7 +52,7 @@ def _figure(width, height):
 
 
 def _sheet(images, num_columns):
-  """Images side by side, in rows, one white pixel apart."""
+  """Returns images side by side, in rows, one white pixel apart."""
   count = len(images) // num_columns * num_columns
   images = np.pad(images[:count], [(0, 0), (0, 1), (0, 1)])
   height, width = images.shape[1:]
@@ -69,7 +69,7 @@ def _show(axes, images, num_columns, title):
 
 
 def _by_class(arrays, class_names):
-  """True and inferred proportions of the first mini-batch, and their names."""
+  """Returns true and inferred proportions of the first batch, and names."""
   class_of_cluster = arrays['class_of_cluster']
   num_classes = len(class_names)
   inferred = np.zeros(num_classes + 1)

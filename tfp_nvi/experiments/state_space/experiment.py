@@ -53,7 +53,7 @@ def _names(theta):
 
 
 def _moments(posterior):
-  """Posterior means and deviations of the parameters, by name."""
+  """Returns posterior means and deviations of the parameters, by name."""
   moments = posterior.expectation(
     lambda theta, _: {
       name: tf.stack([x, x**2], axis=-1) for name, x in _names(theta)
@@ -116,7 +116,7 @@ def _reference(sampler, x, posterior, settings):
 
 
 def _first(values, rank):
-  """The first coordinates of values with some axes before the event."""
+  """Returns the first coordinates of values with some axes before the event."""
   values = np.asarray(values).astype(float)
   return values if values.ndim == rank else values[..., 0]
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stateless randomness that does not depend on how a program is executed.
 
-What holds here: a draw is a function of its seed, shape and dtype alone. It is
-the same eagerly, in a `tf.function`, and under `jit_compile=True`, up to the
+Contract: a draw is a function of its seed, shape and dtype alone. It is the
+same eagerly, in a `tf.function`, and under `jit_compile=True`, up to the
 rounding of the functions that it goes through.
 
 TensorFlow's stateless ops do not promise that: for one seed they give one

@@ -17,8 +17,8 @@ __all__ = [
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
 
-# What a block is for is part of its counter, so that seeds split off from a
-# seed have nothing to do with values drawn from it.
+# The purpose of a block is part of its counter, so that seeds that are split
+# off from a seed are unrelated to values that are drawn from it.
 _VALUES, _SEEDS, _FOLDED_SEEDS = range(3)
 
 # Coefficients of polynomials, the highest power first.
@@ -92,7 +92,7 @@ def _threefry(seeds, counter, purpose):
 
 
 def _words(shape, seed, purpose=_VALUES):
-  """Random uint32 words, of the given shape for each seed."""
+  """Draws uint32 words, of the given shape for each seed."""
   if tf.is_tensor(shape):
     size = tf.reduce_prod(shape)
   else:
@@ -110,9 +110,9 @@ def _drop_bits(words, count):
 
 
 def _midpoints(shape, seed, dtype):
-  """Values `(2 k + 1) / 2^n - 1`, uniform on (-1, 1) and never at its ends.
+  """Draws values `(2 k + 1) / 2^n - 1`, uniform on (-1, 1) without the ends.
 
-  They are of float32 for half precision.
+  Values have dtype float32 for half precision.
   """
   shape = _known_shape(shape)
   dtype = tf.as_dtype(dtype)
@@ -135,7 +135,7 @@ def _midpoints(shape, seed, dtype):
 
 
 def _known_shape(shape):
-  """A shape as a list of Python ints, or a `Tensor` where it is not static."""
+  """Converts a shape to a list of Python ints, or a `Tensor` if not static."""
   if isinstance(shape, (list, tuple)) and any(map(tf.is_tensor, shape)):
     shape = tf.stack([tf.cast(size, tf.int32) for size in shape])
   static = tf.get_static_value(shape) if tf.is_tensor(shape) else shape
@@ -143,7 +143,7 @@ def _known_shape(shape):
 
 
 def as_seed(seed):
-  """Converts what a user passes as `seed` to a stateless seed.
+  """Converts the `seed` that a user passes to a stateless seed.
 
   Args:
     seed: Python `int`, int `Tensor` of shape `[2]` (a stateless seed), or
@@ -153,7 +153,7 @@ def as_seed(seed):
     seed: int32 `Tensor` of shape `[2]`.
 
   Raises:
-    TypeError: If `seed` is no integers.
+    TypeError: If `seed` does not consist of integers.
     ValueError: If it has another shape.
 
   ```python
@@ -257,8 +257,8 @@ def normal(shape, seed, dtype=tf.float32):
 
   Args:
     shape: Shape of the result for one seed.
-    seed: int32 `Tensor` of shape `[2]`; or of shape `[n, 2]`, to draw what each
-      of `n` seeds gives.
+    seed: int32 `Tensor` of shape `[2]`; or of shape `[n, 2]`, to draw values
+      for each of `n` seeds.
     dtype: Floating point dtype.
 
   Returns:
@@ -276,12 +276,13 @@ def normal(shape, seed, dtype=tf.float32):
 
 
 def _erfinv(x):
-  """The inverse error function of float32, strictly between -1 and 1.
+  """Computes the inverse error function of float32, between -1 and 1.
 
-  The approximation that XLA uses, from M. Giles, Approximating the erfinv
-  function, GPU Computing Gems, Jade Edition, 2012. In place of `log1p`, which
-  XLA does not vectorize on a CPU, it takes the logarithm of a product of two
-  numbers, the smaller of which has no rounding error.
+  Inputs are strictly between -1 and 1. This is the approximation that XLA uses,
+  from M. Giles, Approximating the erfinv function, GPU Computing Gems, Jade
+  Edition, 2012. In place of `log1p`, which XLA does not vectorize on a CPU, it
+  takes the logarithm of a product of two numbers, the smaller of which has no
+  rounding error.
   """
   w = -tf.math.log((1.0 - x) * (1.0 + x))
   is_central = w < 5.0
@@ -313,8 +314,8 @@ def uniform(shape, seed, dtype=tf.float32):
   values = 0.5 * (_midpoints(shape, seed, dtype) + 1.0)
   if dtype.size > 2:
     return values
-  # Rounding would include the ends: one, and in float16 zero, where numbers as
-  # small as the smallest draw are not normal.
+  # Rounding would include the end at one. In float16 it would include zero too,
+  # as numbers as small as the smallest draw are not normal there.
   least = np.finfo(np.float16).tiny if dtype == tf.float16 else 0.0
   largest = 1.0 - (2.0**-11 if dtype == tf.float16 else 2.0**-8)
   return tf.cast(tf.clip_by_value(values, float(least), largest), dtype)

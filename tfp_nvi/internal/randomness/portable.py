@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lets the distributions and kernels of TensorFlow Probability draw portably.
 
-TFP draws through one internal module, `samplers`; while a thread is inside of
-`portable_sampling`, functions that are made of `draws` stand in for what that
-module and three samplers of TFP call.
+TFP draws through one internal module, `samplers`. While a thread is inside of
+`portable_sampling`, functions based on `draws` replace those that this module
+and three samplers of TFP call.
 """
 
 import contextlib
@@ -41,7 +41,8 @@ def _stateless_uniform(
     if dtype == tf.int32:
       return bits(shape, seed)
     return tf.random.stateless_uniform(shape, seed, None, None, dtype, name)
-  # By an uniform value of 52 bits: exact to a relative 2^-52 of the range.
+  # The draw comes from a uniform value of 52 bits, so that it is exact to 2^-52
+  # of the range.
   minval, maxval = tf.cast(minval, tf.float64), tf.cast(maxval, tf.float64)
   values = tf.floor((maxval - minval) * uniform(shape, seed, tf.float64))
   return tf.cast(minval + tf.minimum(values, maxval - minval - 1.0), dtype)
@@ -61,9 +62,9 @@ def _stateless_categorical(
 ):
   """Stands in for `tf.random.stateless_categorical`.
 
-  Of exponential variables divided by the probabilities, the class of the least
-  one is drawn: these have the order of Gumbel variables plus logits, turned
-  around, and take one logarithm less.
+  It divides exponential variables by the probabilities, and draws the class of
+  the smallest quotient. The quotients have the reversed order of Gumbel
+  variables plus logits, and take one logarithm less.
   """
   del name
   logits = tf.convert_to_tensor(logits)
@@ -74,13 +75,14 @@ def _stateless_categorical(
     raise ValueError(
       f'`logits` must have one class at least; got the shape {logits.shape}.'
     )
-  # TensorFlow's own kernels end the process where there is no row.
+  # TensorFlow's own kernels end the process if there is no row.
   if num_rows == 0:
     return tf.zeros([num_rows, num_samples], dtype)
   values = uniform([num_rows, num_samples, num_classes], seed, logits.dtype)
-  # Or the loop that compares would not compute several logarithms at a time.
+  # Otherwise the loop that compares would not vectorize the logarithms.
   times = fusion.compute_once(-tf.math.log(values))
-  # The largest finite one: a class that is certain is then alone at zero.
+  # The largest finite logit is subtracted, so that only a certain class, with
+  # an infinite logit, has the scale zero.
   largest = tf.reduce_max(
     tf.where(tf.math.is_finite(logits), logits, logits.dtype.min),
     axis=-1,
@@ -119,14 +121,14 @@ def _stop_gradients(*parameters):
 def _random_gamma(shape, concentration, rate, log_rate, seed, log_space):
   """Stands in for TFP's sampler of gamma distributions.
 
-  That one is a `tf.function`: it is traced once, and draws ever after what it
-  drew in the context of its first trace, of `portable_sampling` or not. Its
-  gradients are defined by what calls it.
+  TFP's sampler is a `tf.function` that is traced once. It would always draw as
+  in the context of its first trace, whether that was inside of
+  `portable_sampling` or not. Its callers define its gradients.
   """
-  # Nothing is to be differentiated through the loop of the rejection sampler.
+  # Gradients must not pass through the loop of the rejection sampler.
   concentration, rate, log_rate = _stop_gradients(concentration, rate, log_rate)
-  # Logarithms always, as TFP draws them under XLA alone, with another use of
-  # the same random numbers; and in one dtype.
+  # Always draw logarithms, in one dtype. TFP draws them only under XLA, where
+  # it uses the same random numbers in another way.
   samples = gamma_lib._random_gamma_rejection(
     shape,
     concentration,
@@ -168,10 +170,10 @@ def _random_binomial(
   return samples, tf.constant(_UNKNOWN_RUNTIME)
 
 
-# What TFP's samplers return beside the samples, as their tests want it.
+# TFP's samplers return this beside the samples, for their tests.
 _UNKNOWN_RUNTIME = 0.0
 
-# How deep each thread is inside of `portable_sampling`.
+# The depth of nested `portable_sampling` contexts of each thread.
 _thread = threading.local()
 
 
@@ -180,7 +182,7 @@ def _is_inside():
 
 
 def _for_threads_inside(portable, original):
-  """A function for those who are inside of the context, another for others."""
+  """Makes a function that is `portable` inside of the context only."""
 
   @functools.wraps(original)
   def dispatch(*args, **kwargs):
@@ -210,7 +212,7 @@ class _Overlay(types.SimpleNamespace):
 
 
 def _patches():
-  """What to replace: module, attribute, and stand-in."""
+  """Returns the replacements: module, attribute, and stand-in."""
   tensorflow = samplers.tf
   overlay = _Overlay(
     tensorflow,
@@ -237,7 +239,7 @@ def _patches():
 
 
 # The modules of TFP are patched while any thread is inside of the context. The
-# lock is held only to come and go, not while a thread is inside.
+# lock is held only on entry and exit, not while a thread is inside.
 _lock = threading.Lock()
 _num_inside = 0
 _originals: list = []
@@ -273,13 +275,13 @@ def portable_sampling():
   from outside. TFP's samplers of gamma, Poisson and binomial distributions are
   `tf.function`s, whose first trace would decide what they draw, inside of the
   context or outside; here they run untraced, by the rejection samplers that TFP
-  uses under XLA. So draws depend on the seed, not on what was run before, and
-  plain TFP draws as it does without this library. Other threads, unless they
-  are inside of the context themselves, go on drawing as before.
+  uses under XLA. So draws depend on the seed and not on earlier calls, and TFP
+  outside of the context draws as it does without this library. Other threads,
+  unless they are inside of the context themselves, go on drawing as before.
 
-  A `tf.function` of the user's that draws has the draws of its first trace. And
-  what does not draw through `samplers` stays as it is: of TFP's distributions,
-  `TruncatedNormal`.
+  A user's `tf.function` keeps the kind of draws of its first trace.
+  Distributions that do not draw through `samplers` are unchanged; in TFP that
+  is `TruncatedNormal`.
 
   Yields:
     Nothing.
