@@ -8,13 +8,13 @@ import tensorflow as tf
 
 from tests import replicas_program as program
 from tfp_nvi.posterior import (
+  candidates,
   conditional,
   marginals,
   mixture,
   pilot,
   reference,
   replicated,
-  stages,
 )
 
 
@@ -33,7 +33,7 @@ def make_pilot(start):
     ],
     True,
   )
-  return stages.Pilot('pilot', 'moves', start, schedule, None)
+  return candidates.Pilot('pilot', 'moves', start, schedule, None)
 
 
 def make_spline():

@@ -19,6 +19,7 @@ import tfp_nvi as nvi
 from tfp_nvi import weighting
 from tfp_nvi.internal import randomness
 from tfp_nvi.posterior import (
+  candidates,
   diagnosis,
   fit,
   fit_posterior,
@@ -124,7 +125,7 @@ def pilot_of_four_ancestors(log_evidence=0.0, num_stages=10):
   )
   stage = pilot.Stage(1.0, None, 1.0, 1, 1, 0.8, 0.0, 1.0)
   schedule = pilot.Schedule([stage] * num_stages, True)
-  return stages.Pilot('few', None, None, schedule, population)
+  return candidates.Pilot('few', None, None, schedule, population)
 
 
 def test_evidence_is_known_no_better_than_by_the_ancestors():

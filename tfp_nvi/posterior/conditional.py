@@ -4,7 +4,7 @@
 
 ```none
 y_drivers = v_drivers
-y_rest = loc(v_drivers) + exp(log_scale(v_drivers)) (lower(v_drivers) v_rest)
+y_rest = loc(v_drivers) + lower(v_drivers) (exp(log_scale(v_drivers)) v_rest)
 ```
 
 The drivers are coordinates that set the scales of others, as the logarithm of
@@ -179,15 +179,16 @@ def forward(
   first, rest = _split(conditional, v)
   features, loc, log_scale = _at(conditional, first)
   num_features, size, _ = conditional.lower.shape
+  scaled = tf.exp(log_scale) * rest
   # All features' products at once, as a matrix for each point would be large.
   products = tf.matmul(
-    rest,
+    scaled,
     tf.reshape(conditional.lower, [num_features * size, size]),
     transpose_b=True,
   )
   products = tf.reshape(products, [-1, num_features, size])
-  mixed = rest + tf.reduce_sum(features[..., tf.newaxis] * products, axis=1)
-  y = _join(conditional, first, loc + tf.exp(log_scale) * mixed)
+  mixed = scaled + tf.reduce_sum(features[..., tf.newaxis] * products, axis=1)
+  y = _join(conditional, first, loc + mixed)
   return y, tf.reduce_sum(log_scale, axis=-1)
 
 
@@ -203,9 +204,8 @@ def inverse(conditional: Conditional, y: tf.Tensor) -> tf.Tensor:
   """
   first, rest = _split(conditional, y)
   features, loc, log_scale = _at(conditional, first)
-  mixed = (rest - loc) * tf.exp(-log_scale)
   size = rest.shape[1]
   lower = tf.tensordot(features, conditional.lower, axes=1)
   lower += tf.eye(size, dtype=y.dtype)
-  rest = tf.linalg.triangular_solve(lower, mixed[..., tf.newaxis])[..., 0]
-  return _join(conditional, first, rest)
+  scaled = tf.linalg.triangular_solve(lower, (rest - loc)[..., tf.newaxis])
+  return _join(conditional, first, tf.exp(-log_scale) * scaled[..., 0])

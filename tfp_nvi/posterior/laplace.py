@@ -30,7 +30,7 @@ __all__ = [
 
 # Nodes of a driver for the polynomials, by the number of drivers: locations are
 # to be right in units of deviations that may be small.
-_NUM_NODES = {1: 11, 2: 7}
+_NUM_NODES = {1: 17, 2: 7}
 # They reach from a quantile of each driver to another one, as long tails are on
 # one side. In units in which a normal density has deviation one.
 _TAIL = 1e-4
@@ -125,6 +125,14 @@ def _differences(gradient_fn, loc, root):
   return gradient[:, -1], 0.5 * (hessian + np.swapaxes(hessian, 1, 2))
 
 
+def _lower(factor):
+  """Lower triangular square roots of the same covariances."""
+  # Not by the covariance itself, which would have the condition squared.
+  lower = np.swapaxes(np.linalg.qr(np.swapaxes(factor, 1, 2), mode='r'), 1, 2)
+  signs = np.sign(np.diagonal(lower, axis1=1, axis2=2))
+  return lower * np.where(signs == 0.0, 1.0, signs)[:, np.newaxis]
+
+
 def _find_gaussians(evaluate_fn, drivers, start, order):
   """Laplace's method at each node.
 
@@ -188,9 +196,7 @@ def _find_gaussians(evaluate_fn, drivers, start, order):
     moved = active[is_better]
     loc[moved] = tried[is_better, best[is_better]]
     log_prob[moved] = found[is_better]
-    factor = root[active] @ (vectors / np.sqrt(values)[:, np.newaxis])
-    covariance = factor @ np.swapaxes(factor, 1, 2)
-    root[active] = np.linalg.cholesky(covariance)
+    root[active] = _lower(root[active] @ (vectors / np.sqrt(values)[:, None]))
     is_done[active] = (
       (decrement < _TOLERANCE) & is_placed & np.isfinite(log_prob[active])
     )
@@ -294,8 +300,17 @@ def _nearest(nodes, is_known):
   return known[np.argmin(distance, axis=1)]
 
 
+class _Exhausted(Exception):
+  """There were too many evaluations."""
+
+
 def fit_conditional(
-  evaluate_fn, mean: np.ndarray, covariance: np.ndarray, drivers: list, dtype
+  evaluate_fn,
+  mean: np.ndarray,
+  covariance: np.ndarray,
+  drivers: list,
+  dtype,
+  max_evaluations: int | None = None,
 ) -> NestedLaplace | None:
   """Finds Gaussians given the drivers, and the drivers' marginal density.
 
@@ -306,11 +321,30 @@ def fit_conditional(
     covariance: Array of shape `[d, d]`: likewise.
     drivers: List of Python `int`s: indices of the drivers.
     dtype: `tf.DType`.
+    max_evaluations: Python `int`: after which to give up, or `None`.
 
   Returns:
     found: `NestedLaplace`; or `None`, where Newton's method does not converge
-      for most values of the drivers.
+      for most values of the drivers, or not within so many evaluations, or a
+      covariance is singular.
   """
+  num_evaluations = 0
+
+  def evaluate(points):
+    nonlocal num_evaluations
+    num_evaluations += len(points)
+    if max_evaluations is not None and num_evaluations > max_evaluations:
+      raise _Exhausted
+    return evaluate_fn(points)
+
+  try:
+    return _fit_conditional(evaluate, mean, covariance, drivers, dtype)
+  except (np.linalg.LinAlgError, _Exhausted):
+    return None
+
+
+def _fit_conditional(evaluate_fn, mean, covariance, drivers, dtype):
+  """The same, with an error where a covariance is singular."""
   num_drivers = len(drivers)
   rest = [i for i in range(len(mean)) if i not in drivers]
   order = np.array(list(drivers) + rest)
@@ -338,7 +372,7 @@ def fit_conditional(
       break
   low, high = _quantiles(weights, np.linalg.solve(factor, (points - mean).T))
   center = center + root @ (0.5 * (low + high))
-  root = root * (0.5 * (high - low) / _REACH)
+  root = root * np.maximum(0.5 * (high - low) / _REACH, _LEAST_DEVIATION)
   num_nodes = _NUM_NODES[num_drivers]
   nodes = conditional_lib.unit_nodes(num_nodes, num_drivers)
   gaussians = _find_gaussians(
@@ -349,7 +383,8 @@ def fit_conditional(
     return None
   source = _nearest(nodes, is_known)
   scales = np.diagonal(gaussians.root[source], axis1=1, axis2=2)
-  lower = gaussians.root[source] / scales[..., np.newaxis]
+  # Regression coefficients, which stay bounded where a deviation gets small.
+  lower = gaussians.root[source] / scales[:, np.newaxis]
   conditional = conditional_lib.interpolate(
     order,
     center,

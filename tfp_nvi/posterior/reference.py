@@ -37,6 +37,7 @@ __all__ = [
   'from_laplace',
   'inverse',
   'moments',
+  'share_far_out',
   'square_root',
 ]
 
@@ -260,6 +261,27 @@ def from_laplace(nested: laplace.NestedLaplace, dtype) -> Reference:
     marginals=marginals_lib.from_densities(densities, is_mapped, dtype),
     conditional=nested.conditional,
   )
+
+
+def share_far_out(
+  reference: Reference, y: np.ndarray, weights: np.ndarray
+) -> float:
+  """The weight of points where a reference has next to no density.
+
+  Args:
+    reference: `Reference`.
+    y: Array of shape `[n, d]`.
+    weights: Array of shape `[n]`, with sum one.
+
+  Returns:
+    share: Python `float`.
+  """
+  dtype = reference.center.dtype
+  u = inverse(reference, tf.constant(y, dtype)).numpy().astype(np.float64)
+  size = y.shape[1]
+  # The squares have mean d and deviation sqrt(2 d) under the reference.
+  is_far = ~(np.sum(u**2, axis=1) < size + 6.0 * np.sqrt(2.0 * size) + 6.0)
+  return float(weights @ is_far)
 
 
 def moments(previous: Reference, y: np.ndarray, weights: np.ndarray):

@@ -14,7 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_nvi.internal import randomness
-from tfp_nvi.posterior import conditional, marginals, mixture, pilot, stages
+from tfp_nvi.posterior import (
+  candidates,
+  conditional,
+  marginals,
+  mixture,
+  pilot,
+  stages,
+)
 from tfp_nvi.posterior import reference as reference_lib
 
 __all__ = [
@@ -34,7 +41,7 @@ _NUMBERS = {
 }
 
 
-def to_bytes(chosen: stages.Pilot, where: str, reason: str) -> bytes:
+def to_bytes(chosen: candidates.Pilot, where: str, reason: str) -> bytes:
   """Serializes the parts of a pilot that runs depend on.
 
   Args:
@@ -82,8 +89,8 @@ def to_bytes(chosen: stages.Pilot, where: str, reason: str) -> bytes:
 
 
 def from_bytes(
-  content: bytes, like: stages.Pilot
-) -> tuple[stages.Pilot, str, str]:
+  content: bytes, like: candidates.Pilot
+) -> tuple[candidates.Pilot, str, str]:
   """A pilot from `to_bytes`.
 
   Args:
@@ -141,10 +148,10 @@ def _under(prefix, arrays):
 def of_first(
   replicas,
   fitter: stages.Fitter,
-  chosen: stages.Pilot,
+  chosen: candidates.Pilot,
   where: str,
   reason: str,
-) -> tuple[stages.Pilot, str, str]:
+) -> tuple[candidates.Pilot, str, str]:
   """The pilot that the first process chose, for all of them.
 
   Args:
@@ -166,7 +173,7 @@ def of_first(
 
 def run_frozen(
   replicas,
-  chosen: stages.Pilot,
+  chosen: candidates.Pilot,
   draw_fn,
   num_runs: int,
   seed,

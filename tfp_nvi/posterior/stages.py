@@ -3,29 +3,28 @@
 """The stages before the final runs: a reference, and pilots to choose from."""
 
 import time
-import typing
 
 import numpy as np
 import tensorflow as tf
 
 from tfp_nvi import weighting
 from tfp_nvi.internal import randomness
+from tfp_nvi.posterior import candidates, laplace, pilot, variational
 from tfp_nvi.posterior import conditional as conditional_lib
-from tfp_nvi.posterior import laplace, pilot, variational
 from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import moves as moves_lib
 from tfp_nvi.posterior import reference as reference_lib
 
 __all__ = [
   'Fitter',
-  'Pilot',
 ]
 
+# Evaluations of Laplace's method, for each particle of a pilot, at most.
+_MAX_LAPLACE = 250
+# The share of particles that its reference may leave out.
+_MOST_FAR_OUT = 0.02
 # How often to fit a reference to particles at most.
 _MAX_REFITS = 4
-# The least share of particles of the start with descendants for a pilot to be
-# taken as evidence.
-_LEAST_ROOTS = 0.05
 # Points that optimization starts from at a time: particles of a pilot first,
 # and then draws of the initial density.
 _NUM_STARTS = 64
@@ -33,126 +32,6 @@ _NUM_STARTS = 64
 _NUM_PAIRS = 32
 # How much wider than the initial density these are spread, by turns.
 _SPREADS = (1.0, 1.5)
-# A path that starts at a reference may leave out what few particles have found,
-# so that it must be shorter by this share where there are modes.
-_LEAST_SHORTER = 0.3
-
-
-class Pilot(typing.NamedTuple):
-  """A pilot run: where it started, its schedule and its particles."""
-
-  name: str
-  moves: moves_lib.Moves
-  reference: reference_lib.Reference | mixture_lib.Mixture
-  schedule: pilot.Schedule
-  population: pilot.Population
-
-  @property
-  def log_evidence(self):
-    """Estimate of the log evidence; `-inf` if it did not get to the target."""
-    if not self.schedule.is_complete:
-      return -np.inf
-    return float(weighting.log_normalizer(self.population.log_weights)[0])
-
-  @property
-  def variance(self):
-    """A rough relative variance of the evidence estimate."""
-    # Each stage adds what conditional effective sample sizes allow, and more
-    # where moves do not separate particles of one ancestor.
-    return (
-      sum(
-        0.12 * (1.0 + 2.0 * max(stage.correlation, 0.0))
-        for stage in self.schedule.stages
-      )
-      / self.population.u.shape[0]
-    )
-
-  @property
-  def variance_by_ancestors(self):
-    """The same, but not below that of as many draws as there are ancestors."""
-    weights = weighting.normalize_weights(self.population.log_weights)[:, 0]
-    by_root = np.bincount(self.population.root.numpy()[:, 0], weights.numpy())
-    return max(self.variance, float(np.sum(by_root**2)))
-
-  @property
-  def weighted_points(self):
-    """Particles in the standardized space, and weights, in double precision."""
-    y, _ = reference_lib.forward(self.reference, self.population.u)
-    weights = weighting.normalize_weights(self.population.log_weights)[:, 0]
-    return y.numpy().astype(np.float64), weights.numpy().astype(np.float64)
-
-
-def _num_roots(found):
-  """How many particles of the start the particles of a pilot descend from."""
-  return len(np.unique(found.population.root.numpy()))
-
-
-def _conditional(found):
-  """The conditional map of a pilot's reference, or `None`."""
-  is_mixture = isinstance(found.reference, mixture_lib.Mixture)
-  return None if is_mixture else found.reference.conditional
-
-
-def _num_stages(found):
-  return len(found.schedule.stages)
-
-
-def _compare_paths(found, best):
-  """How the path of a refitted reference differs from the one before.
-
-  Args:
-    found: `Pilot`.
-    best: `Pilot`.
-
-  Returns:
-    gain: Python `float`: in log evidence. Negative if the reference covers less
-      than what it was fitted to.
-    margin: Python `float`: twice its standard error.
-    num_fewer: Python `int`: by how many stages it is shorter.
-  """
-  gain = found.log_evidence - best.log_evidence
-  # Not by ancestors: a start with few of them is no reason to lose mass.
-  margin = 2.0 * np.sqrt(found.variance + best.variance)
-  return gain, margin, _num_stages(best) - _num_stages(found)
-
-
-def _is_better_start(found, best, size):
-  """Whether a pilot from a mixture is to be repeated instead of another one."""
-  if not best.schedule.is_complete:
-    return True
-  if _num_stages(found) > (1.0 - _LEAST_SHORTER) * _num_stages(best):
-    return False
-  # The modes that the other one has found are all in the mixture, and an
-  # estimate by few families may be off by any factor.
-  if _num_roots(best) <= _LEAST_ROOTS * size:
-    return True
-  margin = 0.2 + 2.0 * np.sqrt(found.variance + best.variance_by_ancestors)
-  return found.log_evidence >= best.log_evidence - margin
-
-
-def _share_outside(points, weights, other_points, other_weights):
-  """The weight of points that are farther out than any others are.
-
-  Args:
-    points: Array of shape `[n, d]`.
-    weights: Array of shape `[n]`, with sum one.
-    other_points: Likewise: the points that say what is far.
-    other_weights: Likewise.
-
-  Returns:
-    share: Python `float`.
-  """
-  is_full = points.shape[1] <= reference_lib.MAX_FULL
-  mean, root = reference_lib.square_root(other_points, other_weights, is_full)
-
-  def square_distance(x):
-    if root.ndim == 1:
-      return np.sum(((x - mean) / root) ** 2, axis=1)
-    return np.sum(np.linalg.solve(root, (x - mean).T) ** 2, axis=0)
-
-  limit = 1.5 * np.max(square_distance(other_points[other_weights > 0.0]))
-  kept = weights > 0.0
-  return float(weights[kept] @ (square_distance(points[kept]) > limit))
 
 
 class Fitter:
@@ -249,7 +128,7 @@ class Fitter:
       has_modes=self.has_modes,
       progress=self.show,
     )
-    found = Pilot(name, moves, reference, schedule, population)
+    found = candidates.Pilot(name, moves, reference, schedule, population)
     self.record(
       name,
       start,
@@ -328,7 +207,7 @@ class Fitter:
     y, weights = source.weighted_points
     known: list = []
     previous = whitener
-    if _conditional(source) is not None:
+    if source.conditional is not None:
       previous = source.reference
       known = conditional_lib.drivers(previous.conditional)
     reference, found = reference_lib.fit_to_particles(
@@ -346,6 +225,7 @@ class Fitter:
       *reference_lib.moments(whitener, y[kept], weights[kept]),
       drivers,
       self.space.dtype,
+      _MAX_LAPLACE * self.size,
     )
     num_evaluations = self.num_evaluations - before
     self.num_evaluations = before
@@ -354,8 +234,29 @@ class Fitter:
     )
     if nested is None:
       return reference, found
-    reference = reference_lib.from_laplace(nested, self.space.dtype)
-    return reference, {'drivers': drivers}
+    laplace_reference = reference_lib.from_laplace(nested, self.space.dtype)
+    # Laplace's method knows of one mode given the drivers. Particles of others
+    # are far out there.
+    far = reference_lib.share_far_out(laplace_reference, y[kept], weights[kept])
+    self.history[-1]['share_far_out'] = far
+    if far > _MOST_FAR_OUT:
+      return reference, found
+    return laplace_reference, {'drivers': drivers}
+
+  def _whiten(self, source):
+    """The Gaussian reference with the moments of a pilot's particles."""
+    y, weights = source.weighted_points
+    kept = weights > 0.0
+    mean, covariance = reference_lib.moments(
+      self.identity(), y[kept], weights[kept]
+    )
+    return reference_lib.from_affine(
+      mean,
+      np.sqrt(covariance)
+      if covariance.ndim == 1
+      else np.linalg.cholesky(covariance),
+      self.space.dtype,
+    )
 
   def _evaluate(self, points):
     """Log densities of points of the standardized space, and gradients."""
@@ -427,12 +328,12 @@ class Fitter:
           ),
         )
     if best is broad:
-      roots = _num_roots(broad)
+      roots = broad.num_roots
       self.history[-1]['num_ancestors'] = roots
-      if self.has_modes and roots < _LEAST_ROOTS * self.size:
+      if self.has_modes and roots < candidates.LEAST_ROOTS * self.size:
         # A reference fitted to few families would lack what they lack.
         return broad, 'prior', reason
-      whitener, _ = self.refit(broad, self.identity())
+      whitener = self._whiten(broad)
     return self._refine(best, broad, whitener, reason, seeds[3])
 
   def _compare(self, narrow, broad):
@@ -454,7 +355,9 @@ class Fitter:
     margin = 0.1 + 2.0 * np.sqrt(
       narrow.variance_by_ancestors + broad.variance_by_ancestors
     )
-    outside = _share_outside(*broad.weighted_points, *narrow.weighted_points)
+    outside = candidates.share_outside(
+      *broad.weighted_points, *narrow.weighted_points
+    )
     self.history[-1]['share_outside'] = outside
     if self.has_modes:
       return broad, (
@@ -501,7 +404,7 @@ class Fitter:
     if mixture is None:
       return None
     found = self._refine_mixture(mixture, seed)
-    if found is None or not _is_better_start(found, best, self.size):
+    if found is None or not candidates.is_better_start(found, best, self.size):
       return None
     if least_count == 1:
       self.warnings.append(
@@ -551,8 +454,8 @@ class Fitter:
       )
       if not tried.schedule.is_complete:
         break
-      is_shorter = found is None or _num_stages(tried) < _num_stages(found)
-      if found is not None and _num_stages(tried) > _num_stages(found):
+      is_shorter = found is None or tried.num_stages < found.num_stages
+      if found is not None and tried.num_stages > found.num_stages:
         break
       found = tried
       mixture, gain = mixture_lib.fit_to_particles(
@@ -575,16 +478,14 @@ class Fitter:
         max_evaluations=250 if is_conditional else None,
       )
       self.history[-1].update(about)
-      gain, margin, num_fewer = _compare_paths(found, best)
+      gain, margin, num_fewer = candidates.compare_paths(found, best)
       # One more fit to particles of a path of the same length is no worse, but
       # Laplace's method also knows where there are none.
       is_shorter = num_fewer >= int(is_conditional) or gain > 0.1 + margin
       # A reference may leave out what few particles have found.
       if self.has_modes and best is broad:
-        is_shorter &= num_fewer >= _LEAST_SHORTER * _num_stages(best)
-      is_new = is_conditional and reference.conditional is not _conditional(
-        best
-      )
+        is_shorter &= num_fewer >= candidates.LEAST_SHORTER * best.num_stages
+      is_new = is_conditional and reference.conditional is not best.conditional
       if gain < -0.2 - margin or not is_shorter:
         if not is_new:
           break

@@ -1,0 +1,156 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Pilot runs, and which of two to repeat."""
+
+import typing
+
+import numpy as np
+
+from tfp_nvi import weighting
+from tfp_nvi.posterior import mixture as mixture_lib
+from tfp_nvi.posterior import moves as moves_lib
+from tfp_nvi.posterior import pilot
+from tfp_nvi.posterior import reference as reference_lib
+
+__all__ = [
+  'LEAST_ROOTS',
+  'LEAST_SHORTER',
+  'Pilot',
+  'compare_paths',
+  'is_better_start',
+  'share_outside',
+]
+
+# The least share of particles of the start with descendants for a pilot to be
+# taken as evidence.
+LEAST_ROOTS = 0.05
+# A path that starts at a reference may leave out what few particles have found,
+# so that it must be shorter by this share where there are modes.
+LEAST_SHORTER = 0.3
+
+
+class Pilot(typing.NamedTuple):
+  """A pilot run: where it started, its schedule and its particles."""
+
+  name: str
+  moves: moves_lib.Moves
+  reference: reference_lib.Reference | mixture_lib.Mixture
+  schedule: pilot.Schedule
+  population: pilot.Population
+
+  @property
+  def log_evidence(self):
+    """Estimate of the log evidence; `-inf` if it did not get to the target."""
+    if not self.schedule.is_complete:
+      return -np.inf
+    return float(weighting.log_normalizer(self.population.log_weights)[0])
+
+  @property
+  def num_stages(self):
+    """How many stages its path has."""
+    return len(self.schedule.stages)
+
+  @property
+  def num_roots(self):
+    """How many particles of the start its particles descend from."""
+    return len(np.unique(self.population.root.numpy()))
+
+  @property
+  def conditional(self):
+    """The conditional map of its reference, or `None`."""
+    is_mixture = isinstance(self.reference, mixture_lib.Mixture)
+    return None if is_mixture else self.reference.conditional
+
+  @property
+  def variance(self):
+    """A rough relative variance of the evidence estimate."""
+    # Each stage adds what conditional effective sample sizes allow, and more
+    # where moves do not separate particles of one ancestor.
+    return (
+      sum(
+        0.12 * (1.0 + 2.0 * max(stage.correlation, 0.0))
+        for stage in self.schedule.stages
+      )
+      / self.population.u.shape[0]
+    )
+
+  @property
+  def variance_by_ancestors(self):
+    """The same, but not below that of as many draws as there are ancestors."""
+    weights = weighting.normalize_weights(self.population.log_weights)[:, 0]
+    by_root = np.bincount(self.population.root.numpy()[:, 0], weights.numpy())
+    return max(self.variance, float(np.sum(by_root**2)))
+
+  @property
+  def weighted_points(self):
+    """Particles in the standardized space, and weights, in double precision."""
+    y, _ = reference_lib.forward(self.reference, self.population.u)
+    weights = weighting.normalize_weights(self.population.log_weights)[:, 0]
+    return y.numpy().astype(np.float64), weights.numpy().astype(np.float64)
+
+
+def compare_paths(found, best):
+  """How the path of a refitted reference differs from the one before.
+
+  Args:
+    found: `Pilot`.
+    best: `Pilot`.
+
+  Returns:
+    gain: Python `float`: in log evidence. Negative if the reference covers less
+      than what it was fitted to.
+    margin: Python `float`: twice its standard error.
+    num_fewer: Python `int`: by how many stages it is shorter.
+  """
+  gain = found.log_evidence - best.log_evidence
+  # Not by ancestors: a start with few of them is no reason to lose mass.
+  margin = 2.0 * np.sqrt(found.variance + best.variance)
+  return gain, margin, best.num_stages - found.num_stages
+
+
+def is_better_start(found, best, size):
+  """Whether a pilot from a mixture is to be repeated instead of another one.
+
+  Args:
+    found: `Pilot` from a mixture.
+    best: `Pilot`.
+    size: Python `int`: particles of a pilot.
+
+  Returns:
+    is_better: Python `bool`.
+  """
+  if not best.schedule.is_complete:
+    return True
+  if found.num_stages > (1.0 - LEAST_SHORTER) * best.num_stages:
+    return False
+  # The modes that the other one has found are all in the mixture, and an
+  # estimate by few families may be off by any factor.
+  if best.num_roots <= LEAST_ROOTS * size:
+    return True
+  margin = 0.2 + 2.0 * np.sqrt(found.variance + best.variance_by_ancestors)
+  return found.log_evidence >= best.log_evidence - margin
+
+
+def share_outside(points, weights, other_points, other_weights):
+  """The weight of points that are farther out than any others are.
+
+  Args:
+    points: Array of shape `[n, d]`.
+    weights: Array of shape `[n]`, with sum one.
+    other_points: Likewise: the points that say what is far.
+    other_weights: Likewise.
+
+  Returns:
+    share: Python `float`.
+  """
+  is_full = points.shape[1] <= reference_lib.MAX_FULL
+  mean, root = reference_lib.square_root(other_points, other_weights, is_full)
+
+  def square_distance(x):
+    if root.ndim == 1:
+      return np.sum(((x - mean) / root) ** 2, axis=1)
+    return np.sum(np.linalg.solve(root, (x - mean).T) ** 2, axis=0)
+
+  limit = 1.5 * np.max(square_distance(other_points[other_weights > 0.0]))
+  kept = weights > 0.0
+  return float(weights[kept] @ (square_distance(points[kept]) > limit))
