@@ -110,15 +110,16 @@ def interpolate(
 
 def _features(t, num_nodes):
   """Products of functions of the entries: `[n, num_nodes^k]`."""
+  inside = tf.clip_by_value(t, -1.0, 1.0)
+  outside = (t - inside)[..., tf.newaxis]
   # Outside of the nodes along lines, as a log scale may be linear in a driver.
   # Their slopes are not those of the polynomials, which are steep at the ends.
-  inside = tf.clip_by_value(t, -1.0, 1.0)
-  values = _chebyshev(inside, num_nodes)
-  slopes = (
-    _chebyshev(tf.sign(t), num_nodes)
-    - _chebyshev(_INNER * tf.sign(t), num_nodes)
-  ) / (1.0 - _INNER)
-  values += tf.abs(t - inside)[..., tf.newaxis] * slopes
+  ends = np.polynomial.chebyshev.chebvander([_INNER, 1.0], num_nodes - 1)
+  slopes = tf.constant((ends[1] - ends[0]) / (1.0 - _INNER), t.dtype)
+  is_odd = np.arange(num_nodes) % 2 == 1
+  values = _chebyshev(inside, num_nodes) + slopes * tf.where(
+    is_odd, outside, tf.abs(outside)
+  )
   features = values[:, 0]
   for i in range(1, t.shape[1]):
     product = features[:, :, tf.newaxis] * values[:, i, tf.newaxis]
@@ -126,12 +127,18 @@ def _features(t, num_nodes):
   return features
 
 
-def _chebyshev(t, num_nodes):
-  """Chebyshev polynomials: of shape `t.shape + [num_nodes]`."""
-  values = [tf.ones_like(t), t]
-  while len(values) < num_nodes:
-    values.append(2.0 * t * values[-1] - values[-2])
-  return tf.stack(values, axis=-1)
+def _chebyshev(t, num_values):
+  """Chebyshev polynomials: of shape `t.shape + [num_values]`."""
+  # T_{m + k} = 2 T_m T_k - T_{m - k}, for many k at once: few operations, which
+  # are quick to compile.
+  values = tf.stack([tf.ones_like(t), t], axis=-1)
+  while values.shape[-1] < num_values:
+    degree = values.shape[-1] - 1
+    count = min(degree, num_values - 1 - degree)
+    lower = tf.reverse(values[..., degree - count : degree], axis=[-1])
+    more = 2.0 * values[..., -1:] * values[..., 1 : 1 + count] - lower
+    values = tf.concat([values, more], axis=-1)
+  return values
 
 
 def _at(conditional, values):
@@ -204,8 +211,30 @@ def inverse(conditional: Conditional, y: tf.Tensor) -> tf.Tensor:
   """
   first, rest = _split(conditional, y)
   features, loc, log_scale = _at(conditional, first)
-  size = rest.shape[1]
   lower = tf.tensordot(features, conditional.lower, axes=1)
-  lower += tf.eye(size, dtype=y.dtype)
-  scaled = tf.linalg.triangular_solve(lower, (rest - loc)[..., tf.newaxis])
-  return _join(conditional, first, tf.exp(-log_scale) * scaled[..., 0])
+  scaled = _solve(lower, rest - loc)
+  return _join(conditional, first, tf.exp(-log_scale) * scaled)
+
+
+def _solve(lower, x):
+  """Solves for unit triangular matrices, given their part below the diagonal.
+
+  By columns: a tenth of the time of `tf.linalg.triangular_solve` with XLA on a
+  CPU, for a hundred values, and of that to compile it.
+
+  Args:
+    lower: `Tensor` of shape `[n, r, r]`.
+    x: `Tensor` of shape `[n, r]`.
+
+  Returns:
+    solution: `Tensor` of shape `[n, r]`.
+  """
+  size = x.shape[1]
+  columns = tf.transpose(lower, [2, 0, 1])
+  _, solution = tf.while_loop(
+    lambda i, _: i < size,
+    lambda i, x: (i + 1, x - columns[i] * tf.gather(x, i, axis=1)[:, None]),
+    (0, x),
+    maximum_iterations=size,
+  )
+  return solution
