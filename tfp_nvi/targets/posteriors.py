@@ -193,7 +193,8 @@ def seeds() -> KnownPosterior:
   `r ~ Binomial(n, sigmoid(a0 + a1 x1 + a2 x2 + a12 x1 x2 + b))`, with effects
   `b ~ Normal(0, tau^(-1/2))` of 21 plates, `tau ~ Gamma(0.01, 0.01)` and
   `a ~ Normal(0, 10)`. The log evidence is from quadrature over the effects and
-  `tau`, with importance sampling of `a` at each point.
+  `tau` in double precision, with importance sampling of `a` at each point by
+  40,000 draws: a standard error of 0.0004.
 
   Returns:
     posterior: `KnownPosterior`.
@@ -230,7 +231,7 @@ def seeds() -> KnownPosterior:
     }
   )
   return KnownPosterior(
-    'seeds', 26, model.experimental_pin(r=successes), log_evidence=-73.403
+    'seeds', 26, model.experimental_pin(r=successes), log_evidence=-73.406
   )
 
 
