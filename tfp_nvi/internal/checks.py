@@ -30,6 +30,7 @@ __all__ = [
   'check_callable',
   'check_instance',
   'check_returned',
+  'check_returned_instance',
   'check_same_states',
   'describe',
 ]
@@ -500,6 +501,26 @@ def check_returned(
       f'shape {tensor.shape}.'
     )
   return tensor
+
+
+def check_returned_instance(name: str, value, kind: type, expected: str):
+  """Returns what a user's function returned, if it is of a class.
+
+  Args:
+    name: Python `str` name of the argument that is the function.
+    value: The value that it returned.
+    kind: The class.
+    expected: Python `str`: the class, for the `TypeError` of other values.
+
+  ```python
+  from tfp_nvi.internal import checks
+
+  assert checks.check_returned_instance('fn', 1, int, 'a Python int') == 1
+  ```
+  """
+  if not isinstance(value, kind):
+    raise TypeError(f'`{name}` must return {expected}; it returned {value!r}.')
+  return value
 
 
 def describe(structure) -> str:

@@ -51,8 +51,9 @@ def fit_posterior(
      inference.
   2. Pilots, adaptive SMC samplers from the reference and from the prior, choose
      temperatures, scales and steps; their particles give a better reference,
-     in which a few coordinates may set the scales of others, and coordinates
-     with two modes or a long tail have monotone splines.
+     in which a few coordinates may set the scales of others, by Laplace's
+     method for each of their values [3], and coordinates with two modes or a
+     long tail have monotone splines.
   3. Independent runs repeat the best pilot's schedule, with nothing adapted, so
      that their estimates of the evidence are unbiased.
 
@@ -110,6 +111,9 @@ def fit_posterior(
   [2]: Y. Zhou, A. M. Johansen, J. A. D. Aston. Toward automatic model
        comparison: an adaptive sequential Monte Carlo approach. Journal of
        Computational and Graphical Statistics, 25(3), 2016.
+  [3]: H. Rue, S. Martino, N. Chopin. Approximate Bayesian inference for latent
+       Gaussian models by using integrated nested Laplace approximations.
+       Journal of the Royal Statistical Society B, 71(2), 2009.
 
   ```python
   import tensorflow as tf

@@ -16,7 +16,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
-from tfp_nvi.internal import axes, randomness
+from tfp_nvi.internal import axes, checks, randomness
 
 tfd = tfp.distributions
 
@@ -260,10 +260,9 @@ def check_distribution(
     TypeError: If the value is not a distribution.
     ValueError: If dtypes or shapes are wrong.
   """
-  if not isinstance(distribution, tfd.Distribution):
-    raise TypeError(
-      f'`{name}` must return a tfd.Distribution; it returned {distribution!r}.'
-    )
+  checks.check_returned_instance(
+    name, distribution, tfd.Distribution, 'a tfd.Distribution'
+  )
   if like is not None:
     ours = describe(distribution.dtype), describe(distribution.event_shape)
     theirs = tuple(map(describe, like))

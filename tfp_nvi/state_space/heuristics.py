@@ -219,11 +219,9 @@ class IndependentHeuristic(Heuristic):
   def prepare(self, observations, is_observed, global_state):
     """Returns sums of log densities; see `Heuristic.prepare`."""
     distribution = self._call(global_state)
-    if not isinstance(distribution, tfd.Distribution):
-      raise TypeError(
-        '`distribution_fn` must return a tfd.Distribution; it returned '
-        f'{distribution!r}.'
-      )
+    checks.check_returned_instance(
+      'distribution_fn', distribution, tfd.Distribution, 'a tfd.Distribution'
+    )
     event_rank = tf.nest.map_structure(
       lambda shape: tf.TensorShape(shape).rank, distribution.event_shape
     )

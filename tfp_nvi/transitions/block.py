@@ -228,12 +228,12 @@ class BlockTransition(base.Transition):
 
   def _kernel(self, state):
     """The distribution of the block given the rest of a state."""
-    kernel = self._kernel_fn(_replace(state, dict.fromkeys(self._blocks)))
-    if not isinstance(kernel, tfd.Distribution):
-      raise TypeError(
-        f'`kernel_fn` must return a tfd.Distribution; it returned {kernel!r}.'
-      )
-    return kernel
+    return checks.check_returned_instance(
+      'kernel_fn',
+      self._kernel_fn(_replace(state, dict.fromkeys(self._blocks))),
+      tfd.Distribution,
+      'a tfd.Distribution',
+    )
 
   def _draw(self, kernel, seed):
     """A draw, as a plain `dict` or list where that of a kernel is another."""

@@ -156,12 +156,9 @@ class KernelPair(base.Transition):
 
   def _kernel(self, argument, fn, level, state):
     distribution = fn(state, level) if self.is_rollable else fn(state)
-    if not isinstance(distribution, tfd.Distribution):
-      raise TypeError(
-        f'`{argument}` must return a tfd.Distribution; it returned '
-        f'{distribution!r}.'
-      )
-    return distribution
+    return checks.check_returned_instance(
+      argument, distribution, tfd.Distribution, 'a tfd.Distribution'
+    )
 
   def _log_prob(self, argument, kernel, state):
     """Log density of a state, one for each particle and batch member."""

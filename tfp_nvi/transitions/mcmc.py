@@ -138,11 +138,12 @@ class MCMCTransition(base.Transition):
       if self.is_rollable
       else self._make_kernel_fn(log_prob_of_parts)
     )
-    if not isinstance(kernel, tfp.mcmc.TransitionKernel):
-      raise TypeError(
-        '`make_kernel_fn` must return a tfp.mcmc.TransitionKernel; it returned '
-        f'{kernel!r}.'
-      )
+    checks.check_returned_instance(
+      'make_kernel_fn',
+      kernel,
+      tfp.mcmc.TransitionKernel,
+      'a tfp.mcmc.TransitionKernel',
+    )
     if not kernel.is_calibrated:
       raise ValueError(
         '`make_kernel_fn` must return a calibrated kernel, as only such a one '
