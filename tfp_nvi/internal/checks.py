@@ -454,8 +454,7 @@ def check_returned(
     expected: Python `str`: the words after "must return" in errors.
     dtype: The dtype, or `None` for any.
     shape: The shape, or `None` for any.
-    broadcasts: Python `bool`: whether a shape that broadcasts to `shape` is
-      accepted.
+    broadcasts: Python `bool`: whether one that broadcasts to `shape` will do.
       Default value: `False`.
     kind: Python `str`: the kind that the dtype must be of, as in `as_tensor`,
       or `None` for any.
@@ -510,7 +509,7 @@ def check_returned_instance(name: str, value, kind: type, expected: str):
     name: Python `str` name of the argument that is the function.
     value: The value that it returned.
     kind: The class.
-    expected: Python `str`: the class, for the `TypeError` of other values.
+    expected: Python `str`: its name, for the `TypeError`.
 
   ```python
   from tfp_nvi.internal import checks
