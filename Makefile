@@ -41,7 +41,9 @@ help:  ## List the targets.
 
 install: $(STAMP)  ## Create .venv with the package and its test tools.
 
-demo: $(STAMP)  ## Learn a sampler for eight modes and draw what it does.
+demo: $(STAMP)  ## Fit a posterior; learn a sampler for eight modes; draw both.
+	$(BIN)/python -m benchmarks.posteriors --targets=eight_schools --seeds=0 \
+	  --output_dir=results/demo
 	$(BIN)/python -m tfp_nvi.experiments.annealing --method=nvir_star \
 	  --num_densities=8 --num_restarts=3 --output_dir=results/demo
 
