@@ -37,7 +37,7 @@ class CompiledSampler(proposals.ParticleSampler):
       name: Python `str` name of this module.
     """
     super().__init__(name=name)
-    # Not tracked: compiled functions are neither saved nor copied.
+    # Compiled functions are not tracked, as they are not saved or copied.
     self._compiled: dict = self._no_dependency({})
     self._has_warned = False
 

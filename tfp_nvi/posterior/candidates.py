@@ -30,7 +30,15 @@ LEAST_SHORTER = 0.3
 
 
 class Pilot(typing.NamedTuple):
-  """A pilot run: where it started, its schedule and its particles."""
+  """A pilot run.
+
+  Fields:
+    name: Python `str`: the name of the stage.
+    moves: `Moves` of its path.
+    reference: `Reference` or `Mixture` in whose coordinates it moved.
+    schedule: `Schedule` that it found.
+    population: `Population` of the last temperature.
+  """
 
   name: str
   moves: moves_lib.Moves
@@ -103,7 +111,8 @@ def compare_paths(found, best):
     num_fewer: Python `int`: by how many stages it is shorter.
   """
   gain = found.log_evidence - best.log_evidence
-  # Not by ancestors: a start with few of them is no reason to lose mass.
+  # `variance_by_ancestors` would let a path lose mass because few particles of
+  # its start have descendants.
   margin = 2.0 * np.sqrt(found.variance + best.variance)
   return gain, margin, best.num_stages - found.num_stages
 

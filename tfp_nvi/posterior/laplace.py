@@ -31,8 +31,9 @@ __all__ = [
 # Nodes of a driver for the polynomials, by the number of drivers: locations are
 # to be right in units of deviations that may be small.
 _NUM_NODES = {1: 17, 2: 7}
-# They reach from a quantile of each driver to another one, as long tails are on
-# one side. In units in which a normal density has deviation one.
+# The nodes reach from the quantile of this probability to the opposite one, as
+# some drivers have a long tail on one side. Those of a normal density are at so
+# many deviations.
 _TAIL = 1e-4
 _REACH = 3.7
 # Nodes of a driver for finding its range, and how far they reach, in deviations
@@ -42,8 +43,8 @@ _COARSE_REACH = 8.0
 # How often to look for the range. It has been found where new deviations differ
 # little from the last ones, and three of them are within reach.
 _MAX_ROUNDS = 4
-# By what factors deviations may differ from those that steps and nodes are in
-# units of.
+# The factors by which deviations may differ from those that are the units of
+# steps and nodes.
 _PLACED = (0.5, 2.0)
 _MAX_ITERATIONS = 12
 # Steps of the differences of gradients, in deviations.
@@ -56,6 +57,8 @@ _LEAST_CONVERGED = 0.5
 # Points to a driver for the marginal density, and where they end.
 _NUM_GRID = 161
 _EDGE = 8.0
+# The least deviation of a driver, in units of the last ones: between nodes the
+# density may be narrower than they show.
 _LEAST_DEVIATION = 0.25
 # The share of a broad normal density in the densities of drivers: their tails
 # are to be started from, even where Laplace's method is wrong.
@@ -127,7 +130,7 @@ def _differences(gradient_fn, loc, root):
 
 def _lower(factor):
   """Lower triangular square roots of the same covariances."""
-  # Not by the covariance itself, which would have the condition squared.
+  # A factorization of the covariance would have the square of the condition.
   lower = np.swapaxes(np.linalg.qr(np.swapaxes(factor, 1, 2), mode='r'), 1, 2)
   signs = np.sign(np.diagonal(lower, axis1=1, axis2=2))
   return lower * np.where(signs == 0.0, 1.0, signs)[:, np.newaxis]
@@ -223,7 +226,7 @@ def _on_grid(axes, log_mass, fine):
     weights: Array of as many dimensions, with sum one.
     points: Array of shape `[num_points, k]`.
   """
-  nodes, points = _cross(axes), _cross(fine)
+  nodes, points = conditional_lib.cross(axes), conditional_lib.cross(fine)
   shape = [len(x) for x in axes]
   # Low, but not so low that a line to the next node would fall at once.
   floor = np.min(log_mass[np.isfinite(log_mass)]) - 10.0
@@ -248,18 +251,10 @@ def _on_grid(axes, log_mass, fine):
   return weights, points
 
 
-def _cross(axes):
-  """All combinations of entries: `[num_points, k]`."""
-  return np.stack(
-    [np.ravel(x) for x in np.meshgrid(*axes, indexing='ij')], axis=1
-  )
-
-
 def _moments(weights, points):
   mean = weights @ points
   centered = points - mean
   covariance = centered.T @ (weights[:, np.newaxis] * centered)
-  # A node alone says nothing of how narrow the density is between nodes.
   return mean, covariance + _LEAST_DEVIATION**2 * np.eye(len(mean))
 
 
@@ -355,7 +350,7 @@ def _fit_conditional(evaluate_fn, mean, covariance, drivers, dtype):
   fine = [np.linspace(-_EDGE, _EDGE, _NUM_GRID)] * num_drivers
   for _ in range(_MAX_ROUNDS):
     gaussians = _find_gaussians(
-      evaluate_fn, center + _cross(axes) @ root.T, start, order
+      evaluate_fn, center + conditional_lib.cross(axes) @ root.T, start, order
     )
     if not np.isfinite(gaussians.log_mass).any():
       return None

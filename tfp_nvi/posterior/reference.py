@@ -180,8 +180,9 @@ def from_affine(center, matrix, dtype) -> Reference:
 
 
 def _as_tensors(reference, dtype, marginals=None, conditional=None):
+  # All fields but the two maps, which are last.
   tensors = [
-    tf.constant(np.asarray(x, dtype.as_numpy_dtype)) for x in reference[:6]
+    tf.constant(np.asarray(x, dtype.as_numpy_dtype)) for x in reference[:-2]
   ]
   return Reference(*tensors, marginals, conditional)
 

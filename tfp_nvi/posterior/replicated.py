@@ -70,7 +70,9 @@ def to_bytes(chosen: candidates.Pilot, where: str, reason: str) -> bytes:
       if name not in _PARTS
     },
   }
-  spline, given = (getattr(reference, name, None) for name in _PARTS)
+  spline = given = None
+  if isinstance(reference, reference_lib.Reference):
+    spline, given = reference.marginals, reference.conditional
   if spline is not None:
     arrays |= {
       f'marginals/{i}': np.asarray(x)

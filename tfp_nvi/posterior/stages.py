@@ -264,7 +264,7 @@ class Fitter:
     pieces = []
     for i in range(0, len(points), self.size):
       piece = points[i : i + self.size].astype(dtype.as_numpy_dtype)
-      # Of one shape, which is that of a pilot, for one compiled function.
+      # All pieces have the shape of a pilot, so that one function is compiled.
       missing = self.size - len(piece)
       piece = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)])
       terms, _ = self.from_reference.evaluate(

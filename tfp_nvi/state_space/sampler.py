@@ -180,7 +180,7 @@ class StateSpaceSampler(persistence.Persistent):
           f'no heuristic; got {num_refinements}.'
         )
       self._space = global_space.GlobalSpace(model.prior)
-    # Not tracked: compiled functions are neither saved nor copied.
+    # Compiled functions are not tracked, as they are not saved or copied.
     self._compiled: dict = self._no_dependency({})
     self._warned_of: set = self._no_dependency(set())
 
