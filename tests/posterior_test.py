@@ -155,6 +155,7 @@ def test_a_reference_that_loses_mass_is_not_taken(
   monkeypatch.setattr(
     fitter, 'refit', lambda *args: (affine, {}), raising=False
   )
+  monkeypatch.setattr(fitter, '_is_new', lambda *args: True, raising=False)
   monkeypatch.setattr(
     fitter,
     'run_pilot',
@@ -191,6 +192,7 @@ def test_a_conditional_map_is_to_make_the_path_shorter(
     return pilot_of_four_ancestors(0.0, length)._replace(reference=start)
 
   monkeypatch.setattr(fitter, 'refit', refit, raising=False)
+  monkeypatch.setattr(fitter, '_is_new', lambda *args: True, raising=False)
   monkeypatch.setattr(fitter, 'run_pilot', run_pilot, raising=False)
   best, *_ = fitter._refine(first, None, None, '', [0, 1])
   assert (best.reference is given) == is_kept

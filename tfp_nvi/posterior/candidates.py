@@ -5,8 +5,10 @@
 import typing
 
 import numpy as np
+import tensorflow as tf
 
 from tfp_nvi import weighting
+from tfp_nvi.internal import randomness
 from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import moves as moves_lib
 from tfp_nvi.posterior import pilot
@@ -17,6 +19,7 @@ __all__ = [
   'LEAST_SHORTER',
   'Pilot',
   'compare_paths',
+  'divergence_of_fit',
   'is_better_start',
   'share_outside',
 ]
@@ -115,6 +118,32 @@ def compare_paths(found, best):
   # its start have descendants.
   margin = 2.0 * np.sqrt(found.variance + best.variance)
   return gain, margin, best.num_stages - found.num_stages
+
+
+def divergence_of_fit(reference, source, seed):
+  """How far a fit to particles is from their own reference, and by chance.
+
+  Args:
+    reference: `Reference` that was fitted to the particles of a pilot.
+    source: `Pilot` that started at a reference.
+    seed: Stateless seed.
+
+  Returns:
+    divergence: Python `float`: the KL divergence from the pilot's reference to
+      the fitted one, by draws of the latter.
+    noise: Python `float`: the divergence below which the fit is expected to be
+      no better. A mean and a variance for each coordinate make half of it by
+      chance, which is lost on other particles.
+  """
+  shape = source.population.u.shape
+  u = randomness.normal(shape, seed, source.population.u.dtype)
+  y, _ = reference_lib.forward(reference, u)
+  log_ratio = reference_lib.log_prob(reference, u) - reference_lib.log_prob(
+    source.reference, reference_lib.inverse(source.reference, y)
+  )
+  _, weights = source.weighted_points
+  noise = 2.0 * shape[1] * np.sum(weights**2)
+  return float(tf.reduce_mean(log_ratio)), float(noise)
 
 
 def is_better_start(found, best, size):

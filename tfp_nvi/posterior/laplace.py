@@ -26,6 +26,7 @@ from tfp_nvi.posterior import marginals as marginals_lib
 __all__ = [
   'NestedLaplace',
   'fit_conditional',
+  'fit_gaussian',
 ]
 
 # Nodes of a driver for the polynomials, by the number of drivers: locations are
@@ -299,6 +300,57 @@ class _Exhausted(Exception):
   """There were too many evaluations."""
 
 
+def _limit(evaluate_fn, max_evaluations):
+  """The same function, with an error after so many evaluations."""
+  num_evaluations = 0
+
+  def evaluate(points):
+    nonlocal num_evaluations
+    num_evaluations += len(points)
+    if max_evaluations is not None and num_evaluations > max_evaluations:
+      raise _Exhausted
+    return evaluate_fn(points)
+
+  return evaluate
+
+
+def fit_gaussian(
+  evaluate_fn,
+  mean: np.ndarray,
+  deviations: np.ndarray,
+  max_evaluations: int | None = None,
+) -> tuple[np.ndarray, np.ndarray] | None:
+  """Finds a mode, and the Gaussian with the curvature there.
+
+  Args:
+    evaluate_fn: Python callable from an array of shape `[n, d]` to log
+      densities, `-inf` where they are zero or not finite, and gradients.
+    mean: Array of shape `[d]`, to start from.
+    deviations: Array of shape `[d]`: units to start with.
+    max_evaluations: Python `int`: after which to give up, or `None`.
+
+  Returns:
+    mode: Array of shape `[d]`.
+    root: Array of shape `[d, d]`: a lower triangular square root of the inverse
+      of the negative Hessian. Or `None` for both, where Newton's method does
+      not converge, or not within so many evaluations.
+  """
+  size = len(mean)
+  start = _Start(mean, np.diag(deviations**2), 0)
+  try:
+    found = _find_gaussians(
+      _limit(evaluate_fn, max_evaluations),
+      np.zeros([1, 0]),
+      start,
+      np.arange(size),
+    )
+  except (np.linalg.LinAlgError, _Exhausted):
+    return None
+  if not np.isfinite(found.log_mass[0]):
+    return None
+  return found.loc[0], found.root[0]
+
+
 def fit_conditional(
   evaluate_fn,
   mean: np.ndarray,
@@ -323,17 +375,9 @@ def fit_conditional(
       for most values of the drivers, or not within so many evaluations, or a
       covariance is singular.
   """
-  num_evaluations = 0
-
-  def evaluate(points):
-    nonlocal num_evaluations
-    num_evaluations += len(points)
-    if max_evaluations is not None and num_evaluations > max_evaluations:
-      raise _Exhausted
-    return evaluate_fn(points)
-
+  evaluate_fn = _limit(evaluate_fn, max_evaluations)
   try:
-    return _fit_conditional(evaluate, mean, covariance, drivers, dtype)
+    return _fit_conditional(evaluate_fn, mean, covariance, drivers, dtype)
   except (np.linalg.LinAlgError, _Exhausted):
     return None
 

@@ -36,6 +36,8 @@ _ACCEPTANCE = 0.75
 _LENGTH = 1.5
 # A temperature from which a pilot goes on to the end: few stages are left.
 _LAST_PART = 0.75
+# Stages by which to judge how many are left.
+_NUM_RECENT = 8
 
 
 class Stage(typing.NamedTuple):
@@ -238,7 +240,7 @@ def run_pilot(
       as it takes for the particles to forget where they were.
     max_steps: Python `int`: the most leapfrog steps of a move.
     max_evaluations: Python `int`: gradients after which to give up where the
-      target is not near, or `None`.
+      target is not near, or half as many where it will not be, or `None`.
     has_modes: Python `bool`: whether there are modes that moves do not lead
       between, so that to go on moving is in vain where particles do not forget
       where they were.
@@ -338,10 +340,24 @@ def run_pilot(
     if (
       max_evaluations is not None
       and beta < _LAST_PART
-      and moves.num_evaluations - first_evaluation > max_evaluations
+      and _is_hopeless(
+        stages, moves.num_evaluations - first_evaluation, max_evaluations
+      )
     ):
       return Schedule(stages, False), population
   return Schedule(stages, True), population
+
+
+def _is_hopeless(stages, num_evaluations, max_evaluations):
+  """Whether a pilot will not be near the target after so many evaluations."""
+  if num_evaluations > max_evaluations:
+    return True
+  if 2 * num_evaluations < max_evaluations or len(stages) <= _NUM_RECENT:
+    return False
+  # Relative steps in temperature get shorter as the density gets narrow.
+  recent = np.log(stages[-1].beta / stages[-1 - _NUM_RECENT].beta)
+  num_left = np.log(_LAST_PART / stages[-1].beta) * _NUM_RECENT / recent
+  return num_evaluations * (1.0 + num_left / len(stages)) > max_evaluations
 
 
 def _correlation(before, after):

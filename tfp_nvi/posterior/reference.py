@@ -36,13 +36,16 @@ __all__ = [
   'from_affine',
   'from_laplace',
   'inverse',
+  'log_prob',
   'moments',
   'share_far_out',
   'square_root',
 ]
 
-# Above so many values the matrix is diagonal.
+# Above so many values a matrix is not fitted to particles alone.
 MAX_FULL = 128
+# Above so many values a reference that is fitted to particles is Gaussian.
+_MAX_DRIVEN = 512
 # How many coordinates may set the scales of others.
 _NUM_DRIVERS = 2
 # By how much the reference's density of a driver is wider than the particles':
@@ -145,6 +148,24 @@ def inverse(
   # The drivers have no scale but that of the matrix.
   t = v * tf.exp(-_log_scale(reference, v))
   return t if reference.marginals is None else reference.marginals.inverse(t)
+
+
+def log_prob(
+  reference: Reference | mixture_lib.Mixture, u: tf.Tensor
+) -> tf.Tensor:
+  """Log density of a reference at the points that `forward` returns.
+
+  Args:
+    reference: `Reference`, or `Mixture`, which is the density of `u` itself.
+    u: `Tensor` of shape `[n, d]`.
+
+  Returns:
+    log_prob: `Tensor` of shape `[n]`.
+  """
+  if isinstance(reference, mixture_lib.Mixture):
+    return mixture_lib.log_prob(reference, u)
+  _, log_det = forward(reference, u)
+  return -0.5 * tf.reduce_sum(u**2 + np.log(2.0 * np.pi), axis=-1) - log_det
 
 
 def from_affine(center, matrix, dtype) -> Reference:
@@ -339,13 +360,20 @@ def fit_to_particles(
     drivers = conditional_lib.drivers(conditional)
   center, covariance = moments(previous, y, weights)
   if covariance.ndim == 1:
-    return from_affine(center, np.sqrt(covariance), dtype), {}
+    found = {}
+    if size <= _MAX_DRIVEN:
+      found['drivers'] = _find_drivers(y - center, covariance, weights)
+    return from_affine(center, np.sqrt(covariance), dtype), found
+  if size > _MAX_DRIVEN:
+    return from_affine(center, np.linalg.cholesky(covariance), dtype), {}
   offset = np.zeros(size)
   slopes = np.zeros([_NUM_DRIVERS, size])
   root, v = _whiten(y - center, covariance, drivers)
   loss, best_center = _loss(root, v, weights), center
   for _ in range(_NUM_DRIVERS - len(drivers)):
-    candidate = _find_driver(v, y - center, covariance, weights, drivers)
+    candidate = _find_driver(
+      v, y - center, np.diag(covariance), weights, drivers
+    )
     if candidate is None:
       break
     tried = drivers + [candidate]
@@ -360,7 +388,7 @@ def fit_to_particles(
       break
     offset_, slopes_, u, mean_log_scale = found
     tried_loss = _loss(root_, u, weights) + mean_log_scale
-    if tried_loss > loss - max(_LEAST_GAIN, 5.0 * np.sum(weights**2) * size):
+    if tried_loss > loss - _least_gain(weights, size):
       break
     drivers, loss = tried, tried_loss
     best_center, root, offset, v = center_, root_, offset_, u
@@ -449,10 +477,36 @@ def _loss(root, u, weights):
   return np.linalg.slogdet(root)[1] + 0.5 * np.sum(weights @ u**2)
 
 
-def _find_driver(v, centered, covariance, weights, drivers):
+def _find_drivers(centered, variances, weights):
+  """Coordinates that set the scales of others, correlations left aside."""
+  v = centered / np.sqrt(variances)
+  drivers: list = []
+  loss = 0.5 * np.sum(weights @ v**2)
+  for _ in range(_NUM_DRIVERS):
+    candidate = _find_driver(v, centered, variances, weights, drivers)
+    if candidate is None:
+      break
+    found = _fit_scales(v, weights, drivers + [candidate])
+    if found is None:
+      break
+    _, _, v, mean_log_scale = found
+    new_loss = 0.5 * np.sum(weights @ v**2) + mean_log_scale
+    if new_loss > loss - _least_gain(weights, len(variances)):
+      break
+    drivers.append(candidate)
+    loss = new_loss
+  return drivers
+
+
+def _least_gain(weights, size):
+  """By how much a driver must raise the mean log density of particles."""
+  return max(_LEAST_GAIN, 5.0 * np.sum(weights**2) * size)
+
+
+def _find_driver(v, centered, variances, weights, drivers):
   """The coordinate that says most about the scales of the others."""
   total = 1.0 / np.sum(weights**2)
-  t = centered / np.sqrt(np.diag(covariance))
+  t = centered / np.sqrt(variances)
   # Bounded below, as one point near zero says little.
   log_square = np.log(v**2 + 0.05)
   log_square = log_square - weights @ log_square

@@ -23,6 +23,8 @@ __all__ = [
 _MAX_LAPLACE = 250
 # The share of particles that its reference may leave out.
 _MOST_FAR_OUT = 0.02
+# Above so many values there is no matrix by the curvature at a mode.
+_MAX_CURVATURE = 2_000
 # How often to fit a reference to particles at most.
 _MAX_REFITS = 4
 # Points that optimization starts from at a time: particles of a pilot first,
@@ -89,7 +91,65 @@ class Fitter:
       evidence_lower_bound=bound,
       has_valleys=has_valleys,
     )
+    if reference.matrix.shape.rank == 1:
+      reference = self._fit_curvature(reference, randomness.fold_in(seed, 1))
     return reference, has_valleys
+
+  def _fit_curvature(self, diagonal, seed):
+    """The Gaussian with the curvature at a mode, if its bound is higher.
+
+    Particles say little about so many correlations, and gradients all.
+
+    Args:
+      diagonal: `Reference` by variational inference, with a diagonal matrix.
+      seed: Stateless seed.
+
+    Returns:
+      reference: `Reference`.
+    """
+    if self.space.num_values > _MAX_CURVATURE:
+      return diagonal
+    name = 'curvature'
+    self.announce(name)
+    start, before = time.perf_counter(), self.num_evaluations
+    found = laplace.fit_gaussian(
+      self._evaluate,
+      diagonal.center.numpy().astype(np.float64),
+      diagonal.matrix.numpy().astype(np.float64),
+      _MAX_LAPLACE * self.size,
+    )
+    reference, bounds = diagonal, {}
+    if found is not None:
+      refine_seed, bound_seed = tf.unstack(randomness.split_seed(seed, 2))
+      full, more = variational.refine(
+        self.space,
+        reference_lib.from_affine(*found, self.space.dtype),
+        refine_seed,
+        jit_compile=self.jit_compile,
+      )
+      self.num_evaluations += more
+      bounds = {
+        'evidence_lower_bound': self._bound(full, bound_seed),
+        'diagonal_evidence_lower_bound': self._bound(diagonal, bound_seed),
+      }
+      if (
+        bounds['evidence_lower_bound']
+        > (bounds['diagonal_evidence_lower_bound'])
+      ):
+        reference = full
+    num_evaluations = self.num_evaluations - before
+    self.num_evaluations = before
+    self.record(
+      name, start, num_evaluations, is_taken=reference is not diagonal, **bounds
+    )
+    return reference
+
+  def _bound(self, reference, seed):
+    """Evidence lower bound of a reference."""
+    u = self.draw(reference, False, self.size, 1, seed)
+    terms, _ = self.from_reference.evaluate(reference, u)
+    self.num_evaluations += self.size
+    return float(tf.reduce_mean(terms.log_ratio))
 
   def run_pilot(
     self, name, reference, seed, from_initial=False, max_evaluations=None
@@ -220,9 +280,11 @@ class Fitter:
     self.announce(name)
     start, before = time.perf_counter(), self.num_evaluations
     kept = weights > 0.0
+    mean, covariance = reference_lib.moments(whitener, y[kept], weights[kept])
     nested = laplace.fit_conditional(
       self._evaluate,
-      *reference_lib.moments(whitener, y[kept], weights[kept]),
+      mean,
+      np.diag(covariance) if covariance.ndim == 1 else covariance,
       drivers,
       self.space.dtype,
       _MAX_LAPLACE * self.size,
@@ -465,11 +527,24 @@ class Fitter:
         break
     return found
 
+  def _is_new(self, reference, source, about, seed):
+    """Whether a fit is farther from where a pilot started than by chance."""
+    divergence, noise = np.inf, 0.0
+    if not source.moves.starts_at_initial:
+      divergence, noise = candidates.divergence_of_fit(reference, source, seed)
+      about = {**about, 'divergence': divergence, 'noise': noise}
+    self.record('fitted reference', time.perf_counter(), 0, **about)
+    return not divergence < noise
+
   def _refine(self, best, broad, whitener, reason, seed):
     """Fits references to particles for as long as the path gets shorter."""
     refused: list = []
     for i in range(_MAX_REFITS):
       reference, about = self.refit(best, whitener, refused)
+      if not self._is_new(
+        reference, best, about, randomness.fold_in(seed, _MAX_REFITS + i)
+      ):
+        break
       is_conditional = reference.conditional is not None
       found = self.run_pilot(
         f'pilot from fitted reference {i + 1}',
@@ -477,7 +552,6 @@ class Fitter:
         randomness.fold_in(seed, i),
         max_evaluations=250 if is_conditional else None,
       )
-      self.history[-1].update(about)
       gain, margin, num_fewer = candidates.compare_paths(found, best)
       # One more fit to particles of a path of the same length is no worse, but
       # Laplace's method also knows where there are none.

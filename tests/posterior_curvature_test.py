@@ -1,0 +1,278 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""References in more dimensions than particles say much about.
+
+Seeds are fixed. Unless they say something else, tests allow five standard
+errors: a false alarm in 10^6 if the estimates are normal.
+"""
+
+import types
+
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from tfp_nvi.posterior import (
+  candidates,
+  fit_posterior,
+  laplace,
+  pilot,
+  reference,
+  variational,
+)
+
+tfd = tfp.distributions
+
+SEED = tf.constant([3, 4])
+
+
+def gaussian(size):
+  """A mean, and a covariance with a condition number of a thousand or so."""
+  rng = np.random.default_rng(1)
+  root = rng.normal(size=[size, size]) / np.sqrt(size)
+  return rng.normal(size=size), root @ root.T + 0.01 * np.eye(size)
+
+
+def test_curvature_of_a_gaussian():
+  """Newton's method and differences of gradients are exact there."""
+  mean, covariance = gaussian(60)
+  precision = np.linalg.inv(covariance)
+
+  def evaluate(points):
+    centered = points - mean
+    gradient = -centered @ precision
+    return 0.5 * np.sum(gradient * centered, axis=1), gradient
+
+  mode, root = laplace.fit_gaussian(evaluate, np.zeros(60), np.ones(60))
+  np.testing.assert_allclose(mode, mean, atol=1e-6)
+  np.testing.assert_allclose(root @ root.T, covariance, atol=1e-6)
+  assert np.array_equal(root, np.tril(root))
+  # One step, and one that finds that there is nothing left, of 121 gradients
+  # each and a few densities.
+  assert laplace.fit_gaussian(evaluate, np.zeros(60), np.ones(60), 100) is None
+
+
+def test_a_density_without_a_maximum_has_no_curvature():
+  def evaluate(points):
+    return np.sum(points, axis=1), np.ones_like(points)
+
+  assert laplace.fit_gaussian(evaluate, np.zeros(3), np.ones(3)) is None
+
+
+def test_refinement_of_skewed_densities():
+  """Of logarithms of gamma variables, whose best Gaussians are known.
+
+  Where `log p(x) = a x - exp(x)`, the evidence lower bound of a Gaussian of
+  mean m and deviation s is `a m - exp(m + s^2 / 2) + log s` and a constant,
+  which is largest for `s^2 = 1 / a` and `m = log a - 1 / (2 a)`. The mode is
+  `log a`, with the same curvature.
+  """
+  shape = np.array([0.5, 1.0, 2.0, 4.0])
+  space = types.SimpleNamespace(
+    dtype=tf.float64,
+    num_values=4,
+    log_probs=lambda x: (tf.reduce_sum(shape * x - tf.exp(x), axis=1), None),
+  )
+  # A wrong scale is corrected too.
+  start = reference.from_affine(
+    np.log(shape), np.diag(1.5 / np.sqrt(shape)), tf.float64
+  )
+  found, num_evaluations = variational.refine(space, start, SEED)
+  assert num_evaluations == 32 * 400
+  deviations = np.diag(found.matrix)
+  # Adam's last steps are of length 0.003, and fall into noise of ten of these.
+  np.testing.assert_allclose(
+    (found.center - np.log(shape) + 0.5 / shape) * np.sqrt(shape), 0.0, atol=0.1
+  )
+  np.testing.assert_allclose(np.log(deviations * np.sqrt(shape)), 0, atol=0.1)
+
+
+def pilot_at(start, num):
+  """A pilot of equally weighted particles at draws of its reference."""
+  size = start.center.shape[0]
+  rng = np.random.default_rng(2)
+  population = pilot.Population(
+    tf.constant(rng.normal(size=[num, size])),
+    None,
+    tf.zeros([num, 1], tf.float64),
+    tf.range(num)[:, tf.newaxis],
+  )
+  return candidates.Pilot('pilot', None, start, None, population)
+
+
+def test_divergence_of_a_fit():
+  """Against the closed form for two normal densities."""
+  size, num = 5, 4_000
+  mean, covariance = gaussian(size)
+  start = reference.from_affine(np.ones(size), 2.0 * np.ones(size), tf.float64)
+  fit = reference.from_affine(mean, np.linalg.cholesky(covariance), tf.float64)
+  first = tfd.MultivariateNormalTriL(mean, np.linalg.cholesky(covariance))
+  second = tfd.MultivariateNormalDiag(np.ones(size), 2.0 * np.ones(size))
+  divergence, noise = candidates.divergence_of_fit(
+    fit, pilot_at(start, num), SEED
+  )
+  draws = first.sample(num, seed=[5, 6])
+  log_ratio = first.log_prob(draws) - second.log_prob(draws)
+  np.testing.assert_allclose(
+    divergence,
+    first.kl_divergence(second),
+    atol=5.0 * np.std(log_ratio) / np.sqrt(num),
+  )
+  np.testing.assert_allclose(noise, 2.0 * size / num)
+
+
+def test_a_fit_to_draws_of_the_same_reference_is_within_the_noise():
+  size, num = 100, 1_000
+  mean, covariance = gaussian(size)
+  start = reference.from_affine(
+    mean, np.linalg.cholesky(covariance), tf.float64
+  )
+  source = pilot_at(start, num)
+  fit, _ = reference.fit_to_particles(
+    start, *source.weighted_points, tf.float64
+  )
+  divergence, noise = candidates.divergence_of_fit(fit, source, SEED)
+  # Half of the noise, with a deviation of sqrt(size) / num for the squares of
+  # means and of variances, and that of the log ratios of as many draws.
+  error = np.hypot(np.sqrt(size) / num, np.sqrt(noise / num))
+  np.testing.assert_allclose(divergence, 0.5 * noise, atol=5.0 * error)
+  shifted = source._replace(
+    reference=start._replace(center=start.center + 2.0 * start.matrix[:, 0])
+  )
+  # Another reference, two of its deviations away: half of the square of that.
+  divergence, _ = candidates.divergence_of_fit(fit, shifted, SEED)
+  np.testing.assert_allclose(divergence, 2.0, atol=0.5)
+
+
+@pytest.mark.parametrize(
+  'num_stages, rate, is_hopeless',
+  [
+    # 20 stages of 10 evaluations, and as many again to temperature 0.75.
+    (20, 0.1, True),
+    # It will be there in time.
+    (20, 0.2, False),
+    # Less than half of the evaluations are used up.
+    (14, 0.01, False),
+    (31, 1.0, True),
+  ],
+)
+def test_pilots_that_will_not_be_done_give_up(num_stages, rate, is_hopeless):
+  """By a path whose temperatures grow at a rate, to exp(-2) of 0.75."""
+  log_betas = np.log(0.75) - 2.0 - rate * np.arange(num_stages)[::-1]
+  path = [
+    pilot.Stage(float(np.exp(x)), None, 1.0, 10, 1, 0.8, 0.0, 1.0)
+    for x in log_betas
+  ]
+  assert pilot._is_hopeless(path, 10 * num_stages, 305) == is_hopeless
+
+
+@pytest.mark.parametrize('has_driver', [True, False])
+def test_drivers_without_correlations(has_driver):
+  """The log deviation of all others, by a diagonal matrix."""
+  size, num = 200, 1_000
+  rng = np.random.default_rng(3)
+  y = rng.normal(size=[num, size])
+  if has_driver:
+    others = np.arange(size) != 7
+    y[:, others] *= np.exp(0.5 * y[:, 7:8])
+  found, about = reference.fit_to_particles(
+    reference.from_affine(np.zeros(size), np.ones(size), tf.float64),
+    y,
+    np.full(num, 1.0 / num),
+    tf.float64,
+  )
+  assert about['drivers'] == ([7] if has_driver else [])
+  assert found.matrix.shape.rank == 1
+
+
+def weights_of_reference(posterior, target):
+  draws, log_prob = posterior.reference.experimental_sample_and_log_prob(
+    2_000, seed=SEED
+  )
+  log_weights = target.unnormalized_log_prob(draws) - log_prob
+  weights = np.exp(log_weights - np.max(log_weights))
+  return weights / np.sum(weights)
+
+
+def test_correlations_of_150_coordinates():
+  """A Gaussian posterior, for which the reference is to be exact."""
+  size, num = 150, 100
+  rng = np.random.default_rng(4)
+  features = rng.normal(size=[num, size]).astype('float32')
+  y = (features @ rng.normal(size=size) + rng.normal(size=num)).astype(
+    'float32'
+  )
+  model = tfd.JointDistributionNamed(
+    {
+      'w': tfd.Sample(tfd.Normal(0.0, 1.0), size),
+      'y': lambda w: tfd.Independent(
+        tfd.Normal(tf.linalg.matvec(features, w), 1.0), 1
+      ),
+    }
+  )
+  target = model.experimental_pin(y=y)
+  posterior = fit_posterior(
+    target, num_particles=250, num_runs=8, seed=1, progress=False
+  )
+  [stage] = [x for x in posterior.history if x['name'] == 'curvature']
+  assert stage['is_taken']
+  covariance = features.astype(float) @ features.T + np.eye(num)
+  exact = scipy.stats.multivariate_normal.logpdf(y, np.zeros(num), covariance)
+  # Student's t with 7 degrees of freedom: a false alarm in a thousand. Sums of
+  # a hundred squares in single precision add 0.001.
+  assert abs(posterior.log_evidence - exact) < (
+    5.4 * posterior.log_evidence_error + 0.001
+  )
+  # Draws from a diagonal reference have none of a hundred that is effective.
+  # This one has errors of means and scales of a few percent.
+  assert 1.0 / np.sum(weights_of_reference(posterior, target) ** 2) > 1_000.0
+
+
+def test_a_hierarchy_of_150_groups():
+  """Whose joint density has no mode: it is unbounded at a deviation of zero."""
+  num = 150
+  rng = np.random.default_rng(5)
+  scales = np.exp(0.3 * rng.normal(size=num))
+  y = 1.0 + np.hypot(0.3, scales) * rng.normal(size=num)
+  model = tfd.JointDistributionNamed(
+    {
+      'mean': tfd.Normal(0.0, 5.0),
+      'log_deviation': tfd.Normal(0.0, 1.0),
+      'groups': lambda mean, log_deviation: tfd.Sample(
+        tfd.Normal(mean, tf.exp(log_deviation)), num
+      ),
+      'y': lambda groups: tfd.Independent(
+        tfd.Normal(groups, scales.astype('float32')), 1
+      ),
+    }
+  )
+  posterior = fit_posterior(
+    model.experimental_pin(y=y.astype('float32')), seed=1, progress=False
+  )
+  # Groups and their mean are integrated in closed form.
+  grid = np.linspace(-8.0, 4.0, 2_401)
+  log_joint = []
+  for log_deviation in grid:
+    precision = 1.0 / (scales**2 + np.exp(2.0 * log_deviation))
+    total, linear = precision.sum() + 0.04, precision @ y
+    log_joint.append(
+      0.5 * np.sum(np.log(precision / (2.0 * np.pi)))
+      - 0.5 * precision @ y**2
+      + 0.5 * linear**2 / total
+      - 0.5 * np.log(25.0 * total)
+      + scipy.stats.norm.logpdf(log_deviation)
+    )
+  density = np.exp(log_joint - np.max(log_joint))
+  exact = np.log(np.sum(density) * (grid[1] - grid[0])) + np.max(log_joint)
+  assert abs(posterior.log_evidence - exact) < (
+    5.4 * posterior.log_evidence_error + 0.001
+  )
+  # 0.1 and more by a diagonal reference.
+  assert posterior.log_evidence_error < 0.02
+  mean = density @ grid / density.sum()
+  deviation = np.sqrt(density @ (grid - mean) ** 2 / density.sum())
+  found = float(posterior.expectation(lambda x: x['log_deviation']))
+  # Of 2,000 draws at least.
+  assert abs(found - mean) < 5.0 * deviation / np.sqrt(2_000)
