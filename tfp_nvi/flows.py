@@ -2,13 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Normalized densities that are made of normalizing flows."""
 
-import typing
-
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.bijectors import planar
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -47,7 +45,7 @@ def planar_flow_density(
   event_size: int,
   num_layers: int = 8,
   dtype: tf.DType = tf.float32,
-  seed: typing.Any = None,
+  seed: types.Seed | None = None,
   name: str = 'planar_flow_density',
   base_distribution: tfd.Distribution | None = None,
 ) -> tfd.TransformedDistribution:

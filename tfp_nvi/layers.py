@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 import tf_keras
 
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 
 tfd = tfp.distributions
 
@@ -59,7 +59,7 @@ class GaussianLayer(tf.Module):
     num_outputs: int,
     num_hidden: typing.Sequence[int] = (100, 100),
     dtype: tf.DType = tf.float32,
-    seed: typing.Any = None,
+    seed: types.Seed | None = None,
     name: str = 'gaussian_layer',
   ):
     """Initializes the weights.
@@ -103,7 +103,7 @@ class GaussianLayer(tf.Module):
     )
     self.network.build([None, self._num_inputs])
 
-  def __call__(self, inputs) -> tfd.Distribution:
+  def __call__(self, inputs: types.TensorLike) -> tfd.Distribution:
     """Returns the distribution given inputs.
 
     Args:

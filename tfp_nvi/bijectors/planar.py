@@ -13,7 +13,7 @@ from tensorflow_probability.python.internal import tensor_util
 
 from tfp_nvi.bijectors import planar_map
 from tfp_nvi.bijectors.planar_map import planar_forward, planar_inverse
-from tfp_nvi.internal import checks
+from tfp_nvi.internal import checks, types
 
 __all__ = [
   'PlanarFlow',
@@ -141,17 +141,17 @@ class PlanarFlow(tfb.AutoCompositeTensorBijector):
     }
 
   @property
-  def direction(self):
+  def direction(self) -> types.TensorLike:
     """The unconstrained direction `u` of the displacement."""
     return self._direction
 
   @property
-  def normal(self):
+  def normal(self) -> types.TensorLike:
     """The normal vector `w` of the hyperplane."""
     return self._normal
 
   @property
-  def bias(self):
+  def bias(self) -> types.TensorLike:
     """The offset `b` of the hyperplane."""
     return self._bias
 

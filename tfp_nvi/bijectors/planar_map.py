@@ -12,12 +12,14 @@ Contract:
 *   No value and no derivative is NaN where `normal` is zero.
 """
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import dtype_util
 
-from tfp_nvi.internal import axes, checks
+from tfp_nvi.internal import axes, checks, types
 
 __all__ = [
   'as_tensors',
@@ -35,7 +37,12 @@ __all__ = [
 _NUM_HALLEY_STEPS = 4
 
 
-def planar_forward(x, direction, normal, bias):
+def planar_forward(
+  x: types.TensorLike,
+  direction: types.TensorLike,
+  normal: types.TensorLike,
+  bias: types.TensorLike,
+) -> tuple[tf.Tensor, tf.Tensor]:
   """Applies a planar flow and returns the log determinant with it.
 
   This function implements `PlanarFlow`, whose docstring has the formula. It is
@@ -71,7 +78,12 @@ def planar_forward(x, direction, normal, bias):
     return move(x, direction, gain, normal, bias)
 
 
-def planar_inverse(y, direction, normal, bias):
+def planar_inverse(
+  y: types.TensorLike,
+  direction: types.TensorLike,
+  normal: types.TensorLike,
+  bias: types.TensorLike,
+) -> tuple[tf.Tensor, tf.Tensor]:
   """Inverts a planar flow and returns the log determinant with it.
 
   With `a = w . y + b`, the value `z = w . x + b` solves the scalar equation
@@ -111,14 +123,26 @@ def planar_inverse(y, direction, normal, bias):
     return move_back(y, direction, gain, normal, bias)
 
 
-def move(x, direction, gain, normal, bias):
+def move(
+  x: tf.Tensor,
+  direction: tf.Tensor,
+  gain: tf.Tensor,
+  normal: tf.Tensor,
+  bias: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
   """Applies the flow; `direction` must be the invertible `u_hat`."""
   tanh, sech_squared = _tanh_and_sech_squared(_dot(normal, x) + bias)
   y = x + direction * tanh[..., tf.newaxis]
   return y, tf.math.log(_determinant(tanh, sech_squared, gain))
 
 
-def move_back(y, direction, gain, normal, bias):
+def move_back(
+  y: tf.Tensor,
+  direction: tf.Tensor,
+  gain: tf.Tensor,
+  normal: tf.Tensor,
+  bias: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
   """Applies the inverse; `direction` must be the invertible `u_hat`."""
   offset = _dot(normal, y) + bias
   # Both have one shape, so that the custom gradient needs no reduction.
@@ -143,7 +167,9 @@ def _determinant(tanh, sech_squared, gain):
   return tf.square(tanh) + gain * sech_squared
 
 
-def invertible_direction(direction, normal):
+def invertible_direction(
+  direction: tf.Tensor, normal: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
   """Returns `u_hat` and the gain `1 + w . u_hat > 0` at the hyperplane."""
   tiny = float(np.finfo(direction.dtype.as_numpy_dtype).tiny)
   product = _dot(normal, direction)
@@ -247,7 +273,7 @@ def _identity_minus_tanh(z, tanh):
   return tf.where(z < 0.25, small, z - tanh)
 
 
-def common_floating_dtype(**arguments):
+def common_floating_dtype(**arguments: Any) -> tf.DType:
   """Returns the common dtype of arguments; float32 if none has a dtype.
 
   Args:
@@ -273,7 +299,13 @@ def common_floating_dtype(**arguments):
   return tf.as_dtype(next(iter(dtypes.values()), tf.float32))
 
 
-def as_tensors(name, value, direction, normal, bias):
+def as_tensors(
+  name: str,
+  value: types.TensorLike,
+  direction: types.TensorLike,
+  normal: types.TensorLike,
+  bias: types.TensorLike,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
   """Converts the arguments to tensors and checks their static shapes."""
   arguments = {
     name: value,
@@ -303,7 +335,9 @@ def as_tensors(name, value, direction, normal, bias):
   return value, direction, normal, bias
 
 
-def check_parameter_shapes(direction, normal, bias):
+def check_parameter_shapes(
+  direction: tf.TensorShape, normal: tf.TensorShape, bias: tf.TensorShape
+) -> tf.TensorShape:
   """Raises if the static shapes do not fit; returns the static batch shape."""
   for name, shape in (('direction', direction), ('normal', normal)):
     if shape.rank == 0:

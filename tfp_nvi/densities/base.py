@@ -14,11 +14,18 @@ sequence is a subclass that gives `num_densities`, `event_shape`, `dtype`,
 """
 
 import abc
+import typing
 
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_nvi.densities import kinds
-from tfp_nvi.internal import checks
+from tfp_nvi.internal import checks, types
+
+if typing.TYPE_CHECKING:
+  from tfp_nvi import transitions
+
+tfd = tfp.distributions
 
 __all__ = [
   'Densities',
@@ -98,16 +105,16 @@ class Densities(tf.Module, abc.ABC):
 
   @property
   @abc.abstractmethod
-  def event_shape(self):
+  def event_shape(self) -> types.Structure:
     """Nested structure of the event shapes of a state, in the real space."""
 
   @property
   @abc.abstractmethod
-  def dtype(self):
+  def dtype(self) -> types.Structure:
     """Nested structure of the dtypes of a state."""
 
   @abc.abstractmethod
-  def evaluate(self, level, state) -> tuple:
+  def evaluate(self, level: typing.Any, state: types.Structure) -> tuple:
     """Computes what is costly about the density of a level.
 
     Args:
@@ -120,7 +127,7 @@ class Densities(tf.Module, abc.ABC):
     """
 
   @abc.abstractmethod
-  def log_prob(self, level, terms) -> tf.Tensor:
+  def log_prob(self, level: typing.Any, terms: tuple) -> tf.Tensor:
     """Log density of a level, given the terms.
 
     Args:
@@ -143,20 +150,22 @@ class Densities(tf.Module, abc.ABC):
     dtypes = map(tf.as_dtype, tf.nest.flatten(self.dtype))
     return next((dtype for dtype in dtypes if dtype.is_floating), tf.float32)
 
-  def forward(self, state):
+  def forward(self, state: types.Structure) -> types.Structure:
     """Maps states to the space that the user's densities are written in."""
     return state
 
-  def inverse(self, value):
+  def inverse(self, value: types.Structure) -> types.Structure:
     """Maps points of the user's space to states."""
     return value
 
-  def log_det_jacobian(self, state):
+  def log_det_jacobian(self, state: types.Structure) -> tf.Tensor | float:
     """Log density that `forward` adds to that of the user's space."""
     del state
     return 0.0
 
-  def evaluate_fixed(self, level, state, terms) -> tuple:
+  def evaluate_fixed(
+    self, level: typing.Any, state: types.Structure, terms: tuple
+  ) -> tuple:
     """The terms at a state that is held fixed, for gradients by parameters.
 
     Args:
@@ -172,7 +181,12 @@ class Densities(tf.Module, abc.ABC):
       return tf.nest.map_structure(tf.stop_gradient, terms)
     return self.evaluate(level, tf.nest.map_structure(tf.stop_gradient, state))
 
-  def check(self, values, name=None, batch_shape=None) -> None:
+  def check(
+    self,
+    values: types.Structure,
+    name: str | None = None,
+    batch_shape: tf.TensorShape | None = None,
+  ) -> None:
     """Raises an error if draws of an initial proposal do not fit.
 
     Args:
@@ -184,7 +198,7 @@ class Densities(tf.Module, abc.ABC):
         Default value: `None` (i.e., that of the densities).
     """
 
-  def check_proposal(self, name, distribution) -> None:
+  def check_proposal(self, name: str, distribution: tfd.Distribution) -> None:
     """Raises an error if a distribution cannot be the initial proposal.
 
     Args:
@@ -197,7 +211,7 @@ class Densities(tf.Module, abc.ABC):
     """
     kinds.check_support(name, distribution, self)
 
-  def describe_nan(self, state) -> str | None:
+  def describe_nan(self, state: types.Structure) -> str | None:
     """Says where a log density is NaN, for an error or a warning.
 
     Args:
@@ -212,7 +226,7 @@ class Densities(tf.Module, abc.ABC):
     del state
     return None
 
-  def given(self, move, cut):
+  def given(self, move: 'transitions.Move', cut: bool) -> 'Densities':
     """The densities of a run, which may depend on its initial move.
 
     Args:
@@ -225,7 +239,7 @@ class Densities(tf.Module, abc.ABC):
     del move, cut
     return self
 
-  def with_prepared(self, copies):
+  def with_prepared(self, copies: types.Structure) -> 'Densities':
     """The same densities with copies of what was prepared.
 
     Args:
@@ -237,7 +251,7 @@ class Densities(tf.Module, abc.ABC):
     del copies
     return self
 
-  def is_active(self, level):
+  def is_active(self, level: typing.Any) -> tf.Tensor | None:
     """Whether a level differs from the one before it, for each batch member.
 
     Args:
@@ -250,7 +264,7 @@ class Densities(tf.Module, abc.ABC):
     return None
 
 
-def check_densities(densities) -> None:
+def check_densities(densities: object) -> None:
   """Raises an error if an argument is not a sequence of densities.
 
   ```python
@@ -275,7 +289,7 @@ def check_densities(densities) -> None:
   )
 
 
-def floating_parts(state) -> list:
+def floating_parts(state: types.Structure) -> list:
   """The floating point parts of a state, by which there can be derivatives.
 
   Args:
@@ -295,7 +309,9 @@ def floating_parts(state) -> list:
   return [x for x in tf.nest.flatten(state) if x.dtype.is_floating]
 
 
-def evaluate_with_gradient(densities, level, state) -> tuple:
+def evaluate_with_gradient(
+  densities: Densities, level: typing.Any, state: types.Structure
+) -> tuple:
   """Evaluates a density together with its gradient in the state.
 
   Args:
@@ -333,7 +349,11 @@ def evaluate_with_gradient(densities, level, state) -> tuple:
   return terms, gradient
 
 
-def attach_gradient(log_prob, gradient, state) -> tf.Tensor:
+def attach_gradient(
+  log_prob: tf.Tensor,
+  gradient: typing.Sequence[tf.Tensor],
+  state: types.Structure,
+) -> tf.Tensor:
   """Makes a log density differentiable in the state, without evaluating it.
 
   Args:
@@ -377,7 +397,9 @@ def attach_gradient(log_prob, gradient, state) -> tf.Tensor:
   return attach(log_prob, *floating_parts(state))
 
 
-def replace_infinite(gradients) -> tuple[list, tf.Tensor]:
+def replace_infinite(
+  gradients: typing.Sequence[tf.Tensor],
+) -> tuple[list, tf.Tensor]:
   """Replaces gradients that are not finite by zero, and counts them.
 
   Args:

@@ -3,12 +3,13 @@
 """Kinds of densities that a user may pass, and draws from them."""
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks, compatibility, randomness
+from tfp_nvi.internal import checks, compatibility, randomness, types
 
 tfd = tfp.distributions
 
@@ -26,7 +27,7 @@ __all__ = [
 NUM_PROBES = 16
 
 
-def log_prob_fn(density, name: str):
+def log_prob_fn(density: types.Density, name: str) -> Callable:
   """The unnormalized log density of anything that a user may pass as one.
 
   Args:
@@ -61,7 +62,7 @@ def log_prob_fn(density, name: str):
   return compatibility.inline(density)
 
 
-def is_sampleable(density) -> bool:
+def is_sampleable(density: types.Density) -> bool:
   """Whether a density can serve as an initial proposal, being normalized.
 
   Args:
@@ -79,7 +80,7 @@ def is_sampleable(density) -> bool:
   return isinstance(density, tfd.Distribution)
 
 
-def static_batch_shape(density) -> tf.TensorShape:
+def static_batch_shape(density: types.Density) -> tf.TensorShape:
   """The batch shape of a density, as far as it says.
 
   Args:
@@ -102,7 +103,7 @@ def static_batch_shape(density) -> tf.TensorShape:
   )
 
 
-def has_values(x) -> bool:
+def has_values(x: tf.Tensor) -> bool:
   """Whether the values of a `Tensor` are known: in eager mode.
 
   Args:
@@ -121,7 +122,12 @@ def has_values(x) -> bool:
   return tf.executing_eagerly() and hasattr(x, 'numpy')
 
 
-def draw(distribution, num_particles, batch_shape, seed):
+def draw(
+  distribution: tfd.Distribution,
+  num_particles: int,
+  batch_shape: list[int],
+  seed: types.StatelessSeed,
+) -> types.Structure:
   """Draws points of the space of a distribution.
 
   Args:
@@ -147,7 +153,11 @@ def draw(distribution, num_particles, batch_shape, seed):
   return draw_of_shape(distribution, [num_particles] + batch_shape, seed)
 
 
-def draw_of_shape(distribution, shape, seed):
+def draw_of_shape(
+  distribution: tfd.Distribution,
+  shape: list[int] | tf.TensorShape,
+  seed: types.StatelessSeed,
+) -> types.Structure:
   """Draws points of the space of a distribution.
 
   Args:

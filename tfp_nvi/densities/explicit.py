@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.densities.user import UserDensities
-from tfp_nvi.internal import checks, compatibility
+from tfp_nvi.internal import checks, compatibility, types
 
 tfb = tfp.bijectors
 
@@ -80,7 +80,7 @@ class ExplicitDensities(UserDensities):
     return len(self._densities)
 
   @compatibility.with_maps_inlined
-  def evaluate(self, level: int, state) -> tuple:
+  def evaluate(self, level: int, state: types.Structure) -> tuple:
     """Log density of a level.
 
     Args:
@@ -94,7 +94,7 @@ class ExplicitDensities(UserDensities):
     log_prob = self._log_prob_fns[level](self.forward(state))
     return (log_prob + self.log_det_jacobian(state),)
 
-  def log_prob(self, level: int, terms) -> tf.Tensor:
+  def log_prob(self, level: int, terms: tuple) -> tf.Tensor:
     """Log density of the level that the terms were evaluated for.
 
     Args:

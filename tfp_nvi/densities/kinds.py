@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kinds of support: continuous and discrete parts of a state."""
 
+import typing
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -12,7 +14,10 @@ from tfp_nvi.densities.draws import (
   is_sampleable,
   static_batch_shape,
 )
-from tfp_nvi.internal import compatibility, randomness
+from tfp_nvi.internal import compatibility, randomness, types
+
+if typing.TYPE_CHECKING:
+  from tfp_nvi.densities import base
 
 tfd = tfp.distributions
 
@@ -50,7 +55,7 @@ _DISCRETE = compatibility.all_forms(
 )
 
 
-def support_kinds(density) -> tuple:
+def support_kinds(density: types.Density) -> tuple:
   """Classifies each part of the space of a density.
 
   The dtype does not tell: distributions over counts have floating point dtypes.
@@ -118,7 +123,7 @@ def _kind_of_floats(density):
   return 'discrete' if looks_discrete(values) else 'continuous'
 
 
-def looks_discrete(values):
+def looks_discrete(values: types.TensorLike) -> bool:
   """Whether draws are integers, or repeat each other.
 
   Args:
@@ -139,7 +144,9 @@ def looks_discrete(values):
   return bool(np.any(repeats > 0.5))
 
 
-def check_kinds(name, kinds, other_name, other_kinds):
+def check_kinds(
+  name: str, kinds: tuple, other_name: str, other_kinds: tuple
+) -> None:
   """Raises an error if one of two is discrete where the other is continuous.
 
   Args:
@@ -166,7 +173,9 @@ def _list_kinds(kinds):
   return ', '.join(kind or 'unknown' for kind in kinds)
 
 
-def check_support(name: str, distribution, densities) -> None:
+def check_support(
+  name: str, distribution: tfd.Distribution, densities: 'base.Densities'
+) -> None:
   """Raises an error if a distribution is over another support than densities.
 
   For kernels and initial proposals: a discrete distribution has no density with

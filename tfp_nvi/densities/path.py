@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 
 from tfp_nvi.densities import user
 from tfp_nvi.densities.user import UserDensities
-from tfp_nvi.internal import checks, compatibility
+from tfp_nvi.internal import checks, compatibility, types
 from tfp_nvi.internal.axes import at_level
 
 tfb = tfp.bijectors
@@ -93,13 +93,13 @@ class GeometricPath(UserDensities):
 
   def __init__(
     self,
-    initial,
-    target,
+    initial: types.Density,
+    target: types.Density,
     num_densities: int | None = None,
-    schedule=None,
+    schedule: types.TensorLike | None = None,
     learnable: bool = False,
     event_space_bijector: tfb.Bijector | None = None,
-    batch_shape=(),
+    batch_shape: types.Shape = (),
     zero_log_ratio: float | None = None,
     name: str = 'geometric_path',
   ):
@@ -207,7 +207,9 @@ class GeometricPath(UserDensities):
     return range(self.num_densities - 1) if has_zeros else ()
 
   @compatibility.with_maps_inlined
-  def evaluate(self, level, state) -> tuple:
+  def evaluate(
+    self, level: int | tf.Tensor | range, state: types.Structure
+  ) -> tuple:
     """Log densities of both ends, which serve every level.
 
     Args:
@@ -227,7 +229,7 @@ class GeometricPath(UserDensities):
       _with_finite_gradient(target, value) + log_det_jacobian,
     )
 
-  def log_prob(self, level, terms) -> tf.Tensor:
+  def log_prob(self, level: int | tf.Tensor | range, terms: tuple) -> tf.Tensor:
     """Log density of a level, given the terms.
 
     Args:
@@ -272,7 +274,7 @@ class GeometricPath(UserDensities):
     )
 
 
-def _as_schedule(num_densities, schedule):
+def _as_schedule(num_densities, schedule) -> np.ndarray:
   """The schedule that two arguments stand for, as an array."""
   if num_densities is not None:
     checks.as_count('num_densities', num_densities, minimum=2)

@@ -8,6 +8,7 @@ parts are not transformed.
 """
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -29,7 +30,7 @@ from tfp_nvi.densities.kinds import (
   looks_discrete,
   support_kinds,
 )
-from tfp_nvi.internal import checks, compatibility
+from tfp_nvi.internal import checks, compatibility, types
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -161,7 +162,9 @@ def _default_bijector(name, density, float_dtype):
   return None if isinstance(bijector, tfb.Identity) else bijector
 
 
-def as_event_space_bijector(value) -> tfb.Bijector | None:
+def as_event_space_bijector(
+  value: tfb.Bijector | types.Structure | None,
+) -> tfb.Bijector | None:
   """Checks the argument `event_space_bijector`.
 
   ```python
@@ -229,7 +232,11 @@ class Space:
   ```
   """
 
-  def __init__(self, named_densities, event_space_bijector=None):
+  def __init__(
+    self,
+    named_densities: Sequence[tuple[str, types.Density]],
+    event_space_bijector: tfb.Bijector | types.Structure | None = None,
+  ):
     """Initializes the space.
 
     Args:
@@ -295,22 +302,28 @@ class Space:
     )
 
   @compatibility.with_maps_inlined
-  def forward(self, state):
+  def forward(self, state: types.Structure) -> types.Structure:
     """Maps states to the user's space."""
     return state if self.bijector is None else self.bijector.forward(state)
 
-  def inverse(self, value):
+  def inverse(self, value: types.Structure) -> types.Structure:
     """Maps points of the user's space to states."""
     return value if self.bijector is None else self.bijector.inverse(value)
 
   @compatibility.with_maps_inlined
-  def log_det_jacobian(self, state):
+  def log_det_jacobian(self, state: types.Structure) -> tf.Tensor | float:
     """Log density that the bijector adds to that of the user's space."""
     if self.bijector is None:
       return 0.0
     return self.bijector.forward_log_det_jacobian(state, self._event_ndims)
 
-  def check_draws(self, name, values, leading_shape, target_name):
+  def check_draws(
+    self,
+    name: str,
+    values: types.Structure,
+    leading_shape: tf.TensorShape,
+    target_name: str,
+  ) -> types.Structure:
     """Raises an error if draws of an initial proposal do not fit.
 
     Args:
@@ -367,7 +380,7 @@ class Space:
       )
     return state
 
-  def check_inverse(self, state):
+  def check_inverse(self, state: types.Structure) -> None:
     """Raises an error if several states have the same point.
 
     Args:
@@ -418,7 +431,13 @@ def _specs(dtype, event_shape, leading_shape=()):
   )
 
 
-def check_values(name, values, dtype, event_shape, leading_shape) -> None:
+def check_values(
+  name: str,
+  values: types.Structure,
+  dtype: types.Structure,
+  event_shape: types.Structure,
+  leading_shape: types.Shape,
+) -> None:
   """Raises an error if an initial proposal draws something else.
 
   ```python

@@ -8,13 +8,15 @@ import tensorflow_probability as tfp
 
 from tfp_nvi.densities import draws, space
 from tfp_nvi.densities.base import Densities
-from tfp_nvi.internal import axes, checks, naming, randomness
+from tfp_nvi.internal import axes, checks, naming, randomness, types
 
 tfd = tfp.distributions
 
 __all__ = [
   'UserDensities',
 ]
+
+tfb = tfp.bijectors
 
 # Number of draws of the first density that a sequence looks at itself with. It
 # is reduced to no less than `NUM_PROBES` where these would have many values.
@@ -30,7 +32,13 @@ PENALTY = 1e9
 class UserDensities(Densities):
   """Base class of a path and an explicit sequence: the space and its checks."""
 
-  def __init__(self, named_densities, event_space_bijector, batch_shape, name):
+  def __init__(
+    self,
+    named_densities: list[tuple[str, types.Density]],
+    event_space_bijector: tfb.Bijector | types.Structure | None,
+    batch_shape: types.Shape,
+    name: str,
+  ):
     """Initializes the space, and checks the densities on draws of the first.
 
     Args:
@@ -77,17 +85,17 @@ class UserDensities(Densities):
     return draw()
 
   @property
-  def event_shape(self):
+  def event_shape(self) -> types.Structure:
     """Event shape of the states, in the real space."""
     return self._space.event_shape
 
   @property
-  def dtype(self):
+  def dtype(self) -> types.Structure:
     """Dtype of the states."""
     return self._space.dtype
 
   @property
-  def batch_shape(self):
+  def batch_shape(self) -> tf.TensorShape:
     """Batch shape of the densities and their parameters."""
     return self._batch_shape
 
@@ -101,19 +109,24 @@ class UserDensities(Densities):
     """The kind of each part of the space."""
     return self._space.kinds
 
-  def forward(self, state):
+  def forward(self, state: types.Structure) -> types.Structure:
     """Maps states to the space that the densities are written in."""
     return self._space.forward(state)
 
-  def inverse(self, value):
+  def inverse(self, value: types.Structure) -> types.Structure:
     """Maps points of the densities' space to states."""
     return self._space.inverse(value)
 
-  def log_det_jacobian(self, state):
+  def log_det_jacobian(self, state: types.Structure) -> tf.Tensor | float:
     """Log density that the event-space bijector adds to the user's."""
     return self._space.log_det_jacobian(state)
 
-  def check(self, values, name=None, batch_shape=None):
+  def check(
+    self,
+    values: types.Structure,
+    name: str | None = None,
+    batch_shape: tf.TensorShape | None = None,
+  ) -> None:
     """Raises an error if a density cannot be evaluated as it should.
 
     Args:
@@ -228,7 +241,7 @@ class UserDensities(Densities):
       '`event_space_bijector` that leads to its support.'
     )
 
-  def check_proposal(self, name, distribution):
+  def check_proposal(self, name: str, distribution: tfd.Distribution) -> None:
     """Raises an error if an initial proposal leaves a part of the space out.
 
     Args:
@@ -257,7 +270,7 @@ class UserDensities(Densities):
         f'that is lost; it is zero at {_describe_point(value, index)}.'
       )
 
-  def describe_nan(self, state):
+  def describe_nan(self, state: types.Structure) -> str | None:
     """Says which density is NaN at one of the states, and where.
 
     Args:

@@ -18,11 +18,12 @@ Contract, for every target:
 
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import checks, fusion, randomness
+from tfp_nvi.internal import checks, fusion, randomness, types
 
 __all__ = [
   'MultimodalTarget',
@@ -82,15 +83,15 @@ class MultimodalTarget:
 
   def __init__(
     self,
-    name,
-    unnormalized_log_prob_fn,
-    sample_fn,
-    mode_index_fn,
-    log_normalizer,
-    mode_locations,
-    mode_probabilities,
-    limits,
-    dtype=tf.float32,
+    name: str,
+    unnormalized_log_prob_fn: Callable,
+    sample_fn: Callable,
+    mode_index_fn: Callable,
+    log_normalizer: float,
+    mode_locations: types.TensorLike,
+    mode_probabilities: types.TensorLike,
+    limits: tuple[float, float],
+    dtype: tf.DType = tf.float32,
   ):
     self.name = name
     self.dtype = _validate_dtype(dtype)
@@ -120,7 +121,7 @@ class MultimodalTarget:
       f'num_modes={len(self.mode_locations)} dtype={self.dtype.name}>'
     )
 
-  def unnormalized_log_prob(self, x):
+  def unnormalized_log_prob(self, x: types.TensorLike) -> tf.Tensor:
     """Returns the log of the unnormalized density.
 
     Args:
@@ -135,7 +136,9 @@ class MultimodalTarget:
     """
     return self._unnormalized_log_prob_fn(_validate_points(x, self.dtype))
 
-  def sample(self, sample_shape, seed):
+  def sample(
+    self, sample_shape: int | types.Shape, seed: types.Seed | None
+  ) -> tf.Tensor:
     """Draws independently and exactly from the normalized density.
 
     Args:
@@ -153,7 +156,7 @@ class MultimodalTarget:
       sample_shape = [sample_shape]
     return self._sample_fn(sample_shape, randomness.as_seed(seed))
 
-  def mode_index(self, x):
+  def mode_index(self, x: types.TensorLike) -> tf.Tensor:
     """Returns the index of the nearest mode, which a point belongs to.
 
     The fractions of draws with each index estimate `mode_probabilities`: the
@@ -173,7 +176,7 @@ class MultimodalTarget:
     return self._mode_index_fn(_validate_points(x, self.dtype))
 
 
-def ring_of_gaussians(dtype=tf.float32):
+def ring_of_gaussians(dtype: tf.DType = tf.float32) -> MultimodalTarget:
   """Makes eight equal Gaussians on a circle.
 
   Mode `m = 0..7` is at radius 10 and angle `2 pi m / 8` and has variance 0.5
@@ -230,7 +233,7 @@ def ring_of_gaussians(dtype=tf.float32):
   )
 
 
-def grid_of_gaussians(dtype=tf.float32):
+def grid_of_gaussians(dtype: tf.DType = tf.float32) -> MultimodalTarget:
   """Makes 25 Gaussians on a grid, of unequal weight, width and direction.
 
   A grid of 5 by 5 narrow Gaussians is a common test of whether a sampler or a
@@ -322,7 +325,7 @@ def grid_of_gaussians(dtype=tf.float32):
   )
 
 
-def concentric_rings(dtype=tf.float32):
+def concentric_rings(dtype: tf.DType = tf.float32) -> MultimodalTarget:
   """Makes five concentric rings: modes that are circles with a common center.
 
   With `r = |x|`, `a_m = 2 (m + 1)` for `m = 0..4` and `s^2 = 0.08`,

@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_nvi.internal import types
+
 tfb = tfp.bijectors
 tfd = tfp.distributions
 
@@ -55,7 +57,10 @@ class KnownPosterior(typing.NamedTuple):
 
 
 def logistic_regression(
-  features, labels, scale: float = 1.0, name: str = 'logistic_regression'
+  features: types.TensorLike,
+  labels: types.TensorLike,
+  scale: float = 1.0,
+  name: str = 'logistic_regression',
 ) -> KnownPosterior:
   """Makes a logistic regression with independent normal priors.
 
@@ -98,7 +103,7 @@ def logistic_regression(
   return KnownPosterior(name, size, log_prob, prior)
 
 
-def cox_process(points, num_bins: int = 40) -> KnownPosterior:
+def cox_process(points: types.TensorLike, num_bins: int = 40) -> KnownPosterior:
   """Makes a log-Gaussian Cox process of points in the unit square.
 
   The log intensity of a bin has a Gaussian process prior with mean
