@@ -24,7 +24,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 
 tfd = tfp.distributions
 
@@ -158,7 +158,7 @@ class Transition(tf.Module, abc.ABC):
   keeps_support: bool = False
   has_normalized_reverse: bool = True
 
-  def transport(self, level, state):
+  def transport(self, level: int, state: types.Structure) -> types.Structure:
     """The states that the deterministic part of a move leads to.
 
     Of transitions that keep to supports: mass is lost where the previous
@@ -174,14 +174,14 @@ class Transition(tf.Module, abc.ABC):
     del level
     return state
 
-  def bind(self, densities) -> None:
+  def bind(self, densities: densities_lib.Densities) -> None:
     """Called once by a sampler, with the densities it will move between.
 
     Args:
       densities: The sequence of intermediate densities.
     """
 
-  def given(self, densities) -> 'Transition':
+  def given(self, densities: densities_lib.Densities) -> 'Transition':
     """The transition of a run, which may depend on the run's densities.
 
     Args:
@@ -199,7 +199,7 @@ class Transition(tf.Module, abc.ABC):
     if num_transitions is not None:
       self.num_transitions = checks.as_count('num_transitions', num_transitions)
 
-  def draw_noise(self, sample_shape: list, seed: tf.Tensor):
+  def draw_noise(self, sample_shape: list, seed: tf.Tensor) -> types.Structure:
     """Draws the random numbers of all levels: by default, a seed for each.
 
     Args:
@@ -212,7 +212,9 @@ class Transition(tf.Module, abc.ABC):
     del sample_shape
     return randomness.split_seed(seed, self.num_transitions)
 
-  def draw_level_noise(self, sample_shape: list, seed: tf.Tensor, level):
+  def draw_level_noise(
+    self, sample_shape: list, seed: tf.Tensor, level: int | tf.Tensor
+  ) -> types.Structure:
     """Draws those of one level, without drawing those of the others.
 
     Args:
@@ -228,7 +230,9 @@ class Transition(tf.Module, abc.ABC):
     # argument of the program.
     return tf.nest.map_structure(lambda x: tf.gather(x, level), noise)
 
-  def record_like(self, noise, state):
+  def record_like(
+    self, noise: types.Structure, state: types.Structure
+  ) -> types.Structure:
     """Returns an example with the structure, shapes and dtypes of a record.
 
     Args:
@@ -244,9 +248,9 @@ class Transition(tf.Module, abc.ABC):
   @abc.abstractmethod
   def propose(
     self,
-    level,
-    previous,
-    noise,
+    level: int | tf.Tensor,
+    previous: types.Structure,
+    noise: types.Structure,
     target_log_prob_fn: typing.Callable,
     reparameterize: bool = True,
   ) -> Move:
@@ -268,9 +272,9 @@ class Transition(tf.Module, abc.ABC):
 
   def replay(
     self,
-    level,
-    previous,
-    record,
+    level: typing.Any,
+    previous: types.Structure,
+    record: types.Structure,
     target_log_prob_fn: typing.Callable,
     reparameterize: bool = True,
   ) -> Move:
@@ -294,7 +298,7 @@ class Transition(tf.Module, abc.ABC):
 
 def as_draw(
   distribution: tfd.Distribution,
-  state,
+  state: types.Structure,
   log_prob_fn: typing.Callable,
   reparameterize: bool = True,
 ) -> Move:
@@ -344,8 +348,8 @@ def as_draw(
 def kernel_move(
   forward: tfd.Distribution,
   reverse_fn: typing.Callable,
-  previous,
-  seed: tf.Tensor,
+  previous: types.Structure,
+  seed: types.StatelessSeed,
   reparameterize: bool = True,
 ) -> Move:
   """A move by kernels that are distributions.
@@ -390,7 +394,9 @@ def kernel_move(
   )
 
 
-def deterministic_move(state, log_det_jacobian) -> Move:
+def deterministic_move(
+  state: types.Structure, log_det_jacobian: tf.Tensor
+) -> Move:
   """A move by an invertible map.
 
   Args:
@@ -418,12 +424,12 @@ def deterministic_move(state, log_det_jacobian) -> Move:
   )
 
 
-def stop_gradient(structure):
+def stop_gradient(structure: types.Structure) -> types.Structure:
   """`tf.stop_gradient` of each part of a nested structure."""
   return tf.nest.map_structure(tf.stop_gradient, structure)
 
 
-def num_values(densities) -> int:
+def num_values(densities: densities_lib.Densities) -> int:
   """The number of values in a state."""
   return sum(
     tf.TensorShape(s).num_elements()
@@ -431,7 +437,9 @@ def num_values(densities) -> int:
   )
 
 
-def flatten_state(state, event_shape) -> tf.Tensor:
+def flatten_state(
+  state: types.Structure, event_shape: types.Structure
+) -> tf.Tensor:
   """Concatenates the parts of a state into vectors.
 
   Args:
@@ -453,7 +461,9 @@ def flatten_state(state, event_shape) -> tf.Tensor:
   return vectors[0] if len(vectors) == 1 else tf.concat(vectors, axis=-1)
 
 
-def unflatten_state(vector: tf.Tensor, event_shape):
+def unflatten_state(
+  vector: tf.Tensor, event_shape: types.Structure
+) -> types.Structure:
   """The inverse of `flatten_state`."""
   shapes = [tf.TensorShape(s) for s in tf.nest.flatten(event_shape)]
   sizes = [s.num_elements() for s in shapes]
@@ -466,7 +476,12 @@ def unflatten_state(vector: tf.Tensor, event_shape):
   return tf.nest.pack_sequence_as(event_shape, parts)
 
 
-def check_move(move: Move, previous, shape: tf.TensorShape, level) -> None:
+def check_move(
+  move: Move,
+  previous: types.Structure,
+  shape: tf.TensorShape,
+  level: int | tf.Tensor,
+) -> None:
   """Raises an error if states or log densities of a move have another shape.
 
   Args:
@@ -499,7 +514,7 @@ def _dtypes(densities):
   return sorted({tf.as_dtype(d).name for d in tf.nest.flatten(densities.dtype)})
 
 
-def check_continuous(densities, what: str) -> None:
+def check_continuous(densities: densities_lib.Densities, what: str) -> None:
   """Raises an error if a state has parts that are discrete."""
   # TFP's densities over counts have floating point dtypes.
   if densities.is_discrete:
@@ -509,7 +524,7 @@ def check_continuous(densities, what: str) -> None:
     )
 
 
-def check_real(densities, what: str) -> None:
+def check_real(densities: densities_lib.Densities, what: str) -> None:
   """Raises an error if a state has parts that are not of one float dtype."""
   densities_lib.check_densities(densities)
   if _dtypes(densities) != [densities.float_dtype.name]:
@@ -520,7 +535,12 @@ def check_real(densities, what: str) -> None:
   check_continuous(densities, what)
 
 
-def check_bound(what: str, densities, event_shape, dtype: tf.DType) -> None:
+def check_bound(
+  what: str,
+  densities: densities_lib.Densities,
+  event_shape: types.Structure,
+  dtype: tf.DType,
+) -> None:
   """Raises an error if a transition was made for states of another kind."""
   check_real(densities, what)
 

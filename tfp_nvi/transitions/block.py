@@ -19,7 +19,8 @@ import typing
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks, naming, randomness
+from tfp_nvi import densities as densities_lib
+from tfp_nvi.internal import checks, naming, randomness, types
 from tfp_nvi.transitions import base, probes
 
 tfd = tfp.distributions
@@ -157,7 +158,7 @@ class BlockTransition(base.Transition):
     self._blocks = tuple(blocks)
     self._kernel_fn = kernel_fn
 
-  def bind(self, densities):
+  def bind(self, densities: densities_lib.Densities) -> None:
     """Looks for the block among the parts of a state, and tries the kernel.
 
     Args:
@@ -245,8 +246,13 @@ class BlockTransition(base.Transition):
     return parts if isinstance(self._blocks[0], str) else list(parts.values())
 
   def propose(
-    self, level, previous, noise, target_log_prob_fn, reparameterize=True
-  ):
+    self,
+    level: int | tf.Tensor,
+    previous: types.Structure,
+    noise: types.Structure,
+    target_log_prob_fn: typing.Callable,
+    reparameterize: bool = True,
+  ) -> base.Move:
     """Proposes a state; see `Transition.propose`."""
     del level, target_log_prob_fn
     kernel, old = self._kernel(previous), self._take(previous)

@@ -3,10 +3,12 @@
 """Transitions one after the other, within one level."""
 
 import typing
+from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfp_nvi.internal import axes, checks, randomness
+from tfp_nvi import densities as densities_lib
+from tfp_nvi.internal import axes, checks, randomness, types
 from tfp_nvi.transitions import base
 from tfp_nvi.transitions.mcmc import MCMCTransition
 
@@ -90,25 +92,25 @@ class Composition(base.Transition):
       t.has_normalized_reverse for t in transitions
     )
 
-  def transport(self, level, state):
+  def transport(self, level: int, state: types.Structure) -> types.Structure:
     """Maps states by one part after the other."""
     for transition in self.transitions:
       state = transition.transport(level, state)
     return state
 
-  def bind(self, densities):
+  def bind(self, densities: densities_lib.Densities) -> None:
     """Passes the densities on to the parts."""
     for transition in self.transitions:
       transition.bind(densities)
 
-  def given(self, densities):
+  def given(self, densities: densities_lib.Densities) -> 'Composition':
     """The parts, given the densities of a run; see `Transition.given`."""
     parts = [t.given(densities) for t in self.transitions]
     if all(a is b for a, b in zip(parts, self.transitions, strict=True)):
       return self
     return Composition(parts, name=self.name)
 
-  def draw_noise(self, sample_shape, seed):
+  def draw_noise(self, sample_shape: list, seed: tf.Tensor) -> tuple:
     """Draws the noise of each part."""
     seeds = tf.unstack(randomness.split_seed(seed, len(self.transitions)))
     return tuple(
@@ -116,7 +118,9 @@ class Composition(base.Transition):
       for t, s in zip(self.transitions, seeds, strict=True)
     )
 
-  def draw_level_noise(self, sample_shape, seed, level):
+  def draw_level_noise(
+    self, sample_shape: list, seed: tf.Tensor, level: int | tf.Tensor
+  ) -> tuple:
     """Draws the noise of each part for one level."""
     seeds = tf.unstack(randomness.split_seed(seed, len(self.transitions)))
     return tuple(
@@ -124,7 +128,9 @@ class Composition(base.Transition):
       for t, s in zip(self.transitions, seeds, strict=True)
     )
 
-  def record_like(self, noise, state):
+  def record_like(
+    self, noise: types.Structure, state: types.Structure
+  ) -> tuple:
     """The records of the parts."""
     return tuple(
       t.record_like(n, state)
@@ -162,8 +168,13 @@ class Composition(base.Transition):
     )
 
   def propose(
-    self, level, previous, noise, target_log_prob_fn, reparameterize=True
-  ):
+    self,
+    level: int | tf.Tensor,
+    previous: types.Structure,
+    noise: types.Structure,
+    target_log_prob_fn: Callable,
+    reparameterize: bool = True,
+  ) -> base.Move:
     """Proposes a state; see `Transition.propose`."""
 
     def move_fn(transition, state, noise):
@@ -174,8 +185,13 @@ class Composition(base.Transition):
     return self._compose(move_fn, previous, noise)
 
   def replay(
-    self, level, previous, record, target_log_prob_fn, reparameterize=True
-  ):
+    self,
+    level: int | tf.Tensor | range,
+    previous: types.Structure,
+    record: types.Structure,
+    target_log_prob_fn: Callable,
+    reparameterize: bool = True,
+  ) -> base.Move:
     """Makes a move again; see `Transition.replay`."""
 
     def move_fn(transition, state, record):

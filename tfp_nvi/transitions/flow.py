@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bijectors as transitions."""
 
-import typing
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_nvi import densities as densities_lib
 from tfp_nvi.bijectors import planar_map
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.internal.axes import at_level
 from tfp_nvi.transitions import base, probes
 
@@ -103,7 +104,7 @@ class BijectorTransition(_Deterministic):
     self._bijector = bijector
     self._event_ndims = None
 
-  def bind(self, densities):
+  def bind(self, densities: densities_lib.Densities) -> None:
     """Takes the rank of events from the densities, and tries the bijector.
 
     Args:
@@ -170,8 +171,13 @@ class BijectorTransition(_Deterministic):
       return densities.batch_shape.as_list()
 
   def propose(
-    self, level, previous, noise, target_log_prob_fn, reparameterize=True
-  ):
+    self,
+    level: int | tf.Tensor,
+    previous: types.Structure,
+    noise: types.Structure,
+    target_log_prob_fn: Callable,
+    reparameterize: bool = True,
+  ) -> base.Move:
     """Proposes a state; see `Transition.propose`."""
     del level, noise, target_log_prob_fn, reparameterize
     state = self._bijector.forward(previous)
@@ -219,11 +225,11 @@ class PlanarTransitions(_Deterministic):
 
   def __init__(
     self,
-    densities,
+    densities: densities_lib.Densities,
     num_layers: int = 32,
     scale: float = 1.0,
-    batch_shape: typing.Any = (),
-    seed: typing.Any = None,
+    batch_shape: types.Shape = (),
+    seed: types.Seed | None = None,
     name: str = 'planar_transitions',
   ):
     """Initializes the flows, near the identity.
@@ -275,15 +281,20 @@ class PlanarTransitions(_Deterministic):
     self._normal = tf.Variable(normal, name='normal')
     self._bias = tf.Variable(bias, name='bias')
 
-  def bind(self, densities):
+  def bind(self, densities: densities_lib.Densities) -> None:
     """Checks that the densities are over the states it was made for."""
     base.check_bound(
       'PlanarTransitions', densities, self._event_shape, self._dtype
     )
 
   def propose(
-    self, level, previous, noise, target_log_prob_fn, reparameterize=True
-  ):
+    self,
+    level: int | tf.Tensor | range,
+    previous: types.Structure,
+    noise: types.Structure,
+    target_log_prob_fn: Callable,
+    reparameterize: bool = True,
+  ) -> base.Move:
     """Proposes a state; see `Transition.propose`."""
     del noise, target_log_prob_fn, reparameterize
     x = base.flatten_state(previous, self._event_shape)

@@ -4,11 +4,13 @@
 
 import functools
 import typing
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import checks, fusion, randomness
+from tfp_nvi import densities as densities_lib
+from tfp_nvi.internal import checks, fusion, randomness, types
 from tfp_nvi.internal.axes import broadcasts_to, particles_first, particles_last
 from tfp_nvi.internal.perceptron import StackedPerceptron
 from tfp_nvi.transitions import base, probes
@@ -132,12 +134,12 @@ class GaussianTransitions(base.Transition):
 
   def __init__(
     self,
-    densities,
+    densities: densities_lib.Densities,
     hidden_units: typing.Sequence[int] = (50,),
-    batch_shape: typing.Any = (),
-    seed: typing.Any = None,
+    batch_shape: types.Shape = (),
+    seed: types.Seed | None = None,
     name: str = 'gaussian_transitions',
-    scale: typing.Any = None,
+    scale: types.TensorLike | None = None,
   ):
     """Initializes the networks.
 
@@ -187,18 +189,20 @@ class GaussianTransitions(base.Transition):
       )
     )
 
-  def bind(self, densities):
+  def bind(self, densities: densities_lib.Densities) -> None:
     """Checks that the densities are over the states it was made for."""
     base.check_bound(
       'GaussianTransitions', densities, self._event_shape, self._dtype
     )
 
-  def draw_noise(self, sample_shape, seed):
+  def draw_noise(self, sample_shape: list, seed: tf.Tensor) -> tf.Tensor:
     """Draws standard normal values for all levels at once."""
     seeds = randomness.split_seed(seed, self.num_transitions)
     return self._draw(sample_shape, seeds)
 
-  def draw_level_noise(self, sample_shape, seed, level):
+  def draw_level_noise(
+    self, sample_shape: list, seed: tf.Tensor, level: int | tf.Tensor
+  ) -> tf.Tensor:
     """Draws standard normal values for one level."""
     seeds = randomness.split_seed(seed, self.num_transitions)
     return self._draw(sample_shape, seeds[level])
@@ -230,8 +234,13 @@ class GaussianTransitions(base.Transition):
     return x + loc, _softplus(scale) + np.finfo(self._dtype.as_numpy_dtype).eps
 
   def propose(
-    self, level, previous, noise, target_log_prob_fn, reparameterize=True
-  ):
+    self,
+    level: int | tf.Tensor | range,
+    previous: types.Structure,
+    noise: tf.Tensor,
+    target_log_prob_fn: Callable,
+    reparameterize: bool = True,
+  ) -> base.Move:
     """Proposes a state; see `Transition.propose`."""
     del target_log_prob_fn
     y = self._standardize(base.flatten_state(previous, self._event_shape))

@@ -7,7 +7,8 @@ import typing
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi import densities as densities_lib
+from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.transitions import base, probes
 
 tfd = tfp.distributions
@@ -82,9 +83,9 @@ class KernelPair(base.Transition):
     self._roll(num_transitions)
     self._forward_fn = forward_fn
     self._reverse_fn = reverse_fn
-    self._event_ndims = None
+    self._event_ndims: list | None = None
 
-  def bind(self, densities):
+  def bind(self, densities: densities_lib.Densities) -> None:
     """Takes the rank of events from the densities, and tries the kernels.
 
     Args:
@@ -184,8 +185,13 @@ class KernelPair(base.Transition):
     return log_prob
 
   def propose(
-    self, level, previous, noise, target_log_prob_fn, reparameterize=True
-  ):
+    self,
+    level: int | tf.Tensor,
+    previous: types.Structure,
+    noise: tf.Tensor,
+    target_log_prob_fn: typing.Callable,
+    reparameterize: bool = True,
+  ) -> base.Move:
     """Proposes a state; see `Transition.propose`."""
     del target_log_prob_fn
     forward = self._forward(level, previous)

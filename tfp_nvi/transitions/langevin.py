@@ -14,10 +14,13 @@ zero they leave the reference invariant and are reversible, so that the weight
 of a particle depends on `rho` alone, whatever the dimension.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import axes, checks, randomness
+from tfp_nvi import densities as densities_lib
+from tfp_nvi.internal import axes, checks, randomness, types
 from tfp_nvi.internal.axes import at_level
 from tfp_nvi.transitions import base
 from tfp_nvi.transitions.base import Move, Transition
@@ -94,9 +97,9 @@ class LangevinTransitions(Transition):
 
   def __init__(
     self,
-    densities,
-    loc=0.0,
-    scale=1.0,
+    densities: densities_lib.Densities,
+    loc: types.TensorLike = 0.0,
+    scale: types.TensorLike = 1.0,
     step: float = 0.2,
     max_drift: float | None = 10.0,
     name: str = 'langevin_transitions',
@@ -152,19 +155,21 @@ class LangevinTransitions(Transition):
       for side in ('forward', 'reverse')
     ]
 
-  def bind(self, densities):
+  def bind(self, densities: densities_lib.Densities) -> None:
     """Checks that the densities are over the states it was made for."""
     base.check_bound(
       'LangevinTransitions', densities, self._event_shape, self._loc.dtype
     )
 
-  def draw_noise(self, sample_shape, seed):
+  def draw_noise(self, sample_shape: list, seed: tf.Tensor) -> tf.Tensor:
     """Draws standard normal values for all levels at once."""
     return self._draw(
       sample_shape, randomness.split_seed(seed, self.num_transitions)
     )
 
-  def draw_level_noise(self, sample_shape, seed, level):
+  def draw_level_noise(
+    self, sample_shape: list, seed: tf.Tensor, level: int | tf.Tensor
+  ) -> tf.Tensor:
     """Draws standard normal values for one level."""
     return self._draw(
       sample_shape, randomness.split_seed(seed, self.num_transitions)[level]
@@ -211,8 +216,13 @@ class LangevinTransitions(Transition):
     )
 
   def propose(
-    self, level, previous, noise, target_log_prob_fn, reparameterize=True
-  ):
+    self,
+    level: int | tf.Tensor | range,
+    previous: types.Structure,
+    noise: tf.Tensor,
+    target_log_prob_fn: Callable,
+    reparameterize: bool = True,
+  ) -> Move:
     """Proposes a state; see `Transition.propose`."""
     y = base.flatten_state(previous, self._event_shape)
     y = (y - self._loc) / self._scale

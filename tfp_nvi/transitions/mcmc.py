@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.transitions import base
 
 __all__ = [
@@ -118,14 +118,21 @@ class MCMCTransition(base.Transition):
     self._num_steps = num_steps
     self.records_noise = False
 
-  def record_like(self, noise, state):
+  def record_like(
+    self, noise: types.Structure, state: types.Structure
+  ) -> types.Structure:
     """The record is the state the kernel led to."""
     del noise
     return state
 
   def propose(
-    self, level, previous, noise, target_log_prob_fn, reparameterize=True
-  ):
+    self,
+    level: int | tf.Tensor,
+    previous: types.Structure,
+    noise: tf.Tensor,
+    target_log_prob_fn: typing.Callable,
+    reparameterize: bool = True,
+  ) -> base.Move:
     """Proposes a state; see `Transition.propose`."""
     del reparameterize
 
@@ -166,8 +173,13 @@ class MCMCTransition(base.Transition):
     return move._replace(num_nan=num_nan + move.num_nan)
 
   def replay(
-    self, level, previous, record, target_log_prob_fn, reparameterize=True
-  ):
+    self,
+    level: int | tf.Tensor | range,
+    previous: types.Structure,
+    record: types.Structure,
+    target_log_prob_fn: typing.Callable,
+    reparameterize: bool = True,
+  ) -> base.Move:
     """Makes a move again, from the state it led to."""
     del level, reparameterize
     state = base.stop_gradient(record)

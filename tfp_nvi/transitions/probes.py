@@ -3,13 +3,14 @@
 """States at which transitions are tried out before a run, in eager mode."""
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import randomness, types
 from tfp_nvi.transitions import base
 
 tfd = tfp.distributions
@@ -27,7 +28,11 @@ __all__ = [
 NUM_PROBES, NUM_SCALE_DRAWS = 16, 1024
 
 
-def probe_states(densities, num_states=NUM_PROBES, batch_shape=None):
+def probe_states(
+  densities: densities_lib.Densities,
+  num_states: int = NUM_PROBES,
+  batch_shape: list | None = None,
+) -> types.Structure | None:
   """States of the first level, or standard normal ones.
 
   Args:
@@ -66,7 +71,9 @@ def probe_states(densities, num_states=NUM_PROBES, batch_shape=None):
   return tf.nest.pack_sequence_as(densities.event_shape, parts)
 
 
-def location_and_scale(densities):
+def location_and_scale(
+  densities: densities_lib.Densities,
+) -> tuple[np.ndarray, np.ndarray]:
   """The location and scale of the first level, coordinate by coordinate.
 
   These are the median and half the distance between the quantiles of a standard
@@ -98,7 +105,7 @@ def location_and_scale(densities):
   return location.astype(dtype), scale.astype(dtype)
 
 
-def are_integers(states) -> bool:
+def are_integers(states: types.Structure) -> bool:
   """Whether a floating point part of some states has integers only."""
   return any(
     x.dtype.is_floating
@@ -108,7 +115,9 @@ def are_integers(states) -> bool:
   )
 
 
-def is_positive(densities, states, first_level):
+def is_positive(
+  densities: densities_lib.Densities, states: types.Structure, first_level: int
+) -> tf.Tensor:
   """Where the densities of all levels from one on are positive.
 
   Args:
@@ -130,7 +139,12 @@ def is_positive(densities, states, first_level):
   )
 
 
-def loses_support(densities, transition, level, local_level):
+def loses_support(
+  densities: densities_lib.Densities,
+  transition: base.Transition,
+  level: int,
+  local_level: int,
+) -> bool:
   """Whether states without density lead to states with density.
 
   Args:
@@ -160,7 +174,11 @@ def loses_support(densities, transition, level, local_level):
   )
 
 
-def warn_of_lost_mass(densities, transitions, stacklevel: int = 4) -> None:
+def warn_of_lost_mass(
+  densities: densities_lib.Densities,
+  transitions: Sequence[base.Transition],
+  stacklevel: int = 4,
+) -> None:
   """Warns where reverse kernels have mass at which a density is zero.
 
   Args:
