@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import checks, randomness, reductions
+from tfp_nvi.internal import checks, randomness, reductions, types
 from tfp_nvi.internal.axes import broadcasts_to
 from tfp_nvi.resampling import schemes
 
@@ -21,7 +21,9 @@ __all__ = [
 ]
 
 
-def gather_ancestors(values: Any, indices: Any) -> tf.Tensor:
+def gather_ancestors(
+  values: types.TensorLike, indices: types.TensorLike
+) -> tf.Tensor:
   """Selects particles by their indices.
 
   Args:
@@ -90,9 +92,9 @@ def _check_range(what, indices, size):
 
 def resample(
   particles: Any,
-  log_weights: Any,
+  log_weights: types.TensorLike,
   resample_fn: Callable[..., Any],
-  seed: Any,
+  seed: types.Seed | None,
   where: Any = None,
   num_draws: int | None = None,
 ) -> tuple[Any, tf.Tensor]:
@@ -269,7 +271,7 @@ def _as_where(where, batch_shape, num_draws):
 
 
 def check_resample_fn(
-  resample_fn: Callable[..., Any], batch_shape: Any = ()
+  resample_fn: Callable[..., Any], batch_shape: types.Shape = ()
 ) -> None:
   """Tries a resampling function on two particles, and checks its indices.
 

@@ -7,13 +7,14 @@ docstring of the package for the consequences.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks, fusion, randomness, reductions
+from tfp_nvi.internal import checks, fusion, randomness, reductions, types
 
 __all__ = [
   'exact_draw_fn',
@@ -31,11 +32,11 @@ _TOTAL = 2.0**60
 
 
 def resample_systematic(
-  log_probs: Any,
+  log_probs: types.TensorLike,
   event_size: int,
   sample_shape: Any = (),
   particles_dim: int = 0,
-  seed: Any = None,
+  seed: types.Seed | None = None,
   name: str | None = None,
 ) -> tf.Tensor:
   """Draws ancestors by systematic resampling, in linear time.
@@ -93,10 +94,10 @@ def resample_systematic(
 
 
 def resample_stratified(
-  log_probs: Any,
+  log_probs: types.TensorLike,
   event_size: int,
   sample_shape: Any = (),
-  seed: Any = None,
+  seed: types.Seed | None = None,
   name: str | None = None,
 ) -> tf.Tensor:
   """Draws ancestors by stratified resampling, in linear time.
@@ -142,10 +143,10 @@ def resample_stratified(
 
 
 def resample_independent(
-  log_probs: Any,
+  log_probs: types.TensorLike,
   event_size: int,
   sample_shape: Any = (),
-  seed: Any = None,
+  seed: types.Seed | None = None,
   name: str | None = None,
 ) -> tf.Tensor:
   """Draws ancestors independently (multinomial resampling), by binary search.
@@ -341,12 +342,14 @@ def _positions(rows, num_rows):
   return num_columns * tf.cast(rows, dtype) + tf.range(num_columns, dtype=dtype)
 
 
-def gather_columns(values, rows):
+def gather_columns(values: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
   """Selects `values[rows[i, j], j]`."""
   return tf.gather(tf.reshape(values, [-1]), _positions(rows, values.shape[0]))
 
 
-def scatter_columns(rows, updates, num_rows):
+def scatter_columns(
+  rows: tf.Tensor, updates: tf.Tensor, num_rows: int
+) -> tf.Tensor:
   """Adds `updates[i, j]` to an entry `[rows[i, j], j]` of zeros."""
   num_columns = rows.shape[1]
   size = num_rows * num_columns
@@ -386,7 +389,7 @@ _EXACT = (
 )
 
 
-def exact_draw_fn(resample_fn):
+def exact_draw_fn(resample_fn: Callable) -> Callable | None:
   """Finds the exact function with the law of a resampling function, if any.
 
   Args:

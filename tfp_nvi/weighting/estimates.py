@@ -2,12 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Estimates from weighted particles: normalizers, sample sizes and means."""
 
-from typing import Any
-
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import checks, reductions
+from tfp_nvi.internal import checks, reductions, types
 
 __all__ = [
   'as_numbers',
@@ -23,7 +21,7 @@ __all__ = [
 ]
 
 
-def log_normalizer(log_weights: Any) -> tf.Tensor:
+def log_normalizer(log_weights: types.TensorLike) -> tf.Tensor:
   """Returns the log of the mean weight, the estimate of the log normalizer.
 
   Args:
@@ -48,7 +46,7 @@ def log_normalizer(log_weights: Any) -> tf.Tensor:
   return tf.cast(reductions.log_mean_exp(log_weights), log_weights.dtype)
 
 
-def normalize_weights(log_weights: Any) -> tf.Tensor:
+def normalize_weights(log_weights: types.TensorLike) -> tf.Tensor:
   """Normalizes weights to sum to one over the particles.
 
   Args:
@@ -73,7 +71,7 @@ def normalize_weights(log_weights: Any) -> tf.Tensor:
   return tf.cast(reductions.normalize(log_weights), log_weights.dtype)
 
 
-def effective_sample_size(log_weights: Any) -> tf.Tensor:
+def effective_sample_size(log_weights: types.TensorLike) -> tf.Tensor:
   """Returns the effective sample size, `(sum w)^2 / sum w^2`.
 
   It measures how even the weights are, and nothing else. If the function to
@@ -112,7 +110,9 @@ def effective_sample_size(log_weights: Any) -> tf.Tensor:
   )
 
 
-def weighted_mean(weights: Any, values: Any) -> tf.Tensor:
+def weighted_mean(
+  weights: types.TensorLike, values: types.TensorLike
+) -> tf.Tensor:
   """Sums weights times values over the particles.
 
   Args:
@@ -155,7 +155,7 @@ def weighted_mean(weights: Any, values: Any) -> tf.Tensor:
   )
 
 
-def as_weights(weights, is_signed: bool = True) -> tf.Tensor:
+def as_weights(weights: types.TensorLike, is_signed: bool = True) -> tf.Tensor:
   """Checks weights that are not logarithms.
 
   Args:
@@ -183,7 +183,7 @@ def as_weights(weights, is_signed: bool = True) -> tf.Tensor:
   return weights
 
 
-def as_numbers(values, dtype):
+def as_numbers(values: types.TensorLike, dtype: tf.DType) -> tf.Tensor:
   """Checks values of particles, and converts counts and truth values.
 
   Args:
@@ -204,7 +204,7 @@ def as_numbers(values, dtype):
   return values if values.dtype.is_floating else tf.cast(values, dtype)
 
 
-def check_same_particles(weights, values):
+def check_same_particles(weights: tf.Tensor, values: tf.Tensor) -> None:
   """Raises an error if weights and values are not of the same particles.
 
   ```python
@@ -233,7 +233,7 @@ def _are_of_same_particles(shape, other):
   )
 
 
-def mean(values: Any) -> tf.Tensor:
+def mean(values: types.TensorLike) -> tf.Tensor:
   """Computes the unweighted mean over the particles.
 
   Args:
@@ -258,7 +258,7 @@ def mean(values: Any) -> tf.Tensor:
   )
 
 
-def total(values: Any) -> tf.Tensor:
+def total(values: types.TensorLike) -> tf.Tensor:
   """Computes the unweighted sum over the particles.
 
   Args:
@@ -283,7 +283,9 @@ def total(values: Any) -> tf.Tensor:
   )
 
 
-def weighted_log_mean_exp(weights: Any, values: Any) -> tf.Tensor:
+def weighted_log_mean_exp(
+  weights: types.TensorLike, values: types.TensorLike
+) -> tf.Tensor:
   """Returns the logarithm of the weighted mean of `exp(values)`.
 
   With the normalized weights of the particles before a level, and the log

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfp_nvi.internal import axes, reductions
+from tfp_nvi.internal import axes, reductions, types
 from tfp_nvi.resampling import resample
 from tfp_nvi.weighting import estimates, particles
 
@@ -351,8 +351,8 @@ def resample_islands(
   values: Any,
   log_weights: tf.Tensor,
   resample_fn: Callable[..., Any],
-  seed,
-  where,
+  seed: types.Seed,
+  where: tf.Tensor,
 ) -> tuple[Any, tf.Tensor, tf.Tensor]:
   """Resamples islands by their mean weights, each with all of its particles.
 

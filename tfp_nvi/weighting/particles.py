@@ -3,12 +3,12 @@
 """Weighted particles, and the errors of their estimates from genealogies."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfp_nvi.internal import axes, checks, reductions
+from tfp_nvi.internal import axes, checks, reductions, types
 from tfp_nvi.resampling import resample, resample_systematic
 from tfp_nvi.weighting import estimates
 from tfp_nvi.weighting import quantiles as quantiles_lib
@@ -20,7 +20,9 @@ __all__ = [
 ]
 
 
-def log_pairs_lost(before: 'WeightedParticles', after: 'WeightedParticles'):
+def log_pairs_lost(
+  before: 'WeightedParticles', after: 'WeightedParticles'
+) -> tf.Tensor:
   """Returns how much weight of pairs of different ancestors resampling removes.
 
   Two particles drawn by their weights have the same ancestor among the
@@ -272,7 +274,9 @@ class WeightedParticles(NamedTuple):
     )
 
   def quantiles(
-    self, probabilities: Any, fn: Callable[[Any], Any] = lambda x: x
+    self,
+    probabilities: types.TensorLike,
+    fn: Callable[[Any], Any] = lambda x: x,
   ) -> Any:
     """Computes quantiles of a function of the particles, for each coordinate.
 
@@ -376,7 +380,9 @@ class WeightedParticles(NamedTuple):
     return tf.nest.map_structure(standard_error, fn(self.particles))
 
   def resample(
-    self, seed: Any = None, resample_fn: Callable[..., Any] | None = None
+    self,
+    seed: types.Seed | None = None,
+    resample_fn: Callable[..., Any] | None = None,
   ) -> 'WeightedParticles':
     """Draws particles of equal weight.
 
@@ -409,7 +415,9 @@ class WeightedParticles(NamedTuple):
       lost = None
     return resampled._replace(log_pairs_lost=lost)
 
-  def to_arviz(self, names=None, model=None, **kwargs: Any) -> Any:
+  def to_arviz(
+    self, names: Sequence[str] | None = None, model: Any = None, **kwargs: Any
+  ) -> Any:
     """Exports particles to ArviZ, resampled by their weights.
 
     Args:

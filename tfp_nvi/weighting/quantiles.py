@@ -2,12 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quantiles of weighted particles."""
 
-from typing import Any
-
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import checks, reductions
+from tfp_nvi.internal import checks, reductions, types
 from tfp_nvi.weighting import estimates
 
 __all__ = [
@@ -20,7 +18,9 @@ _ROUNDING = 8.0
 
 
 def weighted_quantiles(
-  weights: Any, values: Any, probabilities: Any
+  weights: types.TensorLike,
+  values: types.TensorLike,
+  probabilities: types.TensorLike,
 ) -> tf.Tensor:
   """Computes quantiles of values of weighted particles, for each coordinate.
 

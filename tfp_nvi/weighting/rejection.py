@@ -2,12 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rejection control: small weights become zero or larger, without bias."""
 
-from typing import Any
-
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import axes, checks, randomness, reductions
+from tfp_nvi.internal import axes, checks, randomness, reductions, types
 
 __all__ = [
   'rejection_control',
@@ -15,7 +13,9 @@ __all__ = [
 
 
 def rejection_control(
-  log_weights: Any, log_threshold: Any, seed: Any
+  log_weights: types.TensorLike,
+  log_threshold: types.TensorLike,
+  seed: types.Seed,
 ) -> tf.Tensor:
   """Rejects particles of small weight, without bias.
 
