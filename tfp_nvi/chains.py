@@ -12,12 +12,14 @@ Contract: both sides of a level are densities of the same values, and both are
 normalized, up to a constant factor that does not depend on parameters.
 """
 
+from collections.abc import Callable, Sequence
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import transitions as transitions_lib
-from tfp_nvi.internal import checks, fusion
+from tfp_nvi.internal import checks, fusion, types
 
 tfd = tfp.distributions
 
@@ -30,7 +32,9 @@ __all__ = [
 ]
 
 
-def list_variables(name: str, trainables) -> list:
+def list_variables(
+  name: str, trainables: Sequence[tf.Variable | tf.Module]
+) -> list:
   """Returns the list of variables of each variable, module or layer.
 
   Args:
@@ -65,7 +69,7 @@ def list_variables(name: str, trainables) -> list:
   return groups
 
 
-def check_densities(levels, why: str) -> None:
+def check_densities(levels: Sequence['BaseLevel'], why: str) -> None:
   """Raises an error if the log densities of a level cannot be evaluated.
 
   Args:
@@ -111,7 +115,13 @@ class BaseLevel:
 
   has_densities = True
 
-  def __init__(self, trainables, csiszar_function, jit_compile, name):
+  def __init__(
+    self,
+    trainables: Sequence[tf.Variable | tf.Module],
+    csiszar_function: Callable | None,
+    jit_compile: bool,
+    name: str,
+  ):
     """Initializes the attributes that all levels share.
 
     Args:
@@ -136,7 +146,9 @@ class BaseLevel:
     self.jit_compile = jit_compile
     self.name = name
 
-  def gradients(self, tape, surrogate, is_partial=False):
+  def gradients(
+    self, tape: tf.GradientTape, surrogate: tf.Tensor, is_partial: bool = False
+  ) -> list[tuple[tf.Tensor, tf.Variable]]:
     """Differentiates by the variables that the level trains.
 
     Args:
@@ -213,12 +225,12 @@ class Level(BaseLevel):
 
   def __init__(
     self,
-    proposal,
-    target,
-    trainables,
-    csiszar_function=None,
-    jit_compile=False,
-    name='level',
+    proposal: tfd.Distribution,
+    target: types.Density,
+    trainables: Sequence[tf.Variable | tf.Module],
+    csiszar_function: Callable | None = None,
+    jit_compile: bool = False,
+    name: str = 'level',
   ):
     """Initializes the level.
 
@@ -254,7 +266,9 @@ class Level(BaseLevel):
     self._proposal = proposal
     self.log_target = densities_lib.log_prob_fn(target, 'target')
 
-  def draw(self, num_particles, seed):
+  def draw(
+    self, num_particles: int, seed: types.StatelessSeed
+  ) -> types.Structure:
     """Draws values from the proposal.
 
     Args:
@@ -277,7 +291,9 @@ class Level(BaseLevel):
       lambda x: fusion.compute_once(x) if x.dtype.is_floating else x, values
     )
 
-  def evaluate(self, values, reparameterize=True):
+  def evaluate(
+    self, values: types.Structure, reparameterize: bool = True
+  ) -> tuple[transitions_lib.Move, tf.Tensor]:
     """Evaluates both sides.
 
     Args:
@@ -352,7 +368,9 @@ class Chain:
   ```
   """
 
-  def __init__(self, levels):
+  def __init__(
+    self, levels: Sequence[BaseLevel] | Callable[[], Sequence[BaseLevel]]
+  ):
     """Initializes the chain.
 
     Args:
@@ -372,7 +390,7 @@ class Chain:
       levels = checks.as_list('levels', levels, 'Levels', BaseLevel, minimum=1)
       self._levels_fn = lambda: levels
 
-  def levels(self):
+  def levels(self) -> list[BaseLevel]:
     """Returns the levels; calls `levels` if it was given as a callable.
 
     Returns:
@@ -386,7 +404,9 @@ class Chain:
       'levels', self._levels_fn(), 'Levels', BaseLevel, minimum=1
     )
 
-  def describe_nan(self, num_particles: int, seed) -> str | None:
+  def describe_nan(
+    self, num_particles: int, seed: types.StatelessSeed
+  ) -> str | None:
     """Finds a NaN log density; see `ParticleSampler.describe_nan`.
 
     Args:

@@ -9,12 +9,13 @@ once for each number of particles, and log densities that were NaN are reported.
 import abc
 import functools
 import warnings
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from tfp_nvi import islands as islands_lib
 from tfp_nvi import proposals, resampling, weighting
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.internal import replicas as replicas_lib
 from tfp_nvi.runs import Trace, count
 
@@ -52,13 +53,13 @@ class CompiledSampler(proposals.ParticleSampler):
   def sample(
     self,
     num_particles: int,
-    seed=None,
+    seed: types.Seed | None = None,
     jit_compile: bool = True,
     strict: bool = False,
     *,
     strategy: tf.distribute.Strategy | None = None,
     num_islands: int | None = None,
-    exchange_criterion_fn=resampling.never,
+    exchange_criterion_fn: Callable = resampling.never,
   ) -> weighting.WeightedParticles:
     """Draws properly weighted particles.
 
@@ -157,7 +158,10 @@ class CompiledSampler(proposals.ParticleSampler):
     return particles
 
   def trace(
-    self, num_particles: int, seed=None, jit_compile: bool = True
+    self,
+    num_particles: int,
+    seed: types.Seed | None = None,
+    jit_compile: bool = True,
   ) -> Trace:
     """Draws properly weighted particles, and returns those of each level.
 
@@ -178,7 +182,7 @@ class CompiledSampler(proposals.ParticleSampler):
     self._report_nan(count(trace.is_nan), num_particles, seed, strict=False)
     return trace
 
-  def describe_nan(self, num_particles: int, seed) -> str | None:
+  def describe_nan(self, num_particles: int, seed: types.Seed) -> str | None:
     """Finds a state at which a log density is NaN or +inf.
 
     Args:

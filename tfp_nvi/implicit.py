@@ -13,6 +13,7 @@ mean of their weights is neither an unbiased estimate of a normalizer nor a
 bound on it. They are `RatioWeightedParticles`, and not `WeightedParticles`.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -20,7 +21,7 @@ import tensorflow_probability as tfp
 
 from tfp_nvi import chains, weighting
 from tfp_nvi import densities as densities_lib
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 
 tfd = tfp.distributions
 
@@ -199,14 +200,14 @@ class ImplicitLevel(chains.BaseLevel):
 
   def __init__(
     self,
-    proposal,
-    target,
-    discriminator,
-    trainables,
-    log_factor_fn=None,
-    csiszar_function=None,
-    discriminator_csiszar_function=None,
-    discriminator_trainables=None,
+    proposal: tfd.Distribution | Callable,
+    target: tfd.Distribution | Callable,
+    discriminator: Callable,
+    trainables: Sequence[tf.Variable | tf.Module],
+    log_factor_fn: Callable | None = None,
+    csiszar_function: Callable | None = None,
+    discriminator_csiszar_function: Callable | None = None,
+    discriminator_trainables: Sequence[tf.Variable | tf.Module] | None = None,
     non_saturating: bool = False,
     gradient_penalty: float = 0.0,
     jit_compile: bool = False,
@@ -310,7 +311,9 @@ class ImplicitLevel(chains.BaseLevel):
     """Whether the target has a factor that can be evaluated."""
     return self._log_factor_fn is not None
 
-  def draw(self, num_particles, seed):
+  def draw(
+    self, num_particles: int, seed: types.StatelessSeed
+  ) -> tuple[types.Structure, types.Structure]:
     """Draws values from both sides, independently.
 
     Args:
@@ -328,7 +331,7 @@ class ImplicitLevel(chains.BaseLevel):
       _draw_side('target', self._target, num_particles, seeds[1]),
     )
 
-  def log_ratio(self, values):
+  def log_ratio(self, values: types.Structure) -> tf.Tensor:
     """Returns the learned log density ratio of the target to the proposal.
 
     Args:
@@ -345,7 +348,9 @@ class ImplicitLevel(chains.BaseLevel):
     )
     return _drop_last_axis(log_ratio)
 
-  def log_weight(self, values, log_ratio):
+  def log_weight(
+    self, values: types.Structure, log_ratio: tf.Tensor
+  ) -> tf.Tensor:
     """Returns the log weight: the learned log ratio plus the log factor.
 
     Args:
@@ -367,7 +372,9 @@ class ImplicitLevel(chains.BaseLevel):
     )
     return log_ratio + log_factor
 
-  def sample(self, num_particles: int, seed=None) -> RatioWeightedParticles:
+  def sample(
+    self, num_particles: int, seed: types.Seed | None = None
+  ) -> RatioWeightedParticles:
     """Draws particles from the proposal, with learned weights.
 
     Args:
@@ -388,7 +395,12 @@ class ImplicitLevel(chains.BaseLevel):
       log_mean_ratio=weighting.log_normalizer(log_ratio),
     )
 
-  def gradients(self, tape, surrogate, is_partial=False):
+  def gradients(
+    self,
+    tape: tf.GradientTape,
+    surrogate: tuple[tf.Tensor, tf.Tensor],
+    is_partial: bool = False,
+  ) -> list[tuple[tf.Tensor, tf.Variable]]:
     """Differentiates by the variables of the level and its discriminator.
 
     Args:

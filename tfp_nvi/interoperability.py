@@ -35,7 +35,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import proposals, resampling, weighting
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.posterior import Posterior
 
 tfd = tfp.distributions
@@ -309,16 +309,18 @@ class SamplerKernel(tfp.mcmc.TransitionKernel):
     self.name = name
 
   @property
-  def parameters(self):
+  def parameters(self) -> dict:
     """The arguments of the constructor."""
     return self._parameters
 
   @property
-  def is_calibrated(self):
+  def is_calibrated(self) -> bool:
     """Whether the target is invariant: `True`."""
     return True
 
-  def start(self, num_chains: int, seed=None):
+  def start(
+    self, num_chains: int, seed: types.Seed | None = None
+  ) -> tuple[types.Structure, SamplerKernelResults]:
     """Begins chains with a run of the sampler for each.
 
     Args:
@@ -339,7 +341,9 @@ class SamplerKernel(tfp.mcmc.TransitionKernel):
       log_normalizer, tf.ones([num_chains], tf.bool), seed
     )
 
-  def bootstrap_results(self, init_state):
+  def bootstrap_results(
+    self, init_state: types.Structure
+  ) -> SamplerKernelResults:
     """Results for states that come from elsewhere.
 
     Args:
@@ -361,7 +365,12 @@ class SamplerKernel(tfp.mcmc.TransitionKernel):
     first = tf.convert_to_tensor(tf.nest.flatten(state)[0])
     return first.shape[: first.shape.rank - self._event_rank].as_list()
 
-  def one_step(self, current_state, previous_kernel_results, seed=None):
+  def one_step(
+    self,
+    current_state: types.Structure,
+    previous_kernel_results: SamplerKernelResults,
+    seed: types.Seed | None = None,
+  ) -> tuple[types.Structure, SamplerKernelResults]:
     """Takes a step of all chains.
 
     Args:
@@ -426,7 +435,11 @@ class SamplerKernel(tfp.mcmc.TransitionKernel):
     )
 
 
-def start_chains(particles, num_chains: int, seed=None):
+def start_chains(
+  particles: weighting.WeightedParticles | Posterior,
+  num_chains: int,
+  seed: types.Seed | None = None,
+) -> tuple[types.Structure, types.Structure]:
   """Draws starting points of Markov chains from particles, and finds scales.
 
   Chains that start from particles need not find the modes themselves, and the

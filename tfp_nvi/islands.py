@@ -9,12 +9,18 @@ the islands' mean weights are gathered after it.
 """
 
 import functools
+import typing
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from tfp_nvi import resampling, runs, weighting
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import randomness, types
+from tfp_nvi.internal import replicas as replicas_lib
 from tfp_nvi.weighting import islands as islands_lib
+
+if typing.TYPE_CHECKING:
+  from tfp_nvi.sampler import NestedSampler
 
 __all__ = [
   'Exchange',
@@ -47,7 +53,13 @@ class Islands:
   ```
   """
 
-  def __init__(self, replicas, sample_fn, combine_fn, jit_compile: bool):
+  def __init__(
+    self,
+    replicas: replicas_lib.Replicas,
+    sample_fn: Callable,
+    combine_fn: Callable,
+    jit_compile: bool,
+  ):
     """Compiles nothing yet.
 
     Args:
@@ -71,7 +83,7 @@ class Islands:
 
     self._fn = tf.function(sample, autograph=False)
 
-  def __call__(self, seed, *shared):
+  def __call__(self, seed: tf.Tensor, *shared: types.Structure) -> typing.Any:
     """Samples.
 
     Args:
@@ -102,12 +114,12 @@ class Exchange:
 
   def __init__(
     self,
-    sampler,
-    resample_fn,
-    replicas,
-    num_particles,
-    criterion_fn,
-    jit_compile,
+    sampler: 'NestedSampler',
+    resample_fn: Callable,
+    replicas: replicas_lib.Replicas,
+    num_particles: int,
+    criterion_fn: Callable,
+    jit_compile: bool,
   ):
     """Compiles nothing yet.
 
@@ -131,7 +143,9 @@ class Exchange:
     self._exchange_fn = tf.function(self._exchange, autograph=False)
     self._gather_fn = tf.function(self._gather, autograph=False)
 
-  def __call__(self, seed) -> tuple[weighting.WeightedParticles, tf.Tensor]:
+  def __call__(
+    self, seed: tf.Tensor
+  ) -> tuple[weighting.WeightedParticles, tf.Tensor]:
     """Samples.
 
     Args:

@@ -17,7 +17,7 @@ import tensorflow_probability as tfp
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import resampling, weighting
 from tfp_nvi.densities import GeometricPath
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.sampler import NestedSampler
 from tfp_nvi.transitions import MCMCTransition
 
@@ -64,7 +64,7 @@ class LogLikelihood(NamedTuple):
 
 
 def log_likelihood(
-  observations,
+  observations: types.Structure,
   proposal_fn: typing.Callable,
   log_joint_fn: typing.Callable,
   num_particles: int = 16,
@@ -74,7 +74,7 @@ def log_likelihood(
   num_leapfrog_steps: int = 3,
   batch_size: int = 100,
   jit_compile: bool = True,
-  seed=None,
+  seed: types.Seed | None = None,
 ) -> LogLikelihood:
   """Estimates log likelihoods by a long sampler from a proposal.
 

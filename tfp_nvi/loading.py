@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfp_nvi import saving, weighting
 from tfp_nvi import state_space as state_space_lib
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 
 __all__ = [
   'SavedSampler',
@@ -46,7 +46,7 @@ class SavedSampler:
   ```
   """
 
-  def __init__(self, model, description: dict):
+  def __init__(self, model: Any, description: dict):
     self.model = model
     self.kind = description['kind']
     self.num_particles = description['num_particles']
@@ -55,7 +55,12 @@ class SavedSampler:
   def __repr__(self):
     return f'<SavedSampler: {self.kind}, {self.num_particles} particles>'
 
-  def sample(self, *elements, seed=None, lengths=None) -> Any:
+  def sample(
+    self,
+    *elements: types.Structure,
+    seed: types.Seed | None = None,
+    lengths: types.TensorLike | None = None,
+  ) -> Any:
     """Draws properly weighted particles.
 
     Args:
@@ -107,7 +112,7 @@ def _as_result(found):
   return kind(**{k: v for k, v in found.items() if k in kind._fields})
 
 
-def load(path) -> SavedSampler:
+def load(path: str | os.PathLike) -> SavedSampler:
   """Loads a sampler that `save` has saved.
 
   Args:

@@ -9,6 +9,7 @@ space of the densities is such a proposal, and so is another sampler.
 """
 
 import abc
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -16,7 +17,7 @@ import tensorflow_probability as tfp
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import resampling
 from tfp_nvi import transitions as transitions_lib
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 
 tfd = tfp.distributions
 
@@ -69,7 +70,7 @@ class Proposal(tf.Module, metaclass=abc.ABCMeta):
     self,
     num_particles: int,
     batch_shape: list,
-    seed,
+    seed: tf.Tensor,
     densities: densities_lib.Densities,
     reparameterize: bool = True,
   ) -> transitions_lib.Move:
@@ -88,7 +89,9 @@ class Proposal(tf.Module, metaclass=abc.ABCMeta):
         `[num_particles] + batch_shape + event`.
     """
 
-  def draw(self, num_particles: int, batch_shape: list, seed):
+  def draw(
+    self, num_particles: int, batch_shape: list, seed: tf.Tensor
+  ) -> types.Structure | None:
     """Draws points of the densities' space, to check the densities with.
 
     Args:
@@ -130,15 +133,22 @@ class DistributionProposal(Proposal):
     self.distribution = distribution
     self.batch_shape = densities_lib.static_batch_shape(distribution)
 
-  def draw(self, num_particles, batch_shape, seed):
+  def draw(
+    self, num_particles: int, batch_shape: list, seed: tf.Tensor
+  ) -> types.Structure:
     """Draws points of the densities' space; see `Proposal.draw`."""
     return densities_lib.draw(
       self.distribution, num_particles, batch_shape, seed
     )
 
   def propose(
-    self, num_particles, batch_shape, seed, densities, reparameterize=True
-  ):
+    self,
+    num_particles: int,
+    batch_shape: list,
+    seed: tf.Tensor,
+    densities: densities_lib.Densities,
+    reparameterize: bool = True,
+  ) -> transitions_lib.Move:
     """Proposes states of the first level; see `Proposal.propose`."""
     # Bijectors remember the values that they made; a copy is none of these.
     value = tf.nest.map_structure(
@@ -168,7 +178,9 @@ class ParticleSampler(tf.Module, metaclass=abc.ABCMeta):
   batch_shape: tf.TensorShape
 
   @abc.abstractmethod
-  def run(self, num_particles: int, seed, batch_shape: list | None = None):
+  def run(
+    self, num_particles: int, seed: tf.Tensor, batch_shape: list | None = None
+  ) -> Any:
     """Runs the sampler once.
 
     Args:
@@ -182,7 +194,7 @@ class ParticleSampler(tf.Module, metaclass=abc.ABCMeta):
         level.
     """
 
-  def describe_nan(self, num_particles: int, seed) -> str | None:
+  def describe_nan(self, num_particles: int, seed: types.Seed) -> str | None:
     """Finds a state at which a log density is NaN or +inf.
 
     Args:
@@ -254,7 +266,9 @@ class NestedProposal(Proposal):
     self._sampler = sampler
     self.batch_shape = sampler.batch_shape
 
-  def run(self, num_particles: int, batch_shape: list, seed):
+  def run(
+    self, num_particles: int, batch_shape: list, seed: tf.Tensor
+  ) -> tuple[types.Structure, tuple, tf.Tensor, tf.Tensor]:
     """Runs the inner sampler with the outer particles as batch members.
 
     Args:
@@ -286,14 +300,21 @@ class NestedProposal(Proposal):
     state, terms = tf.nest.map_structure(lambda x: x[0], (state, terms))
     return state, terms, log_normalizer[0], run.num_nan()
 
-  def draw(self, num_particles, batch_shape, seed):
+  def draw(
+    self, num_particles: int, batch_shape: list, seed: tf.Tensor
+  ) -> types.Structure:
     """Draws points of the densities' space; see `Proposal.draw`."""
     state, _, _, _ = self.run(num_particles, batch_shape, seed)
     return self._sampler.densities.forward(state)
 
   def propose(
-    self, num_particles, batch_shape, seed, densities, reparameterize=True
-  ):
+    self,
+    num_particles: int,
+    batch_shape: list,
+    seed: tf.Tensor,
+    densities: densities_lib.Densities,
+    reparameterize: bool = True,
+  ) -> transitions_lib.Move:
     """Proposes states of the first level; see `Proposal.propose`."""
     del reparameterize
     inner = self._sampler.densities

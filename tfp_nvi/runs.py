@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import transitions as transitions_lib
+from tfp_nvi.internal import types
 
 __all__ = [
   'FullRecorder',
@@ -155,7 +156,7 @@ class Run(NamedTuple):
   keep_gradient: bool
   particles: Any = None
 
-  def collect(self, get_fn):
+  def collect(self, get_fn: Callable) -> types.Structure:
     """Stacks a part of the records of all levels.
 
     Args:
@@ -179,7 +180,7 @@ class Run(NamedTuple):
       return parts[0]
     return tf.nest.map_structure(lambda *x: tf.concat(x, axis=0), *parts)
 
-  def num_nan(self):
+  def num_nan(self) -> tf.Tensor:
     """How many log densities were NaN or +inf, as a scalar int32 `Tensor`."""
     is_nan, num_nan = self.collect(lambda r: (r.is_nan, r.num_nan))
     return (
@@ -189,12 +190,12 @@ class Run(NamedTuple):
       + tf.reduce_sum(num_nan, axis=0)
     )
 
-  def num_nan_of_proposal(self):
+  def num_nan_of_proposal(self) -> tf.Tensor | int:
     """How many log densities were NaN within the initial move."""
     return 0 if self.initial_move is None else self.initial_move.num_nan
 
 
-def count(condition):
+def count(condition: tf.Tensor) -> tf.Tensor:
   """How many elements are true.
 
   Args:
@@ -219,7 +220,7 @@ class Recorder(metaclass=abc.ABCMeta):
   draws_noise_ahead = True
 
   @abc.abstractmethod
-  def start(self, segment: Segment, example_fn) -> Any:
+  def start(self, segment: Segment, example_fn: Callable) -> Any:
     """Begins a segment.
 
     Args:
@@ -233,7 +234,11 @@ class Recorder(metaclass=abc.ABCMeta):
 
   @abc.abstractmethod
   def visit(
-    self, segment: Segment, local_level, record: LevelRecord, carry
+    self,
+    segment: Segment,
+    local_level: int | tf.Tensor,
+    record: LevelRecord,
+    carry: types.Structure,
   ) -> Any:
     """Records a level.
 
@@ -247,7 +252,7 @@ class Recorder(metaclass=abc.ABCMeta):
       carry: The same structure.
     """
 
-  def finish(self, segment: Segment, carry) -> None:
+  def finish(self, segment: Segment, carry: types.Structure) -> None:
     """Ends a segment.
 
     Args:
@@ -265,11 +270,11 @@ class FullRecorder(Recorder):
       `Tensor`s to keep of it.
   """
 
-  def __init__(self, select_fn=lambda record: record):
-    self.segments = []
+  def __init__(self, select_fn: Callable = lambda record: record):
+    self.segments: list = []
     self._select_fn = select_fn
 
-  def start(self, segment, example_fn):
+  def start(self, segment: Segment, example_fn: Callable) -> types.Structure:
     """Begins a segment; see `Recorder.start`."""
     if not segment.is_rolled:
       return []
@@ -279,7 +284,13 @@ class FullRecorder(Recorder):
       self._select_fn(self._without_noise(segment, example_fn())),
     )
 
-  def visit(self, segment, local_level, record, carry):
+  def visit(
+    self,
+    segment: Segment,
+    local_level: int | tf.Tensor,
+    record: LevelRecord,
+    carry: types.Structure,
+  ) -> types.Structure:
     """Records a level; see `Recorder.visit`."""
     if not segment.is_rolled:
       return carry + [self._select_fn(record)]
@@ -289,7 +300,7 @@ class FullRecorder(Recorder):
       self._select_fn(self._without_noise(segment, record)),
     )
 
-  def finish(self, segment, carry):
+  def finish(self, segment: Segment, carry: types.Structure) -> None:
     """Ends a segment; see `Recorder.finish`."""
     if segment.is_rolled:
       carry = tf.nest.map_structure(lambda array: array.stack(), carry)
@@ -308,35 +319,43 @@ class FullRecorder(Recorder):
 class NanCounter(Recorder):
   """Keeps nothing but the number of NaN log densities."""
 
-  def __init__(self, run):
+  def __init__(self, run: Run):
     self._carry = (
       tf.cast(run.is_nan, tf.int32),
       tf.convert_to_tensor(run.num_nan_of_proposal(), tf.int32),
     )
 
-  def start(self, segment, example_fn):
+  def start(
+    self, segment: Segment | None, example_fn: Callable | None
+  ) -> types.Structure:
     """Begins a segment; see `Recorder.start`."""
     del segment, example_fn
     return self._carry
 
-  def visit(self, segment, local_level, record, carry):
+  def visit(
+    self,
+    segment: Segment,
+    local_level: int | tf.Tensor,
+    record: LevelRecord,
+    carry: types.Structure,
+  ) -> types.Structure:
     """Records a level; see `Recorder.visit`."""
     del segment, local_level
     is_nan, num_nan = carry
     return is_nan + tf.cast(record.is_nan, tf.int32), num_nan + record.num_nan
 
-  def finish(self, segment, carry):
+  def finish(self, segment: Segment, carry: types.Structure) -> None:
     """Ends a segment; see `Recorder.finish`."""
     del segment
     self._carry = carry
 
-  def total(self):
+  def total(self) -> tf.Tensor:
     """The number, a scalar int32 `Tensor`."""
     is_nan, num_nan = self._carry
     return tf.reduce_sum(is_nan) + num_nan
 
 
-def replace_nan(terms, shape):
+def replace_nan(terms: tuple, shape: types.Shape) -> tuple[tuple, tf.Tensor]:
   """Terms with -inf for what is NaN or +inf.
 
   Args:

@@ -21,7 +21,8 @@ graph does not grow with their number; unlike transitions, in a list, are
 unrolled.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -29,7 +30,7 @@ import tensorflow_probability as tfp
 from tfp_nvi import compiled, islands, proposals, resampling, weighting
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import transitions as transitions_lib
-from tfp_nvi.internal import axes, checks, persistence, randomness
+from tfp_nvi.internal import axes, checks, persistence, randomness, types
 from tfp_nvi.runs import (
   FullRecorder,
   LevelRecord,
@@ -90,11 +91,12 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
   def __init__(
     self,
     densities: densities_lib.Densities,
-    transitions,
+    transitions: transitions_lib.Transition
+    | Sequence[transitions_lib.Transition],
     initial_proposal: tfd.Distribution | proposals.Proposal | None = None,
-    resample_fn=resampling.resample_systematic,
-    resample_criterion_fn=resampling.always,
-    rejection_log_threshold_fn=None,
+    resample_fn: Callable = resampling.resample_systematic,
+    resample_criterion_fn: Callable = resampling.always,
+    rejection_log_threshold_fn: Callable | None = None,
     name: str = 'nested_sampler',
   ):
     """Initializes the sampler.
@@ -203,7 +205,7 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
     )
     self._proposal = initial_proposal
 
-  def copy(self, **overrides) -> 'NestedSampler':
+  def copy(self, **overrides: Any) -> 'NestedSampler':
     """A sampler with other arguments, and the same variables.
 
     Args:
@@ -253,7 +255,14 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
       )
     return resampled
 
-  def step(self, run, segment, local_level, particles, noise):
+  def step(
+    self,
+    run: Run,
+    segment: Segment,
+    local_level: int | tf.Tensor,
+    particles: Particles,
+    noise: types.Structure,
+  ) -> LevelRecord:
     """Brings particles from one level to the next.
 
     Args:
@@ -339,7 +348,7 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
   def start(
     self,
     num_particles: int,
-    seed,
+    seed: types.StatelessSeed,
     batch_shape: list | None = None,
     *,
     cut: bool = True,
@@ -532,9 +541,9 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
   def run(
     self,
     num_particles: int,
-    seed,
+    seed: types.StatelessSeed,
     batch_shape: list | None = None,
-    **options,
+    **options: Any,
   ) -> Run:
     """Runs the sampler once; for objectives and other samplers.
 

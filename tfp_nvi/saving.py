@@ -23,6 +23,7 @@ import functools
 import json
 import os
 import tempfile
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -36,6 +37,7 @@ from tfp_nvi.internal import (
   persistence,
   randomness,
   signatures,
+  types,
 )
 
 __all__ = [
@@ -366,10 +368,14 @@ def _check_graph(graph):
 
 
 def save(
-  sampler,
-  path,
+  sampler: sampler_lib.NestedSampler
+  | state_space_lib.StateSpaceSampler
+  | chains.Chain
+  | posterior_lib.Posterior
+  | Callable,
+  path: str | os.PathLike,
   num_particles: int = 1_000,
-  element_spec=None,
+  element_spec: types.Structure | None = None,
   jit_compile: bool = True,
 ) -> None:
   """Saves a sampler as a SavedModel.

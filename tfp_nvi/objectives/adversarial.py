@@ -28,13 +28,16 @@ through the draws and `w` with `V` held fixed, is that of the divergence, by the
 envelope theorem.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import weighting
-from tfp_nvi.internal import checks
+from tfp_nvi.implicit import ImplicitLevel
+from tfp_nvi.internal import checks, types
 from tfp_nvi.objectives import level as level_lib
 from tfp_nvi.objectives.base import Side
 
@@ -45,7 +48,9 @@ __all__ = [
 ]
 
 
-def check_strictly_convex(name: str, csiszar_function, dtype) -> None:
+def check_strictly_convex(
+  name: str, csiszar_function: Callable, dtype: tf.DType
+) -> None:
   """Raises an error if a function is linear somewhere.
 
   Args:
@@ -113,7 +118,9 @@ def _factored_derivative(csiszar_function, log_ratio, log_weight):
 
 
 def variational_divergence(
-  csiszar_function, target_log_ratios, proposal_log_ratios
+  csiszar_function: Callable,
+  target_log_ratios: types.TensorLike,
+  proposal_log_ratios: types.TensorLike,
 ) -> tf.Tensor:
   """A lower bound on a divergence, from learned log density ratios.
 
@@ -237,7 +244,13 @@ def _penalized_log_ratio(level, values):
   return log_ratio, 0.5 * level.gradient_penalty * tf.add_n(squares)
 
 
-def estimate_level(level, num_particles, seed, csiszar_function, sides):
+def estimate_level(
+  level: ImplicitLevel,
+  num_particles: int,
+  seed: types.StatelessSeed,
+  csiszar_function: Callable,
+  sides: Side,
+) -> tuple[tuple[tf.Tensor, tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor]:
   """The variational form of the divergence of an implicit level.
 
   Args:

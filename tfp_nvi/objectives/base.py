@@ -9,11 +9,12 @@ it: all levels together, one level after the other, or through a whole run.
 
 import abc
 import enum
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfp_nvi import weighting
+from tfp_nvi import runs, weighting
 from tfp_nvi.internal import axes
 
 __all__ = [
@@ -91,7 +92,7 @@ class Objective(metaclass=abc.ABCMeta):
 
   @abc.abstractmethod
   def __call__(
-    self, sampler, num_particles: int, seed
+    self, sampler: Any, num_particles: int, seed: tf.Tensor
   ) -> tuple[Estimate, list[tuple[tf.Tensor, tf.Variable]]]:
     """Estimates the objective and its gradients.
 
@@ -113,7 +114,7 @@ class Objective(metaclass=abc.ABCMeta):
     return type(self).__name__
 
 
-def estimate_run(run, loss) -> Estimate:
+def estimate_run(run: runs.Run, loss: tf.Tensor) -> Estimate:
   """The `Estimate` of a finished run.
 
   Args:
@@ -162,7 +163,10 @@ def estimate_run(run, loss) -> Estimate:
   )
 
 
-def pair_gradients(gradients, variables):
+def pair_gradients(
+  gradients: Sequence[tf.Tensor | tf.IndexedSlices | None],
+  variables: Sequence[tf.Variable],
+) -> list[tuple[tf.Tensor, tf.Variable]]:
   """Pairs of a gradient and its variable, for those that have a gradient.
 
   Args:

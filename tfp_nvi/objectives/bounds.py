@@ -3,12 +3,14 @@
 """Bounds on the log normalizer, whose gradient passes through all levels."""
 
 import warnings
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from tfp_nvi import resampling, weighting
 from tfp_nvi.chains import Chain, check_densities
 from tfp_nvi.objectives import base, chain
+from tfp_nvi.sampler import NestedSampler
 
 __all__ = [
   'SequenceBound',
@@ -31,7 +33,14 @@ class SequenceBound(base.Objective):
   ```
   """
 
-  def __init__(self, name, loss_fn, log_forward_fn, reparameterize, resample):
+  def __init__(
+    self,
+    name: str,
+    loss_fn: Callable,
+    log_forward_fn: Callable,
+    reparameterize: bool,
+    resample: bool,
+  ):
     """Initializes the objective.
 
     Args:
@@ -54,7 +63,9 @@ class SequenceBound(base.Objective):
     """The name of the bound."""
     return self._name
 
-  def __call__(self, sampler, num_particles, seed):
+  def __call__(
+    self, sampler: NestedSampler | Chain, num_particles: int, seed: tf.Tensor
+  ) -> tuple[base.Estimate, list[tuple[tf.Tensor, tf.Variable]]]:
     """Estimates the objective and its gradients; see `Objective`.
 
     Args:

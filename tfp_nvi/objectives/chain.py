@@ -2,9 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Objectives of chains: levels that each train what they name."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tfp_nvi import weighting
+from tfp_nvi.chains import Chain
 from tfp_nvi.internal import randomness
 from tfp_nvi.objectives import base
 
@@ -13,7 +16,13 @@ __all__ = [
 ]
 
 
-def estimate_chain(chain, num_particles, seed, level_fn, is_partial=False):
+def estimate_chain(
+  chain: Chain,
+  num_particles: int,
+  seed: tf.Tensor,
+  level_fn: Callable,
+  is_partial: bool = False,
+) -> tuple[base.Estimate, list[tuple[tf.Tensor, tf.Variable]]]:
   """Estimates an objective over levels that each train what they name.
 
   Args:
@@ -35,7 +44,7 @@ def estimate_chain(chain, num_particles, seed, level_fn, is_partial=False):
   with tf.GradientTape(persistent=True) as tape:
     levels = chain.levels()
     seeds = tf.unstack(randomness.split_seed(seed, len(levels)))
-    parts = [
+    parts: list = [
       None
       if level.jit_compile
       else _level_summary(level, num_particles, level_seed, level_fn)

@@ -8,6 +8,8 @@ all of them have been sampled, or one after the other (`level_by_level`).
 
 import functools
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,6 +24,7 @@ from tfp_nvi.objectives import adversarial, base, chain
 from tfp_nvi.objectives import level as level_lib
 from tfp_nvi.objectives.base import Estimate, Side
 from tfp_nvi.objectives.level_by_level import LevelRecorder, add_gradients
+from tfp_nvi.sampler import NestedSampler
 
 __all__ = [
   'NestedDivergence',
@@ -120,7 +123,7 @@ class NestedDivergence(base.Objective):
 
   def __init__(
     self,
-    csiszar_function,
+    csiszar_function: Callable,
     sides: Side = Side.BOTH,
     reparameterize: bool | None = None,
     baseline: bool = True,
@@ -203,7 +206,9 @@ class NestedDivergence(base.Objective):
       f'weighted={self._weighted}'
     )
 
-  def __call__(self, sampler, num_particles, seed):
+  def __call__(
+    self, sampler: NestedSampler | Chain, num_particles: int, seed: tf.Tensor
+  ) -> tuple[Estimate, list[tuple[tf.Tensor, tf.Variable]]]:
     """Estimates the objective and its gradients; see `Objective`.
 
     Args:
@@ -393,7 +398,11 @@ class NestedDivergence(base.Objective):
     )
 
   def replay_level(
-    self, run, segment, local_level, record
+    self,
+    run: runs.Run,
+    segment: runs.Segment,
+    local_level: int | tf.Tensor | range,
+    record: runs.LevelRecord,
   ) -> level_lib.LevelEstimate:
     """The divergence of a level, or of each of a range of levels.
 
@@ -410,8 +419,8 @@ class NestedDivergence(base.Objective):
     densities, transition = run.densities, segment.transition
     if isinstance(local_level, range):
       start = segment.first_level + local_level.start
-      level = range(start, start + len(local_level))
-      level_before = range(start - 1, start - 1 + len(local_level))
+      level: Any = range(start, start + len(local_level))
+      level_before: Any = range(start - 1, start - 1 + len(local_level))
     else:
       level = segment.first_level + local_level
       level_before = level - 1
@@ -511,7 +520,7 @@ class NestedDivergence(base.Objective):
     )
 
 
-def reverse_kl(**kwargs) -> NestedDivergence:
+def reverse_kl(**kwargs: Any) -> NestedDivergence:
   """The nested reverse (exclusive) KL divergence.
 
   Args:
@@ -529,7 +538,7 @@ def reverse_kl(**kwargs) -> NestedDivergence:
   return NestedDivergence(tfp.vi.kl_reverse, **kwargs)
 
 
-def forward_kl(**kwargs) -> NestedDivergence:
+def forward_kl(**kwargs: Any) -> NestedDivergence:
   """The nested forward (inclusive) KL divergence.
 
   Args:
@@ -547,7 +556,7 @@ def forward_kl(**kwargs) -> NestedDivergence:
   return NestedDivergence(tfp.vi.kl_forward, **kwargs)
 
 
-def f_divergence(csiszar_function, **kwargs) -> NestedDivergence:
+def f_divergence(csiszar_function: Callable, **kwargs: Any) -> NestedDivergence:
   """The nested f-divergence of a Csiszar function.
 
   Args:

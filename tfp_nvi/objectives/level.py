@@ -28,6 +28,7 @@ the particles themselves, which biases the gradient by the order of one over
 their number.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -101,7 +102,9 @@ class LevelEstimate(NamedTuple):
   num_nan: Any = 0
 
 
-def derivatives(csiszar_function, log_ratio):
+def derivatives(
+  csiszar_function: Callable, log_ratio: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
   """The Csiszar function and its first two derivatives in `log u`.
 
   Args:
@@ -266,7 +269,7 @@ def _normalizer_surrogate(terms, factors, has_control_variate):
 
 def estimate_level(
   terms: LevelTerms,
-  csiszar_function,
+  csiszar_function: Callable,
   sides: Side,
   weighted: bool = True,
   baseline: bool = True,
@@ -314,7 +317,7 @@ def estimate_level(
   )
 
 
-def mean_of_others(values):
+def mean_of_others(values: tf.Tensor) -> tf.Tensor:
   """For each particle, the mean over the others; zero if there are none.
 
   Args:

@@ -2,9 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nested divergences level by level, with memory for one level."""
 
+import typing
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tfp_nvi import runs
+from tfp_nvi.internal import types
+
+if typing.TYPE_CHECKING:
+  from tfp_nvi.objectives.divergence import NestedDivergence
 
 __all__ = [
   'LevelRecorder',
@@ -23,7 +30,12 @@ class LevelRecorder(runs.Recorder):
 
   draws_noise_ahead = False
 
-  def __init__(self, objective, run, variables):
+  def __init__(
+    self,
+    objective: 'NestedDivergence',
+    run: runs.Run,
+    variables: list[tf.Variable],
+  ):
     self._objective = objective
     self._run = run
     self._variables = variables
@@ -46,12 +58,20 @@ class LevelRecorder(runs.Recorder):
       self._counter.start(None, None),
     )
 
-  def start(self, segment, example_fn):
+  def start(
+    self, segment: runs.Segment, example_fn: Callable
+  ) -> types.Structure:
     """Begins a segment; see `Recorder.start`."""
     del segment, example_fn
     return self._carry
 
-  def visit(self, segment, local_level, record, carry):
+  def visit(
+    self,
+    segment: runs.Segment,
+    local_level: int | tf.Tensor,
+    record: runs.LevelRecord,
+    carry: types.Structure,
+  ) -> types.Structure:
     """Records a level; see `Recorder.visit`."""
     totals, loss, (increments, sizes), num_nan, counts = carry
     densities = self._run.densities
@@ -83,18 +103,18 @@ class LevelRecorder(runs.Recorder):
       self._counter.visit(segment, local_level, record, counts),
     )
 
-  def finish(self, segment, carry):
+  def finish(self, segment: runs.Segment, carry: types.Structure) -> None:
     """Ends a segment; see `Recorder.finish`."""
     self._carry = carry
     self._counter.finish(segment, carry[-1])
 
   @property
-  def gradients(self):
+  def gradients(self) -> list[tf.Tensor | None]:
     """Gradients of the variables; `None` for those that have none."""
     return self._totals()[: len(self._variables)]
 
   @property
-  def prepared_gradients(self):
+  def prepared_gradients(self) -> list[tf.Tensor]:
     """Gradients of the tensors that the densities had prepared."""
     return [
       tf.zeros_like(source) if total is None else total
@@ -112,27 +132,29 @@ class LevelRecorder(runs.Recorder):
     ]
 
   @property
-  def loss(self):
+  def loss(self) -> tf.Tensor:
     """Sum of the divergences, of shape `batch`."""
     return self._carry[1]
 
   @property
-  def log_incremental_weights(self):
+  def log_incremental_weights(self) -> tf.Tensor:
     """Of shape `[num_levels] + batch`."""
     return self._carry[2][0].stack()
 
   @property
-  def effective_sample_sizes(self):
+  def effective_sample_sizes(self) -> tf.Tensor:
     """Of shape `[num_levels] + batch`."""
     return self._carry[2][1].stack()
 
   @property
-  def num_nan(self):
+  def num_nan(self) -> tf.Tensor:
     """Scalar int32 `Tensor`."""
     return self._carry[3] + self._counter.total()
 
 
-def add_gradients(total, gradient):
+def add_gradients(
+  total: tf.Tensor | None, gradient: tf.Tensor | tf.IndexedSlices | None
+) -> tf.Tensor | None:
   """Adds a gradient, of some rows or of all of them, to another one.
 
   Args:

@@ -7,9 +7,10 @@ import time
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_nvi import weighting
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.internal import progress as progress_lib
 from tfp_nvi.internal import replicas as replicas_lib
 from tfp_nvi.posterior import (
@@ -23,6 +24,9 @@ from tfp_nvi.posterior import (
 from tfp_nvi.posterior import reference as reference_lib
 from tfp_nvi.posterior import space as space_lib
 
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
 __all__ = [
   'fit_posterior',
 ]
@@ -32,9 +36,9 @@ _PILOT_SIZE = 1_000
 
 
 def fit_posterior(
-  target,
-  initial=None,
-  event_space_bijector=None,
+  target: types.Density,
+  initial: tfd.Distribution | None = None,
+  event_space_bijector: tfb.Bijector | types.Structure | None = None,
   *,
   start: str = 'auto',
   num_particles: int = 500,
@@ -42,7 +46,7 @@ def fit_posterior(
   conditional_ess: float = 0.9,
   jit_compile: bool | None = None,
   progress: bool = True,
-  seed=None,
+  seed: types.Seed | None = None,
   strategy: tf.distribute.Strategy | None = None,
 ) -> result.Posterior:
   """Samples a posterior and estimates its evidence, without tuning.

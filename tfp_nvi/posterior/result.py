@@ -5,13 +5,14 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import resampling, weighting
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.posterior import learned as learned_lib
 from tfp_nvi.sampler import NestedSampler
 
@@ -127,7 +128,7 @@ class Posterior:
     """
     return self.learned.sampler
 
-  def expectation(self, fn=lambda x: x):
+  def expectation(self, fn: Callable = lambda x: x) -> types.Structure:
     """Self-normalized estimate of the expectation of a function.
 
     Args:
@@ -140,7 +141,7 @@ class Posterior:
     """
     return self.particles.expectation(fn)
 
-  def standard_error(self, fn=lambda x: x):
+  def standard_error(self, fn: Callable = lambda x: x) -> types.Structure:
     """Standard error of `expectation(fn)`, from what the runs differ by.
 
     Args:
@@ -168,7 +169,9 @@ class Posterior:
 
     return tf.nest.map_structure(error, fn(self.particles.particles))
 
-  def sample(self, num_samples: int, seed=None):
+  def sample(
+    self, num_samples: int, seed: types.Seed | None = None
+  ) -> types.Structure:
     """Draws from the particles by their weights, in random order.
 
     Args:
@@ -265,7 +268,11 @@ class Posterior:
       lines.append('No warnings.')
     return '\n'.join(lines)
 
-  def to_arviz(self, model=None, **kwargs):
+  def to_arviz(
+    self,
+    model: tfp.experimental.distributions.JointDistributionPinned | None = None,
+    **kwargs: Any,
+  ) -> Any:
     """Exports draws to ArviZ; the runs are the chains.
 
     Args:
