@@ -13,14 +13,19 @@ ArviZ before version 1 returns its `InferenceData`, and from then on a
 """
 
 import collections.abc
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_nvi import resampling, version, weighting
 from tfp_nvi.diagnostics import groups as groups_lib
-from tfp_nvi.internal import checks, naming, randomness
+from tfp_nvi.internal import checks, naming, randomness, types
+from tfp_nvi.posterior import Posterior
 from tfp_nvi.state_space.model import StateSpaceModel
+from tfp_nvi.state_space.posterior import StateSpacePosterior
 
 __all__ = [
   'make_data',
@@ -40,7 +45,9 @@ def _import_arviz():
   return arviz
 
 
-def make_data(groups, coords, dims, attributes):
+def make_data(
+  groups: dict, coords: dict | None, dims: dict, attributes: dict
+) -> Any:
   """Makes the data of ArviZ, without empty groups.
 
   Args:
@@ -203,16 +210,16 @@ def _split_chains(found, num_chains, num_draws):
 
 
 def particles_to_arviz(
-  particles,
-  names=None,
-  model=None,
+  particles: weighting.WeightedParticles,
+  names: Sequence[str] | None = None,
+  model: tfp.experimental.distributions.JointDistributionPinned | None = None,
   chain_axis: int | None = None,
   num_draws: int | None = None,
   num_prior_draws: int = 500,
-  coords=None,
-  dims=None,
-  seed=0,
-):
+  coords: dict | None = None,
+  dims: dict | None = None,
+  seed: types.Seed = 0,
+) -> Any:
   """Exports properly weighted particles to ArviZ.
 
   Args:
@@ -356,13 +363,13 @@ def _name_parts(values, names):
 
 
 def posterior_to_arviz(
-  posterior,
-  model=None,
+  posterior: Posterior,
+  model: tfp.experimental.distributions.JointDistributionPinned | None = None,
   num_prior_draws: int = 500,
-  coords=None,
-  dims=None,
-  seed=0,
-):
+  coords: dict | None = None,
+  dims: dict | None = None,
+  seed: types.Seed = 0,
+) -> Any:
   """Exports the result of `fit_posterior` to ArviZ; the runs are the chains.
 
   All runs have the same number of draws, whatever their evidence. Prefer
@@ -434,16 +441,16 @@ def posterior_to_arviz(
 
 
 def state_space_posterior_to_arviz(
-  posterior,
-  model=None,
-  observations=None,
-  inputs=None,
+  posterior: StateSpacePosterior,
+  model: StateSpaceModel | None = None,
+  observations: types.Structure | None = None,
+  inputs: types.Structure | None = None,
   num_draws: int | None = None,
   num_prior_draws: int = 500,
-  coords=None,
-  dims=None,
-  seed=0,
-):
+  coords: dict | None = None,
+  dims: dict | None = None,
+  seed: types.Seed = 0,
+) -> Any:
   """Exports the posterior of sequences to ArviZ, as one chain.
 
   The global state is named by its structure, or `theta` if it is a single

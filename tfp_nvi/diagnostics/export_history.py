@@ -2,16 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The export of the history of training to ArviZ."""
 
+from typing import Any
+
 import numpy as np
 
 from tfp_nvi.diagnostics import export
+from tfp_nvi.training import History
 
 __all__ = [
   'history_to_arviz',
 ]
 
 
-def history_to_arviz(history, coords=None):
+def history_to_arviz(history: History, coords: dict | None = None) -> Any:
   """Exports the history of training to ArviZ.
 
   The group `sample_stats` has the steps as its draws, and members of the batch,

@@ -2,6 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tools that all pictures share: figures, colors, lines and labels."""
 
+import typing
+from collections.abc import Iterable
+
+if typing.TYPE_CHECKING:
+  from matplotlib.axes import Axes
+  from matplotlib.figure import Figure
+
 __all__ = [
   'COLORS',
   'DOTS_PER_INCH',
@@ -24,7 +31,11 @@ COLORS = (
 DOTS_PER_INCH = 100
 
 
-def make_figure(width, height, layout='constrained'):
+def make_figure(
+  width: float,
+  height: float,
+  layout: typing.Literal['constrained'] | None = 'constrained',
+) -> 'Figure':
   """Makes an empty figure, whose size is in inches."""
   # This import is late, as matplotlib takes longer to import than the rest of
   # tfp_nvi.
@@ -33,14 +44,14 @@ def make_figure(width, height, layout='constrained'):
   return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout=layout)
 
 
-def style_axes(axes):
+def style_axes(axes: 'Axes') -> None:
   """Draws a light grid, and no frame above and on the right."""
   axes.spines[['top', 'right']].set_visible(False)
   axes.grid(color='0.9', linewidth=0.8)
   axes.set_axisbelow(True)
 
 
-def line_styles(labels, styles):
+def line_styles(labels: Iterable[str], styles: dict | None) -> dict:
   """Returns line properties for each label: defaults by order, or `styles`."""
   found = {}
   for i, label in enumerate(labels):
@@ -52,7 +63,7 @@ def line_styles(labels, styles):
   return found
 
 
-def check_labelled(name, value):
+def check_labelled(name: str, value: object) -> None:
   """Raises an error if there is nothing to show."""
   if not isinstance(value, dict) or not value:
     raise ValueError(

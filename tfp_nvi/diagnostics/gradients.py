@@ -8,8 +8,9 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.objectives import Objective
+from tfp_nvi.sampler import NestedSampler
 
 __all__ = [
   'GradientNoise',
@@ -79,13 +80,13 @@ def _as_groups(groups, variables):
 
 
 def gradient_noise(
-  sampler,
+  sampler: NestedSampler,
   objective: Objective,
   num_particles: int,
   num_repeats: int = 200,
   groups: dict | None = None,
   jit_compile: bool = True,
-  seed=None,
+  seed: types.Seed | None = None,
 ) -> GradientNoise:
   """Measures the signal and the noise of the gradients of an objective.
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks, compatibility, naming, randomness
+from tfp_nvi.internal import checks, compatibility, naming, randomness, types
 from tfp_nvi.state_space import model as model_lib
 
 tfd = tfp.distributions
@@ -54,7 +54,9 @@ class ModelGroups(NamedTuple):
   prior_predictive: dict
 
 
-def pointwise_log_prob(distribution: tfd.Distribution, value) -> tf.Tensor:
+def pointwise_log_prob(
+  distribution: tfd.Distribution, value: types.Structure
+) -> tf.Tensor:
   """Returns log densities of the independent parts of a value, one by one.
 
   The function looks into `tfd.Independent` and `tfd.Sample`, whose values are
@@ -119,7 +121,10 @@ def _flat_dict(name, value):
 
 
 def observe_pinned(
-  model, draws, seed, num_prior_draws: int = 500
+  model: tfp.experimental.distributions.JointDistributionPinned,
+  draws: types.Structure,
+  seed: types.Seed,
+  num_prior_draws: int = 500,
 ) -> ModelGroups:
   """Evaluates a pinned model at draws of its posterior.
 
@@ -227,7 +232,10 @@ def observe_pinned(
   )
 
 
-def model_names(model, draws) -> list[str]:
+def model_names(
+  model: tfp.experimental.distributions.JointDistributionPinned,
+  draws: types.Structure,
+) -> list[str]:
   """Returns the names that a pinned model gives to the parts of draws.
 
   Args:
@@ -277,7 +285,9 @@ def _map_draws(look, num_draws, seed, parts=None):
   )(elements)
 
 
-def name_states(global_state, trajectories) -> dict:
+def name_states(
+  global_state: types.Structure, trajectories: types.Structure
+) -> dict:
   """Returns the parts of states by their names.
 
   Args:
@@ -310,11 +320,11 @@ def name_states(global_state, trajectories) -> dict:
 
 
 def observe_states(
-  model,
-  draws: dict,
-  observations,
-  seed,
-  inputs=None,
+  model: model_lib.StateSpaceModel,
+  draws: tuple,
+  observations: types.Structure,
+  seed: types.Seed,
+  inputs: types.Structure | None = None,
   num_prior_draws: int = 500,
 ) -> ModelGroups:
   """Evaluates a state-space model at draws of its states.
@@ -402,7 +412,9 @@ def observe_states(
   )
 
 
-def as_observations(observations, model=None):
+def as_observations(
+  observations: types.Structure, model: model_lib.StateSpaceModel | None = None
+) -> types.Structure:
   """Converts observations to `Tensor`s.
 
   Args:
@@ -431,7 +443,7 @@ def as_observations(observations, model=None):
   return tf.convert_to_tensor(observations)
 
 
-def name_observations(observations) -> dict:
+def name_observations(observations: types.Structure) -> dict:
   """Returns the parts of observations by their names; a `Tensor` is named `x`.
 
   Args:

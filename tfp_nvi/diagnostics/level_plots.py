@@ -5,6 +5,9 @@
 Contract: as in `plots`. Each picture is a new `matplotlib.figure.Figure`.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -24,7 +27,9 @@ __all__ = [
 _MAX_ROWS = 12
 
 
-def plot_levels(traces, title=None):
+def plot_levels(
+  traces: dict[str, runs.Trace], title: str | None = None
+) -> 'figures.Figure':
   """Plots divergences, log normalizer, sample size and Pareto k by level.
 
   Lines are means over batch members, such as restarts.
@@ -126,7 +131,11 @@ def _columns(particles, num_leading, names):
   return columns
 
 
-def plot_trace(trace, names=None, title=None):
+def plot_trace(
+  trace: runs.Trace,
+  names: Sequence[str] | None = None,
+  title: str | None = None,
+) -> 'figures.Figure':
   """Plots the particles of each variable from the first level to the last.
 
   There is a row for each scalar variable, 12 at most. It shows the median of
@@ -196,7 +205,12 @@ def plot_trace(trace, names=None, title=None):
   return figure
 
 
-def plot_ranks(particles, chain_axis: int = 0, names=None, num_bins: int = 20):
+def plot_ranks(
+  particles: weighting.WeightedParticles | Posterior,
+  chain_axis: int = 0,
+  names: Sequence[str] | None = None,
+  num_bins: int = 20,
+) -> 'figures.Figure':
   """Plots ranks, which show whether independent runs agree.
 
   Particles of all runs are ranked together by weight, where each run counts
@@ -240,14 +254,15 @@ def plot_ranks(particles, chain_axis: int = 0, names=None, num_bins: int = 20):
   ```
   """
   num_bins = checks.as_count('num_bins', num_bins, 2)
+  parts: Any = particles
   if isinstance(particles, Posterior):
     num_runs = particles.num_runs
     names = particles.names if names is None else names
-    particles = tf.nest.map_structure(
+    parts = tf.nest.map_structure(
       lambda x: tf.reshape(x, [-1, num_runs] + x.shape[1:].as_list()),
       weighting.WeightedParticles(*particles.particles[:2])[:2],
     )
-  values, log_weights = particles[:2]
+  values, log_weights = parts[:2]
   log_weights = np.asarray(log_weights, np.float64)
   if log_weights.ndim != 2 or chain_axis != 0:
     raise ValueError(
@@ -307,7 +322,9 @@ def _pooled_ranks(values, weights):
   return (ranks / max(cumulative[-1], 1e-300)).reshape(values.shape)
 
 
-def plot_modes(report, title=None):
+def plot_modes(
+  report: numbers.ModeReport, title: str | None = None
+) -> 'figures.Figure':
   """Plots the weight of each mode and its probability, with standard errors.
 
   Args:

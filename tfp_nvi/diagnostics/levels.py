@@ -22,7 +22,7 @@ import typing
 import numpy as np
 
 from tfp_nvi import runs
-from tfp_nvi.internal import checks
+from tfp_nvi.internal import checks, types
 from tfp_nvi.posterior import diagnosis
 
 __all__ = [
@@ -85,7 +85,7 @@ class LevelReport(typing.NamedTuple):
     return '\n'.join(lines)
 
 
-def pareto_k(log_weights) -> np.ndarray:
+def pareto_k(log_weights: types.TensorLike) -> np.ndarray:
   """Returns the shape of the generalized Pareto law of the largest weights.
 
   Above 0.7 a mean of the weights is not to be trusted; above 1 it may not
@@ -127,7 +127,7 @@ def pareto_k(log_weights) -> np.ndarray:
   )
 
 
-def level_report(trace) -> LevelReport:
+def level_report(trace: runs.Trace) -> LevelReport:
   """Divergences, effective sample sizes and Pareto k, level by level.
 
   Args:

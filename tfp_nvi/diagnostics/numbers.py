@@ -10,6 +10,7 @@ import typing
 import numpy as np
 import tensorflow as tf
 
+from tfp_nvi import densities as densities_lib
 from tfp_nvi import transitions, weighting
 from tfp_nvi.internal import checks
 
@@ -21,7 +22,11 @@ __all__ = [
 ]
 
 
-def successive_kl(densities, limits, num_points=301):
+def successive_kl(
+  densities: densities_lib.Densities,
+  limits: tuple[float, float],
+  num_points: int = 301,
+) -> tf.Tensor:
   """Computes KL divergences between successive densities by quadrature.
 
   ```none
@@ -133,7 +138,9 @@ def _check_grid(level, log_prob, probs, is_edge, num_values):
     )
 
 
-def mode_shares(particles, target):
+def mode_shares(
+  particles: weighting.WeightedParticles, target: typing.Any
+) -> tf.Tensor:
   """Returns the share of the weight that each mode of a target has.
 
   Args:
@@ -242,7 +249,9 @@ def _with_modes(particles, target):
   return weighting.WeightedParticles(*particles)
 
 
-def mode_report(particles, target) -> ModeReport:
+def mode_report(
+  particles: weighting.WeightedParticles, target: typing.Any
+) -> ModeReport:
   """Returns the weight of each mode of a target, with its standard error.
 
   Args:

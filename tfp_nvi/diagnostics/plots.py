@@ -7,6 +7,8 @@ Contract: no function changes a sampler. Each picture is a new
 display; `figure.savefig(path)` writes it.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tfp_nvi import weighting
@@ -20,8 +22,12 @@ __all__ = [
 
 
 def plot_samples(
-  traces, limits, target_log_prob_fn=None, num_bins=None, title=None
-):
+  traces: dict[str, tuple],
+  limits: tuple[float, float],
+  target_log_prob_fn: Callable | None = None,
+  num_bins: int | None = None,
+  title: str | None = None,
+) -> 'figures.Figure':
   """Plots particles: a row for each sampler, a column for each level.
 
   Each panel is a histogram of the weighted particles after the level, with
@@ -192,7 +198,12 @@ def _weighted_levels(particles, log_weights):
   )
 
 
-def plot_schedules(schedules, divergences, styles=None, title=None):
+def plot_schedules(
+  schedules: dict,
+  divergences: dict,
+  styles: dict | None = None,
+  title: str | None = None,
+) -> 'figures.Figure':
   """Plots annealing schedules, and divergences of successive densities.
 
   Thin lines are batch members, such as restarts, and thick lines their means.
@@ -285,15 +296,15 @@ def plot_schedules(schedules, divergences, styles=None, title=None):
 
 
 def plot_training(
-  effective_sample_sizes,
-  log_normalizers,
-  num_particles,
-  true_log_normalizer=None,
-  steps_per_value=1,
-  num_blocks=50,
-  styles=None,
-  title=None,
-):
+  effective_sample_sizes: dict,
+  log_normalizers: dict,
+  num_particles: int,
+  true_log_normalizer: float | None = None,
+  steps_per_value: int = 1,
+  num_blocks: int = 50,
+  styles: dict | None = None,
+  title: str | None = None,
+) -> 'figures.Figure':
   """Plots effective sample size and log normalizer over training.
 
   Lines are means over blocks of steps and over batch members, such as restarts;

@@ -16,6 +16,7 @@ import re
 import warnings
 import zipfile
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -64,7 +65,7 @@ class Checkpoints:
 
   def __init__(
     self,
-    folder,
+    folder: str | os.PathLike,
     settings: dict,
     max_to_keep: int = 2,
     name: str = 'checkpoint_dir',
@@ -118,7 +119,12 @@ class Checkpoints:
   def _path(self, step):
     return os.path.join(self._folder, f'checkpoint-{step}.npz')
 
-  def save(self, step: int, variables, arrays: dict | None = None) -> None:
+  def save(
+    self,
+    step: int,
+    variables: Sequence[tf.Variable],
+    arrays: dict | None = None,
+  ) -> None:
     """Saves a checkpoint, and removes those that are not kept.
 
     Args:
@@ -145,7 +151,9 @@ class Checkpoints:
     for old in useless + earlier[: -self._max_to_keep]:
       os.remove(self._path(old))
 
-  def restore(self, variables, stacklevel: int = 2) -> tuple[int, dict] | None:
+  def restore(
+    self, variables: Sequence[tf.Variable], stacklevel: int = 2
+  ) -> tuple[int, dict] | None:
     """Restores the latest checkpoint that is not damaged.
 
     Args:

@@ -68,7 +68,9 @@ class MissingMass(typing.NamedTuple):
   num_members: int
 
 
-def find_missing_mass(sampler, history, seed) -> MissingMass | None:
+def find_missing_mass(
+  sampler: typing.Any, history: history_lib.History, seed: tf.Tensor
+) -> MissingMass | None:
   """Looks for mass of the last density that a trained sampler does not reach.
 
   Args:
@@ -124,7 +126,9 @@ def find_missing_mass(sampler, history, seed) -> MissingMass | None:
   )
 
 
-def find_rare_mass(sampler, history) -> tuple[int, float] | None:
+def find_rare_mass(
+  sampler: typing.Any, history: history_lib.History
+) -> tuple[int, float] | None:
   """Looks for a step that has much of the mass of the last steps.
 
   Args:

@@ -11,9 +11,13 @@ variables of the start would not do, as those may come from other training.
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from tfp_nvi.internal import replicas as replicas_lib
+from tfp_nvi.training.steps import StepSettings
 
 __all__ = [
   'check_probe',
@@ -49,7 +53,7 @@ def _describe_function(fn):
   return f'{name}({", ".join(constants)})' if constants else name
 
 
-def describe(sampler) -> dict:
+def describe(sampler: Any) -> dict:
   """Names the parts of a sampler: its modules and its functions.
 
   Args:
@@ -83,7 +87,7 @@ def describe(sampler) -> dict:
   return description
 
 
-def describe_optimizer(optimizer) -> dict:
+def describe_optimizer(optimizer: Any) -> dict:
   """The class and the settings of an optimizer.
 
   Args:
@@ -116,7 +120,9 @@ def describe_optimizer(optimizer) -> dict:
   }
 
 
-def describe_training(settings, replicas=None) -> dict:
+def describe_training(
+  settings: StepSettings, replicas: replicas_lib.Replicas | None = None
+) -> dict:
   """The arguments of training that checkpoints belong to.
 
   Args:

@@ -5,17 +5,21 @@
 import functools
 import inspect
 import itertools
+import os
 import sys
 import time
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from tfp_nvi.chains import Chain
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.internal import replicas as replicas_lib
+from tfp_nvi.objectives import Objective
 from tfp_nvi.sampler import NestedSampler
 from tfp_nvi.training import (
   checkpoints,
@@ -35,17 +39,17 @@ __all__ = [
 
 
 def fit(
-  sampler,
-  objective,
+  sampler: NestedSampler | Chain | Callable,
+  objective: Objective,
   num_particles: int,
   num_steps: int,
   *,
   # What to learn from.
   data: tf.data.Dataset | None = None,
-  seed=None,
+  seed: types.Seed | None = None,
   # How to learn.
-  optimizer=None,
-  variables=None,
+  optimizer: Any = None,
+  variables: Sequence[tf.Variable] | None = None,
   clip_factor: float | None = 10.0,
   strict: bool = False,
   # How to compile.
@@ -55,12 +59,12 @@ def fit(
   strategy: tf.distribute.Strategy | None = None,
   num_islands: int | None = None,
   # What to save.
-  checkpoint_dir=None,
+  checkpoint_dir: str | os.PathLike | None = None,
   checkpoint_seconds: float = 60.0,
   # What to show.
   progress: bool = True,
-  tensorboard_dir=None,
-  callback_fn=None,
+  tensorboard_dir: str | os.PathLike | None = None,
+  callback_fn: Callable | None = None,
 ) -> history_lib.History:
   """Trains a sampler.
 
@@ -371,7 +375,7 @@ def _check_optimizer(optimizer, replicas):
   return optimizer
 
 
-def _check_checkpoints(folder, seed, optimizer):
+def _check_checkpoints(folder, seed, optimizer) -> str:
   if seed is None:
     raise ValueError(
       '`seed` must be given with `checkpoint_dir`, to resume to the same '

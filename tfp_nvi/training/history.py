@@ -142,7 +142,7 @@ class History(typing.NamedTuple):
     )
     return (np.flatnonzero(median_sizes(self) <= limit) + 1).tolist()
 
-  def to_arviz(self, coords=None):
+  def to_arviz(self, coords: dict | None = None) -> typing.Any:
     """Exports the course of training to ArviZ; its steps are the draws.
 
     Args:

@@ -3,11 +3,15 @@
 """Looks at the values of each compiled call, and says what is wrong."""
 
 import warnings
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
+from tfp_nvi.internal import types
 from tfp_nvi.training import coverage
 from tfp_nvi.training import history as history_lib
+from tfp_nvi.training.steps import CompiledSteps
 
 __all__ = [
   'Monitor',
@@ -56,7 +60,9 @@ class Monitor:
   ```
   """
 
-  def __init__(self, steps, seed, num_steps: int, strict: bool):
+  def __init__(
+    self, steps: CompiledSteps, seed: tf.Tensor, num_steps: int, strict: bool
+  ):
     """Initializes the monitor.
 
     Args:
@@ -72,7 +78,9 @@ class Monitor:
     self._num_skipped = 0
     self._has_warned = False
 
-  def check(self, record, elements) -> None:
+  def check(
+    self, record: history_lib.Record, elements: types.Structure
+  ) -> None:
     """Warns of NaN once; stops training where it makes no progress.
 
     Args:
@@ -102,7 +110,7 @@ class Monitor:
         self._describe_stop(record, elements), record.history()
       )
 
-  def finish(self, record, sampler) -> None:
+  def finish(self, record: history_lib.Record, sampler: Any) -> None:
     """Warns of levels that collapsed, or else of mass that is missing.
 
     Args:

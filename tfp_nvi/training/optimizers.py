@@ -7,6 +7,10 @@ know of one alone.
 """
 
 import inspect
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import tensorflow as tf
 
 from tfp_nvi import chains
 from tfp_nvi.internal import checks
@@ -39,7 +43,7 @@ class MultiOptimizer:
   ```
   """
 
-  def __init__(self, optimizers_and_trainables):
+  def __init__(self, optimizers_and_trainables: Sequence[tuple[Any, Sequence]]):
     """Initializes the optimizer.
 
     Args:
@@ -53,8 +57,9 @@ class MultiOptimizer:
     """
     name = 'optimizers_and_trainables'
     expected = 'pairs of an optimizer and a list of trainables'
+    kinds: Any = (list, tuple)
     pairs = checks.as_list(
-      name, optimizers_and_trainables, expected, (list, tuple), minimum=1
+      name, optimizers_and_trainables, expected, kinds, minimum=1
     )
     self._optimizers: list = []
     self._index: dict = {}
@@ -86,7 +91,7 @@ class MultiOptimizer:
       parts[self._index[variable.ref()]].append((gradient, variable))
     return parts
 
-  def build(self, variables) -> None:
+  def build(self, variables: Sequence[tf.Variable]) -> None:
     """Makes the state of all optimizers.
 
     Args:
@@ -99,7 +104,9 @@ class MultiOptimizer:
     for optimizer, part in zip(self._optimizers, parts, strict=True):
       steps.build(optimizer, [variable for _, variable in part])
 
-  def apply_gradients(self, grads_and_vars) -> None:
+  def apply_gradients(
+    self, grads_and_vars: Iterable[tuple[tf.Tensor, tf.Variable]]
+  ) -> None:
     """Takes a step with each optimizer.
 
     Args:

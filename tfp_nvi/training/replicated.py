@@ -16,7 +16,7 @@ import tf_keras
 
 from tfp_nvi import weighting
 from tfp_nvi.chains import Chain
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import randomness, types
 from tfp_nvi.internal import replicas as replicas_lib
 from tfp_nvi.training import history
 from tfp_nvi.training import steps as steps_lib
@@ -123,7 +123,7 @@ class ReplicatedSteps(steps_lib.CompiledSteps):
     # Collectives cannot be compiled by XLA on a CPU, and stay outside of it.
     return tf.function(self._loop, autograph=False)
 
-  def compile(self, seed):
+  def compile(self, seed: tf.Tensor) -> dict:
     """Compiles the loop and the islands; see `CompiledSteps.compile`."""
     values = super().compile(seed)
     # XLA compiles an island when it runs, and not with the loop around it.
@@ -134,11 +134,11 @@ class ReplicatedSteps(steps_lib.CompiledSteps):
     self._replicas.meet()
     return super()._call(*args)
 
-  def agree(self, is_true):
+  def agree(self, is_true: bool) -> bool:
     """Whether something is true in any process; see `CompiledSteps.agree`."""
     return bool(tf.reduce_any(self._gather_fn(tf.constant(int(is_true))) > 0))
 
-  def differs(self, number):
+  def differs(self, number: int) -> bool:
     """Whether a number is not the same; see `CompiledSteps.differs`."""
     self._replicas.meet()
     numbers = self._gather_fn(tf.constant(number))
@@ -311,14 +311,18 @@ class ReplicatedSteps(steps_lib.CompiledSteps):
         ),
       )
 
-  def bad_gradients(self, seed, step, elements, index):
+  def bad_gradients(
+    self, seed: tf.Tensor, step: int, elements: types.Structure, index: int
+  ) -> list[str]:
     """Names variables by their gradients; see `CompiledSteps.bad_gradients`."""
     names: dict = {}
     for island_seed, element in self._islands(seed, step, elements, index):
       names |= dict.fromkeys(self._bad_gradients(island_seed, element))
     return list(names)
 
-  def describe_nan(self, seed, step, elements, index):
+  def describe_nan(
+    self, seed: tf.Tensor, step: int, elements: types.Structure, index: int
+  ) -> str | None:
     """Says which density is NaN; see `CompiledSteps.describe_nan`."""
     for island_seed, element in self._islands(seed, step, elements, index):
       found = self._describe_nan(island_seed, element)

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_nvi.internal import progress
+from tfp_nvi.training.history import Record
 
 __all__ = [
   'Bar',
@@ -66,14 +67,14 @@ class Bar:
   def __exit__(self, *args):
     self._bar.close()
 
-  def update(self, record) -> None:
+  def update(self, record: Record) -> None:
     """Shows what came of the last call.
 
     Args:
       record: `Record`.
     """
     piece, last = record.pieces[-1], record.last()
-    notices = {}
+    notices: dict = {}
     if last.num_skipped_steps:
       notices['skipped'] = last.num_skipped_steps
     if last.collapsed_levels:
@@ -133,7 +134,7 @@ class Summaries:
       api.hparams(_flatten(settings))
     self._writer.flush()
 
-  def write(self, record) -> None:
+  def write(self, record: Record) -> None:
     """Writes means over the steps of the last call, and counts of its steps.
 
     Args:

@@ -9,13 +9,13 @@ none of the optimizer's.
 import contextlib
 import dataclasses
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import randomness, types
 from tfp_nvi.training import history
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
 _MEMORY = 100.0
 
 
-def has_build(optimizer) -> bool:
+def has_build(optimizer: typing.Any) -> bool:
   """Whether the state of an optimizer can be made before its first step.
 
   Args:
@@ -53,7 +53,7 @@ def has_build(optimizer) -> bool:
   )
 
 
-def build(optimizer, variables) -> None:
+def build(optimizer: typing.Any, variables: Sequence[tf.Variable]) -> None:
   """Makes the state of an optimizer, if that is possible before its first step.
 
   Args:
@@ -75,7 +75,7 @@ def build(optimizer, variables) -> None:
     optimizer.build(variables)
 
 
-def optimizer_variables(optimizer) -> list:
+def optimizer_variables(optimizer: typing.Any) -> list:
   """The variables of an optimizer that is built.
 
   Args:
@@ -95,7 +95,9 @@ def optimizer_variables(optimizer) -> list:
   return list(variables() if callable(variables) else variables)
 
 
-def element_at(elements, index):
+def element_at(
+  elements: types.Structure, index: int | tf.Tensor
+) -> types.Structure:
   """The data of one step of a call.
 
   Args:
@@ -150,7 +152,7 @@ class _Clipping:
     return tf.where(norm > limit, limit / norm, tf.ones_like(norm))
 
 
-def global_norm(gradients):
+def global_norm(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
   """The norm of all gradients together, not finite if one of them is not.
 
   Args:
@@ -275,7 +277,7 @@ class CompiledSteps:
     """The compiled loop over the steps of a call."""
     return tf.function(self._loop, jit_compile=jit_compile, autograph=False)
 
-  def agree(self, is_true) -> bool:
+  def agree(self, is_true: bool) -> bool:
     """Whether something is true in any of the processes that train.
 
     Args:
@@ -299,7 +301,7 @@ class CompiledSteps:
     return False
 
   @property
-  def state(self):
+  def state(self) -> list:
     """All variables that a later step depends on."""
     return [
       *self.variables,
@@ -399,7 +401,7 @@ class CompiledSteps:
     )
     return {k: v.numpy()[: int(count)] for k, v in values.items()}
 
-  def compile(self, seed):
+  def compile(self, seed: tf.Tensor) -> dict:
     """Compiles the loop, without taking a step.
 
     Args:
@@ -417,7 +419,13 @@ class CompiledSteps:
         f'{type(self._optimizer).__name__} that has ({e}).'
       ) from e
 
-  def take(self, seed, first_step, stop_step, elements):
+  def take(
+    self,
+    seed: tf.Tensor,
+    first_step: int,
+    stop_step: int,
+    elements: types.Structure,
+  ) -> dict:
     """Takes steps, as many as a call takes, or fewer.
 
     Args:
@@ -431,7 +439,7 @@ class CompiledSteps:
     """
     return self._call(seed, first_step, stop_step, elements, True)
 
-  def probe(self, seed, step):
+  def probe(self, seed: tf.Tensor, step: int) -> dict:
     """The results of a step for data of zeros, without an update.
 
     Args:
@@ -443,7 +451,9 @@ class CompiledSteps:
     """
     return self._call(seed, step, step + 1, self._no_elements, False)
 
-  def bad_gradients(self, seed, step, elements, index):
+  def bad_gradients(
+    self, seed: tf.Tensor, step: int, elements: types.Structure, index: int
+  ) -> list[str]:
     """Names the variables whose gradient is not finite.
 
     Args:
@@ -467,7 +477,9 @@ class CompiledSteps:
       if not np.isfinite(gradient.numpy().astype(np.float64)).all()
     ]
 
-  def describe_nan(self, seed, step, elements, index):
+  def describe_nan(
+    self, seed: tf.Tensor, step: int, elements: types.Structure, index: int
+  ) -> str | None:
     """Says which part of the sampler's densities is NaN, and where.
 
     Args:

@@ -5,9 +5,12 @@
 import time
 import warnings
 
+import tensorflow as tf
+
 from tfp_nvi.training import checkpoints as checkpoints_lib
 from tfp_nvi.training import fingerprint
 from tfp_nvi.training import history as history_lib
+from tfp_nvi.training.steps import CompiledSteps
 
 __all__ = [
   'NoStore',
@@ -40,14 +43,14 @@ class NoStore:
     del num_steps
     return None
 
-  def begin(self, record) -> None:
+  def begin(self, record: history_lib.Record) -> None:
     """Does nothing.
 
     Args:
       record: `Record`.
     """
 
-  def save(self, record, is_last: bool = False) -> None:
+  def save(self, record: history_lib.Record, is_last: bool = False) -> None:
     """Does nothing.
 
     Args:
@@ -71,8 +74,8 @@ class TrainingStore(NoStore):
     self,
     folder: str,
     seconds: float,
-    steps,
-    seed,
+    steps: CompiledSteps,
+    seed: tf.Tensor,
     settings: dict,
     writes: bool = True,
   ):
@@ -153,7 +156,7 @@ class TrainingStore(NoStore):
     self._saved_step = step
     return {field: arrays[field] for field in history_lib.STEP_FIELDS}
 
-  def begin(self, record) -> None:
+  def begin(self, record: history_lib.Record) -> None:
     """Saves what there is before the first step, if nothing was restored.
 
     A folder that cannot hold a checkpoint is found out here, and not when there
@@ -174,7 +177,7 @@ class TrainingStore(NoStore):
           f'{self._folder!r} ({e.strerror or e}).'
         ) from e
 
-  def save(self, record, is_last: bool = False) -> None:
+  def save(self, record: history_lib.Record, is_last: bool = False) -> None:
     """Saves, if it is time to do so.
 
     Args:
