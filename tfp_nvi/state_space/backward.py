@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks
+from tfp_nvi.internal import checks, types
 from tfp_nvi.state_space import functions, gaussian, missing
 from tfp_nvi.state_space import model as model_lib
 from tfp_nvi.state_space.heuristics import Heuristic
@@ -245,7 +245,13 @@ class GaussianHeuristic(Heuristic):
     self._num_iterations = checks.as_count('num_iterations', num_iterations)
     self._event_rank = model.example.local_like[1].rank
 
-  def prepare(self, observations, is_observed, global_state, u=None):
+  def prepare(
+    self,
+    observations: types.Structure,
+    is_observed: types.Structure | None,
+    global_state: types.Structure,
+    u: types.Structure | None = None,
+  ) -> types.Structure:
     """Returns quadratic functions of local states; see `Heuristic.prepare`."""
     steps = _as_steps(self._model, observations, is_observed, global_state, u)
     path = self._roll_out(steps, global_state, None)
@@ -276,11 +282,16 @@ class GaussianHeuristic(Heuristic):
     )
     return rows if self._model.prior is None else _without_overflow(rows, steps)
 
-  def given(self, model):
+  def given(self, model: model_lib.StateSpaceModel) -> 'GaussianHeuristic':
     """Returns the heuristic for a given global state; see `Heuristic.given`."""
     return GaussianHeuristic(model, self._num_iterations, self.name)
 
-  def log_factor(self, row, global_state, local_state):
+  def log_factor(
+    self,
+    row: types.Structure,
+    global_state: types.Structure,
+    local_state: types.Structure | None,
+  ) -> tf.Tensor:
     """Returns values of the function of a row; see `Heuristic.log_factor`."""
     del global_state
     factor = gaussian.Quadratic(*row['factor'])
@@ -288,13 +299,16 @@ class GaussianHeuristic(Heuristic):
       return factor.constant
     return factor.log_value(gaussian.as_vector(local_state, self._event_rank))
 
-  def is_doubtful(self, rows):
+  def is_doubtful(self, rows: types.Structure) -> tf.Tensor:
     """Returns whether expansions are unsettled; see `Heuristic.is_doubtful`."""
     return tf.logical_not(rows['change'][0] <= _DOUBTFUL_CHANGE)
 
-  def proposal(self, row, prior, shape):
+  def proposal(
+    self, row: types.Structure, prior: tfd.Distribution, shape: tf.TensorShape
+  ) -> tfd.Distribution:
     """Returns the transition, given the future; see `Heuristic.proposal`."""
-    target = gaussian.Quadratic(*row['target'], 0.0)
+    precision, linear = row['target']
+    target = gaussian.Quadratic(precision, linear, 0.0)
     mean, covariance = gaussian.condition(
       *gaussian.moments(prior, shape), target
     )
@@ -478,7 +492,13 @@ class HiddenMarkovHeuristic(Heuristic):
       )
     self._model = model
 
-  def prepare(self, observations, is_observed, global_state, u=None):
+  def prepare(
+    self,
+    observations: types.Structure,
+    is_observed: types.Structure | None,
+    global_state: types.Structure,
+    u: types.Structure | None = None,
+  ) -> types.Structure:
     """Returns log likelihoods of all states; see `Heuristic.prepare`."""
     model = self._model
     steps = _as_steps(model, observations, is_observed, global_state, u)
@@ -544,11 +564,16 @@ class HiddenMarkovHeuristic(Heuristic):
     target, factor = (array.stack() for array in arrays)
     return {'target': target, 'factor': factor}
 
-  def given(self, model):
+  def given(self, model: model_lib.StateSpaceModel) -> 'HiddenMarkovHeuristic':
     """Returns the heuristic for a given global state; see `Heuristic.given`."""
     return HiddenMarkovHeuristic(model, self.name)
 
-  def log_factor(self, row, global_state, local_state):
+  def log_factor(
+    self,
+    row: types.Structure,
+    global_state: types.Structure,
+    local_state: types.Structure | None,
+  ) -> tf.Tensor:
     """Returns the entry of a local state; see `Heuristic.log_factor`."""
     del global_state
     factor = row['factor']
@@ -557,7 +582,9 @@ class HiddenMarkovHeuristic(Heuristic):
     factor = tf.broadcast_to(factor, local_state.shape + factor.shape[-1:])
     return functions.entry(factor, local_state)
 
-  def proposal(self, row, prior, shape):
+  def proposal(
+    self, row: types.Structure, prior: tfd.Distribution, shape: tf.TensorShape
+  ) -> tfd.Distribution:
     """Returns the transition, given the future; see `Heuristic.proposal`."""
     del shape
     return tfd.Categorical(

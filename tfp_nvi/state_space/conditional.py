@@ -6,6 +6,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from tfp_nvi.internal import types
 from tfp_nvi.state_space import model as model_lib
 
 __all__ = [
@@ -26,7 +27,9 @@ class _GivenModel(model_lib.StateSpaceModel):
 
 
 def given_model(
-  model: model_lib.StateSpaceModel, global_state, batch_rank: int
+  model: model_lib.StateSpaceModel,
+  global_state: types.Structure,
+  batch_rank: int,
 ) -> model_lib.StateSpaceModel:
   """Returns the model without a prior, for sequences with these global states.
 

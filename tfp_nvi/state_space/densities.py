@@ -15,8 +15,10 @@ import tensorflow as tf
 
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import resampling
-from tfp_nvi.internal import axes, checks
+from tfp_nvi import transitions as transitions_lib
+from tfp_nvi.internal import axes, checks, types
 from tfp_nvi.state_space import functions
+from tfp_nvi.state_space.heuristics import Heuristic
 from tfp_nvi.state_space.model import StateSpaceModel
 from tfp_nvi.state_space.sequences import Sequences
 
@@ -59,15 +61,15 @@ class StateSpaceDensities(densities_lib.Densities):
   is_rollable = True
   is_discrete = True  # Indices are, whatever the local states.
   # Each instance sets these from its model and its sequences.
-  batch_shape = None
-  float_dtype = None
+  batch_shape: Any = None
+  float_dtype: Any = None
   num_densities = 0
 
   def __init__(
     self,
     model: StateSpaceModel,
     sequences: Sequences,
-    heuristic=None,
+    heuristic: Heuristic | None = None,
     name: str = 'state_space_densities',
   ):
     """Initializes the densities.
@@ -80,7 +82,7 @@ class StateSpaceDensities(densities_lib.Densities):
     """
     super().__init__(name=name)
     self.model = model
-    self.heuristic = heuristic
+    self.heuristic: Any = heuristic
     self.initial = model.prior
     self.float_dtype = model.example.dtype
     self.local_like = model.example.local_like
@@ -115,15 +117,17 @@ class StateSpaceDensities(densities_lib.Densities):
     )
 
   @property
-  def is_observed(self):
+  def is_observed(self) -> tf.Tensor | None:
     """`None`, or bool `Tensor` of shape `batch + [num_steps]`."""
     return self._is_observed
 
-  def is_active(self, level):
+  def is_active(self, level: int | tf.Tensor) -> tf.Tensor | None:
     """Returns whether sequences have a step at a level; `None` if all do."""
     return None if self.lengths is None else level <= self.lengths
 
-  def initial_state(self, global_state, sample_shape):
+  def initial_state(
+    self, global_state: types.Structure, sample_shape: list[int]
+  ) -> StateSpaceState:
     """Returns the state of level 0."""
     if sample_shape[1:] != self.batch_shape:
       raise ValueError(
@@ -138,11 +142,13 @@ class StateSpaceDensities(densities_lib.Densities):
     )
     return StateSpaceState(global_state, local_state, index, index, index)
 
-  def given(self, move, cut):
+  def given(self, move: transitions_lib.Move, cut: bool) -> 'GivenDensities':
     """Returns densities with the heuristic prepared for the given level 0."""
     return GivenDensities(self, move, cut)
 
-  def prepare(self, global_state, num_particles):
+  def prepare(
+    self, global_state: types.Structure, num_particles: int
+  ) -> types.Structure:
     """Returns the rows of the heuristic; `()` if there is none."""
     if self.heuristic is None:
       return ()
@@ -173,7 +179,13 @@ class StateSpaceDensities(densities_lib.Densities):
         )
     return rows
 
-  def log_factor(self, row, global_state, local_state, shape):
+  def log_factor(
+    self,
+    row: types.Structure,
+    global_state: types.Structure,
+    local_state: types.Structure | None,
+    shape: types.Shape,
+  ) -> tf.Tensor:
     """Returns the heuristic's log factor at a level, checked."""
     return checks.check_returned(
       'heuristic',
@@ -184,16 +196,21 @@ class StateSpaceDensities(densities_lib.Densities):
       broadcasts=True,
     )
 
-  def evaluate(self, level, state):
+  def evaluate(self, level: Any, state: types.Structure) -> tuple:
     """Raises an error, because the terms of a level depend on level 0."""
     raise TypeError('State-space densities are evaluated by a sampler alone.')
 
-  def log_prob(self, level, terms):
+  def log_prob(self, level: Any, terms: tuple) -> tf.Tensor:
     """Returns the log density of a level, given the terms."""
     del level
     return terms[0]
 
-  def check(self, values, name='initial_proposal', batch_shape=None):
+  def check(
+    self,
+    values: types.Structure,
+    name: Any = 'initial_proposal',
+    batch_shape: tf.TensorShape | None = None,
+  ) -> None:
     """Checks global states, and the heuristic at them.
 
     Args:

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tf_keras
 
 from tfp_nvi import resampling, training
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.state_space import backward, learning, networks, twisting
 from tfp_nvi.state_space import model as model_lib
 from tfp_nvi.state_space.sampler import StateSpaceSampler
@@ -37,17 +37,17 @@ _MAX_MISSED, _MAX_GAP = 0.25, 3.0
 
 def fit_state_space(
   model: model_lib.StateSpaceModel,
-  data=None,
+  data: types.Structure | None = None,
   length: int | None = None,
   *,
-  is_observed=None,
-  inputs=None,
+  is_observed: types.Structure | None = None,
+  inputs: types.Structure | None = None,
   num_steps: int = 2_000,
   batch_size: int = 128,
   num_units: int = 32,
   learning_rate: float = 3e-3,
   progress: bool = True,
-  seed=None,
+  seed: types.Seed | None = None,
 ) -> StateSpaceSampler:
   """Makes a sampler for the sequences of a model, and trains it once.
 

@@ -10,13 +10,14 @@ or a sampler is made.
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
-from tfp_nvi.internal import axes, checks, randomness
+from tfp_nvi.internal import axes, checks, randomness, types
 
 tfd = tfp.distributions
 
@@ -49,7 +50,7 @@ def has_values(x: tf.Tensor) -> bool:
   return not tf.is_symbolic_tensor(x)
 
 
-def describe(structure):
+def describe(structure: types.Structure) -> types.Structure:
   """Describes dtypes by their names, and shapes as lists."""
   return tf.nest.map_structure(
     lambda x: x.as_list() if isinstance(x, tf.TensorShape) else x.name,
@@ -90,7 +91,14 @@ def entry(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
   return tf.reduce_sum(tf.where(is_it, values, tf.zeros_like(values)), axis=-1)
 
 
-def over_states(fn, num_states, global_state, shape, dtype, event_rank=0):
+def over_states(
+  fn: Callable,
+  num_states: int,
+  global_state: types.Structure,
+  shape: tf.TensorShape,
+  dtype: tf.DType,
+  event_rank: int = 0,
+) -> tf.Tensor:
   """Calls a function with each of a few local states.
 
   Args:
@@ -246,7 +254,10 @@ def call_with_named(
 
 
 def check_distribution(
-  name: str, distribution, shape: tf.TensorShape, like=None
+  name: str,
+  distribution: Any,
+  shape: tf.TensorShape,
+  like: tuple[types.Structure, types.Structure] | None = None,
 ) -> None:
   """Raises an error if a function did not return the distribution it should.
 

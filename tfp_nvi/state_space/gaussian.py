@@ -12,12 +12,13 @@ without its negative eigenvalues. Nothing is approximated where the model is
 linear and Gaussian.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import compatibility, matrices
+from tfp_nvi.internal import compatibility, matrices, types
 
 tfd = tfp.distributions
 
@@ -55,7 +56,7 @@ class Quadratic(NamedTuple):
     """Returns the product of two functions."""
     return Quadratic(*(x + y for x, y in zip(self, other, strict=True)))
 
-  def where(self, condition) -> 'Quadratic':
+  def where(self, condition: tf.Tensor) -> 'Quadratic':
     """Returns the function where a condition holds, and else one."""
     parts = []
     for i, x in enumerate(self):
@@ -63,7 +64,7 @@ class Quadratic(NamedTuple):
       parts.append(tf.where(mask, x, tf.zeros_like(x)))
     return Quadratic(*parts)
 
-  def log_value(self, z):
+  def log_value(self, z: tf.Tensor) -> tf.Tensor:
     """Returns the logarithm of the function at vectors `z`."""
     return (
       self.constant
@@ -72,7 +73,7 @@ class Quadratic(NamedTuple):
     )
 
   @staticmethod
-  def one(shape, size: int, dtype) -> 'Quadratic':
+  def one(shape: tf.TensorShape, size: int, dtype: tf.DType) -> 'Quadratic':
     """Returns the function that is one everywhere."""
     return Quadratic(
       tf.zeros(shape + [size, size], dtype),
@@ -85,7 +86,7 @@ def _is_multivariate(distribution):
   return isinstance(distribution, tfd.MultivariateNormalLinearOperator)
 
 
-def is_gaussian(distribution) -> bool:
+def is_gaussian(distribution: tfd.Distribution) -> bool:
   """Returns whether a distribution is normal, over a number or a vector.
 
   ```python
@@ -112,7 +113,9 @@ def as_event(z: tf.Tensor, event_rank: int) -> tf.Tensor:
   return z if event_rank else z[..., 0]
 
 
-def moments(distribution, shape) -> tuple:
+def moments(
+  distribution: tfd.Distribution, shape: types.Shape
+) -> tuple[tf.Tensor, tf.Tensor]:
   """Returns the mean of a normal distribution, and a factor of its covariance.
 
   Args:
@@ -156,7 +159,9 @@ def _rows_of_gradients(tape, values, z):
   )
 
 
-def linearize(distribution_fn, z: tf.Tensor, shape) -> tuple:
+def linearize(
+  distribution_fn: Callable, z: tf.Tensor, shape: tf.TensorShape
+) -> tuple:
   """Returns a normal transition, linearized at a local state.
 
   Args:
@@ -179,7 +184,10 @@ def linearize(distribution_fn, z: tf.Tensor, shape) -> tuple:
 
 
 def expand_likelihood(
-  distribution_fn, x, z: tf.Tensor, shape: tf.TensorShape
+  distribution_fn: Callable,
+  x: types.Structure,
+  z: tf.Tensor,
+  shape: tf.TensorShape,
 ) -> Quadratic:
   """Returns the likelihood of a local state, expanded at some state.
 
@@ -285,7 +293,9 @@ def _conditioning(factor, precision):
   return covariance, remainder, pull, log_det
 
 
-def condition(mean, factor, quadratic: Quadratic) -> tuple:
+def condition(
+  mean: tf.Tensor, factor: tf.Tensor, quadratic: Quadratic
+) -> tuple[tf.Tensor, tf.Tensor]:
   """Normalizes the normal density `N(mean, L L')` times a function.
 
   Args:
@@ -302,7 +312,9 @@ def condition(mean, factor, quadratic: Quadratic) -> tuple:
   return mean + matrices.matvec(covariance, error), covariance
 
 
-def normal(mean, covariance, event_rank: int) -> tfd.Distribution:
+def normal(
+  mean: tf.Tensor, covariance: tf.Tensor, event_rank: int
+) -> tfd.Distribution:
   """Returns a normal distribution over local states.
 
   Args:
@@ -334,7 +346,9 @@ def _of_mean(factor, quadratic):
   )
 
 
-def message(matrix, offset, factor, quadratic: Quadratic) -> Quadratic:
+def message(
+  matrix: tf.Tensor, offset: tf.Tensor, factor: tf.Tensor, quadratic: Quadratic
+) -> Quadratic:
   """Returns the expectation of a function of the next state, given this one.
 
   Args:
@@ -356,7 +370,9 @@ def message(matrix, offset, factor, quadratic: Quadratic) -> Quadratic:
   )
 
 
-def log_integral(mean, factor, quadratic: Quadratic) -> tf.Tensor:
+def log_integral(
+  mean: tf.Tensor, factor: tf.Tensor, quadratic: Quadratic
+) -> tf.Tensor:
   """Returns the log of the expectation of a function of a normal vector.
 
   Args:

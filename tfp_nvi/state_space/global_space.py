@@ -6,7 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import weighting
-from tfp_nvi.internal import matrices, randomness
+from tfp_nvi.internal import matrices, randomness, types
 from tfp_nvi.state_space import functions
 
 tfb = tfp.bijectors
@@ -96,13 +96,13 @@ class GlobalSpace(tf.Module):
     )
     self.draws = (x - center) / scale
 
-  def vector(self, global_state) -> tf.Tensor:
+  def vector(self, global_state: types.Structure) -> tf.Tensor:
     """Returns the vectors of global states, of shape `shape + [size]`."""
     # This is a copy, because bijectors cache the values that they made.
     state = tf.nest.map_structure(tf.identity, global_state)
     return self._bijector.inverse(state)
 
-  def state(self, y: tf.Tensor):
+  def state(self, y: tf.Tensor) -> types.Structure:
     """Returns the global states of vectors."""
     return self._bijector.forward(tf.identity(y))
 
@@ -114,7 +114,9 @@ class GlobalSpace(tf.Module):
       state
     ) + self._bijector.forward_log_det_jacobian(y, event_ndims=1)
 
-  def distribution(self, loc: tf.Tensor, scale_tril: tf.Tensor):
+  def distribution(
+    self, loc: tf.Tensor, scale_tril: tf.Tensor
+  ) -> tfd.Distribution:
     """Makes a normal distribution over global states, with wider tails.
 
     Args:
@@ -133,7 +135,12 @@ class GlobalSpace(tf.Module):
     )
     return tfd.TransformedDistribution(mixture, self._bijector)
 
-  def matched(self, global_state, log_weights: tf.Tensor, floor: float = 0.02):
+  def matched(
+    self,
+    global_state: types.Structure,
+    log_weights: tf.Tensor,
+    floor: float = 0.02,
+  ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the mean and a factor of the covariance of weighted particles.
 
     Weights are raised to a power of at most one that leaves some of them

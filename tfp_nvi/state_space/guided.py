@@ -8,12 +8,15 @@ come.
 """
 
 import abc
+from collections.abc import Callable
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_nvi.internal import types
 from tfp_nvi.state_space import functions, gaussian, switching
 from tfp_nvi.state_space import model as model_lib
+from tfp_nvi.state_space.densities import GivenDensities, StateSpaceState
 
 tfd = tfp.distributions
 
@@ -35,7 +38,15 @@ class LocalProposal(abc.ABC):
   needs_observation = True
 
   @abc.abstractmethod
-  def distribution(self, prior, observation_fn, x, given, step, previous):
+  def distribution(
+    self,
+    prior: tfd.Distribution,
+    observation_fn: Callable,
+    x: types.Structure,
+    given: GivenDensities | None,
+    step: int | tf.Tensor,
+    previous: StateSpaceState,
+  ) -> tfd.Distribution:
     """Returns the proposal of a local state.
 
     Args:
@@ -57,7 +68,15 @@ class HeuristicProposal(LocalProposal):
 
   needs_observation = False
 
-  def distribution(self, prior, observation_fn, x, given, step, previous):
+  def distribution(
+    self,
+    prior: tfd.Distribution,
+    observation_fn: Callable,
+    x: types.Structure,
+    given: GivenDensities | None,
+    step: int | tf.Tensor,
+    previous: StateSpaceState,
+  ) -> tfd.Distribution:
     """Returns the proposal by the row of the level before."""
     del observation_fn, x
     if given is None:
@@ -95,7 +114,15 @@ class GuidedProposal(LocalProposal):
       )
     self._model = model
 
-  def distribution(self, prior, observation_fn, x, given, step, previous):
+  def distribution(
+    self,
+    prior: tfd.Distribution,
+    observation_fn: Callable,
+    x: types.Structure,
+    given: GivenDensities | None,
+    step: int | tf.Tensor,
+    previous: StateSpaceState,
+  ) -> tfd.Distribution:
     """Returns the proposal; see `LocalProposal.distribution`."""
     del given, step
     shape = tf.TensorShape(previous.root.shape)

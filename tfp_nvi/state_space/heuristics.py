@@ -32,9 +32,9 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks
+from tfp_nvi.internal import checks, types
 from tfp_nvi.state_space import functions, missing
-from tfp_nvi.state_space.model import steps_first
+from tfp_nvi.state_space.model import StateSpaceModel, steps_first
 
 tfd = tfp.distributions
 
@@ -97,7 +97,12 @@ class Heuristic(tf.Module, abc.ABC):
   is_trusted = False
 
   @abc.abstractmethod
-  def prepare(self, observations, is_observed, global_state):
+  def prepare(
+    self,
+    observations: types.Structure,
+    is_observed: types.Structure | None,
+    global_state: types.Structure,
+  ) -> types.Structure:
     """Prepares the rows of the factors, once the global state is known.
 
     Args:
@@ -115,7 +120,12 @@ class Heuristic(tf.Module, abc.ABC):
         size one instead.
     """
 
-  def log_factor(self, row, global_state, local_state):
+  def log_factor(
+    self,
+    row: types.Structure,
+    global_state: types.Structure,
+    local_state: types.Structure | None,
+  ) -> tf.Tensor:
     """Returns the logarithm of the factor; by default, the row itself.
 
     Args:
@@ -132,7 +142,9 @@ class Heuristic(tf.Module, abc.ABC):
     del global_state, local_state
     return row
 
-  def proposal(self, row, prior, shape):
+  def proposal(
+    self, row: types.Structure, prior: tfd.Distribution, shape: tf.TensorShape
+  ) -> tfd.Distribution | None:
     """Returns a proposal that uses the observations to come; by default, none.
 
     Args:
@@ -147,7 +159,7 @@ class Heuristic(tf.Module, abc.ABC):
     del row, prior, shape
     return None
 
-  def is_doubtful(self, rows):
+  def is_doubtful(self, rows: types.Structure) -> tf.Tensor | None:
     """Returns where the factor is known to be poor; by default, `None`.
 
     Args:
@@ -160,7 +172,7 @@ class Heuristic(tf.Module, abc.ABC):
     del rows
     return None
 
-  def given(self, model) -> 'Heuristic | None':
+  def given(self, model: StateSpaceModel) -> 'Heuristic | None':
     """Returns the heuristic for a given global state; by default, none.
 
     Args:
@@ -216,7 +228,12 @@ class IndependentHeuristic(Heuristic):
       'distribution_fn', distribution_fn, ('global_state',)
     )
 
-  def prepare(self, observations, is_observed, global_state):
+  def prepare(
+    self,
+    observations: types.Structure,
+    is_observed: types.Structure | None,
+    global_state: types.Structure,
+  ) -> tf.Tensor:
     """Returns sums of log densities; see `Heuristic.prepare`."""
     distribution = self._call(global_state)
     checks.check_returned_instance(
@@ -293,7 +310,12 @@ class FeatureHeuristic(Heuristic):
     self._feature_fn = feature_fn
     self._weight_fn = weight_fn
 
-  def prepare(self, observations, is_observed, global_state):
+  def prepare(
+    self,
+    observations: types.Structure,
+    is_observed: types.Structure | None,
+    global_state: types.Structure,
+  ) -> tf.Tensor:
     """Returns sums of weighted features; see `Heuristic.prepare`."""
     features = tf.convert_to_tensor(self._feature_fn(observations))
     weights = tf.convert_to_tensor(self._weight_fn(global_state))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfp_nvi import resampling, weighting
-from tfp_nvi.internal import axes, randomness
+from tfp_nvi.internal import axes, randomness, types
 from tfp_nvi.state_space import model as model_lib
 
 __all__ = [
@@ -56,7 +56,7 @@ class FilterHistory(NamedTuple):
     total = tf.map_fn(weighting.log_normalizer, self.log_weights)
     return tf.concat([total[:1], total[1:] - total[:-1]], axis=0)
 
-  def expectation(self, fn: Callable):
+  def expectation(self, fn: Callable) -> types.Structure:
     """Computes filtered expectations.
 
     Args:
@@ -90,7 +90,11 @@ class FilterHistory(NamedTuple):
     return tf.nest.map_structure(lambda *x: tf.stack(x), *values)
 
 
-def draw_index(log_weights: tf.Tensor, seed, num_draws=None) -> tf.Tensor:
+def draw_index(
+  log_weights: tf.Tensor,
+  seed: types.StatelessSeed,
+  num_draws: int | None = None,
+) -> tf.Tensor:
   """Draws indices of particles by their weights, independently.
 
   Args:
@@ -118,9 +122,9 @@ def draw_next(
   model: model_lib.StateSpaceModel,
   history: FilterHistory,
   num_draws: int,
-  seed,
-  inputs=(),
-):
+  seed: types.StatelessSeed,
+  inputs: types.Structure = (),
+) -> types.Structure:
   """Draws the observation of each step given those of the steps before it.
 
   Args:
@@ -194,10 +198,10 @@ def draw_backward(
   model: model_lib.StateSpaceModel,
   history: FilterHistory,
   num_draws: int,
-  seed,
-  lengths=None,
-  inputs=(),
-):
+  seed: types.StatelessSeed,
+  lengths: tf.Tensor | None = None,
+  inputs: types.Structure = (),
+) -> types.Structure:
   """Draws trajectories by backward simulation.
 
   The state of the last step is drawn by its weight, and that of each step

@@ -9,13 +9,13 @@ estimate of the likelihood is unbiased, with one filter for each chain.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import resampling
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.state_space import (
   global_space,
   guided,
@@ -72,12 +72,12 @@ def log_likelihood_fn(
 
 def metropolis(
   space: global_space.GlobalSpace,
-  scale,
+  scale: tf.Tensor,
   estimate_fn: Callable,
   log_likelihood_of: Callable,
-  theta,
-  estimate,
-  seed,
+  theta: types.Structure,
+  estimate: types.Structure,
+  seed: types.StatelessSeed,
 ) -> tuple:
   """Takes a step of a random walk over global states, accepted by estimates.
 
@@ -186,11 +186,11 @@ class ParticleMetropolis(tfp.mcmc.TransitionKernel):
   def __init__(
     self,
     sampler: StateSpaceSampler,
-    observations,
+    observations: types.Structure,
     num_particles: int = 100,
-    scale: Any = 0.3,
-    is_observed=None,
-    inputs=None,
+    scale: types.TensorLike = 0.3,
+    is_observed: types.Structure | None = None,
+    inputs: types.Structure | None = None,
   ):
     """Initializes the kernel.
 
@@ -239,7 +239,9 @@ class ParticleMetropolis(tfp.mcmc.TransitionKernel):
     """`True`: the kernel leaves the posterior invariant."""
     return True
 
-  def bootstrap_results(self, init_state) -> ParticleMetropolisResults:
+  def bootstrap_results(
+    self, init_state: types.Structure
+  ) -> ParticleMetropolisResults:
     """Returns the results before the first step.
 
     Args:
@@ -255,7 +257,12 @@ class ParticleMetropolis(tfp.mcmc.TransitionKernel):
       estimate, tf.ones(estimate.shape, tf.bool), seed
     )
 
-  def one_step(self, current_state, previous_kernel_results, seed=None):
+  def one_step(
+    self,
+    current_state: types.Structure,
+    previous_kernel_results: ParticleMetropolisResults,
+    seed: types.Seed | None = None,
+  ) -> tuple[types.Structure, ParticleMetropolisResults]:
     """Takes a step in all chains.
 
     Args:
@@ -340,11 +347,11 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
   def __init__(
     self,
     sampler: StateSpaceSampler,
-    observations,
+    observations: types.Structure,
     num_particles: int = 20,
-    global_state: Any = None,
-    is_observed=None,
-    inputs=None,
+    global_state: types.Structure | None = None,
+    is_observed: types.Structure | None = None,
+    inputs: types.Structure | None = None,
   ):
     """Initializes the kernel.
 
@@ -389,7 +396,9 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
     """`True`: the kernel leaves the posterior invariant."""
     return True
 
-  def bootstrap_results(self, init_state) -> ConditionalFilterResults:
+  def bootstrap_results(
+    self, init_state: types.Structure
+  ) -> ConditionalFilterResults:
     """Returns the results before the first step.
 
     Args:
@@ -474,7 +483,12 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
     own = history_lib.draw_index(log_weights + transition, seeds[1])
     return tf.concat([others, own[tf.newaxis]], axis=0)
 
-  def one_step(self, current_state, previous_kernel_results, seed=None):
+  def one_step(
+    self,
+    current_state: types.Structure,
+    previous_kernel_results: ConditionalFilterResults,
+    seed: types.Seed | None = None,
+  ) -> tuple[types.Structure, ConditionalFilterResults]:
     """Draws another trajectory in each chain.
 
     Args:

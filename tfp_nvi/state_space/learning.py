@@ -21,8 +21,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_nvi import objectives, resampling
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import randomness, types
 from tfp_nvi.objectives import base
+from tfp_nvi.state_space.model import StateSpaceModel
+from tfp_nvi.state_space.sampler import StateSpaceSampler
+from tfp_nvi.state_space.sequences import Sequences
 
 __all__ = [
   'Simulated',
@@ -61,7 +64,13 @@ class Simulated(NamedTuple):
   is_observed: Any = ()
 
 
-def simulate_finite(model, num_steps, num_sequences, inputs, seed):
+def simulate_finite(
+  model: StateSpaceModel,
+  num_steps: int,
+  num_sequences: int,
+  inputs: types.Structure | None,
+  seed: types.StatelessSeed,
+) -> tuple:
   """Simulates sequences of a model, without those that overflow.
 
   Args:
@@ -157,7 +166,13 @@ def _both(mask, is_observed, observations):
   return tf.nest.pack_sequence_as(mask, list(flat))
 
 
-def draw_states(sampler, sequences, num_particles: int, num_draws: int, seed):
+def draw_states(
+  sampler: StateSpaceSampler,
+  sequences: Sequences,
+  num_particles: int,
+  num_draws: int,
+  seed: types.StatelessSeed,
+) -> tuple:
   """Draws states of sequences by a sampler.
 
   Args:
@@ -219,14 +234,16 @@ def draw_states(sampler, sequences, num_particles: int, num_draws: int, seed):
 class SimulationObjective(objectives.Objective):
   """The losses of the networks over simulated sequences."""
 
-  def __call__(self, sampler, num_particles, seed):
+  def __call__(
+    self, sampler: Simulated, num_particles: int, seed: tf.Tensor
+  ) -> tuple[base.Estimate, list[tuple[tf.Tensor, tf.Variable]]]:
     """Returns the loss and its gradients; see `Objective`."""
     del num_particles
     mask_seed, level_seed = tf.unstack(randomness.split_seed(seed, 2))
     mask = _random_mask(sampler.observations, mask_seed)
     if tf.nest.flatten(sampler.is_observed):
       mask = _both(mask, sampler.is_observed, sampler.observations)
-    loss = 0.0
+    loss: Any = 0.0
     with tf.GradientTape() as tape:
       if sampler.network is not None:
         loss -= tf.reduce_mean(

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks, compatibility, matrices, randomness
+from tfp_nvi.internal import checks, compatibility, matrices, randomness, types
 
 tfd = tfp.distributions
 
@@ -30,7 +30,11 @@ __all__ = [
 _UNIT_DEVIATION = 1.0 / np.sqrt(2.0 * np.pi)
 
 
-def is_by_step(is_observed, observations, event_shapes) -> bool:
+def is_by_step(
+  is_observed: types.Structure,
+  observations: types.Structure,
+  event_shapes: types.Structure,
+) -> bool:
   """Returns whether a mask is for whole steps, and not for components.
 
   Args:
@@ -52,7 +56,7 @@ def is_by_step(is_observed, observations, event_shapes) -> bool:
   return is_observed.shape.rank == rank
 
 
-def any_component(components, leading_rank: int) -> tf.Tensor:
+def any_component(components: types.Structure, leading_rank: int) -> tf.Tensor:
   """Returns whether any component of a step is observed.
 
   Args:
@@ -70,7 +74,11 @@ def any_component(components, leading_rank: int) -> tf.Tensor:
   return tf.reduce_any(tf.stack(parts), axis=0)
 
 
-def split(is_observed, observations, event_shapes) -> tuple:
+def split(
+  is_observed: types.Structure | None,
+  observations: types.Structure,
+  event_shapes: types.Structure,
+) -> tuple:
   """Splits a mask into one for whole steps, and one for components.
 
   Args:
@@ -96,7 +104,11 @@ def split(is_observed, observations, event_shapes) -> tuple:
   return any_component(is_observed, x.shape.rank - event.rank), is_observed
 
 
-def marginal(distribution, x, mask) -> tfd.Distribution:
+def marginal(
+  distribution: tfd.Distribution,
+  x: types.Structure,
+  mask: types.Structure | None,
+) -> tfd.Distribution:
   """Returns the distribution of the observed components of an observation.
 
   Args:

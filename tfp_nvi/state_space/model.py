@@ -16,7 +16,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
-from tfp_nvi.internal import checks, compatibility, randomness
+from tfp_nvi.internal import checks, compatibility, randomness, types
 from tfp_nvi.state_space import functions, gaussian, switching
 
 tfd = tfp.distributions
@@ -195,16 +195,32 @@ class StateSpaceModel:
       or self.example.regimes is not None
     )
 
-  def initial(self, global_state, t, u, shape: tf.TensorShape):
+  def initial(
+    self, global_state: Any, t: Any, u: Any, shape: tf.TensorShape
+  ) -> tfd.Distribution:
     """Returns the distribution of the first local state, checked."""
     return self._distribution('initial_fn', (global_state,), t, u, shape)
 
-  def transition(self, local_state, global_state, t, u, shape: tf.TensorShape):
+  def transition(
+    self,
+    local_state: Any,
+    global_state: Any,
+    t: Any,
+    u: Any,
+    shape: tf.TensorShape,
+  ) -> tfd.Distribution:
     """Returns the distribution of the next local state, checked."""
     values = (local_state, global_state)
     return self._distribution('transition_fn', values, t, u, shape)
 
-  def observation(self, local_state, global_state, t, u, shape: tf.TensorShape):
+  def observation(
+    self,
+    local_state: Any,
+    global_state: Any,
+    t: Any,
+    u: Any,
+    shape: tf.TensorShape,
+  ) -> tfd.Distribution:
     """Returns the distribution of an observation, checked."""
     values = (local_state, global_state)
     return self._distribution('observation_fn', values, t, u, shape)
@@ -221,9 +237,9 @@ class StateSpaceModel:
     self,
     num_steps: int,
     sample_shape: Sequence[int] = (),
-    seed=None,
-    inputs=None,
-  ):
+    seed: types.Seed | None = None,
+    inputs: types.Structure | None = None,
+  ) -> tuple[types.Structure, types.Structure, types.Structure]:
     """Draws sequences from the model.
 
     Args:
@@ -232,9 +248,8 @@ class StateSpaceModel:
         Default value: `()` (i.e., one).
       seed: Python `int` or stateless seed.
       inputs: Nested structure of `Tensor`s of shape
-        `sample_shape + [num_steps] + event`, or that broadcast to it, if the
-        model has inputs.
-        Default value: `None`.
+        `sample_shape + [num_steps] + event`, or that broadcast to it.
+        Default value: `None` (i.e., the model has no inputs).
 
     Returns:
       global_state: Nested structure of `Tensor`s of shape
@@ -307,8 +322,14 @@ class StateSpaceModel:
     return global_state, local_states, observations
 
   def continue_from(
-    self, global_state, local_state, lengths, num_steps, seed, inputs=None
-  ):
+    self,
+    global_state: types.Structure,
+    local_state: types.Structure,
+    lengths: tf.Tensor,
+    num_steps: int,
+    seed: types.StatelessSeed,
+    inputs: types.Structure | None = None,
+  ) -> tuple[types.Structure, types.Structure]:
     """Draws the steps after a state.
 
     Args:
@@ -316,8 +337,7 @@ class StateSpaceModel:
         `[num_draws] + batch + event`.
       local_state: Likewise: the last local state.
       lengths: int32 `Tensor` of shape `batch`: the index of the first step to
-        draw. Sequences of different lengths need a model whose functions do not
-        name `t`.
+        draw. They may only differ if no function of the model names `t`.
       num_steps: Python `int`.
       seed: Stateless seed.
       inputs: As in `simulate`, of the steps to come.

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.state_space import gaussian, global_space, missing
 from tfp_nvi.state_space import model as model_lib
 
@@ -31,14 +31,21 @@ __all__ = [
 class Dense(tf.Module):
   """An affine map, whose outputs start at zero if it is the last one."""
 
-  def __init__(self, inputs, outputs, dtype, seed, is_last=False):
+  def __init__(
+    self,
+    inputs: int,
+    outputs: int,
+    dtype: tf.DType,
+    seed: tf.Tensor,
+    is_last: bool = False,
+  ):
     super().__init__(name='dense')
     weights = randomness.normal([inputs, outputs], seed, dtype)
     weights *= 0.0 if is_last else np.sqrt(1.0 / inputs)
     self._weights = tf.Variable(weights)
     self._bias = tf.Variable(tf.zeros([outputs], dtype))
 
-  def __call__(self, x):
+  def __call__(self, x: tf.Tensor) -> tf.Tensor:
     """Returns outputs of shape `leading + [outputs]`."""
     return tf.tensordot(x, self._weights, 1) + self._bias
 
@@ -90,12 +97,14 @@ class Features(tf.Module):
       parts.append(tf.cast(tf.reshape(part, leading + [-1]), self._dtype))
     return tf.concat(parts, axis=-1)
 
-  def __call__(self, x):
+  def __call__(self, x: types.Structure) -> tf.Tensor:
     """Returns features of shape `leading + [size]`."""
     x = (self._flatten(x) - self._center) / self._scale
     return tf.concat([tf.asinh(x), 0.25 * tf.math.log(x**2 + 1e-4)], axis=-1)
 
-  def masked(self, x, is_observed):
+  def masked(
+    self, x: types.Structure, is_observed: types.Structure | None
+  ) -> tf.Tensor:
     """Returns features, zero where nothing is observed, and the mask.
 
     Args:
@@ -141,7 +150,9 @@ class Recurrent(tf.Module):
        for statistical machine translation. EMNLP, 2014.
   """
 
-  def __init__(self, inputs, num_units, dtype, seed):
+  def __init__(
+    self, inputs: int, num_units: int, dtype: tf.DType, seed: tf.Tensor
+  ):
     super().__init__(name='recurrent')
     seeds = tf.unstack(randomness.split_seed(seed, 2))
     self.num_units = num_units
@@ -151,7 +162,7 @@ class Recurrent(tf.Module):
       * np.sqrt(1.0 / num_units)
     )
 
-  def __call__(self, x):
+  def __call__(self, x: tf.Tensor) -> tf.Tensor:
     """Returns units of all steps: `[num_steps] + leading + [num_units]`."""
     num_steps, size = x.shape[0], self.num_units
     inputs = self._inputs(x)
@@ -216,7 +227,7 @@ class GlobalProposalNetwork(tf.Module):
     model: model_lib.StateSpaceModel,
     num_units: int = 32,
     num_steps: int = 10,
-    seed=None,
+    seed: types.Seed | None = None,
     name: str = 'global_proposal_network',
   ):
     """Initializes the network.
@@ -261,7 +272,12 @@ class GlobalProposalNetwork(tf.Module):
     self._hidden = Dense(3 * num_units, 2 * num_units, dtype, seeds[2])
     self._last = Dense(2 * num_units, outputs, dtype, seeds[3], is_last=True)
 
-  def parameters(self, x, is_observed=None, u=()) -> tuple:
+  def parameters(
+    self,
+    x: types.Structure,
+    is_observed: types.Structure | None = None,
+    u: types.Structure = (),
+  ) -> tuple:
     """Returns the location and scale of the proposal, in the vector space.
 
     Args:
@@ -290,7 +306,12 @@ class GlobalProposalNetwork(tf.Module):
     outputs = self._last(tf.nn.relu(self._hidden(summary)))
     return _normal_of(outputs, self.space.size)
 
-  def __call__(self, x, is_observed=None, u=()) -> tfd.Distribution:
+  def __call__(
+    self,
+    x: types.Structure,
+    is_observed: types.Structure | None = None,
+    u: types.Structure = (),
+  ) -> tfd.Distribution:
     """Returns the proposal of the global state of each sequence.
 
     Args:
@@ -303,7 +324,13 @@ class GlobalProposalNetwork(tf.Module):
     """
     return self.space.distribution(*self.parameters(x, is_observed, u))
 
-  def log_prob(self, global_state, x, is_observed=None, u=()) -> tf.Tensor:
+  def log_prob(
+    self,
+    global_state: types.Structure,
+    x: types.Structure,
+    is_observed: types.Structure | None = None,
+    u: types.Structure = (),
+  ) -> tf.Tensor:
     """Returns the log density to train by, without the wider tails.
 
     Args:
@@ -351,7 +378,7 @@ class GaussianProposalNetwork(tf.Module):
     model: model_lib.StateSpaceModel,
     num_units: int = 32,
     num_steps: int = 10,
-    seed=None,
+    seed: types.Seed | None = None,
     name: str = 'gaussian_proposal_network',
   ):
     """Initializes the network.
@@ -403,7 +430,12 @@ class GaussianProposalNetwork(tf.Module):
     )
     self._last = Dense(num_units, 2 * size, dtype, seeds[1], is_last=True)
 
-  def __call__(self, x, z, theta=()) -> tfd.Distribution:
+  def __call__(
+    self,
+    x: types.Structure,
+    z: types.Structure | None,
+    theta: types.Structure = (),
+  ) -> tfd.Distribution:
     """Returns the proposal of a local state.
 
     Args:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfp_nvi import resampling, runs, weighting
 from tfp_nvi import sampler as sampler_lib
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.state_space import missing, proposals
 from tfp_nvi.state_space import model as model_lib
 from tfp_nvi.state_space.densities import StateSpaceDensities
@@ -100,7 +100,7 @@ class OnlineFilter:
     self,
     sampler: StateSpaceSampler,
     num_particles: int = 2_000,
-    batch_shape: Any = (),
+    batch_shape: types.Shape = (),
     max_steps: int = 1_000,
     jit_compile: bool = True,
   ):
@@ -194,7 +194,7 @@ class OnlineFilter:
     )
     return run.initial
 
-  def init(self, seed=None) -> OnlineState:
+  def init(self, seed: types.Seed | None = None) -> OnlineState:
     """Returns the state before the first observation.
 
     Args:
@@ -225,7 +225,11 @@ class OnlineFilter:
     return _as_state(state.step + 1, particles, score, state.seed)
 
   def update(
-    self, state: OnlineState, x, is_observed=None, u=None
+    self,
+    state: OnlineState,
+    x: types.Structure,
+    is_observed: types.Structure | None = None,
+    u: types.Structure | None = None,
   ) -> OnlineState:
     """Returns the state after one more observation.
 
@@ -293,7 +297,7 @@ class OnlineFilter:
         '`init`.'
       )
 
-  def estimate(self, state: OnlineState, fn: Callable):
+  def estimate(self, state: OnlineState, fn: Callable) -> types.Structure:
     """Computes filtered expectations.
 
     Args:
@@ -316,8 +320,12 @@ class OnlineFilter:
     )
 
   def predict(
-    self, state: OnlineState, num_draws: int = 1_000, seed=None, u=None
-  ):
+    self,
+    state: OnlineState,
+    num_draws: int = 1_000,
+    seed: types.Seed | None = None,
+    u: types.Structure | None = None,
+  ) -> types.Structure:
     """Draws the observation of the next step.
 
     Args:

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfp_nvi import resampling, weighting
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.state_space import history as history_lib
+from tfp_nvi.state_space.model import StateSpaceModel
+from tfp_nvi.state_space.sequences import Sequences
 
 __all__ = [
   'StateSpacePosterior',
@@ -128,7 +130,9 @@ class StateSpacePosterior(_Fields):
     """
     return self._weighted().log_normalizer_error
 
-  def of_model(self, model, sequences, is_single: bool):
+  def of_model(
+    self, model: StateSpaceModel, sequences: Sequences, is_single: bool
+  ) -> 'StateSpacePosterior':
     """Returns the posterior with the sequences that `predict` needs.
 
     Args:
@@ -151,8 +155,12 @@ class StateSpacePosterior(_Fields):
     return other
 
   def predict(
-    self, num_steps: int, num_draws: int = 1_000, seed=None, inputs=None
-  ):
+    self,
+    num_steps: int,
+    num_draws: int = 1_000,
+    seed: types.Seed | None = None,
+    inputs: types.Structure | None = None,
+  ) -> tuple[types.Structure, types.Structure, types.Structure]:
     """Draws the continuation of the sequences, given the sequences.
 
     Args:
@@ -204,7 +212,9 @@ class StateSpacePosterior(_Fields):
       theta, last, lengths, num_steps, seed, inputs
     )
 
-  def predict_next(self, num_draws: int = 1_000, seed=None):
+  def predict_next(
+    self, num_draws: int = 1_000, seed: types.Seed | None = None
+  ) -> types.Structure:
     """Draws the observation of each step given those of the steps before it.
 
     `history.log_scores` are the log densities of such draws. Both are best
@@ -239,7 +249,7 @@ class StateSpacePosterior(_Fields):
       model, self.history, num_draws, randomness.as_seed(seed), inputs
     )
 
-  def expectation(self, fn: Callable):
+  def expectation(self, fn: Callable) -> types.Structure:
     """Estimates a posterior expectation, with self-normalized weights.
 
     Args:
@@ -252,7 +262,9 @@ class StateSpacePosterior(_Fields):
     """
     return self._weighted().expectation(self._cast(fn))
 
-  def quantiles(self, probabilities, fn: Callable):
+  def quantiles(
+    self, probabilities: types.TensorLike, fn: Callable
+  ) -> types.Structure:
     """Computes quantiles of a function of the particles, for each coordinate.
 
     Args:
@@ -265,7 +277,7 @@ class StateSpacePosterior(_Fields):
     """
     return self._weighted().quantiles(probabilities, self._cast(fn))
 
-  def standard_error(self, fn: Callable):
+  def standard_error(self, fn: Callable) -> types.Structure:
     """Computes the standard error of `expectation`.
 
     Args:
@@ -276,7 +288,12 @@ class StateSpacePosterior(_Fields):
     """
     return self._weighted().standard_error(self._cast(fn))
 
-  def to_arviz(self, model=None, observations=None, **kwargs):
+  def to_arviz(
+    self,
+    model: StateSpaceModel | None = None,
+    observations: types.Structure | None = None,
+    **kwargs: Any,
+  ) -> Any:
     """Exports states to ArviZ, resampled by their weights, as one chain.
 
     Args:

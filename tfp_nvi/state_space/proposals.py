@@ -2,12 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Initial proposals of state-space samplers: the global state, or nothing."""
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import proposals
 from tfp_nvi import transitions as transitions_lib
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import randomness, types
+from tfp_nvi.state_space.densities import StateSpaceDensities
+from tfp_nvi.state_space.global_space import GlobalSpace
+
+tfd = tfp.distributions
 
 __all__ = [
   'GlobalProposal',
@@ -22,21 +30,28 @@ class GlobalProposal(proposals.Proposal):
   The distribution is made anew for each run, as it may depend on variables.
   """
 
-  def __init__(self, distribution_fn, densities):
+  def __init__(self, distribution_fn: Callable, densities: StateSpaceDensities):
     super().__init__(name='global_proposal')
     self._distribution_fn = distribution_fn
-    self._prior = densities.model.prior
+    self._prior: Any = densities.model.prior
     self.batch_shape = densities_lib.static_batch_shape(distribution_fn())
 
-  def draw(self, num_particles, batch_shape, seed):
+  def draw(
+    self, num_particles: int, batch_shape: list, seed: tf.Tensor
+  ) -> types.Structure:
     """Draws global states."""
     return densities_lib.draw(
       self._distribution_fn(), num_particles, batch_shape, seed
     )
 
   def propose(
-    self, num_particles, batch_shape, seed, densities, reparameterize=True
-  ):
+    self,
+    num_particles: int,
+    batch_shape: list,
+    seed: tf.Tensor,
+    densities: Any,
+    reparameterize: bool = True,
+  ) -> transitions_lib.Move:
     """Proposes states of level 0."""
     distribution = self._distribution_fn()
     shape = [num_particles] + batch_shape
@@ -54,7 +69,14 @@ class GlobalProposal(proposals.Proposal):
     )
 
 
-def refine(distribution, space, densities, num_particles, count, seed):
+def refine(
+  distribution: tfd.Distribution,
+  space: GlobalSpace,
+  densities: StateSpaceDensities,
+  num_particles: int,
+  count: int,
+  seed: types.StatelessSeed,
+) -> tfd.Distribution:
   """Fits proposals of the global state to the sequences, one after the other.
 
   Each one has the mean and the covariance of draws from the one before,
@@ -118,14 +140,21 @@ class NoGlobalProposal(proposals.Proposal):
 
   batch_shape = tf.TensorShape([])
 
-  def draw(self, num_particles, batch_shape, seed):
+  def draw(
+    self, num_particles: int, batch_shape: list, seed: tf.Tensor
+  ) -> tuple:
     """Draws nothing."""
     del num_particles, batch_shape, seed
     return ()
 
   def propose(
-    self, num_particles, batch_shape, seed, densities, reparameterize=True
-  ):
+    self,
+    num_particles: int,
+    batch_shape: list,
+    seed: tf.Tensor,
+    densities: Any,
+    reparameterize: bool = True,
+  ) -> transitions_lib.Move:
     """Proposes states of level 0."""
     del reparameterize
     shape = [num_particles] + batch_shape

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records of a running filter: series, trajectories, and NaN."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from tfp_nvi import resampling, runs
-from tfp_nvi.internal import axes, reductions
+from tfp_nvi.internal import axes, reductions, types
 from tfp_nvi.state_space import model as model_lib
 from tfp_nvi.state_space.transition import NAN_SOURCES
 
@@ -32,7 +34,7 @@ def _unpack(first):
   return level, len(NAN_SOURCES) - 1 - rest
 
 
-def summarize(particles):
+def summarize(particles: runs.Particles) -> dict:
   """Returns the summary of a level that the posterior has for each step."""
   log_normalizer, size = reductions.log_mean_and_effective_sample_size(
     particles.log_weights
@@ -62,7 +64,14 @@ class FilterRecorder(runs.Recorder):
 
   draws_noise_ahead = False
 
-  def __init__(self, run, num_steps, nan_source, trajectories, history=False):
+  def __init__(
+    self,
+    run: runs.Run,
+    num_steps: int,
+    nan_source: tf.Tensor,
+    trajectories: bool,
+    history: bool = False,
+  ):
     self._trajectories = trajectories
     self._history = history
     state = run.initial.state
@@ -86,12 +95,20 @@ class FilterRecorder(runs.Recorder):
       self.first_nan, tf.where(is_nan, _pack(level, source), _NO_NAN)
     )
 
-  def start(self, segment, example_fn):
+  def start(
+    self, segment: runs.Segment, example_fn: Callable
+  ) -> types.Structure:
     """Begins a segment; see `Recorder.start`."""
     del segment, example_fn
     return self._arrays, self.num_nan, self.first_nan
 
-  def visit(self, segment, local_level, record, carry):
+  def visit(
+    self,
+    segment: runs.Segment,
+    local_level: int | tf.Tensor,
+    record: runs.LevelRecord,
+    carry: types.Structure,
+  ) -> types.Structure:
     """Records a level; see `Recorder.visit`."""
     arrays, self.num_nan, self.first_nan = carry
     # Particles that lost their weight earlier do not count again.
@@ -111,12 +128,12 @@ class FilterRecorder(runs.Recorder):
     )
     return arrays, self.num_nan, self.first_nan
 
-  def finish(self, segment, carry):
+  def finish(self, segment: runs.Segment, carry: types.Structure) -> None:
     """Ends a segment; see `Recorder.finish`."""
     del segment
     self._arrays, self.num_nan, self.first_nan = carry
 
-  def stack(self):
+  def stack(self) -> dict:
     """Stacks the values of all steps, with a first axis over steps."""
     return tf.nest.map_structure(lambda array: array.stack(), self._arrays)
 
@@ -140,7 +157,9 @@ def _nan_source(source, is_nan):
   return tf.maximum(source, tf.cast(is_nan, tf.int32))
 
 
-def start_without_nan(run, shape, has_proposal):
+def start_without_nan(
+  run: runs.Run, shape: tf.TensorShape, has_proposal: bool
+) -> tuple[runs.Run, tf.Tensor]:
   """Replaces NaN in first weights by zero; returns the run and the causes."""
   is_nan = tf.math.is_nan
   particles, move = run.initial, run.initial_move
@@ -182,7 +201,9 @@ def _count_distinct(root):
   return tf.reshape(counts, root.shape[1:])
 
 
-def read_back(local_states, ancestors, shape):
+def read_back(
+  local_states: types.Structure, ancestors: tf.Tensor, shape: tf.TensorShape
+) -> types.Structure:
   """Returns local states along the ancestors of the last level's particles.
 
   Args:
@@ -242,7 +263,7 @@ def place(level: int, index: list) -> str:
   return where + (f' of sequence {index}' if index else '')
 
 
-def describe_first_nan(first_nan, index: list) -> str:
+def describe_first_nan(first_nan: types.TensorLike, index: list) -> str:
   """Names the function and the step of the first NaN log density.
 
   Args:

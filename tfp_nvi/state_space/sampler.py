@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfp_nvi import islands as islands_lib
 from tfp_nvi import resampling, weighting
 from tfp_nvi import sampler as sampler_lib
-from tfp_nvi.internal import checks, persistence, randomness
+from tfp_nvi.internal import checks, persistence, randomness, types
 from tfp_nvi.internal import replicas as replicas_lib
 from tfp_nvi.state_space import (
   conditional,
@@ -33,7 +33,6 @@ from tfp_nvi.state_space.transition import StepTransition
 __all__ = [
   'StateSpaceSampler',
 ]
-
 
 # Refinement folds this into the seed, so that it does not change the draws of
 # the run.
@@ -185,7 +184,11 @@ class StateSpaceSampler(persistence.Persistent):
     self._warned_of: set = self._no_dependency(set())
 
   def __call__(
-    self, observations, is_observed=None, lengths=None, inputs=None
+    self,
+    observations: types.Structure,
+    is_observed: types.Structure | None = None,
+    lengths: types.TensorLike | None = None,
+    inputs: types.Structure | None = None,
   ) -> sampler_lib.NestedSampler:
     """Returns the sampler for some sequences.
 
@@ -203,9 +206,8 @@ class StateSpaceSampler(persistence.Persistent):
         sequence has.
         Default value: `None` (i.e., all `num_steps`).
       inputs: Nested structure of `Tensor`s of shape
-        `batch + [num_steps] + event`, or that broadcast to it, if the model has
-        inputs.
-        Default value: `None`.
+        `batch + [num_steps] + event`, or that broadcast to it.
+        Default value: `None` (i.e., the model has no inputs).
 
     Returns:
       sampler: `NestedSampler` over `StateSpaceState`s, of batch shape `batch`.
@@ -249,22 +251,19 @@ class StateSpaceSampler(persistence.Persistent):
 
       proposal = proposals.GlobalProposal(distribution_fn, densities)
     return sampler_lib.NestedSampler(
-      densities,
-      steps,
-      initial_proposal=proposal,
-      **self.resampling,
+      densities, steps, initial_proposal=proposal, **self.resampling
     )
 
   def sample(
     self,
-    observations,
+    observations: types.Structure,
     num_particles: int = 2_000,
-    seed=None,
-    is_observed=None,
-    lengths=None,
+    seed: types.Seed | None = None,
+    is_observed: types.Structure | None = None,
+    lengths: types.TensorLike | None = None,
     trajectories: bool = True,
     jit_compile: bool = True,
-    inputs=None,
+    inputs: types.Structure | None = None,
     strict: bool = False,
     history: bool = False,
     *,
@@ -371,7 +370,7 @@ class StateSpaceSampler(persistence.Persistent):
     self._warned_of.clear()
 
   @property
-  def local_proposal(self):
+  def local_proposal(self) -> guided.LocalProposal | Callable | None:
     """The proposal of local states, as `StepTransition` takes it."""
     return self._proposal
 
@@ -384,7 +383,10 @@ class StateSpaceSampler(persistence.Persistent):
     )
 
   def given(
-    self, global_state, batch_rank: int, looks_ahead: bool = True
+    self,
+    global_state: types.Structure,
+    batch_rank: int,
+    looks_ahead: bool = True,
   ) -> 'StateSpaceSampler':
     """Makes a sampler of local states alone, for given global states.
 
@@ -414,13 +416,12 @@ class StateSpaceSampler(persistence.Persistent):
     elif self.proposal_fn in (None, 'prior'):
       proposal_fn = 'prior'
     return StateSpaceSampler(
-      model,
-      proposal_fn=proposal_fn,
-      heuristic=heuristic,
-      **self.resampling,
+      model, proposal_fn=proposal_fn, heuristic=heuristic, **self.resampling
     )
 
-  def run_once(self, parts, num_particles: int, seed, **keep):
+  def run_once(
+    self, parts: tuple, num_particles: int, seed: tf.Tensor, **keep: bool
+  ) -> StateSpacePosterior:
     """Runs the filter, inside of a compiled function.
 
     Args:
@@ -437,7 +438,7 @@ class StateSpaceSampler(persistence.Persistent):
       num_particles, keep['trajectories'], keep['history'], seed, parts
     ).posterior
 
-  def compiled(self, key: tuple, fn: Callable, jit_compile: bool):
+  def compiled(self, key: tuple, fn: Callable, jit_compile: bool) -> Callable:
     """Compiles a function, once for each key.
 
     Args:

@@ -5,7 +5,7 @@
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import checks
+from tfp_nvi.internal import checks, types
 from tfp_nvi.state_space import functions, missing
 from tfp_nvi.state_space import model as model_lib
 
@@ -41,7 +41,12 @@ class Sequences:
   """
 
   def __init__(
-    self, example, observations, is_observed=None, lengths=None, inputs=None
+    self,
+    example: model_lib.Example,
+    observations: types.Structure,
+    is_observed: types.Structure | None = None,
+    lengths: types.TensorLike | None = None,
+    inputs: types.Structure | None = None,
   ):
     """Initializes the sequences.
 
@@ -83,7 +88,7 @@ class Sequences:
     self._check_values()
 
   @property
-  def shown(self):
+  def shown(self) -> types.Structure | None:
     """The mask for a user's functions: `components`, else `is_observed`."""
     return self.is_observed if self.components is None else self.components
 

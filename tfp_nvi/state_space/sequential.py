@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import resampling, weighting
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.state_space import global_space, kernels, smoothing
 from tfp_nvi.state_space.sampler import StateSpaceSampler
 
@@ -57,16 +57,16 @@ class SequentialPosterior(NamedTuple):
 
 def smc_squared(
   sampler: StateSpaceSampler,
-  observations,
+  observations: types.Structure,
   num_global: int = 400,
   num_particles: int = 100,
   *,
   ess_threshold: float = 0.5,
   num_moves: int = 3,
-  is_observed=None,
-  inputs=None,
+  is_observed: types.Structure | None = None,
+  inputs: types.Structure | None = None,
   jit_compile: bool = True,
-  seed=None,
+  seed: types.Seed | None = None,
 ) -> SequentialPosterior:
   """Samples the posterior of the global state step by step.
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tfp_nvi import resampling
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.state_space import history
 from tfp_nvi.state_space.sampler import StateSpaceSampler
 from tfp_nvi.state_space.sequences import Sequences
@@ -61,15 +61,15 @@ def repeat_parts(parts: tuple, size: int) -> tuple:
 
 def smooth(
   sampler: StateSpaceSampler,
-  observations,
+  observations: types.Structure,
   num_draws: int = 200,
   num_particles: int = 200,
   *,
   num_global: int = 2_000,
-  is_observed=None,
-  inputs=None,
+  is_observed: types.Structure | None = None,
+  inputs: types.Structure | None = None,
   jit_compile: bool = True,
-  seed=None,
+  seed: types.Seed | None = None,
 ) -> SmoothedDraws:
   """Draws smoothed trajectories of a sequence by backward simulation.
 

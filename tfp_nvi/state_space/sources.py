@@ -133,7 +133,9 @@ def _check_regular(noise):
     )
 
 
-def structural_time_series_model(source, num_steps: int) -> StateSpaceModel:
+def structural_time_series_model(
+  source: tfp.sts.StructuralTimeSeries, num_steps: int
+) -> StateSpaceModel:
   """Makes a state-space model from a `tfp.sts` model of unknown parameters.
 
   Args:

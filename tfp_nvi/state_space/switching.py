@@ -9,12 +9,13 @@ vector, given the regime.
 """
 
 import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import compatibility, randomness
+from tfp_nvi.internal import compatibility, randomness, types
 from tfp_nvi.state_space import functions, gaussian
 
 tfd = tfp.distributions
@@ -43,12 +44,12 @@ class Regimes(NamedTuple):
   dtype: tf.DType
   level_rank: int
 
-  def pack(self, regime, level):
+  def pack(self, regime: tf.Tensor, level: tf.Tensor | None) -> types.Structure:
     """Makes a local state from its two parts."""
     parts = [regime, level] if self.place == 0 else [level, regime]
     return tf.nest.pack_sequence_as(self.structure, parts)
 
-  def unpack(self, state) -> tuple:
+  def unpack(self, state: types.Structure) -> tuple:
     """Returns the regime and the level of a local state."""
     parts = tf.nest.flatten(state)
     return parts[self.place], parts[1 - self.place]
@@ -62,7 +63,7 @@ def _parts(distribution, value=None):
   return tf.nest.flatten(parts)
 
 
-def find_regimes(distribution) -> Regimes | None:
+def find_regimes(distribution: tfd.Distribution) -> Regimes | None:
   """Finds the regime and the level of a distribution over local states.
 
   Args:
@@ -137,7 +138,12 @@ def _function_of(name, fn):
 
 
 def guide(
-  regimes: Regimes, prior, observation_fn, x, global_state, shape
+  regimes: Regimes,
+  prior: tfd.Distribution,
+  observation_fn: Callable,
+  x: types.Structure,
+  global_state: types.Structure,
+  shape: types.Shape,
 ) -> tfd.Distribution:
   """Returns the transition times the likelihood, normalized.
 

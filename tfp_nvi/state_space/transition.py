@@ -3,11 +3,13 @@
 """The transition that adds a local state to the particles of a sequence."""
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 from tfp_nvi import transitions as transitions_lib
-from tfp_nvi.internal import axes, randomness
+from tfp_nvi.internal import axes, randomness, types
 from tfp_nvi.state_space import functions, missing
 from tfp_nvi.state_space import model as model_lib
 from tfp_nvi.state_space.densities import (
@@ -49,7 +51,7 @@ class StepTransition(transitions_lib.Transition):
   def __init__(
     self,
     densities: StateSpaceDensities,
-    proposal,
+    proposal: Any,
     is_first: bool,
     reparameterize: bool,
     records_nan: bool = False,
@@ -86,7 +88,7 @@ class StepTransition(transitions_lib.Transition):
     self.is_level_batched = not (is_first or reparameterize or names_step)
     self.records_noise = reparameterize and not records_nan
 
-  def given(self, densities):
+  def given(self, densities: Any) -> 'StepTransition':
     """Returns the transition of a run, which may propose by its heuristic."""
     if not self._is_local:
       return self
@@ -94,7 +96,9 @@ class StepTransition(transitions_lib.Transition):
     other._given = densities
     return other
 
-  def record_like(self, noise, state):
+  def record_like(
+    self, noise: types.Structure, state: types.Structure
+  ) -> types.Structure:
     """Returns the seed if samples are differentiated, or else the samples."""
     if self._records_nan:
       return tf.zeros_like(state.root)
@@ -157,8 +161,13 @@ class StepTransition(transitions_lib.Transition):
     return dict(t=t, u=self._at_step(self._densities.inputs, step))
 
   def propose(
-    self, level, previous, noise, target_log_prob_fn, reparameterize=True
-  ):
+    self,
+    level: int | tf.Tensor,
+    previous: types.Structure,
+    noise: types.Structure,
+    target_log_prob_fn: Callable,
+    reparameterize: bool = True,
+  ) -> transitions_lib.Move:
     """Proposes local states; see `Transition.propose`."""
     del target_log_prob_fn
     return self._move(
@@ -166,8 +175,13 @@ class StepTransition(transitions_lib.Transition):
     )
 
   def replay(
-    self, level, previous, record, target_log_prob_fn, reparameterize=True
-  ):
+    self,
+    level: int | tf.Tensor | range,
+    previous: types.Structure,
+    record: types.Structure,
+    target_log_prob_fn: Callable,
+    reparameterize: bool = True,
+  ) -> transitions_lib.Move:
     """Makes a move again; see `Transition.replay`."""
     if self._reparameterize:
       return self.propose(

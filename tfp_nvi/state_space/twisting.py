@@ -20,7 +20,7 @@ does not change the samples.
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks, randomness
+from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.state_space import global_space, networks
 from tfp_nvi.state_space import model as model_lib
 from tfp_nvi.state_space.heuristics import Heuristic
@@ -123,7 +123,7 @@ class RecurrentHeuristic(Heuristic):
     model: model_lib.StateSpaceModel,
     num_units: int = 32,
     num_steps: int = 10,
-    seed=None,
+    seed: types.Seed | None = None,
     name: str = 'recurrent_heuristic',
   ):
     """Initializes the network, whose factor is one at first.
@@ -167,7 +167,12 @@ class RecurrentHeuristic(Heuristic):
     self._hidden = networks.Dense(num_units, num_units, dtype, seeds[4])
     self._last = networks.Dense(num_units, 1, dtype, seeds[4], is_last=True)
 
-  def prepare(self, observations, is_observed, global_state):
+  def prepare(
+    self,
+    observations: types.Structure,
+    is_observed: types.Structure | None,
+    global_state: types.Structure,
+  ) -> tf.Tensor:
     """Summarizes the observations to come; see `Heuristic.prepare`."""
     del global_state
     features = self._features.masked(observations, is_observed)
@@ -177,7 +182,12 @@ class RecurrentHeuristic(Heuristic):
     # Row `k` has read the observations of the steps after the k-th.
     return self._of_future(hidden)[:, tf.newaxis]
 
-  def log_factor(self, row, global_state, local_state):
+  def log_factor(
+    self,
+    row: types.Structure,
+    global_state: types.Structure,
+    local_state: types.Structure | None,
+  ) -> tf.Tensor:
     """Returns the network's output; see `Heuristic.log_factor`."""
     inputs = self._inputs(global_state, local_state, row.shape[:-1])
     return self._score(row, self._of_states(inputs))
@@ -204,8 +214,14 @@ class RecurrentHeuristic(Heuristic):
     return self._last(units)[..., 0]
 
   def contrast(
-    self, global_state, local_states, observations, mask, num_levels, seed
-  ):
+    self,
+    global_state: types.Structure,
+    local_states: types.Structure,
+    observations: types.Structure,
+    mask: types.Structure | None,
+    num_levels: int,
+    seed: types.StatelessSeed,
+  ) -> tf.Tensor:
     """Computes the loss of the network on telling states of a mini-batch apart.
 
     Args:
