@@ -7,6 +7,8 @@ Contract, for every module of tfp_nvi:
 - it has a docstring, and an `__all__` whose names exist;
 - each function and class in `__all__` has a docstring that begins with one line
   ending in a period;
+- what these functions, constructors and methods take and return is annotated,
+  outside of the programs and of what has no public contract;
 - each Python code fence in a docstring, in README.md, and in docs/*.md runs by
   itself.
 
@@ -81,6 +83,36 @@ def docstrings(modules: list[types.ModuleType]) -> Iterator[tuple[str, str]]:
       for member_name, member in vars(value).items():
         if not member_name.startswith('_') or member_name == '__init__':
           yield f'{name}.{member_name}', getattr(member, '__doc__', '') or ''
+
+
+def public_functions(
+  modules: list[types.ModuleType],
+) -> Iterator[tuple[str, types.FunctionType]]:
+  """Yields (name, function) of public functions, constructors and methods."""
+  for name, value in public_objects(modules):
+    if inspect.isfunction(value):
+      yield name, value
+    elif inspect.isclass(value):
+      for member_name, member in vars(value).items():
+        member = inspect.unwrap(getattr(member, '__func__', member))
+        is_public = re.match(r'[^_]|__init__$|__call__$', member_name)
+        if inspect.isfunction(member) and is_public:
+          yield f'{name}.{member_name}', member
+
+
+def unannotated(function: types.FunctionType) -> list[str]:
+  """The parameters without an annotation, and `'return'` likewise."""
+  signature = inspect.signature(function)
+  names = [
+    name
+    for name, parameter in signature.parameters.items()
+    if parameter.annotation is parameter.empty
+    and name not in ('self', 'cls')
+    and not name.startswith('_')
+  ]
+  if signature.return_annotation is signature.empty:
+    names += ['return'] if function.__name__ != '__init__' else []
+  return names
 
 
 def fences(text: str) -> list[str]:
@@ -165,6 +197,12 @@ SLOW = (
   'docs/sequences.md-3',
   'tfp_nvi.fit_state_space',
 )
+# Programs, what has no public contract, and the parts of `fit_posterior`.
+UNANNOTATED = (
+  'tfp_nvi.experiments.',
+  'tfp_nvi.internal.',
+  'tfp_nvi.posterior.',
+)
 EXAMPLES = [
   pytest.param(
     code,
@@ -208,6 +246,53 @@ def test_public_objects_are_documented():
   }
   assert found
   assert {name: problem for name, problem in found.items() if problem} == {}
+
+
+def test_public_functions_are_annotated():
+  found = {
+    name: unannotated(function)
+    for name, function in public_functions(MODULES)
+    # The metaclass of distributions adds methods of its own.
+    if function.__module__.startswith('tfp_nvi.')
+    and not function.__module__.startswith(UNANNOTATED)
+  }
+  assert len(found) > 400
+  assert {name: names for name, names in found.items() if names} == {}
+
+
+def test_missing_annotations_are_found():
+  module = types.ModuleType('own')
+  module.__all__ = ['Public', 'function']
+
+  class Public:
+    def __init__(self, x, y: int, *args, z=1, **kwargs: int):
+      pass
+
+    @classmethod
+    def make(cls, _hidden=None) -> 'Public':
+      pass
+
+    @staticmethod
+    def static(x) -> None:
+      pass
+
+    def _private(self, x):
+      pass
+
+  def function(x: int):
+    pass
+
+  for value in (Public, function):
+    value.__module__ = 'own'
+    setattr(module, value.__name__, value)
+  assert {
+    name: unannotated(found) for name, found in public_functions([module])
+  } == {
+    'own.Public.__init__': ['x', 'args', 'z'],
+    'own.Public.make': [],
+    'own.Public.static': ['x'],
+    'own.function': ['return'],
+  }
 
 
 def test_fences_are_found():
