@@ -147,25 +147,29 @@ def test_a_fit_to_draws_of_the_same_reference_is_within_the_noise():
 
 
 @pytest.mark.parametrize(
-  'num_stages, rate, is_hopeless',
+  'num_stages, rate, last, is_hopeless',
   [
-    # 20 stages of 10 evaluations, and as many again to temperature 0.75.
-    (20, 0.1, True),
-    # It will be there in time.
-    (20, 0.2, False),
+    # 200 evaluations, and 200 or 266 more until temperature 0.75.
+    (20, 0.1, -2.0, False),
+    (20, 0.075, -2.0, True),
     # Less than half of the evaluations are used up.
-    (14, 0.01, False),
-    (31, 1.0, True),
+    (14, 0.01, -2.0, False),
+    (31, 1.0, -2.0, True),
+    # Near the end there are twice as many.
+    (31, 0.1, 0.1, False),
+    (62, 0.1, 0.1, True),
   ],
 )
-def test_pilots_that_will_not_be_done_give_up(num_stages, rate, is_hopeless):
-  """By a path whose temperatures grow at a rate, to exp(-2) of 0.75."""
-  log_betas = np.log(0.75) - 2.0 - rate * np.arange(num_stages)[::-1]
+def test_pilots_that_will_not_be_done_give_up(
+  num_stages, rate, last, is_hopeless
+):
+  """By a path whose log temperatures grow at a rate, to where `last` says."""
+  log_betas = np.log(0.75) + last - rate * np.arange(num_stages)[::-1]
   path = [
     pilot.Stage(float(np.exp(x)), None, 1.0, 10, 1, 0.8, 0.0, 1.0)
     for x in log_betas
   ]
-  assert pilot._is_hopeless(path, 10 * num_stages, 305) == is_hopeless
+  assert pilot._is_hopeless(path, 10 * num_stages, 300) == is_hopeless
 
 
 @pytest.mark.parametrize('has_driver', [True, False])

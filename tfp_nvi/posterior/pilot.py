@@ -34,10 +34,12 @@ _ACCEPTANCE = 0.75
 # How long a trajectory is, in units of the particles' deviations: a quarter of
 # a period of a normal density.
 _LENGTH = 1.5
-# A temperature from which a pilot goes on to the end: few stages are left.
+# A temperature from which few stages are left, so that a pilot may take twice
+# as many evaluations.
 _LAST_PART = 0.75
-# Stages by which to judge how many are left.
+# Stages by which to judge how many are left, and by how much that may be wrong.
 _NUM_RECENT = 8
+_MARGIN = 1.5
 
 
 class Stage(typing.NamedTuple):
@@ -337,12 +339,8 @@ def run_pilot(
       longest = min(max_steps, 2 * longest)
     if progress is not None:
       progress(beta)
-    if (
-      max_evaluations is not None
-      and beta < _LAST_PART
-      and _is_hopeless(
-        stages, moves.num_evaluations - first_evaluation, max_evaluations
-      )
+    if max_evaluations is not None and _is_hopeless(
+      stages, moves.num_evaluations - first_evaluation, max_evaluations
     ):
       return Schedule(stages, False), population
   return Schedule(stages, True), population
@@ -350,14 +348,18 @@ def run_pilot(
 
 def _is_hopeless(stages, num_evaluations, max_evaluations):
   """Whether a pilot will not be near the target after so many evaluations."""
+  if stages[-1].beta > _LAST_PART:
+    return num_evaluations > 2 * max_evaluations
   if num_evaluations > max_evaluations:
     return True
   if 2 * num_evaluations < max_evaluations or len(stages) <= _NUM_RECENT:
     return False
-  # Relative steps in temperature get shorter as the density gets narrow.
+  # By relative steps in temperature as long as the last ones. These may yet get
+  # longer, so that there is to be a margin.
   recent = np.log(stages[-1].beta / stages[-1 - _NUM_RECENT].beta)
   num_left = np.log(_LAST_PART / stages[-1].beta) * _NUM_RECENT / recent
-  return num_evaluations * (1.0 + num_left / len(stages)) > max_evaluations
+  expected = num_evaluations * (1.0 + num_left / len(stages))
+  return expected > _MARGIN * max_evaluations
 
 
 def _correlation(before, after):
