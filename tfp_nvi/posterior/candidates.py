@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_nvi import weighting
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import randomness, types
+from tfp_nvi.posterior import conditional as conditional_lib
 from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import moves as moves_lib
 from tfp_nvi.posterior import pilot
@@ -50,30 +51,31 @@ class Pilot(typing.NamedTuple):
   population: pilot.Population
 
   @property
-  def log_evidence(self):
+  def log_evidence(self) -> float:
     """Estimate of the log evidence; `-inf` if it did not get to the target."""
     if not self.schedule.is_complete:
       return -np.inf
     return float(weighting.log_normalizer(self.population.log_weights)[0])
 
   @property
-  def num_stages(self):
+  def num_stages(self) -> int:
     """How many stages its path has."""
     return len(self.schedule.stages)
 
   @property
-  def num_roots(self):
+  def num_roots(self) -> int:
     """How many particles of the start its particles descend from."""
     return len(np.unique(self.population.root.numpy()))
 
   @property
-  def conditional(self):
+  def conditional(self) -> conditional_lib.Conditional | None:
     """The conditional map of its reference, or `None`."""
-    is_mixture = isinstance(self.reference, mixture_lib.Mixture)
-    return None if is_mixture else self.reference.conditional
+    if isinstance(self.reference, mixture_lib.Mixture):
+      return None
+    return self.reference.conditional
 
   @property
-  def variance(self):
+  def variance(self) -> float:
     """A rough relative variance of the evidence estimate."""
     # Each stage adds what conditional effective sample sizes allow, and more
     # where moves do not separate particles of one ancestor.
@@ -86,21 +88,21 @@ class Pilot(typing.NamedTuple):
     )
 
   @property
-  def variance_by_ancestors(self):
+  def variance_by_ancestors(self) -> float:
     """The same, but not below that of as many draws as there are ancestors."""
     weights = weighting.normalize_weights(self.population.log_weights)[:, 0]
     by_root = np.bincount(self.population.root.numpy()[:, 0], weights.numpy())
     return max(self.variance, float(np.sum(by_root**2)))
 
   @property
-  def weighted_points(self):
+  def weighted_points(self) -> tuple[np.ndarray, np.ndarray]:
     """Particles in the standardized space, and weights, in double precision."""
     y, _ = reference_lib.forward(self.reference, self.population.u)
     weights = weighting.normalize_weights(self.population.log_weights)[:, 0]
     return y.numpy().astype(np.float64), weights.numpy().astype(np.float64)
 
 
-def compare_paths(found, best):
+def compare_paths(found: Pilot, best: Pilot) -> tuple[float, float, int]:
   """How the path of a refitted reference differs from the one before.
 
   Args:
@@ -120,7 +122,9 @@ def compare_paths(found, best):
   return gain, margin, best.num_stages - found.num_stages
 
 
-def divergence_of_fit(reference, source, seed):
+def divergence_of_fit(
+  reference: reference_lib.Reference, source: Pilot, seed: types.StatelessSeed
+) -> tuple[float, float]:
   """How far a fit to particles is from their own reference, and by chance.
 
   Args:
@@ -146,7 +150,7 @@ def divergence_of_fit(reference, source, seed):
   return float(tf.reduce_mean(log_ratio)), float(noise)
 
 
-def is_better_start(found, best, size):
+def is_better_start(found: Pilot, best: Pilot, size: int) -> bool:
   """Whether a pilot from a mixture is to be repeated instead of another one.
 
   Args:
@@ -169,7 +173,12 @@ def is_better_start(found, best, size):
   return found.log_evidence >= best.log_evidence - margin
 
 
-def share_outside(points, weights, other_points, other_weights):
+def share_outside(
+  points: np.ndarray,
+  weights: np.ndarray,
+  other_points: np.ndarray,
+  other_weights: np.ndarray,
+) -> float:
   """The weight of points that are farther out than any others are.
 
   Args:

@@ -92,7 +92,12 @@ def cross(axes: list) -> np.ndarray:
 
 
 def interpolate(
-  order, center, inverse_root, values: tuple, num_nodes: int, dtype
+  order: np.ndarray,
+  center: np.ndarray,
+  inverse_root: np.ndarray,
+  values: tuple,
+  num_nodes: int,
+  dtype: tf.DType,
 ) -> Conditional:
   """The map with given values at the nodes.
 

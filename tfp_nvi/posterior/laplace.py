@@ -17,8 +17,10 @@ tails. The path from the resulting reference corrects what is wrong with it.
 """
 
 import typing
+from collections.abc import Callable
 
 import numpy as np
+import tensorflow as tf
 
 from tfp_nvi.posterior import conditional as conditional_lib
 from tfp_nvi.posterior import marginals as marginals_lib
@@ -315,7 +317,7 @@ def _limit(evaluate_fn, max_evaluations):
 
 
 def fit_gaussian(
-  evaluate_fn,
+  evaluate_fn: Callable,
   mean: np.ndarray,
   deviations: np.ndarray,
   max_evaluations: int | None = None,
@@ -352,11 +354,11 @@ def fit_gaussian(
 
 
 def fit_conditional(
-  evaluate_fn,
+  evaluate_fn: Callable,
   mean: np.ndarray,
   covariance: np.ndarray,
   drivers: list,
-  dtype,
+  dtype: tf.DType,
   max_evaluations: int | None = None,
 ) -> NestedLaplace | None:
   """Finds Gaussians given the drivers, and the drivers' marginal density.

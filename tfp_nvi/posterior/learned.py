@@ -15,10 +15,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities, transitions
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import randomness, types
 from tfp_nvi.posterior import diagnosis
 from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import reference as reference_lib
+from tfp_nvi.posterior import space as space_lib
 from tfp_nvi.sampler import NestedSampler
 
 tfb = tfp.bijectors
@@ -96,7 +97,10 @@ class _ReferenceBijector(tfb.Bijector):
     return tf.reshape(u, x.shape)
 
 
-def reference_distribution(space, reference) -> tfd.Distribution:
+def reference_distribution(
+  space: space_lib.VectorSpace,
+  reference: reference_lib.Reference | mixture_lib.Mixture,
+) -> tfd.Distribution:
   """The reference as a distribution over the user's space.
 
   Args:
@@ -139,7 +143,12 @@ def _make_sampler(space, reference, num_densities):
   return NestedSampler(path, moves)
 
 
-def learn(space, reference, jit_compile: bool, seed) -> Learned:
+def learn(
+  space: space_lib.VectorSpace,
+  reference: reference_lib.Reference | mixture_lib.Mixture,
+  jit_compile: bool,
+  seed: types.StatelessSeed,
+) -> Learned:
   """Makes a sampler from the reference to the target.
 
   Importance sampling from the reference, if enough of its particles are

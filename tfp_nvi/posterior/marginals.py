@@ -34,7 +34,7 @@ _LEAST_GAIN = 0.02
 
 
 def fit_marginals(
-  t: np.ndarray, weights: np.ndarray, drivers: list, dtype
+  t: np.ndarray, weights: np.ndarray, drivers: list, dtype: tf.DType
 ) -> tuple[tfb.Bijector | None, np.ndarray, float]:
   """Fits a spline to each coordinate of weighted points for which it pays.
 
@@ -108,7 +108,7 @@ def grid() -> np.ndarray:
 
 
 def from_densities(
-  densities: np.ndarray, is_mapped: np.ndarray, dtype
+  densities: np.ndarray, is_mapped: np.ndarray, dtype: tf.DType
 ) -> tfb.Bijector:
   """Splines that map the standard normal density to others.
 

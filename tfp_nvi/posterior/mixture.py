@@ -10,12 +10,14 @@ a component, and the path's weights correct what is wrong with the mixture.
 
 import functools
 import typing
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import randomness, types
+from tfp_nvi.posterior import space as space_lib
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -81,7 +83,12 @@ class Mixture(typing.NamedTuple):
   log_dets: tf.Tensor
 
 
-def from_arrays(shares, centers, covariances, dtype) -> Mixture:
+def from_arrays(
+  shares: np.ndarray,
+  centers: np.ndarray,
+  covariances: np.ndarray,
+  dtype: tf.DType,
+) -> Mixture:
   """Makes a mixture.
 
   Args:
@@ -148,7 +155,9 @@ def nearest_center(mixture: Mixture, y: tf.Tensor) -> tf.Tensor:
   )
 
 
-def draw(mixture: Mixture, num_draws: int, num_runs: int, seed) -> tf.Tensor:
+def draw(
+  mixture: Mixture, num_draws: int, num_runs: int, seed: types.StatelessSeed
+) -> tf.Tensor:
   """Draws points for several independent runs.
 
   The components of each run's points are a systematic sample: a component of
@@ -363,7 +372,10 @@ class _Modes:
 
 
 def find_mixture(
-  space, starts: np.ndarray, draw_fn, jit_compile: bool = True
+  space: space_lib.VectorSpace,
+  starts: np.ndarray,
+  draw_fn: Callable,
+  jit_compile: bool = True,
 ) -> tuple[Mixture | None, dict]:
   """Finds modes, and a mixture with a Gaussian for each of them.
 

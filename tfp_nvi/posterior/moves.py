@@ -13,9 +13,10 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import randomness, types
 from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import reference as reference_lib
+from tfp_nvi.posterior import space as space_lib
 
 __all__ = [
   'Moves',
@@ -124,7 +125,12 @@ class Moves:
       `count` was told.
   """
 
-  def __init__(self, space, starts_at_initial, jit_compile=True):
+  def __init__(
+    self,
+    space: space_lib.VectorSpace,
+    starts_at_initial: bool,
+    jit_compile: bool = True,
+  ):
     self.space = space
     self.starts_at_initial = starts_at_initial
     self.num_evaluations = 0
@@ -177,7 +183,7 @@ class Moves:
     )
     return u, momentum, terms, num_nan
 
-  def count(self, num_evaluations, num_nan=0) -> None:
+  def count(self, num_evaluations: int, num_nan: int | tf.Tensor = 0) -> None:
     """Counts evaluations, which calls that are traced cannot.
 
     Args:
@@ -188,7 +194,11 @@ class Moves:
     self.num_evaluations += num_evaluations
     self.num_nan += int(num_nan)
 
-  def evaluate(self, reference, u):
+  def evaluate(
+    self,
+    reference: reference_lib.Reference | mixture_lib.Mixture,
+    u: tf.Tensor,
+  ) -> tuple[Terms, tf.Tensor]:
     """Evaluates particles.
 
     Args:
@@ -210,7 +220,17 @@ class Moves:
     )
     return terms, num_nan
 
-  def move(self, reference, u, terms, beta, step, num_steps, scale, seed):
+  def move(
+    self,
+    reference: reference_lib.Reference | mixture_lib.Mixture,
+    u: tf.Tensor,
+    terms: Terms,
+    beta: float | tf.Tensor,
+    step: float | tf.Tensor,
+    num_steps: int | tf.Tensor,
+    scale: tf.Tensor,
+    seed: types.StatelessSeed,
+  ) -> tuple[tf.Tensor, Terms, tf.Tensor]:
     """Moves particles by a trajectory that leaves a density invariant.
 
     Args:

@@ -8,14 +8,16 @@ takes all of these from the pilot's `Schedule`, and its estimate is unbiased.
 """
 
 import typing
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from tfp_nvi import resampling, weighting
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import randomness, types
 from tfp_nvi.posterior import diagnosis
 from tfp_nvi.posterior import mixture as mixture_lib
+from tfp_nvi.posterior import moves as moves_lib
 from tfp_nvi.posterior import reference as reference_lib
 
 __all__ = [
@@ -114,13 +116,16 @@ class FrozenRun(typing.NamedTuple):
 
 
 def begin(
-  moves, reference, u: tf.Tensor, num_runs: int
+  moves: moves_lib.Moves,
+  reference: reference_lib.Reference | mixture_lib.Mixture,
+  u: tf.Tensor,
+  num_runs: int,
 ) -> tuple[Population, tf.Tensor]:
   """The population of draws from the start.
 
   Args:
     moves: `Moves`.
-    reference: `Reference`.
+    reference: `Reference`, or `Mixture` to start at.
     u: `Tensor` of shape `[num_particles * num_runs, num_values]`.
     num_runs: Python `int`.
 
@@ -218,16 +223,16 @@ def _num_steps(step, max_steps):
 
 
 def run_pilot(
-  moves,
-  reference,
+  moves: moves_lib.Moves,
+  reference: reference_lib.Reference | mixture_lib.Mixture,
   u: tf.Tensor,
-  seed,
+  seed: types.StatelessSeed,
   conditional_ess: float = 0.9,
   max_moves: int = 4,
   max_steps: int = 8,
   max_evaluations: int | None = None,
   has_modes: bool = False,
-  progress=None,
+  progress: Callable | None = None,
 ) -> tuple[Schedule, Population]:
   """Runs an SMC sampler that adapts itself.
 
@@ -375,7 +380,12 @@ def _correlation(before, after):
 
 
 def advance(
-  moves, reference, population: Population, delta, stage: Stage, seed
+  moves: moves_lib.Moves,
+  reference: reference_lib.Reference | mixture_lib.Mixture,
+  population: Population,
+  delta: float | tf.Tensor,
+  stage: Stage,
+  seed: types.StatelessSeed,
 ) -> tuple[Population, tf.Tensor, tf.Tensor]:
   """Brings runs to the next temperature, with nothing adapted.
 
@@ -383,7 +393,7 @@ def advance(
 
   Args:
     moves: `Moves`.
-    reference: `Reference`.
+    reference: `Reference`, or `Mixture` to start at.
     population: `Population`.
     delta: float: by how much the temperature grows.
     stage: `Stage` of the next temperature; numbers, or scalar `Tensor`s.
@@ -431,13 +441,13 @@ def advance(
 
 
 def run_frozen(
-  moves,
-  reference,
+  moves: moves_lib.Moves,
+  reference: reference_lib.Reference | mixture_lib.Mixture,
   u: tf.Tensor,
   schedule: Schedule,
   num_runs: int,
-  seed,
-  progress=None,
+  seed: types.StatelessSeed,
+  progress: Callable | None = None,
 ) -> FrozenRun:
   """Runs SMC samplers by a schedule, several at once.
 

@@ -168,7 +168,9 @@ def log_prob(
   return -0.5 * tf.reduce_sum(u**2 + np.log(2.0 * np.pi), axis=-1) - log_det
 
 
-def from_affine(center, matrix, dtype) -> Reference:
+def from_affine(
+  center: np.ndarray, matrix: np.ndarray, dtype: tf.DType
+) -> Reference:
   """Makes a Gaussian reference.
 
   Args:
@@ -208,7 +210,9 @@ def _as_tensors(reference, dtype, marginals=None, conditional=None):
   return Reference(*tensors, marginals, conditional)
 
 
-def square_root(x: np.ndarray, weights: np.ndarray, is_full: bool):
+def square_root(
+  x: np.ndarray, weights: np.ndarray, is_full: bool
+) -> tuple[np.ndarray, np.ndarray]:
   """Weighted mean of points, and a square root of their covariance.
 
   The covariance is shrunk towards its diagonal by as much as its sampling error
@@ -260,7 +264,7 @@ def _covariance(x, weights, is_full):
   return mean, correlation * np.outer(deviations, deviations)
 
 
-def from_laplace(nested: laplace.NestedLaplace, dtype) -> Reference:
+def from_laplace(nested: laplace.NestedLaplace, dtype: tf.DType) -> Reference:
   """Makes a reference whose other coordinates are set by drivers.
 
   Args:
@@ -306,7 +310,9 @@ def share_far_out(
   return float(weights @ is_far)
 
 
-def moments(previous: Reference, y: np.ndarray, weights: np.ndarray):
+def moments(
+  previous: Reference, y: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
   """Weighted mean and covariance of points.
 
   Args:
@@ -332,7 +338,7 @@ def moments(previous: Reference, y: np.ndarray, weights: np.ndarray):
 
 
 def fit_to_particles(
-  previous: Reference, y: np.ndarray, weights: np.ndarray, dtype
+  previous: Reference, y: np.ndarray, weights: np.ndarray, dtype: tf.DType
 ) -> tuple[Reference, dict]:
   """Fits a reference to weighted points: the forward KL divergence.
 

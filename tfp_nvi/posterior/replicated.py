@@ -9,11 +9,13 @@ otherwise, and then takes over what the first one found.
 
 import functools
 import io
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import randomness, types
+from tfp_nvi.internal import replicas as replicas_lib
 from tfp_nvi.posterior import (
   candidates,
   conditional,
@@ -148,7 +150,7 @@ def _under(prefix, arrays):
 
 
 def of_first(
-  replicas,
+  replicas: replicas_lib.Replicas,
   fitter: stages.Fitter,
   chosen: candidates.Pilot,
   where: str,
@@ -174,12 +176,12 @@ def of_first(
 
 
 def run_frozen(
-  replicas,
+  replicas: replicas_lib.Replicas,
   chosen: candidates.Pilot,
-  draw_fn,
+  draw_fn: Callable,
   num_runs: int,
-  seed,
-  progress,
+  seed: types.StatelessSeed,
+  progress: Callable,
 ) -> list:
   """Runs by a schedule on all replicas, as `pilot.run_frozen` does on one.
 

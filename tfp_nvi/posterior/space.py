@@ -14,7 +14,13 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.densities import space as density_space
-from tfp_nvi.internal import checks, compatibility, naming, randomness
+from tfp_nvi.internal import (
+  checks,
+  compatibility,
+  naming,
+  randomness,
+  types,
+)
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -110,13 +116,18 @@ class VectorSpace:
     ValueError: If there is no initial density, or a state is not real.
   """
 
-  def __init__(self, target, initial, event_space_bijector, seed):
+  def __init__(
+    self,
+    target: types.Density,
+    initial: tfd.Distribution | None,
+    event_space_bijector: tfb.Bijector | types.Structure | None,
+    seed: types.StatelessSeed,
+  ):
     checks.check_instance(
       'initial', initial, tfd.Distribution, 'a tfd.Distribution', optional=True
     )
     given = density_space.as_event_space_bijector(event_space_bijector)
     self.target = target
-    self._initial = initial
     self._uses_pins = _is_pinned(target) and initial is None
     if initial is None and not self._uses_pins:
       _as_log_prob_fn('target', target)
@@ -125,7 +136,8 @@ class VectorSpace:
         'JointDistributionPinned, whose prior serves; got None.'
       )
     self._target_fn = _as_log_prob_fn('target', target)
-    source = target if self._uses_pins else initial
+    source: types.Density = target if self._uses_pins else initial
+    self._source = source
     self._check_batch_shape(source)
     self.bijector = given or _default_bijector(source)
     self.event_shape = source.event_shape
@@ -250,7 +262,7 @@ class VectorSpace:
       parts = self.target._get_single_sample_distributions()
       gaussian = parts[0]
     else:
-      gaussian = self._initial
+      gaussian = self._source
     is_gaussian = isinstance(gaussian, tfd.MultivariateNormalLinearOperator)
     if not is_gaussian or gaussian.event_shape.rank != 1:
       return None
@@ -278,7 +290,7 @@ class VectorSpace:
     ]
     return tf.nest.pack_sequence_as(self._shape, parts)
 
-  def unconstrained(self, y: tf.Tensor):
+  def unconstrained(self, y: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Unconstrained values of the bijector.
 
     Args:
@@ -364,7 +376,7 @@ class VectorSpace:
     return tf.where(self._is_positive, tf.math.log(tf.math.softplus(x)), x)
 
   def _draw_piece(self, seed):
-    source = self.target if self._uses_pins else self._initial
+    source = self._source
 
     def sample(shape, seed):
       if self._uses_pins:
@@ -415,7 +427,9 @@ class VectorSpace:
       )
     )
 
-  def sample_initial(self, num_draws: int, seed) -> tf.Tensor:
+  def sample_initial(
+    self, num_draws: int, seed: types.StatelessSeed
+  ) -> tf.Tensor:
     """Draws vectors from the initial density.
 
     Args:
@@ -467,7 +481,7 @@ class VectorSpace:
       for i in range(size)
     ]
 
-  def to_user(self, y: tf.Tensor):
+  def to_user(self, y: tf.Tensor) -> types.Structure:
     """Maps vectors to the user's space.
 
     Args:
@@ -479,7 +493,9 @@ class VectorSpace:
     return self.bijector.forward(self._unflatten(self.unconstrained(y)[0]))
 
   @compatibility.with_maps_inlined
-  def log_probs(self, y: tf.Tensor, with_initial: bool = False):
+  def log_probs(
+    self, y: tf.Tensor, with_initial: bool = False
+  ) -> tuple[tf.Tensor, tf.Tensor | None]:
     """The log densities of vectors.
 
     Args:
@@ -514,7 +530,7 @@ class VectorSpace:
       return prior + likelihood + log_det, prior + log_det
     return (
       self._check(self._target_fn(value), y) + log_det,
-      self._check(self._initial.log_prob(value), y) + log_det,
+      self._check(self._source.log_prob(value), y) + log_det,
     )
 
   def _check(self, log_prob, y):

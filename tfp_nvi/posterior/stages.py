@@ -3,17 +3,20 @@
 """The stages before the final runs: a reference, and pilots to choose from."""
 
 import time
+import typing
 
 import numpy as np
 import tensorflow as tf
+import tqdm
 
 from tfp_nvi import weighting
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import randomness, types
 from tfp_nvi.posterior import candidates, laplace, pilot, variational
 from tfp_nvi.posterior import conditional as conditional_lib
 from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import moves as moves_lib
 from tfp_nvi.posterior import reference as reference_lib
+from tfp_nvi.posterior import space as space_lib
 
 __all__ = [
   'Fitter',
@@ -39,21 +42,30 @@ _SPREADS = (1.0, 1.5)
 class Fitter:
   """The stages of `fit_posterior`, and what they have found so far."""
 
-  def __init__(self, space, size, conditional_ess, jit_compile, bar):
+  def __init__(
+    self,
+    space: space_lib.VectorSpace,
+    size: int,
+    conditional_ess: float,
+    jit_compile: bool,
+    bar: tqdm.tqdm,
+  ):
     self.space = space
     self.size = size
     self.conditional_ess = conditional_ess
     self.jit_compile = jit_compile
     self.bar = bar
-    self.history = []
+    self.history: list = []
     self.num_evaluations = 0
     self.from_reference = moves_lib.Moves(space, False, jit_compile)
-    self._from_initial = None
-    self.latest = None
+    self._from_initial: moves_lib.Moves | None = None
+    self.latest: candidates.Pilot | None = None
     self.has_modes = False
-    self.warnings = []
+    self.warnings: list = []
 
-  def record(self, name, start, num_evaluations, **found):
+  def record(
+    self, name: str, start: float, num_evaluations: int, **found: typing.Any
+  ) -> None:
     """Adds what a stage found to the history."""
     self.num_evaluations += num_evaluations
     self.history.append(
@@ -65,25 +77,26 @@ class Fitter:
       }
     )
 
-  def announce(self, name):
+  def announce(self, name: str) -> None:
     """Shows the name of a stage."""
     self.bar.reset(total=1.0)
     self.bar.set_description(name)
 
-  def show(self, beta):
+  def show(self, beta: float) -> None:
     """Shows a temperature."""
     self.bar.update(beta - self.bar.n)
 
-  def fit_variational(self, seed):
+  def fit_variational(
+    self, seed: types.StatelessSeed
+  ) -> tuple[reference_lib.Reference, bool]:
     """A Gaussian reference, and whether starts are apart by valleys."""
     name = 'reference'
     self.announce(name)
     start = time.perf_counter()
-    reference, num_evaluations, bound, has_valleys = (
-      variational.fit_variational(
-        self.space, seed, jit_compile=self.jit_compile
-      )
+    found = variational.fit_variational(
+      self.space, seed, jit_compile=self.jit_compile
     )
+    reference, num_evaluations, bound, has_valleys = found
     self.record(
       name,
       start,
@@ -128,14 +141,12 @@ class Fitter:
         jit_compile=self.jit_compile,
       )
       self.num_evaluations += more
+      bound, least = (self._bound(x, bound_seed) for x in (full, diagonal))
       bounds = {
-        'evidence_lower_bound': self._bound(full, bound_seed),
-        'diagonal_evidence_lower_bound': self._bound(diagonal, bound_seed),
+        'evidence_lower_bound': bound,
+        'diagonal_evidence_lower_bound': least,
       }
-      if (
-        bounds['evidence_lower_bound']
-        > (bounds['diagonal_evidence_lower_bound'])
-      ):
+      if bound > least:
         reference = full
     num_evaluations = self.num_evaluations - before
     self.num_evaluations = before
@@ -152,8 +163,13 @@ class Fitter:
     return float(tf.reduce_mean(terms.log_ratio))
 
   def run_pilot(
-    self, name, reference, seed, from_initial=False, max_evaluations=None
-  ):
+    self,
+    name: str,
+    reference: reference_lib.Reference | mixture_lib.Mixture,
+    seed: types.StatelessSeed,
+    from_initial: bool = False,
+    max_evaluations: int | None = None,
+  ) -> candidates.Pilot:
     """Runs a pilot from the reference, or from the initial density.
 
     Args:
@@ -170,10 +186,7 @@ class Fitter:
     self.announce(name)
     start = time.perf_counter()
     draw_seed, run_seed = tf.unstack(randomness.split_seed(seed, 2))
-    if from_initial:
-      moves = self._initial_moves()
-    else:
-      moves = self.from_reference
+    moves = self._initial_moves() if from_initial else self.from_reference
     u = self.draw(reference, from_initial, self.size, 1, draw_seed)
     before = moves.num_evaluations
     schedule, population = pilot.run_pilot(
@@ -207,7 +220,14 @@ class Fitter:
       self.latest = found
     return found
 
-  def draw(self, reference, from_initial, num_particles, num_runs, seed):
+  def draw(
+    self,
+    reference: reference_lib.Reference | mixture_lib.Mixture,
+    from_initial: bool,
+    num_particles: int,
+    num_runs: int,
+    seed: types.StatelessSeed,
+  ) -> tf.Tensor:
     """Draws points where runs start, the runs changing fastest.
 
     Args:
@@ -229,7 +249,7 @@ class Fitter:
       [size, self.space.num_values], seed, self.space.dtype
     )
 
-  def moves_from(self, where):
+  def moves_from(self, where: str) -> moves_lib.Moves:
     """The moves along the path from `'prior'` or `'reference'`."""
     return (
       self.from_reference if where == 'reference' else self._initial_moves()
@@ -244,13 +264,18 @@ class Fitter:
       self._from_initial = moves_lib.Moves(self.space, True, self.jit_compile)
     return self._from_initial
 
-  def identity(self):
+  def identity(self) -> reference_lib.Reference:
     """The reference that does nothing."""
     size = self.space.num_values
     matrix = np.eye(size) if size <= reference_lib.MAX_FULL else np.ones(size)
     return reference_lib.from_affine(np.zeros(size), matrix, self.space.dtype)
 
-  def refit(self, source, whitener, refused=()):
+  def refit(
+    self,
+    source: candidates.Pilot,
+    whitener: reference_lib.Reference,
+    refused: typing.Sequence[list] = (),
+  ) -> tuple[reference_lib.Reference, dict]:
     """A reference fitted to the particles of a pilot.
 
     Args:
@@ -266,10 +291,9 @@ class Fitter:
     """
     y, weights = source.weighted_points
     known: list = []
-    previous = whitener
-    if source.conditional is not None:
-      previous = source.reference
-      known = conditional_lib.drivers(previous.conditional)
+    previous, given = whitener, source.reference
+    if isinstance(given, reference_lib.Reference) and given.conditional:
+      previous, known = given, conditional_lib.drivers(given.conditional)
     reference, found = reference_lib.fit_to_particles(
       previous, y, weights, self.space.dtype
     )
@@ -322,16 +346,14 @@ class Fitter:
 
   def _evaluate(self, points):
     """Log densities of points of the standardized space, and gradients."""
-    dtype = self.space.dtype
+    dtype, identity = self.space.dtype, self.identity()
     pieces = []
     for i in range(0, len(points), self.size):
       piece = points[i : i + self.size].astype(dtype.as_numpy_dtype)
       # All pieces have the shape of a pilot, so that one function is compiled.
       missing = self.size - len(piece)
       piece = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)])
-      terms, _ = self.from_reference.evaluate(
-        self.identity(), tf.constant(piece)
-      )
+      terms, _ = self.from_reference.evaluate(identity, tf.constant(piece))
       pieces.append((terms.log_target.numpy(), terms.target_gradient.numpy()))
       self.num_evaluations += self.size
     log_prob, gradient = (
@@ -340,7 +362,9 @@ class Fitter:
     )
     return log_prob, gradient
 
-  def choose(self, start, seed):
+  def choose(
+    self, start: str, seed: types.StatelessSeed
+  ) -> tuple[candidates.Pilot, str, str]:
     """Runs pilots, and returns the one to repeat with the reason for it."""
     seeds = tf.unstack(randomness.split_seed(seed, 4))
     if start == 'prior':
@@ -442,7 +466,6 @@ class Fitter:
     points, weights = found.weighted_points
     order = np.flatnonzero(weights > 0.0)
     order = order[:: -(-len(order) // _NUM_PAIRS)]
-
     return variational.has_valleys(
       lambda y: self._evaluate(y.numpy())[0],
       tf.constant(points[order], self.space.dtype),

@@ -8,11 +8,14 @@ best of these and in its units, a full-rank one where the dimension is moderate.
 It need not converge: the pilot's particles give a better reference than this.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import randomness, types
 from tfp_nvi.posterior import reference as reference_lib
+from tfp_nvi.posterior import space as space_lib
 
 __all__ = [
   'fit_variational',
@@ -170,8 +173,11 @@ class _Optimizer:
 
 
 def fit_variational(
-  space, seed, num_steps: int = 400, jit_compile: bool = True
-):
+  space: space_lib.VectorSpace,
+  seed: types.StatelessSeed,
+  num_steps: int = 400,
+  jit_compile: bool = True,
+) -> tuple[reference_lib.Reference, int, float, bool]:
   """Fits a Gaussian reference.
 
   Args:
@@ -236,8 +242,12 @@ def fit_variational(
 
 
 def refine(
-  space, reference, seed, num_steps: int = 400, jit_compile: bool = True
-):
+  space: space_lib.VectorSpace,
+  reference: reference_lib.Reference,
+  seed: types.StatelessSeed,
+  num_steps: int = 400,
+  jit_compile: bool = True,
+) -> tuple[reference_lib.Reference, int]:
   """Moves a Gaussian reference, and scales it along its own axes.
 
   The curvature at a mode gives the correlations of a skewed density well, and
@@ -274,7 +284,7 @@ def refine(
   )
 
 
-def has_valleys(log_probs, locs) -> bool:
+def has_valleys(log_probs: Callable, locs: tf.Tensor) -> bool:
   """Whether there are valleys between pairs of points.
 
   Args:
