@@ -92,9 +92,57 @@ def test_noise_of_a_mean_falls_as_the_square_root():
   assert 'all' in str(few)
 
 
+def make_chain(variable, discriminator=None):
+  """A level of two normal densities, or one whose ratio is learned."""
+  if discriminator is None:
+    level = nvi.Level(
+      tfd.Normal(variable, 1.0), tfd.Normal(2.0, 2.0), [variable]
+    )
+  else:
+    level = nvi.ImplicitLevel(
+      lambda n, seed: variable + randomness.normal([n], seed, tf.float32),
+      lambda n, seed: 2.0 + randomness.normal([n], seed, tf.float32),
+      lambda x: discriminator * x,
+      [variable],
+      discriminator_csiszar_function=tfp.vi.jensen_shannon,
+      discriminator_trainables=[discriminator],
+    )
+  return nvi.Chain([level])
+
+
+def test_noise_of_a_chain():
+  variable = tf.Variable(1.0)
+  found = nvi.diagnostics.gradient_noise(
+    make_chain(variable), nvi.reverse_kl(), 9, 4_000, seed=1
+  )
+  assert variable == 1.0
+  # The gradient of a particle is (x - 2) / 4 - (x - 1), where x is normal with
+  # mean and variance one.
+  np.testing.assert_allclose(found.signal, [0.25], atol=0.02)
+  np.testing.assert_allclose(found.noise, [0.25], rtol=0.06)
+
+
+def test_variables_of_discriminators_are_found():
+  variable, discriminator = tf.Variable(1.0), tf.Variable(0.5)
+  groups = {'proposal': [variable], 'ratio': [discriminator]}
+  found = nvi.diagnostics.gradient_noise(
+    make_chain(variable, discriminator),
+    nvi.reverse_kl(),
+    16,
+    50,
+    groups,
+    seed=1,
+  )
+  # The proposal follows the learned log ratio, whose slope is the same
+  # everywhere.
+  np.testing.assert_allclose(found.signal[0], 0.5, rtol=1e-5)
+  assert found.noise[1] > 0.1
+
+
 @pytest.mark.parametrize(
   ('arguments', 'error', 'message'),
   [
+    ({'sampler': 3}, TypeError, '`sampler` must be a NestedSampler or a Chain'),
     ({'objective': tfp.vi.kl_reverse}, TypeError, '`objective` must be'),
     ({'num_repeats': 1}, ValueError, '`num_repeats` must be at least 2'),
     ({'num_particles': 0}, ValueError, '`num_particles` must be positive'),

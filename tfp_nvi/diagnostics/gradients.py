@@ -8,6 +8,7 @@ import typing
 import numpy as np
 import tensorflow as tf
 
+from tfp_nvi.chains import Chain
 from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.objectives import Objective
 from tfp_nvi.sampler import NestedSampler
@@ -61,6 +62,28 @@ class GradientNoise(typing.NamedTuple):
     return '\n'.join(lines)
 
 
+def _find_variables(sampler, objective, num_particles):
+  """The variables of a sampler; of a chain, those that it has gradients for."""
+  if not isinstance(sampler, Chain):
+    if not hasattr(sampler, 'trainable_variables'):
+      raise TypeError(
+        f'`sampler` must be a NestedSampler or a Chain; got {sampler!r}.'
+      )
+    return list(sampler.trainable_variables)
+  variables = []
+
+  # Levels may make their variables here, and discriminators have some that no
+  # level names.
+  def find(seed):
+    _, pairs = objective(sampler, num_particles, seed)
+    variables[:] = [variable for _, variable in pairs]
+
+  tf.function(find, autograph=False).get_concrete_function(
+    tf.TensorSpec([2], tf.int32)
+  )
+  return variables
+
+
 def _as_groups(groups, variables):
   """Returns the groups as a dict from names to lists of variables."""
   if groups is None:
@@ -80,7 +103,7 @@ def _as_groups(groups, variables):
 
 
 def gradient_noise(
-  sampler: NestedSampler,
+  sampler: NestedSampler | Chain,
   objective: Objective,
   num_particles: int,
   num_repeats: int = 200,
@@ -100,8 +123,9 @@ def gradient_noise(
     num_particles: Python `int`.
     num_repeats: Python `int`: how many gradients to take, at least 2.
       Default value: `200`.
-    groups: Python `dict` from names to lists of trainable variables.
-      Default value: `None` (i.e., one group of all variables).
+    groups: Python `dict` from names to lists of trainable variables; of a
+      chain, of those that the objective has gradients for.
+      Default value: `None` (i.e., one group of all these variables).
     jit_compile: Python `bool`: whether to compile with XLA.
       Default value: `True`.
     seed: Python `int` or stateless seed.
@@ -141,7 +165,7 @@ def gradient_noise(
   num_particles = checks.as_count('num_particles', num_particles)
   num_repeats = checks.as_count('num_repeats', num_repeats, 2)
   checks.check_bool('jit_compile', jit_compile)
-  variables = list(sampler.trainable_variables)
+  variables = _find_variables(sampler, objective, num_particles)
   groups = _as_groups(groups, variables)
 
   def take_one(seed):
