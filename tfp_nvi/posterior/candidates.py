@@ -170,7 +170,7 @@ def is_better_start(found: Pilot, best: Pilot, size: int) -> bool:
   if best.num_roots <= LEAST_ROOTS * size:
     return True
   margin = 0.2 + 2.0 * np.sqrt(found.variance + best.variance_by_ancestors)
-  return found.log_evidence >= best.log_evidence - margin
+  return bool(found.log_evidence >= best.log_evidence - margin)
 
 
 def share_outside(
