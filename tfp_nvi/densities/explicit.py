@@ -46,7 +46,7 @@ class ExplicitDensities(UserDensities):
   def __init__(
     self,
     densities: collections.abc.Iterable,
-    event_space_bijector: tfb.Bijector | None = None,
+    event_space_bijector: tfb.Bijector | types.Structure | None = None,
     name: str = 'explicit_densities',
   ):
     """Initializes the sequence.

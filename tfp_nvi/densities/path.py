@@ -98,7 +98,7 @@ class GeometricPath(UserDensities):
     num_densities: int | None = None,
     schedule: types.TensorLike | None = None,
     learnable: bool = False,
-    event_space_bijector: tfb.Bijector | None = None,
+    event_space_bijector: tfb.Bijector | types.Structure | None = None,
     batch_shape: types.Shape = (),
     zero_log_ratio: float | None = None,
     name: str = 'geometric_path',

@@ -241,8 +241,9 @@ class Space:
 
     Args:
       named_densities: List of pairs of an argument's name and a density.
-      event_space_bijector: `tfb.Bijector` from the real space to the user's, or
-        `None` for that of the last density that has one.
+      event_space_bijector: `tfb.Bijector` from the real space to the user's,
+        nested structure of these, or `None` for that of the last density that
+        has one.
 
     Raises:
       TypeError: If the bijector is not a bijector.

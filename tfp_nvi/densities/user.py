@@ -43,7 +43,8 @@ class UserDensities(Densities):
 
     Args:
       named_densities: List of pairs of an argument's name and a density.
-      event_space_bijector: `tfb.Bijector`, or `None`.
+      event_space_bijector: `tfb.Bijector`, nested structure of these, or
+        `None`.
       batch_shape: Shape that the densities' batch shape broadcasts with.
       name: Python `str` name of this module.
     """
