@@ -1123,6 +1123,15 @@ def test_impossible_observations(jit_compile):
   assert np.all(np.isfinite(posterior.log_normalizer))
 
 
+@pytest.mark.parametrize('names', [{}, {'name': None}])
+def test_draws_of_no_named_argument(names):
+  densities = nvi.StateSpaceSampler(linear_gaussian())(X).densities
+  with pytest.raises(
+    ValueError, match='`initial_proposal` must draw values of the structure'
+  ):
+    densities.check(tf.zeros([4]), **names)
+
+
 def test_observations_of_unknown_shape():
   sampler = nvi.StateSpaceSampler(linear_gaussian())
 

@@ -208,7 +208,7 @@ class StateSpaceDensities(densities_lib.Densities):
   def check(
     self,
     values: types.Structure,
-    name: Any = 'initial_proposal',
+    name: str | None = None,
     batch_shape: tf.TensorShape | None = None,
   ) -> None:
     """Checks global states, and the heuristic at them.
@@ -216,7 +216,9 @@ class StateSpaceDensities(densities_lib.Densities):
     Args:
       values: Draws of the initial proposal.
       name: Python `str` name of the argument that they were drawn from.
+        Default value: `None` (i.e., `'initial_proposal'`).
       batch_shape: `TensorShape` that they should have.
+        Default value: `None` (i.e., that of the densities).
 
     Raises:
       ValueError: If they have another structure, dtype or shape than the prior,
@@ -228,7 +230,11 @@ class StateSpaceDensities(densities_lib.Densities):
     if prior is not None:
       leading = tf.nest.flatten(values)[0].shape[:1] + batch_shape
       densities_lib.check_values(
-        name, values, prior.dtype, prior.event_shape, leading
+        name or 'initial_proposal',
+        values,
+        prior.dtype,
+        prior.event_shape,
+        leading,
       )
     if self.heuristic is None or self.heuristic.is_trusted:
       return
