@@ -54,9 +54,27 @@ class Monitor:
   """Warns of values that training can go on with; raises on all others.
 
   ```python
-  from tfp_nvi.training import monitor
+  import tensorflow as tf
+  import tensorflow_probability as tfp
+  import tf_keras
+  import tfp_nvi as nvi
+  from tfp_nvi.training import monitor, steps
 
-  watch = monitor.Monitor(steps=None, seed=None, num_steps=10, strict=False)
+  path = nvi.GeometricPath(
+    tfp.distributions.Normal(0.0, 1.0),
+    tfp.distributions.Normal(1.0, 1.0),
+    num_densities=2,
+  )
+  sampler = nvi.NestedSampler(path, nvi.GaussianTransitions(path, seed=1))
+  settings = steps.StepSettings(
+    lambda element: sampler,
+    nvi.reverse_kl(),
+    num_particles=10,
+    optimizer=tf_keras.optimizers.Adam(0.01),
+  )
+  watch = monitor.Monitor(
+    steps.CompiledSteps(settings), tf.constant([1, 2]), 10, strict=False
+  )
   ```
   """
 
