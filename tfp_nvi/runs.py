@@ -361,7 +361,7 @@ def replace_nan(terms: tuple, shape: types.Shape) -> tuple[tuple, tf.Tensor]:
   Args:
     terms: Tuple of `Tensor`s, of which those of floating dtype broadcast to
       `shape`.
-    shape: `TensorShape`: `[num_particles] + batch`.
+    shape: `TensorShape` or list of Python `int`s: `[num_particles] + batch`.
 
   Returns:
     terms: The same, without NaN and +inf.

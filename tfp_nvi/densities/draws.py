@@ -162,8 +162,8 @@ def draw_of_shape(
 
   Args:
     distribution: `tfd.Distribution`.
-    shape: List of Python `int`s, to which the batch shape of the distribution
-      broadcasts.
+    shape: List of Python `int`s, or `TensorShape`, to which the batch shape of
+      the distribution broadcasts.
     seed: Stateless seed.
 
   Returns:

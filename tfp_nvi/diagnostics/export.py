@@ -53,7 +53,7 @@ def make_data(
   Args:
     groups: Python `dict` from names of groups to `dict`s from names of
       variables to arrays.
-    coords: Python `dict` from names of axes to labels.
+    coords: Python `dict` from names of axes to labels, or `None` for none.
     dims: Python `dict` from names of variables to names of axes.
     attributes: Python `dict`: attributes of the first group.
 

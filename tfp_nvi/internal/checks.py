@@ -221,7 +221,7 @@ def as_folder(name: str, value) -> str:
 
 
 def as_list(
-  name: str, values, expected: str, kind: type | None = None, minimum: int = 0
+  name: str, values, expected: str, kind=None, minimum: int = 0
 ) -> list:
   """Checks that an argument is a list, and that its elements are of a class.
 
@@ -229,7 +229,7 @@ def as_list(
     name: Python `str` name of the argument.
     values: The value to check: any iterable but a `str`.
     expected: Python `str`: the kind of its elements, in the plural.
-    kind: Class of the elements, or `None` for any.
+    kind: Class of the elements, tuple of classes, or `None` for any.
     minimum: Python `int`: the smallest number of elements.
       Default value: `0`.
 

@@ -4,6 +4,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from tfp_nvi import resampling, runs
@@ -263,11 +264,11 @@ def place(level: int, index: list) -> str:
   return where + (f' of sequence {index}' if index else '')
 
 
-def describe_first_nan(first_nan: types.TensorLike, index: list) -> str:
+def describe_first_nan(first_nan: int | np.integer, index: list) -> str:
   """Names the function and the step of the first NaN log density.
 
   Args:
-    first_nan: Minimum of `FilterRecorder.first_nan` over particles.
+    first_nan: int: the minimum of `FilterRecorder.first_nan` over particles.
     index: List of Python `int`s: the index of the sequence.
 
   Returns:

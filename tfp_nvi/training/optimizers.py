@@ -57,9 +57,8 @@ class MultiOptimizer:
     """
     name = 'optimizers_and_trainables'
     expected = 'pairs of an optimizer and a list of trainables'
-    kinds: Any = (list, tuple)
     pairs = checks.as_list(
-      name, optimizers_and_trainables, expected, kinds, minimum=1
+      name, optimizers_and_trainables, expected, (list, tuple), minimum=1
     )
     self._optimizers: list = []
     self._index: dict = {}
