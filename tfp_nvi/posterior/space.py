@@ -14,13 +14,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.densities import space as density_space
-from tfp_nvi.internal import (
-  checks,
-  compatibility,
-  naming,
-  randomness,
-  types,
-)
+from tfp_nvi.internal import checks, compatibility, naming, randomness, types
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
