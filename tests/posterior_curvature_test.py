@@ -169,7 +169,7 @@ def test_pilots_that_will_not_be_done_give_up(
     pilot.Stage(float(np.exp(x)), None, 1.0, 10, 1, 0.8, 0.0, 1.0)
     for x in log_betas
   ]
-  assert pilot._is_hopeless(path, 10 * num_stages, 300) == is_hopeless
+  assert pilot.is_late(path, 10 * num_stages, 300) == is_hopeless
 
 
 @pytest.mark.parametrize('has_driver', [True, False])

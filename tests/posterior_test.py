@@ -7,6 +7,7 @@ five standard errors: a false alarm in 10^6 if the estimates are normal.
 """
 
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from tfp_nvi import weighting
 from tfp_nvi.internal import randomness
 from tfp_nvi.posterior import (
   candidates,
+  choice,
   diagnosis,
   fit,
   fit_posterior,
@@ -27,7 +29,6 @@ from tfp_nvi.posterior import (
   pilot,
   reference,
   space,
-  stages,
 )
 from tfp_nvi.targets import posteriors
 
@@ -125,7 +126,19 @@ def pilot_of_four_ancestors(log_evidence=0.0, num_stages=10):
   )
   stage = pilot.Stage(1.0, None, 1.0, 1, 1, 0.8, 0.0, 1.0)
   schedule = pilot.Schedule([stage] * num_stages, True)
-  return candidates.Pilot('few', None, None, schedule, population)
+  moves = types.SimpleNamespace(starts_at_initial=True)
+  return candidates.Pilot('few', moves, None, schedule, population)
+
+
+def make_chooser(has_modes, refit, run_pilot):
+  """A `Chooser` with stand-ins for two stages."""
+  fitter = types.SimpleNamespace(
+    has_modes=has_modes,
+    refit=refit,
+    run_pilot=run_pilot,
+    record=lambda *args, **kwargs: None,
+  )
+  return choice.Chooser(fitter)
 
 
 def test_evidence_is_known_no_better_than_by_the_ancestors():
@@ -145,40 +158,29 @@ def test_evidence_is_known_no_better_than_by_the_ancestors():
   ],
 )
 def test_a_reference_that_loses_mass_is_not_taken(
-  monkeypatch, loss, has_modes, num_stages, is_kept
+  loss, has_modes, num_stages, is_kept
 ):
   """However few ancestors the pilot has that it was fitted to."""
   broad = pilot_of_four_ancestors()
-  fitter = object.__new__(stages.Fitter)
-  fitter.history, fitter.has_modes = [{}], has_modes
   affine = reference.from_affine(np.zeros(1), np.ones(1), tf.float32)
-  monkeypatch.setattr(
-    fitter, 'refit', lambda *args: (affine, {}), raising=False
-  )
-  monkeypatch.setattr(fitter, '_is_new', lambda *args: True, raising=False)
-  monkeypatch.setattr(
-    fitter,
-    'run_pilot',
+  chooser = make_chooser(
+    has_modes,
+    lambda *args: (affine, {}),
     lambda *args, **kwargs: pilot_of_four_ancestors(-loss, num_stages),
-    raising=False,
   )
-  best, start, _ = fitter._refine(broad, broad, None, '', [0, 1])
+  best, start, _ = chooser._refine(broad, broad, None, '', [0, 1])
   assert (best is broad) == is_kept
   assert start == ('prior' if is_kept else 'reference')
 
 
 @pytest.mark.parametrize('num_stages, is_kept', [(10, False), (9, True)])
-def test_a_conditional_map_is_to_make_the_path_shorter(
-  monkeypatch, num_stages, is_kept
-):
+def test_a_conditional_map_is_to_make_the_path_shorter(num_stages, is_kept):
   """Where it does not, there is an affine map for the same drivers."""
   affine = reference.from_affine(np.zeros(1), np.ones(1), tf.float32)
   first = pilot_of_four_ancestors()._replace(reference=affine)
   # Laplace's method is for references without such a map, and none that were
   # refused.
   given = affine._replace(conditional='a map')
-  fitter = object.__new__(stages.Fitter)
-  fitter.history, fitter.has_modes = [{}], False
   tried = []
 
   def refit(source, whitener, refused):
@@ -191,10 +193,8 @@ def test_a_conditional_map_is_to_make_the_path_shorter(
     length = num_stages if start is given else 12
     return pilot_of_four_ancestors(0.0, length)._replace(reference=start)
 
-  monkeypatch.setattr(fitter, 'refit', refit, raising=False)
-  monkeypatch.setattr(fitter, '_is_new', lambda *args: True, raising=False)
-  monkeypatch.setattr(fitter, 'run_pilot', run_pilot, raising=False)
-  best, *_ = fitter._refine(first, None, None, '', [0, 1])
+  chooser = make_chooser(False, refit, run_pilot)
+  best, *_ = chooser._refine(first, None, None, '', [0, 1])
   assert (best.reference is given) == is_kept
   # Once more with the map that was kept, or without the one that was not.
   assert tried == [given, given if is_kept else affine]

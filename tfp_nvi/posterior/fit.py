@@ -14,6 +14,7 @@ from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.internal import progress as progress_lib
 from tfp_nvi.internal import replicas as replicas_lib
 from tfp_nvi.posterior import (
+  choice,
   diagnosis,
   learned,
   pilot,
@@ -176,7 +177,7 @@ def fit_posterior(
       space, num_particles * at_once, conditional_ess, jit_compile, bar
     )
     try:
-      chosen, where, reason = fitter.choose(start, pilot_seed)
+      chosen, where, reason = choice.Chooser(fitter).choose(start, pilot_seed)
     except KeyboardInterrupt:
       if fitter.latest is None or replicas is not None:
         raise

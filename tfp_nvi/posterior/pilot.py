@@ -27,6 +27,7 @@ __all__ = [
   'Stage',
   'advance',
   'begin',
+  'is_late',
   'run_frozen',
   'run_pilot',
 ]
@@ -36,8 +37,8 @@ _ACCEPTANCE = 0.75
 # How long a trajectory is, in units of the particles' deviations: a quarter of
 # a period of a normal density.
 _LENGTH = 1.5
-# A temperature from which few stages are left, so that a pilot may take twice
-# as many evaluations.
+# A temperature from which a pilot that starts at the initial density has few
+# stages left, so that it may take twice as many evaluations.
 _LAST_PART = 0.75
 # Stages by which to judge how many are left, and by how much that may be wrong.
 _NUM_RECENT = 8
@@ -231,6 +232,7 @@ def run_pilot(
   max_moves: int = 4,
   max_steps: int = 8,
   max_evaluations: int | None = None,
+  gives_up_fn: Callable | None = None,
   has_modes: bool = False,
   progress: Callable | None = None,
 ) -> tuple[Schedule, Population]:
@@ -246,8 +248,10 @@ def run_pilot(
     max_moves: Python `int`: the most moves at a temperature. There are as many
       as it takes for the particles to forget where they were.
     max_steps: Python `int`: the most leapfrog steps of a move.
-    max_evaluations: Python `int`: gradients after which to give up where the
-      target is not near, or half as many where it will not be, or `None`.
+    max_evaluations: Python `int`: gradients after which to give up, or `None`.
+    gives_up_fn: Python callable from the stages so far, the number of
+      gradients and `max_evaluations` to whether to give up.
+      Default value: `None` (i.e., after `max_evaluations`).
     has_modes: Python `bool`: whether there are modes that moves do not lead
       between, so that to go on moving is in vain where particles do not forget
       where they were.
@@ -344,15 +348,28 @@ def run_pilot(
       longest = min(max_steps, 2 * longest)
     if progress is not None:
       progress(beta)
-    if max_evaluations is not None and _is_hopeless(
-      stages, moves.num_evaluations - first_evaluation, max_evaluations
+    used = moves.num_evaluations - first_evaluation
+    if max_evaluations is not None and (
+      used > max_evaluations
+      if gives_up_fn is None
+      else gives_up_fn(stages, used, max_evaluations)
     ):
       return Schedule(stages, False), population
   return Schedule(stages, True), population
 
 
-def _is_hopeless(stages, num_evaluations, max_evaluations):
-  """Whether a pilot will not be near the target after so many evaluations."""
+def is_late(stages: list, num_evaluations: int, max_evaluations: int) -> bool:
+  """Whether a pilot from the initial density is to give up.
+
+  Args:
+    stages: List of `Stage`s so far.
+    num_evaluations: Python `int`: gradients so far.
+    max_evaluations: Python `int`: gradients after which to give up where the
+      target is not near, or half as many where it will not be.
+
+  Returns:
+    is_late: Python `bool`.
+  """
   if stages[-1].beta > _LAST_PART:
     return num_evaluations > 2 * max_evaluations
   if num_evaluations > max_evaluations:

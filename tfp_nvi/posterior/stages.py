@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The stages before the final runs: a reference, and pilots to choose from."""
+"""The stages before the final runs: references, and pilots."""
 
 import time
 import typing
@@ -28,15 +28,6 @@ _MAX_LAPLACE = 250
 _MOST_FAR_OUT = 0.02
 # Above so many values there is no matrix by the curvature at a mode.
 _MAX_CURVATURE = 2_000
-# How often to fit a reference to particles at most.
-_MAX_REFITS = 4
-# Points that optimization starts from at a time: particles of a pilot first,
-# and then draws of the initial density.
-_NUM_STARTS = 64
-# Pairs of particles to look for valleys between.
-_NUM_PAIRS = 32
-# How much wider than the initial density these are spread, by turns.
-_SPREADS = (1.0, 1.5)
 
 
 class Fitter:
@@ -88,15 +79,24 @@ class Fitter:
 
   def fit_variational(
     self, seed: types.StatelessSeed
-  ) -> tuple[reference_lib.Reference, bool]:
-    """A Gaussian reference, and whether starts are apart by valleys."""
+  ) -> tuple[reference_lib.Reference, tf.Tensor, bool]:
+    """Fits a Gaussian reference.
+
+    Args:
+      seed: Stateless seed.
+
+    Returns:
+      reference: `Reference`.
+      places: `Tensor` of shape `[num_starts, d]`: where starts led to.
+      has_valleys: Python `bool`: whether there are valleys between these.
+    """
     name = 'reference'
     self.announce(name)
     start = time.perf_counter()
     found = variational.fit_variational(
       self.space, seed, jit_compile=self.jit_compile
     )
-    reference, num_evaluations, bound, has_valleys = found
+    reference, num_evaluations, bound, places, has_valleys = found
     self.record(
       name,
       start,
@@ -106,7 +106,7 @@ class Fitter:
     )
     if reference.matrix.shape.rank == 1:
       reference = self._fit_curvature(reference, randomness.fold_in(seed, 1))
-    return reference, has_valleys
+    return reference, places, has_valleys
 
   def _fit_curvature(self, diagonal, seed):
     """The Gaussian with the curvature at a mode, if its bound is higher.
@@ -126,7 +126,7 @@ class Fitter:
     self.announce(name)
     start, before = time.perf_counter(), self.num_evaluations
     found = laplace.fit_gaussian(
-      self._evaluate,
+      self.evaluate,
       diagonal.center.numpy().astype(np.float64),
       diagonal.matrix.numpy().astype(np.float64),
       _MAX_LAPLACE * self.size,
@@ -198,6 +198,7 @@ class Fitter:
       max_evaluations=(
         None if max_evaluations is None else max_evaluations * self.size
       ),
+      gives_up_fn=pilot.is_late if from_initial else None,
       has_modes=self.has_modes,
       progress=self.show,
     )
@@ -306,7 +307,7 @@ class Fitter:
     kept = weights > 0.0
     mean, covariance = reference_lib.moments(whitener, y[kept], weights[kept])
     nested = laplace.fit_conditional(
-      self._evaluate,
+      self.evaluate,
       mean,
       np.diag(covariance) if covariance.ndim == 1 else covariance,
       drivers,
@@ -329,7 +330,7 @@ class Fitter:
       return reference, found
     return laplace_reference, {'drivers': drivers}
 
-  def _whiten(self, source):
+  def whiten(self, source: candidates.Pilot) -> reference_lib.Reference:
     """The Gaussian reference with the moments of a pilot's particles."""
     y, weights = source.weighted_points
     kept = weights > 0.0
@@ -344,8 +345,16 @@ class Fitter:
       self.space.dtype,
     )
 
-  def _evaluate(self, points):
-    """Log densities of points of the standardized space, and gradients."""
+  def evaluate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Evaluates points of the standardized space, and counts these.
+
+    Args:
+      points: Array of shape `[n, d]`.
+
+    Returns:
+      log_prob: float64 array of shape `[n]`.
+      gradient: float64 array of shape `[n, d]`.
+    """
     dtype, identity = self.space.dtype, self.identity()
     pieces = []
     for i in range(0, len(points), self.size):
@@ -361,236 +370,3 @@ class Fitter:
       for x in zip(*pieces, strict=True)
     )
     return log_prob, gradient
-
-  def choose(
-    self, start: str, seed: types.StatelessSeed
-  ) -> tuple[candidates.Pilot, str, str]:
-    """Runs pilots, and returns the one to repeat with the reason for it."""
-    seeds = tf.unstack(randomness.split_seed(seed, 4))
-    if start == 'prior':
-      found = self.run_pilot(
-        'pilot from the prior', self.identity(), seeds[0], True
-      )
-      return found, 'prior', 'as asked for.'
-    whitener, self.has_modes = self.fit_variational(seeds[1])
-    best = self.run_pilot(
-      'pilot from the reference',
-      whitener,
-      seeds[2],
-      max_evaluations=250,
-    )
-    reason = 'as asked for.'
-    broad = None
-    if start == 'auto':
-      broad = self.run_pilot(
-        'pilot from the prior',
-        self.identity(),
-        seeds[0],
-        True,
-        max_evaluations=3_000 if self.has_modes else 400,
-      )
-      best, reason = self._compare(best, broad)
-    if not best.schedule.is_complete:
-      # Nothing got to the target: the reference's own path, however long.
-      best = self.run_pilot(
-        'long pilot from the reference',
-        whitener,
-        seeds[2],
-        max_evaluations=5_000,
-      )
-      reason = 'no pilot got to the target within its budget.'
-    if broad is not None and (
-      self.has_modes or (best is broad and self._has_valleys(broad))
-    ):
-      found = self._try_mixture(best, broad, randomness.fold_in(seed, 4))
-      if found is not None:
-        count = found.reference.centers.shape[0]
-        return (
-          found,
-          'reference',
-          (
-            f'optimization found {count} modes, and a path from a mixture of '
-            'Gaussians there is shorter than one from the prior.'
-          ),
-        )
-    if best is broad:
-      roots = broad.num_roots
-      self.history[-1]['num_ancestors'] = roots
-      if self.has_modes and roots < candidates.LEAST_ROOTS * self.size:
-        # A reference fitted to few families would lack what they lack.
-        return broad, 'prior', reason
-      whitener = self._whiten(broad)
-    return self._refine(best, broad, whitener, reason, seeds[3])
-
-  def _compare(self, narrow, broad):
-    """Which pilot to learn from."""
-    if not broad.schedule.is_complete:
-      stages = broad.schedule.stages
-      self.warnings.append(
-        'modes at risk: a pilot from the prior got to temperature '
-        f'{stages[-1].beta if stages else 0.0:.2g} of 1 within its budget, so '
-        'that modes that the reference does not cover would not be seen. '
-        "start='prior' takes longer, but would see them."
-      )
-      return narrow, (
-        'a pilot from the prior did not get to the target within its budget.'
-      )
-    if not narrow.schedule.is_complete:
-      return broad, 'a pilot from the variational reference did not.'
-    difference = broad.log_evidence - narrow.log_evidence
-    margin = 0.1 + 2.0 * np.sqrt(
-      narrow.variance_by_ancestors + broad.variance_by_ancestors
-    )
-    outside = candidates.share_outside(
-      *broad.weighted_points, *narrow.weighted_points
-    )
-    self.history[-1]['share_outside'] = outside
-    if self.has_modes:
-      return broad, (
-        'the density has valleys between the places that several starts of '
-        'variational inference led to.'
-      )
-    if difference > margin or outside > 0.02:
-      return broad, (
-        'a pilot from the prior found mass that the variational reference '
-        f'leads past ({outside:.1%} of it; log evidence '
-        f'{broad.log_evidence:.2f} and {narrow.log_evidence:.2f}).'
-      )
-    return narrow, (
-      'a pilot from the prior found no other mass (log evidence '
-      f'{broad.log_evidence:.2f} and {narrow.log_evidence:.2f}).'
-    )
-
-  def _has_valleys(self, found):
-    """Whether there are valleys between particles of a pilot."""
-    points, weights = found.weighted_points
-    order = np.flatnonzero(weights > 0.0)
-    order = order[:: -(-len(order) // _NUM_PAIRS)]
-    return variational.has_valleys(
-      lambda y: self._evaluate(y.numpy())[0],
-      tf.constant(points[order], self.space.dtype),
-    )
-
-  def _try_mixture(self, best, broad, seed):
-    """A pilot from a mixture of Gaussians at modes; `None` if it is no better.
-
-    Args:
-      best: `Pilot` to compare with.
-      broad: `Pilot` from the initial density, whose particles show where modes
-        are.
-      seed: Stateless seed.
-
-    Returns:
-      found: `Pilot`, or `None`.
-    """
-    if self.space.num_values > reference_lib.MAX_FULL:
-      return None
-    mixture, least_count = self._find_mixture(broad, seed)
-    if mixture is None:
-      return None
-    found = self._refine_mixture(mixture, seed)
-    if found is None or not candidates.is_better_start(found, best, self.size):
-      return None
-    if least_count == 1:
-      self.warnings.append(
-        'modes at risk: only one start of the optimization led to some of the '
-        'modes, so that there may be others.'
-      )
-    return found
-
-  def _find_mixture(self, broad, seed):
-    """A mixture for two modes or more, or `None`; and their least count."""
-    self.announce('modes')
-    start = time.perf_counter()
-    points, weights = broad.weighted_points
-    order = np.flatnonzero(weights > 0.0)
-    order = order[:: -(-len(order) // _NUM_STARTS)]
-
-    def draw_fn(i):
-      # Modes at the edge have few starts nearby, unless some are spread wider.
-      y = self.space.sample_initial(_NUM_STARTS, randomness.fold_in(seed, i))
-      return (y * _SPREADS[i % 2]).numpy()
-
-    mixture, about = mixture_lib.find_mixture(
-      self.space, points[order], draw_fn, self.jit_compile
-    )
-    self.record('modes', start, about.pop('num_evaluations'), **about)
-    if about['num_modes'] < 2:
-      mixture = None
-    return mixture, about['least_count']
-
-  def _refine_mixture(self, mixture, seed):
-    """Pilots from a mixture for as long as a fit to the last one shortens them.
-
-    Args:
-      mixture: `Mixture`.
-      seed: Stateless seed.
-
-    Returns:
-      found: `Pilot` of the shortest path, or `None` if none got to the target.
-    """
-    found = None
-    for i in range(_MAX_REFITS):
-      tried = self.run_pilot(
-        f'pilot from a mixture {i + 1}',
-        mixture,
-        randomness.fold_in(seed, i),
-        max_evaluations=250,
-      )
-      if not tried.schedule.is_complete:
-        break
-      is_shorter = found is None or tried.num_stages < found.num_stages
-      if found is not None and tried.num_stages > found.num_stages:
-        break
-      found = tried
-      mixture, gain = mixture_lib.fit_to_particles(
-        mixture, *found.weighted_points
-      )
-      if not is_shorter or gain == 0.0:
-        break
-    return found
-
-  def _is_new(self, reference, source, about, seed):
-    """Whether a fit is farther from where a pilot started than by chance."""
-    divergence, noise = np.inf, 0.0
-    if not source.moves.starts_at_initial:
-      divergence, noise = candidates.divergence_of_fit(reference, source, seed)
-      about = {**about, 'divergence': divergence, 'noise': noise}
-    self.record('fitted reference', time.perf_counter(), 0, **about)
-    return not divergence < noise
-
-  def _refine(self, best, broad, whitener, reason, seed):
-    """Fits references to particles for as long as the path gets shorter."""
-    refused: list = []
-    for i in range(_MAX_REFITS):
-      reference, about = self.refit(best, whitener, refused)
-      if not self._is_new(
-        reference, best, about, randomness.fold_in(seed, _MAX_REFITS + i)
-      ):
-        break
-      is_conditional = reference.conditional is not None
-      found = self.run_pilot(
-        f'pilot from fitted reference {i + 1}',
-        reference,
-        randomness.fold_in(seed, i),
-        max_evaluations=250 if is_conditional else None,
-      )
-      gain, margin, num_fewer = candidates.compare_paths(found, best)
-      # One more fit to particles of a path of the same length is no worse, but
-      # Laplace's method also knows where there are none.
-      is_shorter = num_fewer >= int(is_conditional) or gain > 0.1 + margin
-      # A reference may leave out what few particles have found.
-      if self.has_modes and best is broad:
-        is_shorter &= num_fewer >= candidates.LEAST_SHORTER * best.num_stages
-      is_new = is_conditional and reference.conditional is not best.conditional
-      if gain < -0.2 - margin or not is_shorter:
-        if not is_new:
-          break
-        refused.append(about['drivers'])
-        continue
-      best = found
-      if num_fewer < 1 and gain < 0.05 + margin:
-        break
-    if best is broad:
-      return best, 'prior', reason
-    return best, 'reference', reason

@@ -177,7 +177,7 @@ def fit_variational(
   seed: types.StatelessSeed,
   num_steps: int = 400,
   jit_compile: bool = True,
-) -> tuple[reference_lib.Reference, int, float, bool]:
+) -> tuple[reference_lib.Reference, int, float, tf.Tensor, bool]:
   """Fits a Gaussian reference.
 
   Args:
@@ -190,8 +190,9 @@ def fit_variational(
     reference: `Reference`.
     num_evaluations: Python `int`: gradients of the target.
     bound: Python `float`: the evidence lower bound of the first round's best.
-    are_apart: Python `bool`: whether there are valleys between the places that
-      starts led to, a sign of modes.
+    places: `Tensor` of shape `[num_starts, d]`: where starts led to.
+    are_apart: Python `bool`: whether there are valleys between these, a sign of
+      modes.
   """
   dtype, size = space.dtype, space.num_values
   uniform_seed, first_seed, second_seed, bound_seed = tf.unstack(
@@ -209,11 +210,12 @@ def fit_variational(
   (loc, log_scale), num_evaluations = optimizer.run(
     centers, units, (zeros, zeros), num_steps, 0.1, 0.01, first_seed
   )
-  are_apart = has_valleys(log_probs, centers + units * loc)
+  places = centers + units * loc
+  are_apart = has_valleys(log_probs, places)
   bounds = optimizer.bounds(centers, units, (loc, log_scale), bound_seed)
   num_evaluations += 2 * _NUM_CANDIDATES + 64 * _NUM_STARTS
   best = int(tf.argmax(bounds))
-  center = (centers + units * loc)[best : best + 1]
+  center = places[best : best + 1]
   unit = (units * tf.exp(log_scale))[best : best + 1]
   is_full = size <= reference_lib.MAX_FULL
   zero = tf.zeros([1, size], dtype)
@@ -237,6 +239,7 @@ def fit_variational(
     reference_lib.from_affine(center + unit * loc, matrix, dtype),
     num_evaluations,
     float(bounds[best]),
+    places,
     are_apart,
   )
 

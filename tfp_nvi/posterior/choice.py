@@ -1,0 +1,306 @@
+# Copyright 2026 The tfp_nvi Authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Which pilots to run, and which of them the final runs repeat."""
+
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from tfp_nvi.internal import randomness, types
+from tfp_nvi.posterior import candidates, stages, variational
+from tfp_nvi.posterior import mixture as mixture_lib
+from tfp_nvi.posterior import reference as reference_lib
+
+__all__ = [
+  'Chooser',
+]
+
+# How often to fit a reference to particles at most.
+_MAX_REFITS = 4
+# Points that optimization starts from at a time: particles of a pilot first,
+# and then draws of the initial density.
+_NUM_STARTS = 64
+# Pairs of particles to look for valleys between.
+_NUM_PAIRS = 32
+# How much wider than the initial density these are spread, by turns.
+_SPREADS = (1.0, 1.5)
+
+
+class Chooser:
+  """Runs pilots until one is to be repeated.
+
+  Args:
+    fitter: `Fitter`, which runs the stages.
+  """
+
+  def __init__(self, fitter: stages.Fitter):
+    self.fitter = fitter
+    # How many modes optimization found, once it has looked for them.
+    self.num_modes: int | None = None
+
+  def choose(
+    self, start: str, seed: types.StatelessSeed
+  ) -> tuple[candidates.Pilot, str, str]:
+    """Runs pilots until one is to be repeated.
+
+    Args:
+      start: Python `str`: as of `fit_posterior`.
+      seed: Stateless seed.
+
+    Returns:
+      chosen: `Pilot` to repeat.
+      where: Python `str`: `'prior'` or `'reference'`, where it starts.
+      reason: Python `str`: why it starts there.
+    """
+    seeds = tf.unstack(randomness.split_seed(seed, 4))
+    if start == 'prior':
+      found = self.fitter.run_pilot(
+        'pilot from the prior', self.fitter.identity(), seeds[0], True
+      )
+      return found, 'prior', 'as asked for.'
+    whitener, places, self.fitter.has_modes = self.fitter.fit_variational(
+      seeds[1]
+    )
+    best = self.fitter.run_pilot(
+      'pilot from the reference',
+      whitener,
+      seeds[2],
+      max_evaluations=250,
+    )
+    reason = 'as asked for.'
+    broad = None
+    if start == 'auto':
+      # To give up on modes needs a good reference at least.
+      is_patient = self.fitter.has_modes or not best.schedule.is_complete
+      broad = self.fitter.run_pilot(
+        'pilot from the prior',
+        self.fitter.identity(),
+        seeds[0],
+        True,
+        max_evaluations=3_000 if is_patient else 400,
+      )
+      if self.fitter.has_modes and broad.schedule.is_complete:
+        # Some starts may have led to places that are not worth a mode.
+        self.fitter.has_modes = self._has_valleys(broad, places)
+      best, reason = self._compare(best, broad)
+    if not best.schedule.is_complete:
+      # Nothing got to the target: the reference's own path, however long.
+      best = self.fitter.run_pilot(
+        'long pilot from the reference',
+        whitener,
+        seeds[2],
+        max_evaluations=5_000,
+      )
+      reason = 'no pilot got to the target within its budget.'
+    if broad is not None and (
+      self.fitter.has_modes or (best is broad and self._has_valleys(broad))
+    ):
+      found = self._try_mixture(best, broad, randomness.fold_in(seed, 4))
+      if found is not None:
+        count = found.reference.centers.shape[0]
+        return (
+          found,
+          'reference',
+          (
+            f'optimization found {count} modes, and a path from a mixture of '
+            'Gaussians there is shorter than one from the prior.'
+          ),
+        )
+    if self.num_modes == 1:
+      self.fitter.has_modes = False
+    if best is broad:
+      roots = broad.num_roots
+      self.fitter.history[-1]['num_ancestors'] = roots
+      if self.fitter.has_modes and roots < (
+        candidates.LEAST_ROOTS * self.fitter.size
+      ):
+        # A reference fitted to few families would lack what they lack.
+        if self.num_modes != 0:
+          return broad, 'prior', reason
+        self.fitter.warnings.append(
+          f'modes at risk: the reference was fitted to particles of {roots} '
+          'ancestors, and optimization did not tell whether there are modes '
+          "that these lack. start='prior' would see them."
+        )
+      whitener = self.fitter.whiten(broad)
+    return self._refine(best, broad, whitener, reason, seeds[3])
+
+  def _compare(self, narrow, broad):
+    """Which pilot to learn from."""
+    if not broad.schedule.is_complete:
+      stages = broad.schedule.stages
+      self.fitter.warnings.append(
+        'modes at risk: a pilot from the prior got to temperature '
+        f'{stages[-1].beta if stages else 0.0:.2g} of 1 within its budget, so '
+        'that modes that the reference does not cover would not be seen. '
+        "start='prior' takes longer, but would see them."
+      )
+      return narrow, (
+        'a pilot from the prior did not get to the target within its budget.'
+      )
+    if not narrow.schedule.is_complete:
+      return broad, 'a pilot from the variational reference did not.'
+    difference = broad.log_evidence - narrow.log_evidence
+    margin = 0.1 + 2.0 * np.sqrt(
+      narrow.variance_by_ancestors + broad.variance_by_ancestors
+    )
+    outside = candidates.share_outside(
+      *broad.weighted_points, *narrow.weighted_points
+    )
+    self.fitter.history[-1]['share_outside'] = outside
+    if self.fitter.has_modes:
+      return broad, (
+        'the density has valleys between the places that several starts of '
+        'variational inference led to.'
+      )
+    if difference > margin or outside > 0.02:
+      return broad, (
+        'a pilot from the prior found mass that the variational reference '
+        f'leads past ({outside:.1%} of it; log evidence '
+        f'{broad.log_evidence:.2f} and {narrow.log_evidence:.2f}).'
+      )
+    return narrow, (
+      'a pilot from the prior found no other mass (log evidence '
+      f'{broad.log_evidence:.2f} and {narrow.log_evidence:.2f}).'
+    )
+
+  def _has_valleys(self, found, places=()):
+    """Whether there are valleys between particles of a pilot, or to places."""
+    points, weights = found.weighted_points
+    order = np.flatnonzero(weights > 0.0)
+    points = points[order[:: -(-len(order) // _NUM_PAIRS)]]
+    pairs = [x for pair in zip(points, places, strict=False) for x in pair]
+    return variational.has_valleys(
+      lambda y: self.fitter.evaluate(y.numpy())[0],
+      tf.constant(np.stack([*points, *pairs]), self.fitter.space.dtype),
+    )
+
+  def _try_mixture(self, best, broad, seed):
+    """A pilot from a mixture of Gaussians at modes; `None` if it is no better.
+
+    Args:
+      best: `Pilot` to compare with.
+      broad: `Pilot` from the initial density, whose particles show where modes
+        are.
+      seed: Stateless seed.
+
+    Returns:
+      found: `Pilot`, or `None`.
+    """
+    if self.fitter.space.num_values > reference_lib.MAX_FULL:
+      return None
+    mixture, least_count = self._find_mixture(broad, seed)
+    if mixture is None:
+      return None
+    found = self._refine_mixture(mixture, seed)
+    if found is None or not candidates.is_better_start(
+      found, best, self.fitter.size
+    ):
+      return None
+    if least_count == 1:
+      self.fitter.warnings.append(
+        'modes at risk: only one start of the optimization led to some of the '
+        'modes, so that there may be others.'
+      )
+    return found
+
+  def _find_mixture(self, broad, seed):
+    """A mixture for two modes or more, or `None`; and their least count."""
+    self.fitter.announce('modes')
+    start = time.perf_counter()
+    points, weights = broad.weighted_points
+    order = np.flatnonzero(weights > 0.0)
+    order = order[:: -(-len(order) // _NUM_STARTS)]
+
+    def draw_fn(i):
+      # Modes at the edge have few starts nearby, unless some are spread wider.
+      y = self.fitter.space.sample_initial(
+        _NUM_STARTS, randomness.fold_in(seed, i)
+      )
+      return (y * _SPREADS[i % 2]).numpy()
+
+    mixture, about = mixture_lib.find_mixture(
+      self.fitter.space, points[order], draw_fn, self.fitter.jit_compile
+    )
+    self.fitter.record('modes', start, about.pop('num_evaluations'), **about)
+    self.num_modes = about['num_modes']
+    if self.num_modes < 2:
+      mixture = None
+    return mixture, about['least_count']
+
+  def _refine_mixture(self, mixture, seed):
+    """Pilots from a mixture for as long as a fit to the last one shortens them.
+
+    Args:
+      mixture: `Mixture`.
+      seed: Stateless seed.
+
+    Returns:
+      found: `Pilot` of the shortest path, or `None` if none got to the target.
+    """
+    found = None
+    for i in range(_MAX_REFITS):
+      tried = self.fitter.run_pilot(
+        f'pilot from a mixture {i + 1}',
+        mixture,
+        randomness.fold_in(seed, i),
+        max_evaluations=250,
+      )
+      if not tried.schedule.is_complete:
+        break
+      is_shorter = found is None or tried.num_stages < found.num_stages
+      if found is not None and tried.num_stages > found.num_stages:
+        break
+      found = tried
+      mixture, gain = mixture_lib.fit_to_particles(
+        mixture, *found.weighted_points
+      )
+      if not is_shorter or gain == 0.0:
+        break
+    return found
+
+  def _is_new(self, reference, source, about, seed):
+    """Whether a fit is farther from where a pilot started than by chance."""
+    divergence, noise = np.inf, 0.0
+    if not source.moves.starts_at_initial:
+      divergence, noise = candidates.divergence_of_fit(reference, source, seed)
+      about = {**about, 'divergence': divergence, 'noise': noise}
+    self.fitter.record('fitted reference', time.perf_counter(), 0, **about)
+    return not divergence < noise
+
+  def _refine(self, best, broad, whitener, reason, seed):
+    """Fits references to particles for as long as the path gets shorter."""
+    refused: list = []
+    for i in range(_MAX_REFITS):
+      reference, about = self.fitter.refit(best, whitener, refused)
+      if not self._is_new(
+        reference, best, about, randomness.fold_in(seed, _MAX_REFITS + i)
+      ):
+        break
+      is_conditional = reference.conditional is not None
+      found = self.fitter.run_pilot(
+        f'pilot from fitted reference {i + 1}',
+        reference,
+        randomness.fold_in(seed, i),
+        max_evaluations=250 if is_conditional else None,
+      )
+      gain, margin, num_fewer = candidates.compare_paths(found, best)
+      # One more fit to particles of a path of the same length is no worse, but
+      # Laplace's method also knows where there are none.
+      is_shorter = num_fewer >= int(is_conditional) or gain > 0.1 + margin
+      # A reference may leave out what few particles have found.
+      if self.fitter.has_modes and best is broad:
+        is_shorter &= num_fewer >= candidates.LEAST_SHORTER * best.num_stages
+      is_new = is_conditional and reference.conditional is not best.conditional
+      if gain < -0.2 - margin or not is_shorter:
+        if not is_new:
+          break
+        refused.append(about['drivers'])
+        continue
+      best = found
+      if num_fewer < 1 and gain < 0.05 + margin:
+        break
+    if best is broad:
+      return best, 'prior', reason
+    return best, 'reference', reason
