@@ -125,6 +125,7 @@ TARGETS = {
   'seeds': posteriors.seeds,
   'eight_schools': posteriors.eight_schools,
   'brownian': _brownian,
+  'hierarchy': posteriors.hierarchy,
   'cox_process': _pines,
   'funnel': posteriors.neals_funnel,
   'many_well': posteriors.many_well,

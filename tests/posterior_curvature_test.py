@@ -22,6 +22,7 @@ from tfp_nvi.posterior import (
   reference,
   variational,
 )
+from tfp_nvi.targets import posteriors
 
 tfd = tfp.distributions
 
@@ -235,48 +236,20 @@ def test_correlations_of_150_coordinates():
 
 
 def test_a_hierarchy_of_150_groups():
-  """Whose joint density has no mode: it is unbounded at a deviation of zero."""
-  num = 150
-  rng = np.random.default_rng(5)
-  scales = np.exp(0.3 * rng.normal(size=num))
-  y = 1.0 + np.hypot(0.3, scales) * rng.normal(size=num)
-  model = tfd.JointDistributionNamed(
-    {
-      'mean': tfd.Normal(0.0, 5.0),
-      'log_deviation': tfd.Normal(0.0, 1.0),
-      'groups': lambda mean, log_deviation: tfd.Sample(
-        tfd.Normal(mean, tf.exp(log_deviation)), num
-      ),
-      'y': lambda groups: tfd.Independent(
-        tfd.Normal(groups, scales.astype('float32')), 1
-      ),
-    }
-  )
-  posterior = fit_posterior(
-    model.experimental_pin(y=y.astype('float32')), seed=1, progress=False
-  )
-  # Groups and their mean are integrated in closed form.
-  grid = np.linspace(-8.0, 4.0, 2_401)
-  log_joint = []
-  for log_deviation in grid:
-    precision = 1.0 / (scales**2 + np.exp(2.0 * log_deviation))
-    total, linear = precision.sum() + 0.04, precision @ y
-    log_joint.append(
-      0.5 * np.sum(np.log(precision / (2.0 * np.pi)))
-      - 0.5 * precision @ y**2
-      + 0.5 * linear**2 / total
-      - 0.5 * np.log(25.0 * total)
-      + scipy.stats.norm.logpdf(log_deviation)
-    )
-  density = np.exp(log_joint - np.max(log_joint))
-  exact = np.log(np.sum(density) * (grid[1] - grid[0])) + np.max(log_joint)
-  assert abs(posterior.log_evidence - exact) < (
+  known = posteriors.hierarchy(150)
+  posterior = fit_posterior(known.target, seed=1, progress=False)
+  assert abs(posterior.log_evidence - known.log_evidence) < (
     5.4 * posterior.log_evidence_error + 0.001
   )
   # 0.1 and more by a diagonal reference.
   assert posterior.log_evidence_error < 0.02
-  mean = density @ grid / density.sum()
-  deviation = np.sqrt(density @ (grid - mean) ** 2 / density.sum())
-  found = float(posterior.expectation(lambda x: x['log_deviation']))
-  # Of 2,000 draws at least.
-  assert abs(found - mean) < 5.0 * deviation / np.sqrt(2_000)
+
+
+def test_evidence_of_a_hierarchy():
+  """Against the mean likelihood of draws from the prior."""
+  known = posteriors.hierarchy(2)
+  _, log_weights = known.target.sample_and_log_weight(400_000, seed=SEED)
+  ratio = np.exp(np.asarray(log_weights, float) - known.log_evidence)
+  error = np.std(ratio) / np.sqrt(len(ratio))
+  assert error < 0.01
+  assert abs(np.mean(ratio) - 1.0) < 5.0 * error

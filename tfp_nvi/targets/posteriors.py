@@ -24,6 +24,7 @@ __all__ = [
   'curved_modes',
   'eight_schools',
   'forty_gaussians',
+  'hierarchy',
   'logistic_regression',
   'many_well',
   'neals_funnel',
@@ -276,6 +277,64 @@ def eight_schools() -> KnownPosterior:
     10,
     model.experimental_pin(y=effects),
     log_evidence=-36.1308,
+  )
+
+
+def hierarchy(num_groups: int = 300) -> KnownPosterior:
+  """Makes a hierarchy of many groups, in centered form.
+
+  `mean ~ N(0, 5)`, `log_deviation ~ N(0, 1)`, effects of groups `~ N(mean,
+  exp(log_deviation))`, and an observation of each effect with a known scale
+  between 0.4 and 2.3. The joint density has no mode: it is unbounded where the
+  deviation goes to zero. The observations are drawn from deviations of 0.3, of
+  which they say little. Given the deviation, all else is Gaussian, so that the
+  evidence is an integral over one value, which is computed by quadrature.
+
+  Args:
+    num_groups: Python `int`.
+
+  Returns:
+    posterior: `KnownPosterior`.
+
+  ```python
+  import tfp_nvi as nvi
+
+  assert nvi.targets.posteriors.hierarchy(30).num_values == 32
+  ```
+  """
+  rng = np.random.default_rng(5)
+  scales = np.exp(np.clip(0.3 * rng.normal(size=num_groups), -0.9, 0.8))
+  y = 1.0 + np.hypot(0.3, scales) * rng.normal(size=num_groups)
+  grid = np.linspace(-10.0, 6.0, 3_201)
+  precision = 1.0 / (scales**2 + np.exp(2.0 * grid[:, np.newaxis]))
+  total = np.sum(precision, axis=1) + 0.04
+  log_joint = (
+    0.5 * np.sum(np.log(precision / (2.0 * np.pi)) - precision * y**2, axis=1)
+    + 0.5 * (precision @ y) ** 2 / total
+    - 0.5 * np.log(25.0 * total)
+    - 0.5 * (grid**2 + np.log(2.0 * np.pi))
+  )
+  highest = np.max(log_joint)
+  log_evidence = highest + np.log(
+    np.trapezoid(np.exp(log_joint - highest), grid)
+  )
+  model = tfd.JointDistributionNamed(
+    {
+      'mean': tfd.Normal(0.0, 5.0),
+      'log_deviation': tfd.Normal(0.0, 1.0),
+      'effects': lambda mean, log_deviation: tfd.Sample(
+        tfd.Normal(mean, tf.exp(log_deviation)), num_groups
+      ),
+      'y': lambda effects: tfd.Independent(
+        tfd.Normal(effects, tf.constant(scales, tf.float32)), 1
+      ),
+    }
+  )
+  return KnownPosterior(
+    'hierarchy',
+    num_groups + 2,
+    model.experimental_pin(y=tf.constant(y, tf.float32)),
+    log_evidence=float(log_evidence),
   )
 
 
