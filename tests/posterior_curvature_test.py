@@ -18,8 +18,10 @@ from tfp_nvi.posterior import (
   candidates,
   fit_posterior,
   laplace,
+  moves,
   pilot,
   reference,
+  space,
   variational,
 )
 from tfp_nvi.targets import posteriors
@@ -71,7 +73,7 @@ def test_refinement_of_skewed_densities():
   `log a`, with the same curvature.
   """
   shape = np.array([0.5, 1.0, 2.0, 4.0])
-  space = types.SimpleNamespace(
+  vectors = types.SimpleNamespace(
     dtype=tf.float64,
     num_values=4,
     log_probs=lambda x: (tf.reduce_sum(shape * x - tf.exp(x), axis=1), None),
@@ -80,7 +82,7 @@ def test_refinement_of_skewed_densities():
   start = reference.from_affine(
     np.log(shape), np.diag(1.5 / np.sqrt(shape)), tf.float64
   )
-  found, num_evaluations = variational.refine(space, start, SEED)
+  found, num_evaluations = variational.refine(vectors, start, SEED)
   assert num_evaluations == 32 * 400
   deviations = np.diag(found.matrix)
   # Adam's last steps are of length 0.003, and fall into noise of ten of these.
@@ -171,6 +173,75 @@ def test_pilots_that_will_not_be_done_give_up(
     for x in log_betas
   ]
   assert pilot.is_late(path, 10 * num_stages, 300) == is_hopeless
+
+
+def test_a_pilot_that_has_arrived_does_not_give_up():
+  size = 2
+  vectors = space.VectorSpace(
+    lambda x: -0.5 * tf.reduce_sum(x**2, axis=-1) - x[..., 0],
+    tfd.MultivariateNormalDiag(tf.zeros(size), 3.0 * tf.ones(size)),
+    None,
+    SEED,
+  )
+  start = reference.from_affine(np.zeros(size), np.eye(size), tf.float32)
+  u = tf.random.stateless_normal([500, size], SEED)
+
+  def run(max_evaluations):
+    own = moves.Moves(vectors, False, False)
+    found, _ = pilot.run_pilot(
+      own, start, u, SEED, max_evaluations=max_evaluations
+    )
+    return found.is_complete, own.num_evaluations
+
+  is_complete, needed = run(None)
+  assert is_complete
+  assert run(needed - 1) == (True, needed)
+  assert not run(1)[0]
+
+
+def test_particles_that_a_fitted_reference_lacks():
+  rng = np.random.default_rng(6)
+  places = np.array([[-4.0, 0.0], [4.0, 0.0], [4.0, 1.0]])
+
+  def pilot_of(share):
+    y = rng.normal(size=[1_000, 2])
+    y[:, 0] += np.where(np.arange(1_000) < 1_000 * share, 4.0, -4.0)
+    return types.SimpleNamespace(weighted_points=(y, np.full(1_000, 1e-3)))
+
+  broad = pilot_of(0.3)
+  assert candidates.largest_loss(broad, pilot_of(0.25), places) == 0.0
+  # A point of a mode is beyond the midway plane at four deviations.
+  np.testing.assert_allclose(
+    candidates.largest_loss(broad, pilot_of(0.0), places), 0.3, atol=0.002
+  )
+  np.testing.assert_allclose(
+    candidates.largest_loss(broad, pilot_of(1.0), places), 0.7, atol=0.002
+  )
+
+
+@pytest.mark.parametrize('seed', [0, 1])
+def test_modes_seven_deviations_apart(seed):
+  """Particles are farther from their modes than a valley is deep."""
+  size = 20
+  ends = np.zeros([2, size], np.float32)
+  ends[:, 0] = -3.5, 3.5
+  target = tfd.MixtureSameFamily(
+    tfd.Categorical(probs=[0.9, 0.1]),
+    tfd.MultivariateNormalDiag(ends, tf.ones(size)),
+  )
+  posterior = fit_posterior(
+    target,
+    tfd.MultivariateNormalDiag(tf.zeros(size), 5.0 * tf.ones(size)),
+    seed=seed,
+    progress=False,
+  )
+  # Errors are 0.004 with a mixture at both modes, and 0.01 to 0.1 without.
+  assert posterior.log_evidence_error < 0.008
+  assert abs(posterior.log_evidence) < 5.4 * posterior.log_evidence_error
+  share = float(
+    posterior.expectation(lambda x: tf.cast(x[..., 0] > 0, x.dtype))
+  )
+  np.testing.assert_allclose(share, 0.1, atol=0.02)
 
 
 @pytest.mark.parametrize('has_driver', [True, False])

@@ -22,6 +22,7 @@ __all__ = [
   'compare_paths',
   'divergence_of_fit',
   'is_better_start',
+  'largest_loss',
   'share_outside',
 ]
 
@@ -171,6 +172,33 @@ def is_better_start(found: Pilot, best: Pilot, size: int) -> bool:
     return True
   margin = 0.2 + 2.0 * np.sqrt(found.variance + best.variance_by_ancestors)
   return bool(found.log_evidence >= best.log_evidence - margin)
+
+
+def largest_loss(broad: Pilot, found: Pilot, places: np.ndarray) -> float:
+  """The largest share of particles beside a place that another pilot lacks.
+
+  Args:
+    broad: `Pilot` from the initial density.
+    found: `Pilot`.
+    places: Array of shape `[n, d]`: where there may be modes.
+
+  Returns:
+    share: Python `float`: of the particles of `broad` on one side of the plane
+      midway between two neighbours, where `found` has less than a quarter of
+      that.
+  """
+  share = 0.0
+  for first, second in zip(places, np.roll(places, 1, axis=0), strict=True):
+    middle, direction = 0.5 * (first + second), second - first
+    before, after = (
+      weights[kept] @ ((points[kept] - middle) @ direction > 0.0)
+      for points, weights in (broad.weighted_points, found.weighted_points)
+      for kept in (weights > 0.0,)
+    )
+    for old, new in ((before, after), (1.0 - before, 1.0 - after)):
+      if new < 0.25 * old:
+        share = max(share, float(old))
+  return share
 
 
 def share_outside(

@@ -23,6 +23,9 @@ _MAX_REFITS = 4
 _NUM_STARTS = 64
 # Pairs of particles to look for valleys between.
 _NUM_PAIRS = 32
+# The largest share of particles on one side of a valley that a path from a
+# reference may lose.
+_MOST_LOST = 0.02
 # How much wider than the initial density these are spread, by turns.
 _SPREADS = (1.0, 1.5)
 
@@ -62,6 +65,7 @@ class Chooser:
     whitener, places, self.fitter.has_modes = self.fitter.fit_variational(
       seeds[1]
     )
+    had_valleys = self.fitter.has_modes
     best = self.fitter.run_pilot(
       'pilot from the reference',
       whitener,
@@ -82,7 +86,9 @@ class Chooser:
       )
       if self.fitter.has_modes and broad.schedule.is_complete:
         # Some starts may have led to places that are not worth a mode.
-        self.fitter.has_modes = self._has_valleys(broad, places)
+        self.fitter.has_modes = self._have_valleys(
+          broad, places
+        ) or self._has_valleys(broad)
       best, reason = self._compare(best, broad)
     if not best.schedule.is_complete:
       # Nothing got to the target: the reference's own path, however long.
@@ -124,7 +130,13 @@ class Chooser:
           "that these lack. start='prior' would see them."
         )
       whitener = self.fitter.whiten(broad)
-    return self._refine(best, broad, whitener, reason, seeds[3])
+    chosen = self._refine(best, broad, whitener, reason, seeds[3])
+    if had_valleys and broad is not None and broad.schedule.is_complete:
+      lost = candidates.largest_loss(broad, chosen[0], places.numpy())
+      self.fitter.history[-1]['largest_loss'] = lost
+      if lost > _MOST_LOST:
+        return broad, 'prior', 'a path from a reference loses modes.'
+    return chosen
 
   def _compare(self, narrow, broad):
     """Which pilot to learn from."""
@@ -165,15 +177,24 @@ class Chooser:
       f'{broad.log_evidence:.2f} and {narrow.log_evidence:.2f}).'
     )
 
-  def _has_valleys(self, found, places=()):
-    """Whether there are valleys between particles of a pilot, or to places."""
+  def _have_valleys(self, found, places):
+    """Whether there are valleys between places with a density of particles."""
+    points, weights = found.weighted_points
+    own, _ = self.fitter.evaluate(points[weights > 0.0])
+    values, _ = self.fitter.evaluate(places.numpy())
+    kept = places.numpy()[values > np.min(own)]
+    return len(kept) > 1 and self._valleys_between(kept)
+
+  def _has_valleys(self, found):
+    """Whether there are valleys between particles of a pilot."""
     points, weights = found.weighted_points
     order = np.flatnonzero(weights > 0.0)
-    points = points[order[:: -(-len(order) // _NUM_PAIRS)]]
-    pairs = [x for pair in zip(points, places, strict=False) for x in pair]
+    return self._valleys_between(points[order[:: -(-len(order) // _NUM_PAIRS)]])
+
+  def _valleys_between(self, points):
     return variational.has_valleys(
       lambda y: self.fitter.evaluate(y.numpy())[0],
-      tf.constant(np.stack([*points, *pairs]), self.fitter.space.dtype),
+      tf.constant(points, self.fitter.space.dtype),
     )
 
   def _try_mixture(self, best, broad, seed):

@@ -88,8 +88,9 @@ def fit_posterior(
       Default value: `0.9`.
     jit_compile: Python `bool`: whether to compile with XLA.
       Default value: `None` (i.e., unless the target has ops that XLA does not
-      know, or factorizes matrices on a CPU, for which XLA takes many times as
-      long).
+      know; on a CPU, only with more than 128 values, where it saves more than
+      compilation takes, and not where the target factorizes matrices, for which
+      XLA takes many times as long).
     progress: Python `bool`: whether to show a progress bar, on a terminal or
       in a notebook.
       Default value: `True`.

@@ -349,10 +349,14 @@ def run_pilot(
     if progress is not None:
       progress(beta)
     used = moves.num_evaluations - first_evaluation
-    if max_evaluations is not None and (
-      used > max_evaluations
-      if gives_up_fn is None
-      else gives_up_fn(stages, used, max_evaluations)
+    if (
+      beta < 1.0
+      and max_evaluations is not None
+      and (
+        used > max_evaluations
+        if gives_up_fn is None
+        else gives_up_fn(stages, used, max_evaluations)
+      )
     ):
       return Schedule(stages, False), population
   return Schedule(stages, True), population

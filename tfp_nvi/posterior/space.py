@@ -25,6 +25,8 @@ __all__ = [
 
 # How many draws of the initial density its location and scale are found from.
 _NUM_DRAWS = 1_000
+# With fewer values than this, compilation takes longer on a CPU than it saves.
+_LEAST_FOR_XLA = 129
 # On a CPU, XLA expands these to loops: a Gaussian process over 100 points took
 # 20 times as long as with TensorFlow's kernels.
 _FACTORIZATIONS = {
@@ -68,6 +70,15 @@ def _default_bijector(density):
     # Mixtures have none; most of them are over the whole real space.
     bijector = None
   return tfb.Identity() if bijector is None else bijector
+
+
+def _contains(bijector, kind):
+  """Whether a bijector is of a class, or has a part that is."""
+  parts = tf.nest.flatten(getattr(bijector, 'bijectors', []))
+  parts.append(getattr(bijector, 'bijector', None))
+  return isinstance(bijector, kind) or any(
+    _contains(part, kind) for part in parts if isinstance(part, tfb.Bijector)
+  )
 
 
 class _Split(tfb.Split):
@@ -154,6 +165,7 @@ class VectorSpace:
     self._is_positive = (
       self._find_positive(source) if given is None else self._given_positive()
     )
+    self._log_simplex = self._find_simplices(given)
     self.has_exact_gaussian = False
     self._draw = None
     self._draws_singly: bool | None = None
@@ -211,6 +223,23 @@ class VectorSpace:
     if not any(are_positive) or len(are_positive) != len(self._sizes):
       return None
     return np.repeat(are_positive, self._sizes)
+
+  def _find_simplices(self, given):
+    """The log of a constant in the Jacobian of `SoftmaxCentered`.
+
+    Its volume is that of a surface in K dimensions, which is sqrt(K) times that
+    of the K - 1 values that densities over the simplex are of.
+    """
+    if given is not None and not _contains(given, tfb.SoftmaxCentered):
+      return 0.0
+    shapes = [
+      tf.TensorShape(x).as_list() for x in tf.nest.flatten(self.event_shape)
+    ]
+    return sum(
+      0.5 * np.prod(shape[:-1]) * np.log(shape[-1])
+      for shape, own in zip(shapes, self._shapes, strict=True)
+      if shape and own == shape[:-1] + [shape[-1] - 1]
+    )
 
   def _standardize(self, seed):
     """Finds the center and the scale of the initial density."""
@@ -300,7 +329,7 @@ class VectorSpace:
     else:
       x = self.center + self.scale * y
     if self._is_positive is None:
-      return x, self._log_det
+      return x, self._log_det - self._log_simplex
     # The inverse of softplus at the exponential of x.
     t = tf.where(self._is_positive, x, tf.zeros_like(x))
     value = tf.exp(t)
@@ -310,7 +339,8 @@ class VectorSpace:
       tf.zeros_like(x),
     )
     x = tf.where(self._is_positive, tfp.math.softplus_inverse(value), x)
-    return x, self._log_det + tf.reduce_sum(log_slope, axis=-1)
+    log_det = self._log_det - self._log_simplex
+    return x, log_det + tf.reduce_sum(log_slope, axis=-1)
 
   def standardized(self, x: tf.Tensor) -> tf.Tensor:
     """Vectors of unconstrained values: the inverse of `unconstrained`.
@@ -441,6 +471,9 @@ class VectorSpace:
 
   def suits_xla(self) -> bool:
     """Whether the target is to be compiled with XLA."""
+    is_on_cpu = not tf.config.list_physical_devices('GPU')
+    if is_on_cpu and self.num_values < _LEAST_FOR_XLA:
+      return False
     spec = tf.TensorSpec([2, self.num_values], self.dtype)
 
     def gradient(y):
@@ -456,7 +489,7 @@ class VectorSpace:
     )
     nodes = [graph.node, *(fn.node_def for fn in graph.library.function)]
     ops = {node.op for group in nodes for node in group}
-    if ops & _FACTORIZATIONS and not tf.config.list_physical_devices('GPU'):
+    if ops & _FACTORIZATIONS and is_on_cpu:
       return False
     try:
       # A concrete function, as each posterior has another one to try.
