@@ -219,7 +219,24 @@ def test_particles_that_a_fitted_reference_lacks():
   )
 
 
-@pytest.mark.parametrize('seed', [0, 1])
+@pytest.mark.parametrize('size', [2, 100])
+def test_share_of_particles_that_are_farther_out(size):
+  """A tenth in another mode, of which the others know nothing."""
+  rng = np.random.default_rng(8)
+  num = 1_000
+  weights = np.full(num, 1.0 / num)
+  others, points = rng.normal(size=[2, num, size])
+  share = candidates.share_outside(points, weights, others, weights)
+  # 0.005 of each are far out, known by 500 and 1,000.
+  error = np.sqrt(0.005 * (1 / 500 + 1 / 1_000))
+  assert share < 5.0 * error
+  # Farther away by six deviations more than distances differ by.
+  points[:100, 0] += np.sqrt(12.0 * np.sqrt(2.0 * size) + 12.0)
+  share = candidates.share_outside(points, weights, others, weights)
+  np.testing.assert_allclose(share, 0.1, atol=0.02)
+
+
+@pytest.mark.parametrize('seed', [0, 1, 2])
 def test_modes_seven_deviations_apart(seed):
   """Particles are farther from their modes than a valley is deep."""
   size = 20

@@ -32,6 +32,8 @@ LEAST_ROOTS = 0.05
 # A path that starts at a reference may leave out what few particles have found,
 # so that it must be shorter by this share where there are modes.
 LEAST_SHORTER = 0.3
+# The share of particles that are taken to be far out.
+_SHARE_FAR = 0.005
 
 
 class Pilot(typing.NamedTuple):
@@ -207,7 +209,10 @@ def share_outside(
   other_points: np.ndarray,
   other_weights: np.ndarray,
 ) -> float:
-  """The weight of points that are farther out than any others are.
+  """The weight of points that are farther out than others are.
+
+  Distances are by moments of one half of the others, as these would be nearer
+  to their own mean than any other points.
 
   Args:
     points: Array of shape `[n, d]`.
@@ -216,16 +221,26 @@ def share_outside(
     other_weights: Likewise.
 
   Returns:
-    share: Python `float`.
+    share: Python `float`: less the share of the others that is as far out.
   """
   is_full = points.shape[1] <= reference_lib.MAX_FULL
-  mean, root = reference_lib.square_root(other_points, other_weights, is_full)
+  is_first = np.cumsum(other_weights) <= 0.5
+  first, second = (
+    (other_points[half], other_weights[half] / np.sum(other_weights[half]))
+    for half in (is_first & (other_weights > 0.0), ~is_first)
+  )
+  mean, root = reference_lib.square_root(*first, is_full)
 
   def square_distance(x):
     if root.ndim == 1:
       return np.sum(((x - mean) / root) ** 2, axis=1)
     return np.sum(np.linalg.solve(root, (x - mean).T) ** 2, axis=0)
 
-  limit = 1.5 * np.max(square_distance(other_points[other_weights > 0.0]))
+  kept = second[1] > 0.0
+  distance = square_distance(second[0][kept])
+  order = np.argsort(distance)
+  cumulative = np.cumsum(second[1][kept][order])
+  limit = np.interp(1.0 - _SHARE_FAR, cumulative, distance[order])
   kept = weights > 0.0
-  return float(weights[kept] @ (square_distance(points[kept]) > limit))
+  share = weights[kept] @ (square_distance(points[kept]) > limit)
+  return float(max(share - _SHARE_FAR, 0.0))
