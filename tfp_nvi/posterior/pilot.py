@@ -28,6 +28,7 @@ __all__ = [
   'advance',
   'begin',
   'is_late',
+  'is_used_up',
   'run_frozen',
   'run_pilot',
 ]
@@ -223,6 +224,49 @@ def _num_steps(step, max_steps):
   return int(np.clip(np.ceil(_LENGTH / step), 1, max_steps))
 
 
+def is_used_up(
+  stages: list, num_evaluations: int, max_evaluations: float
+) -> bool:
+  """Whether a pilot has had all the gradients that it may have.
+
+  Args:
+    stages: List of `Stage`s so far.
+    num_evaluations: Python `int`: gradients so far.
+    max_evaluations: Python `float`: gradients after which to give up.
+
+  Returns:
+    is_used_up: Python `bool`.
+  """
+  del stages
+  return num_evaluations > max_evaluations
+
+
+def is_late(stages: list, num_evaluations: int, max_evaluations: int) -> bool:
+  """Whether a pilot from the initial density is to give up.
+
+  Args:
+    stages: List of `Stage`s so far.
+    num_evaluations: Python `int`: gradients so far.
+    max_evaluations: Python `float`: gradients after which to give up where the
+      target is not near, or half as many where it will not be.
+
+  Returns:
+    is_late: Python `bool`.
+  """
+  if stages[-1].beta > _LAST_PART:
+    return num_evaluations > 2 * max_evaluations
+  if num_evaluations > max_evaluations:
+    return True
+  if 2 * num_evaluations < max_evaluations or len(stages) <= _NUM_RECENT:
+    return False
+  # By relative steps in temperature as long as the last ones. These may yet get
+  # longer, so that there is to be a margin.
+  recent = np.log(stages[-1].beta / stages[-1 - _NUM_RECENT].beta)
+  num_left = np.log(_LAST_PART / stages[-1].beta) * _NUM_RECENT / recent
+  expected = num_evaluations * (1.0 + num_left / len(stages))
+  return expected > _MARGIN * max_evaluations
+
+
 def run_pilot(
   moves: moves_lib.Moves,
   reference: reference_lib.Reference | mixture_lib.Mixture,
@@ -232,7 +276,7 @@ def run_pilot(
   max_moves: int = 4,
   max_steps: int = 8,
   max_evaluations: int | None = None,
-  gives_up_fn: Callable | None = None,
+  gives_up_fn: Callable = is_used_up,
   has_modes: bool = False,
   progress: Callable | None = None,
 ) -> tuple[Schedule, Population]:
@@ -251,7 +295,7 @@ def run_pilot(
     max_evaluations: Python `int`: gradients after which to give up, or `None`.
     gives_up_fn: Python callable from the stages so far, the number of
       gradients and `max_evaluations` to whether to give up.
-      Default value: `None` (i.e., after `max_evaluations`).
+      Default value: `is_used_up`.
     has_modes: Python `bool`: whether there are modes that moves do not lead
       between, so that to go on moving is in vain where particles do not forget
       where they were.
@@ -349,43 +393,9 @@ def run_pilot(
     if progress is not None:
       progress(beta)
     used = moves.num_evaluations - first_evaluation
-    if (
-      beta < 1.0
-      and max_evaluations is not None
-      and (
-        used > max_evaluations
-        if gives_up_fn is None
-        else gives_up_fn(stages, used, max_evaluations)
-      )
-    ):
+    if beta < 1.0 and gives_up_fn(stages, used, max_evaluations or np.inf):
       return Schedule(stages, False), population
   return Schedule(stages, True), population
-
-
-def is_late(stages: list, num_evaluations: int, max_evaluations: int) -> bool:
-  """Whether a pilot from the initial density is to give up.
-
-  Args:
-    stages: List of `Stage`s so far.
-    num_evaluations: Python `int`: gradients so far.
-    max_evaluations: Python `int`: gradients after which to give up where the
-      target is not near, or half as many where it will not be.
-
-  Returns:
-    is_late: Python `bool`.
-  """
-  if stages[-1].beta > _LAST_PART:
-    return num_evaluations > 2 * max_evaluations
-  if num_evaluations > max_evaluations:
-    return True
-  if 2 * num_evaluations < max_evaluations or len(stages) <= _NUM_RECENT:
-    return False
-  # By relative steps in temperature as long as the last ones. These may yet get
-  # longer, so that there is to be a margin.
-  recent = np.log(stages[-1].beta / stages[-1 - _NUM_RECENT].beta)
-  num_left = np.log(_LAST_PART / stages[-1].beta) * _NUM_RECENT / recent
-  expected = num_evaluations * (1.0 + num_left / len(stages))
-  return expected > _MARGIN * max_evaluations
 
 
 def _correlation(before, after):

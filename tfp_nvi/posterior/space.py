@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_nvi.bijectors import simplex
 from tfp_nvi.densities import space as density_space
 from tfp_nvi.internal import checks, compatibility, naming, randomness, types
 
@@ -165,7 +166,9 @@ class VectorSpace:
     self._is_positive = (
       self._find_positive(source) if given is None else self._given_positive()
     )
-    self._log_simplex = self._find_simplices(given)
+    self._log_simplex = 0.0
+    if given is None or _contains(given, tfb.SoftmaxCentered):
+      self._log_simplex = simplex.log_surface(self.event_shape, self._shape)
     self.has_exact_gaussian = False
     self._draw = None
     self._draws_singly: bool | None = None
@@ -223,23 +226,6 @@ class VectorSpace:
     if not any(are_positive) or len(are_positive) != len(self._sizes):
       return None
     return np.repeat(are_positive, self._sizes)
-
-  def _find_simplices(self, given):
-    """The log of a constant in the Jacobian of `SoftmaxCentered`.
-
-    Its volume is that of a surface in K dimensions, which is sqrt(K) times that
-    of the K - 1 values that densities over the simplex are of.
-    """
-    if given is not None and not _contains(given, tfb.SoftmaxCentered):
-      return 0.0
-    shapes = [
-      tf.TensorShape(x).as_list() for x in tf.nest.flatten(self.event_shape)
-    ]
-    return sum(
-      0.5 * np.prod(shape[:-1]) * np.log(shape[-1])
-      for shape, own in zip(shapes, self._shapes, strict=True)
-      if shape and own == shape[:-1] + [shape[-1] - 1]
-    )
 
   def _standardize(self, seed):
     """Finds the center and the scale of the initial density."""

@@ -198,7 +198,7 @@ class Fitter:
       max_evaluations=(
         None if max_evaluations is None else max_evaluations * self.size
       ),
-      gives_up_fn=pilot.is_late if from_initial else None,
+      gives_up_fn=pilot.is_late if from_initial else pilot.is_used_up,
       has_modes=self.has_modes,
       progress=self.show,
     )

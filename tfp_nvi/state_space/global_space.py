@@ -6,6 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import weighting
+from tfp_nvi.bijectors import simplex
 from tfp_nvi.internal import matrices, randomness, types
 from tfp_nvi.state_space import functions
 
@@ -91,9 +92,11 @@ class GlobalSpace(tf.Module):
       axis=0,
     )
     scale = tf.maximum(0.5 * (high - low), tf.cast(1e-6, self.dtype))
-    self._bijector = tfb.Chain(
-      [self._bijector, tfb.Shift(center), tfb.Scale(scale)]
-    )
+    log_surface = simplex.log_surface(prior.event_shape, shapes)
+    steps = [self._bijector, tfb.Shift(center), tfb.Scale(scale)]
+    if log_surface:
+      steps.append(simplex.ConstantJacobian(-log_surface, self.dtype))
+    self._bijector = tfb.Chain(steps)
     self.draws = (x - center) / scale
 
   def vector(self, global_state: types.Structure) -> tf.Tensor:

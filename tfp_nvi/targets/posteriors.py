@@ -261,22 +261,29 @@ def eight_schools() -> KnownPosterior:
   ```
   """
   effects = [28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0]
-  errors = tf.constant([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+  errors = [15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0]
+  return _groups('eight_schools', 10.0, 5.0, errors, effects, -36.1308)
+
+
+def _groups(name, mean_scale, loc, scales, y, log_evidence):
+  """Normal effects with unknown mean and log deviation, centered."""
+  num_groups = len(y)
+  scales = tf.constant(scales, tf.float32)
   model = tfd.JointDistributionNamed(
     {
-      'mean': tfd.Normal(0.0, 10.0),
-      'log_deviation': tfd.Normal(5.0, 1.0),
+      'mean': tfd.Normal(0.0, mean_scale),
+      'log_deviation': tfd.Normal(loc, 1.0),
       'effects': lambda mean, log_deviation: tfd.Sample(
-        tfd.Normal(mean, tf.exp(log_deviation)), 8
+        tfd.Normal(mean, tf.exp(log_deviation)), num_groups
       ),
-      'y': lambda effects: tfd.Independent(tfd.Normal(effects, errors), 1),
+      'y': lambda effects: tfd.Independent(tfd.Normal(effects, scales), 1),
     }
   )
   return KnownPosterior(
-    'eight_schools',
-    10,
-    model.experimental_pin(y=effects),
-    log_evidence=-36.1308,
+    name,
+    num_groups + 2,
+    model.experimental_pin(y=tf.constant(y, tf.float32)),
+    log_evidence=log_evidence,
   )
 
 
@@ -314,28 +321,8 @@ def hierarchy(num_groups: int = 300) -> KnownPosterior:
     - 0.5 * np.log(25.0 * total)
     - 0.5 * (grid**2 + np.log(2.0 * np.pi))
   )
-  highest = np.max(log_joint)
-  log_evidence = highest + np.log(
-    np.trapezoid(np.exp(log_joint - highest), grid)
-  )
-  model = tfd.JointDistributionNamed(
-    {
-      'mean': tfd.Normal(0.0, 5.0),
-      'log_deviation': tfd.Normal(0.0, 1.0),
-      'effects': lambda mean, log_deviation: tfd.Sample(
-        tfd.Normal(mean, tf.exp(log_deviation)), num_groups
-      ),
-      'y': lambda effects: tfd.Independent(
-        tfd.Normal(effects, tf.constant(scales, tf.float32)), 1
-      ),
-    }
-  )
-  return KnownPosterior(
-    'hierarchy',
-    num_groups + 2,
-    model.experimental_pin(y=tf.constant(y, tf.float32)),
-    log_evidence=float(log_evidence),
-  )
+  log_evidence = np.logaddexp.reduce(log_joint) + np.log(grid[1] - grid[0])
+  return _groups('hierarchy', 5.0, 0.0, scales, y, float(log_evidence))
 
 
 def neals_funnel(num_values: int = 10) -> KnownPosterior:
