@@ -65,7 +65,7 @@ def test_a_density_without_a_maximum_has_no_curvature():
 
 
 def test_refinement_of_skewed_densities():
-  """Of logarithms of gamma variables, whose best Gaussians are known.
+  """The best Gaussians for logarithms of gamma variables are known.
 
   Where `log p(x) = a x - exp(x)`, the evidence lower bound of a Gaussian of
   mean m and deviation s is `a m - exp(m + s^2 / 2) + log s` and a constant,
@@ -86,6 +86,7 @@ def test_refinement_of_skewed_densities():
   assert num_evaluations == 32 * 400
   deviations = np.diag(found.matrix)
   # Adam's last steps are of length 0.003, and fall into noise of ten of these.
+  # At the mode, means are off by 0.25 and more, and the scales given by 0.4.
   np.testing.assert_allclose(
     (found.center - np.log(shape) + 0.5 / shape) * np.sqrt(shape), 0.0, atol=0.1
   )

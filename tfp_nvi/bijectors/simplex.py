@@ -23,7 +23,9 @@ __all__ = [
 
 
 class ConstantJacobian(tfb.Bijector):
-  """The identity over vectors, with a Jacobian that it is said to have.
+  """The identity over vectors, with a given log determinant of its Jacobian.
+
+  It corrects the Jacobian of bijectors that come after it in a chain.
 
   Args:
     log_det: Python `float`: the log determinant.

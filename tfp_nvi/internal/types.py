@@ -23,7 +23,7 @@ __all__ = [
   'TensorLike',
 ]
 
-# What `tf.convert_to_tensor` takes.
+# All values that `tf.convert_to_tensor` converts.
 TensorLike: TypeAlias = (
   tf.Tensor
   | tf.Variable
@@ -39,7 +39,7 @@ TensorLike: TypeAlias = (
 Structure: TypeAlias = Any
 # Two integers, which decide all that is drawn.
 StatelessSeed: TypeAlias = tf.Tensor | np.ndarray | Sequence[int]
-# What users pass as `seed`, besides `None` for one that differs each time.
+# A seed that a user passes. `None` instead gives another one each time.
 Seed: TypeAlias = int | StatelessSeed
 # A shape that is known, such as that of a batch.
 Shape: TypeAlias = tf.TensorShape | Sequence[int]

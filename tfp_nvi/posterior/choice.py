@@ -23,11 +23,12 @@ _MAX_REFITS = 4
 _NUM_STARTS = 64
 # Pairs of particles to look for valleys between.
 _NUM_PAIRS = 32
+# How much wider than the initial density draws of it are spread where
+# optimization starts from them, by turns.
+_SPREADS = (1.0, 1.5)
 # The largest share of particles on one side of a valley that a path from a
 # reference may lose.
 _MOST_LOST = 0.02
-# How much wider than the initial density these are spread, by turns.
-_SPREADS = (1.0, 1.5)
 
 
 class Chooser:
@@ -39,7 +40,8 @@ class Chooser:
 
   def __init__(self, fitter: stages.Fitter):
     self.fitter = fitter
-    # How many modes optimization found, once it has looked for them.
+    # How many modes optimization found, once it has looked for them; zero where
+    # most starts led to none.
     self.num_modes: int | None = None
 
   def choose(
@@ -75,7 +77,7 @@ class Chooser:
     reason = 'as asked for.'
     broad = None
     if start == 'auto':
-      # To give up on modes needs a good reference at least.
+      # Where there are no modes, a good reference may do without this pilot.
       is_patient = self.fitter.has_modes or not best.schedule.is_complete
       broad = self.fitter.run_pilot(
         'pilot from the prior',
@@ -86,9 +88,7 @@ class Chooser:
       )
       if self.fitter.has_modes and broad.schedule.is_complete:
         # Some starts may have led to places that are not worth a mode.
-        self.fitter.has_modes = self._have_valleys(
-          broad, places
-        ) or self._has_valleys(broad)
+        self.fitter.has_modes = self._has_valleys(broad, places.numpy())
       best, reason = self._compare(best, broad)
     if not best.schedule.is_complete:
       # Nothing got to the target: the reference's own path, however long.
@@ -115,28 +115,30 @@ class Chooser:
         )
     if self.num_modes == 1:
       self.fitter.has_modes = False
+    is_by_few = False
     if best is broad:
-      roots = broad.num_roots
-      self.fitter.history[-1]['num_ancestors'] = roots
-      if self.fitter.has_modes and roots < (
+      is_by_few = self.fitter.has_modes and best.num_roots < (
         candidates.LEAST_ROOTS * self.fitter.size
-      ):
-        # A reference fitted to few families would lack what they lack.
-        if self.num_modes != 0:
-          return broad, 'prior', reason
-        self.fitter.warnings.append(
-          f'modes at risk: the reference was fitted to particles of {roots} '
-          'ancestors, and optimization did not tell whether there are modes '
-          "that these lack. start='prior' would see them."
-        )
+      )
+      # A reference fitted to few families would lack what they lack.
+      if is_by_few and self.num_modes != 0:
+        return broad, 'prior', reason
       whitener = self.fitter.whiten(broad)
-    chosen = self._refine(best, broad, whitener, reason, seeds[3])
+    chosen, where, reason = self._refine(
+      best, broad, whitener, reason, seeds[3]
+    )
     if had_valleys and broad is not None and broad.schedule.is_complete:
-      lost = candidates.largest_loss(broad, chosen[0], places.numpy())
-      self.fitter.history[-1]['largest_loss'] = lost
+      lost = candidates.largest_loss(broad, chosen, places.numpy())
       if lost > _MOST_LOST:
-        return broad, 'prior', 'a path from a reference loses modes.'
-    return chosen
+        reason = f'a path from a reference lost {lost:.1%} of the mass.'
+        return broad, 'prior', reason
+    if is_by_few and chosen is not broad:
+      self.fitter.warnings.append(
+        'modes at risk: the reference was fitted to particles of '
+        f'{best.num_roots} ancestors, and optimization did not tell whether '
+        "there are modes that these lack. start='prior' would see them."
+      )
+    return chosen, where, reason
 
   def _compare(self, narrow, broad):
     """Which pilot to learn from."""
@@ -177,25 +179,35 @@ class Chooser:
       f'{broad.log_evidence:.2f} and {narrow.log_evidence:.2f}).'
     )
 
-  def _have_valleys(self, found, places):
-    """Whether there are valleys between places with a density of particles."""
-    points, weights = found.weighted_points
-    own, _ = self.fitter.evaluate(points[weights > 0.0])
-    values, _ = self.fitter.evaluate(places.numpy())
-    kept = places.numpy()[values > np.min(own)]
-    return len(kept) > 1 and self._valleys_between(kept)
+  def _has_valleys(self, found, places=None):
+    """Whether there are valleys between places, or particles of a pilot.
 
-  def _has_valleys(self, found):
-    """Whether there are valleys between particles of a pilot."""
-    points, weights = found.weighted_points
-    order = np.flatnonzero(weights > 0.0)
-    return self._valleys_between(points[order[:: -(-len(order) // _NUM_PAIRS)]])
+    Args:
+      found: `Pilot`.
+      places: Array of shape `[n, d]`, of which those with a lower density than
+        any particle do not count, or `None`.
 
-  def _valleys_between(self, points):
-    return variational.has_valleys(
-      lambda y: self.fitter.evaluate(y.numpy())[0],
-      tf.constant(points, self.fitter.space.dtype),
+    Returns:
+      has_valleys: Python `bool`.
+    """
+    fitter = self.fitter
+    start, before = time.perf_counter(), fitter.num_evaluations
+    points, weights = found.weighted_points
+    points = points[weights > 0.0]
+    groups = [points[:: -(-len(points) // _NUM_PAIRS)]]
+    if places is not None:
+      least = np.min(fitter.evaluate(points)[0])
+      groups.append(places[fitter.evaluate(places)[0] > least])
+    has_valleys = any(
+      variational.has_valleys(
+        lambda y: fitter.evaluate(y.numpy())[0],
+        tf.constant(group, fitter.space.dtype),
+      )
+      for group in groups
+      if len(group) > 1
     )
+    fitter.record_counted('valleys', start, before, has_valleys=has_valleys)
+    return has_valleys
 
   def _try_mixture(self, best, broad, seed):
     """A pilot from a mixture of Gaussians at modes; `None` if it is no better.
@@ -245,10 +257,9 @@ class Chooser:
       self.fitter.space, points[order], draw_fn, self.fitter.jit_compile
     )
     self.fitter.record('modes', start, about.pop('num_evaluations'), **about)
-    self.num_modes = about['num_modes']
-    if self.num_modes < 2:
-      mixture = None
-    return mixture, about['least_count']
+    is_alone = about['num_modes'] < 2
+    self.num_modes = 0 if is_alone and mixture is None else about['num_modes']
+    return None if is_alone else mixture, about['least_count']
 
   def _refine_mixture(self, mixture, seed):
     """Pilots from a mixture for as long as a fit to the last one shortens them.
@@ -283,21 +294,24 @@ class Chooser:
 
   def _is_new(self, reference, source, about, seed):
     """Whether a fit is farther from where a pilot started than by chance."""
-    divergence, noise = np.inf, 0.0
-    if not source.moves.starts_at_initial:
-      divergence, noise = candidates.divergence_of_fit(reference, source, seed)
-      about = {**about, 'divergence': divergence, 'noise': noise}
-    self.fitter.record('fitted reference', time.perf_counter(), 0, **about)
+    if source.moves.starts_at_initial:
+      return True
+    divergence, noise = candidates.divergence_of_fit(reference, source, seed)
+    about.update(divergence=divergence, noise=noise)
+    # Where the divergence is NaN, the fit is to be tried.
     return not divergence < noise
 
   def _refine(self, best, broad, whitener, reason, seed):
     """Fits references to particles for as long as the path gets shorter."""
     refused: list = []
     for i in range(_MAX_REFITS):
+      start = time.perf_counter()
       reference, about = self.fitter.refit(best, whitener, refused)
-      if not self._is_new(
+      is_changed = self._is_new(
         reference, best, about, randomness.fold_in(seed, _MAX_REFITS + i)
-      ):
+      )
+      self.fitter.record('fitted reference', start, 0, **about)
+      if not is_changed:
         break
       is_conditional = reference.conditional is not None
       found = self.fitter.run_pilot(

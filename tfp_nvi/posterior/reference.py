@@ -351,8 +351,9 @@ def fit_to_particles(
 
   Returns:
     reference: `Reference`.
-    found: Python `dict`: the indices of the `drivers`, and of the coordinates
-      with `marginals` of their own.
+    found: Python `dict`: the indices of the `drivers`, which a reference with a
+      diagonal matrix leaves to Laplace's method, and of the coordinates with
+      `marginals` of their own.
   """
   y = np.asarray(y, np.float64)
   kept = weights > 0.0

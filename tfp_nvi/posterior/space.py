@@ -73,13 +73,28 @@ def _default_bijector(density):
   return tfb.Identity() if bijector is None else bijector
 
 
-def _contains(bijector, kind):
-  """Whether a bijector is of a class, or has a part that is."""
+def _parts(bijector):
+  """Yields a bijector and, where it is made of others, all of these."""
+  yield bijector
   parts = tf.nest.flatten(getattr(bijector, 'bijectors', []))
-  parts.append(getattr(bijector, 'bijector', None))
-  return isinstance(bijector, kind) or any(
-    _contains(part, kind) for part in parts if isinstance(part, tfb.Bijector)
-  )
+  for part in [*parts, getattr(bijector, 'bijector', None)]:
+    if isinstance(part, tfb.Bijector):
+      yield from _parts(part)
+
+
+def _check_jacobians(bijector):
+  """Raises an error for a bijector of TFP that is known to be wrong."""
+  for part in _parts(bijector):
+    kinds = {type(x) for x in _parts(part)}
+    if isinstance(part, tfb.Chain) and kinds >= {
+      tfb.CholeskyOuterProduct,
+      tfb.CorrelationCholesky,
+    }:
+      raise ValueError(
+        '`target` must not be over correlation matrices, such as those of '
+        'tfd.LKJ, as the Jacobian of their bijector in TensorFlow Probability '
+        'is wrong; tfd.CholeskyLKJ, over their Cholesky factors, serves.'
+      )
 
 
 class _Split(tfb.Split):
@@ -167,7 +182,10 @@ class VectorSpace:
       self._find_positive(source) if given is None else self._given_positive()
     )
     self._log_simplex = 0.0
-    if given is None or _contains(given, tfb.SoftmaxCentered):
+    _check_jacobians(self.bijector)
+    if given is None or any(
+      isinstance(part, tfb.SoftmaxCentered) for part in _parts(given)
+    ):
       self._log_simplex = simplex.log_surface(self.event_shape, self._shape)
     self.has_exact_gaussian = False
     self._draw = None

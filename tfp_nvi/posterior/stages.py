@@ -68,6 +68,14 @@ class Fitter:
       }
     )
 
+  def record_counted(
+    self, name: str, start: float, before: int, **found: typing.Any
+  ) -> None:
+    """Adds a stage whose evaluations are counted already, since `before`."""
+    num_evaluations = self.num_evaluations - before
+    self.num_evaluations = before
+    self.record(name, start, num_evaluations, **found)
+
   def announce(self, name: str) -> None:
     """Shows the name of a stage."""
     self.bar.reset(total=1.0)
@@ -148,10 +156,8 @@ class Fitter:
       }
       if bound > least:
         reference = full
-    num_evaluations = self.num_evaluations - before
-    self.num_evaluations = before
-    self.record(
-      name, start, num_evaluations, is_taken=reference is not diagonal, **bounds
+    self.record_counted(
+      name, start, before, is_taken=reference is not diagonal, **bounds
     )
     return reference
 
@@ -314,10 +320,8 @@ class Fitter:
       self.space.dtype,
       _MAX_LAPLACE * self.size,
     )
-    num_evaluations = self.num_evaluations - before
-    self.num_evaluations = before
-    self.record(
-      name, start, num_evaluations, drivers=drivers, is_found=nested is not None
+    self.record_counted(
+      name, start, before, drivers=drivers, is_found=nested is not None
     )
     if nested is None:
       return reference, found
