@@ -567,24 +567,6 @@ def test_xla_is_left_out_where_it_does_not_serve():
     assert not suits_xla(lambda x: -0.5 * tf.reduce_sum(x**2, axis=-1), 3)
 
 
-@pytest.mark.parametrize('is_joint', [False, True])
-def test_correlation_matrices_are_refused(is_joint):
-  """The density over the real space of their bijector has not mass one."""
-  prior = tfd.LKJ(2, np.float64(1.5))
-  bijector = prior.experimental_default_event_space_bijector()
-  x = np.linspace(-60.0, 60.0, 12_001)[:, np.newaxis]
-  log_prob = prior.log_prob(bijector.forward(x))
-  log_det = bijector.forward_log_det_jacobian(x, 1)
-  density = np.exp(log_prob + log_det)
-  assert np.sum(density[np.isfinite(density)]) * (x[1, 0] - x[0, 0]) > 1.1
-  if is_joint:
-    prior = tfd.JointDistributionNamed(
-      {'r': prior, 'x': tfd.Normal(np.float64(0.0), np.float64(1.0))}
-    )
-  with pytest.raises(ValueError, match='CholeskyLKJ'):
-    fit_posterior(prior.log_prob, prior, seed=1)
-
-
 def test_cholesky_factors_of_correlations():
   prior = tfd.CholeskyLKJ(2, 1.5)
   posterior = fit_posterior(prior.log_prob, prior, seed=1, **SMALL)

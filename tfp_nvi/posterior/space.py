@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_nvi.bijectors import parts as parts_lib
 from tfp_nvi.bijectors import simplex
 from tfp_nvi.densities import space as density_space
 from tfp_nvi.internal import checks, compatibility, naming, randomness, types
@@ -71,30 +72,6 @@ def _default_bijector(density):
     # Mixtures have none; most of them are over the whole real space.
     bijector = None
   return tfb.Identity() if bijector is None else bijector
-
-
-def _parts(bijector):
-  """Yields a bijector and, where it is made of others, all of these."""
-  yield bijector
-  parts = tf.nest.flatten(getattr(bijector, 'bijectors', []))
-  for part in [*parts, getattr(bijector, 'bijector', None)]:
-    if isinstance(part, tfb.Bijector):
-      yield from _parts(part)
-
-
-def _check_jacobians(bijector):
-  """Raises an error for a bijector of TFP that is known to be wrong."""
-  for part in _parts(bijector):
-    kinds = {type(x) for x in _parts(part)}
-    if isinstance(part, tfb.Chain) and kinds >= {
-      tfb.CholeskyOuterProduct,
-      tfb.CorrelationCholesky,
-    }:
-      raise ValueError(
-        '`target` must not be over correlation matrices, such as those of '
-        'tfd.LKJ, as the Jacobian of their bijector in TensorFlow Probability '
-        'is wrong; tfd.CholeskyLKJ, over their Cholesky factors, serves.'
-      )
 
 
 class _Split(tfb.Split):
@@ -182,9 +159,10 @@ class VectorSpace:
       self._find_positive(source) if given is None else self._given_positive()
     )
     self._log_simplex = 0.0
-    _check_jacobians(self.bijector)
+    parts_lib.check_correlations('target', self.bijector)
     if given is None or any(
-      isinstance(part, tfb.SoftmaxCentered) for part in _parts(given)
+      isinstance(part, tfb.SoftmaxCentered)
+      for part in parts_lib.find_parts(given)
     ):
       self._log_simplex = simplex.log_surface(self.event_shape, self._shape)
     self.has_exact_gaussian = False

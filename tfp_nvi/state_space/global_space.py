@@ -6,6 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import weighting
+from tfp_nvi.bijectors import parts as parts_lib
 from tfp_nvi.bijectors import simplex
 from tfp_nvi.internal import matrices, randomness, types
 from tfp_nvi.state_space import functions
@@ -37,7 +38,8 @@ class GlobalSpace(tf.Module):
     prior: `tfd.Distribution` or `JointDistribution` over the global state.
 
   Raises:
-    ValueError: If a part of the prior is discrete.
+    ValueError: If a part of the prior is discrete, has no event-space
+      bijector, or is over correlation matrices.
   """
 
   def __init__(self, prior: tfd.Distribution, name: str = 'global_space'):
@@ -58,6 +60,7 @@ class GlobalSpace(tf.Module):
         '`prior` must have an event-space bijector, for a proposal of global '
         f'states; got {prior!r}.'
       )
+    parts_lib.check_correlations('prior', bijector)
     self._event_space = bijector
     shapes = bijector.inverse_event_shape(prior.event_shape)
     self._event_shapes = shapes
