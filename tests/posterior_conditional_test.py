@@ -20,6 +20,7 @@ from tfp_nvi.posterior import (
   fit_posterior,
   laplace,
   marginals,
+  radial,
   reference,
   stages,
 )
@@ -446,12 +447,46 @@ def test_a_map_that_leads_past_particles_is_not_taken(monkeypatch, is_apart):
     types.SimpleNamespace(dtype=tf.float64, num_values=7), 10, 0.9, True, Bar()
   )
   monkeypatch.setattr(laplace, 'fit_conditional', lambda *args: found)
+  monkeypatch.setattr(radial, 'fit_radial', lambda *args: None)
   made, about = fitter.refit(source, affine)
   assert about['drivers'] == [Groups.DRIVER]
   assert (made.conditional is None) == is_apart
   # It was refused before: there is no other try.
   made, _ = fitter.refit(source, affine, [[Groups.DRIVER]])
   assert made.conditional is None
+
+
+def test_one_driver_where_two_take_too_long(monkeypatch):
+  _, found = fit_groups()
+  tried = []
+
+  def fit_conditional(evaluate, mean, covariance, drivers, *args):
+    tried.append(drivers)
+    return found if len(drivers) == 1 else None
+
+  monkeypatch.setattr(laplace, 'fit_conditional', fit_conditional)
+  monkeypatch.setattr(
+    reference,
+    'fit_to_particles',
+    lambda previous, *args: (previous, {'drivers': [Groups.DRIVER, 0]}),
+  )
+  affine = reference.from_affine(np.zeros(7), np.eye(7), tf.float64)
+  y, _ = reference.forward(
+    reference.from_laplace(found, tf.float64),
+    tf.constant(np.random.default_rng(4).normal(size=[1_000, 7])),
+  )
+  source = types.SimpleNamespace(
+    reference=affine, weighted_points=(y.numpy(), np.full(1_000, 1e-3))
+  )
+  fitter = stages.Fitter(
+    types.SimpleNamespace(dtype=tf.float64, num_values=7), 10, 0.9, True, Bar()
+  )
+  made, about = fitter.refit(source, affine)
+  assert made.conditional is not None
+  assert about['drivers'] == [Groups.DRIVER]
+  # What did not end is not tried again.
+  fitter.refit(source, affine)
+  assert tried == [[Groups.DRIVER, 0], [Groups.DRIVER], [Groups.DRIVER]]
 
 
 @pytest.mark.parametrize(

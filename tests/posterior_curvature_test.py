@@ -13,15 +13,18 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 import tensorflow_probability as tfp
+import tqdm
 
 from tfp_nvi.posterior import (
   candidates,
+  drivers,
   fit_posterior,
   laplace,
   moves,
   pilot,
   reference,
   space,
+  stages,
   variational,
 )
 from tfp_nvi.targets import posteriors
@@ -279,6 +282,50 @@ def test_drivers_without_correlations(has_driver):
   )
   assert about['drivers'] == ([7] if has_driver else [])
   assert found.matrix.shape.rank == 1
+
+
+@pytest.mark.parametrize('deviation', [0.0, 0.04])
+def test_a_driver_of_which_each_coordinate_says_little(deviation):
+  """Of 600 effects of a hierarchy, whose deviation is known to 4%."""
+  size, num = 601, 1_000
+  rng = np.random.default_rng(3)
+  y = rng.normal(size=[num, size])
+  others = np.arange(size) != 7
+  y[:, others] *= np.exp(deviation * y[:, 7:8])
+  found = drivers.find_drivers(
+    y - np.mean(y, axis=0), np.var(y, axis=0), np.full(num, 1.0 / num)
+  )
+  assert found == ([7] if deviation else [])
+
+
+def test_correlations_by_axes():
+  """In 150 dimensions a thousand draws say little of so many correlations."""
+  size, num = 150, 1_000
+  rng = np.random.default_rng(5)
+  axes = np.linalg.qr(rng.normal(size=[size, size]))[0]
+  root = axes * np.geomspace(0.01, 1.0, size)
+  y = 1.0 + rng.normal(size=[num, size]) @ root.T
+  source = types.SimpleNamespace(weighted_points=(y, np.full(num, 1.0 / num)))
+  fitter = stages.Fitter(
+    types.SimpleNamespace(dtype=tf.float64, num_values=size),
+    num,
+    0.9,
+    True,
+    tqdm.tqdm(disable=True),
+  )
+  # The axes of a curvature, in other units than the deviations.
+  found = fitter.whiten(
+    source, reference.from_affine(np.zeros(size), 0.5 * root, tf.float64)
+  )
+  # Errors of means and of variances make a divergence of half of this each.
+  expected = size / num
+  true = scipy.stats.multivariate_normal(np.ones(size), root @ root.T)
+  fitted = scipy.stats.multivariate_normal(
+    found.center.numpy(), found.matrix.numpy() @ found.matrix.numpy().T
+  )
+  draws = true.rvs(2_000, random_state=1)
+  divergence = np.mean(true.logpdf(draws) - fitted.logpdf(draws))
+  assert divergence < 3.0 * expected
 
 
 def weights_of_reference(posterior, target):

@@ -13,14 +13,15 @@ from tfp_nvi.posterior import (
   marginals,
   mixture,
   pilot,
+  radial,
   reference,
   replicated,
 )
 
 
-def make_affine(spline=None, given=None):
+def make_affine(spline=None, given=None, lengths=None):
   affine = reference.from_affine(np.arange(3.0), 0.7 * np.eye(3), tf.float32)
-  return affine._replace(marginals=spline, conditional=given)
+  return affine._replace(marginals=spline, conditional=given, radial=lengths)
 
 
 def make_pilot(start):
@@ -62,6 +63,16 @@ def make_conditional():
   )
 
 
+def make_radial():
+  """A map of lengths, as that of a Student t density."""
+  found, _ = radial.fit_radial(
+    lambda x: -4.0 * np.log1p(np.sum(x**2, axis=1) / 5.0),
+    np.eye(3),
+    tf.float32,
+  )
+  return found
+
+
 def make_mixture():
   covariances = np.stack([np.eye(3), 0.2 * np.eye(3)])
   centers = np.array([[0.0, 0.0, 0.0], [3.0, 1.0, 2.0]])
@@ -76,9 +87,10 @@ def make_mixture():
     make_affine,
     lambda: make_affine(make_spline()),
     lambda: make_affine(make_spline(), make_conditional()),
+    lambda: make_affine(lengths=make_radial()),
     make_mixture,
   ],
-  ids=['affine', 'with splines', 'conditional', 'mixture'],
+  ids=['affine', 'with splines', 'conditional', 'lengths', 'mixture'],
 )
 def test_pilots_are_the_same_after_a_journey(start_fn):
   sent = make_pilot(start_fn())

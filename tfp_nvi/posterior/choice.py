@@ -68,9 +68,12 @@ class Chooser:
       seeds[1]
     )
     had_valleys = self.fitter.has_modes
+    reference = self.fitter.with_lengths(
+      whitener, randomness.fold_in(seeds[1], 2)
+    )
     best = self.fitter.run_pilot(
       'pilot from the reference',
-      whitener,
+      reference,
       seeds[2],
       max_evaluations=250,
     )
@@ -94,7 +97,7 @@ class Chooser:
       # Nothing got to the target: the reference's own path, however long.
       best = self.fitter.run_pilot(
         'long pilot from the reference',
-        whitener,
+        reference,
         seeds[2],
         max_evaluations=5_000,
       )
@@ -123,7 +126,10 @@ class Chooser:
       # A reference fitted to few families would lack what they lack.
       if is_by_few and self.num_modes != 0:
         return broad, 'prior', reason
-      whitener = self.fitter.whiten(broad)
+      is_small = whitener.matrix.shape[0] <= reference_lib.MAX_FULL
+      whitener = self.fitter.whiten(
+        broad, self.fitter.identity() if is_small else whitener
+      )
     chosen, where, reason = self._refine(
       best, broad, whitener, reason, seeds[3]
     )

@@ -231,19 +231,20 @@ def inverse(conditional: Conditional, y: tf.Tensor) -> tf.Tensor:
   """
   first, rest = _split(conditional, y)
   features, loc, log_scale = _at(conditional, first)
-  lower = tf.tensordot(features, conditional.lower, axes=1)
-  scaled = _solve(lower, rest - loc)
+  scaled = _solve(features, conditional.lower, rest - loc)
   return _join(conditional, first, tf.exp(-log_scale) * scaled)
 
 
-def _solve(lower, x):
+def _solve(features, lower, x):
   """Solves for unit triangular matrices, given their part below the diagonal.
 
   This goes column by column. With XLA on a CPU it takes a tenth of the time of
   `tf.linalg.triangular_solve` for a hundred values, and is compiled in a fifth.
+  A matrix for each point would be large.
 
   Args:
-    lower: `Tensor` of shape `[n, r, r]`.
+    features: `Tensor` of shape `[n, num_features]`.
+    lower: `Tensor` of shape `[num_features, r, r]`: their coefficients.
     x: `Tensor` of shape `[n, r]`.
 
   Returns:
@@ -251,10 +252,12 @@ def _solve(lower, x):
   """
   size = x.shape[1]
   columns = tf.transpose(lower, [2, 0, 1])
+
+  def body(i, x):
+    column = tf.matmul(features, columns[i])
+    return i + 1, x - column * tf.gather(x, i, axis=1)[:, tf.newaxis]
+
   _, solution = tf.while_loop(
-    lambda i, _: i < size,
-    lambda i, x: (i + 1, x - columns[i] * tf.gather(x, i, axis=1)[:, None]),
-    (0, x),
-    maximum_iterations=size,
+    lambda i, _: i < size, body, (0, x), maximum_iterations=size
   )
   return solution

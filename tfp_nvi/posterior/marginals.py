@@ -18,6 +18,7 @@ __all__ = [
   'from_densities',
   'grid',
   'make_spline',
+  'quantile_knots',
 ]
 
 # Outside of [-_RANGE, _RANGE] the splines are the identity.
@@ -125,11 +126,8 @@ def from_densities(
   knots = np.linspace(-_RANGE, _RANGE, _NUM_BINS + 1)
   x, y = np.tile(knots, [2, size, 1])
   slopes = np.ones([size, _NUM_BINS - 1])
-  points = grid()
   for i in np.flatnonzero(is_mapped):
-    x[i, 1:-1], y[i, 1:-1], slopes[i] = _knots(
-      points, densities[i], points[1] - points[0]
-    )
+    x[i, 1:-1], y[i, 1:-1], slopes[i] = quantile_knots(densities[i])
   return make_spline(
     *(
       values.astype(dtype.as_numpy_dtype)
@@ -139,22 +137,23 @@ def from_densities(
 
 
 def make_spline(
-  widths: np.ndarray, heights: np.ndarray, slopes: np.ndarray
+  widths: np.ndarray | tf.Tensor,
+  heights: np.ndarray | tf.Tensor,
+  slopes: np.ndarray | tf.Tensor,
 ) -> tfb.Bijector:
   """Makes the splines of all coordinates.
 
   Args:
-    widths: Array of shape `[d, num_bins]`.
-    heights: Array of shape `[d, num_bins]`.
-    slopes: Array of shape `[d, num_bins - 1]`: those at the inner knots.
+    widths: Array or `Tensor` of shape `[d, num_bins]`.
+    heights: Likewise.
+    slopes: Array or `Tensor` of shape `[d, num_bins - 1]`: those at the inner
+      knots.
 
   Returns:
     bijector: `tfb.RationalQuadraticSpline`.
   """
   return tfb.RationalQuadraticSpline(
-    tf.constant(widths),
-    tf.constant(heights),
-    tf.constant(slopes),
+    *(tf.convert_to_tensor(x) for x in (widths, heights, slopes)),
     range_min=-_RANGE,
   )
 
@@ -184,8 +183,21 @@ def _smooth(mass, bandwidth, step):
   return np.maximum(density[:, :_NUM_GRID], 0.0) / step
 
 
-def _knots(points, density, step):
-  """Points of the map from normal quantiles to quantiles, and its slopes."""
+def quantile_knots(
+  density: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Knots of the map from normal quantiles to those of a density.
+
+  Args:
+    density: Array of shape `[len(grid())]`, positive.
+
+  Returns:
+    x: Array of shape `[num_knots]`: normal quantiles, in ascending order.
+    y: Array of shape `[num_knots]`: those of the density.
+    slopes: Array of shape `[num_knots]`.
+  """
+  points = grid()
+  step = points[1] - points[0]
   cumulative = np.cumsum(density * step)
   cumulative = (cumulative - 0.5 * density * step) / cumulative[-1]
   # From the upper tail where that is nearer, for the sake of its digits.

@@ -3,18 +3,19 @@
 """References: maps from the standard normal density to one near the target.
 
 ```none
-t = marginals(u)
+t = marginals(radial(u))
 v = t exp(offset + (t drivers) slopes)
 y = conditional(center + matrix v)
 ```
 
-Without marginals, with slopes of zero, and without a conditional map this is
-affine, a Gaussian reference.
+Without a radial map, marginals and a conditional map, and with slopes of zero,
+this is affine, a Gaussian reference.
 The slopes let a few coordinates, the drivers, set the scales of others, as the
 logarithm of the deviation of a group does in a hierarchical model: Neal's
 funnel is such a map exactly. The marginals are monotone maps of coordinates
-that have two modes, or a tail that no normal density has. The conditional map
-sets all other coordinates by the drivers, as Laplace's method found.
+that have two modes, or a tail that no normal density has. The radial map gives
+vectors other lengths, as a multivariate Student t density has. The conditional
+map sets all other coordinates by the drivers, as Laplace's method found.
 """
 
 import typing
@@ -24,9 +25,11 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.posterior import conditional as conditional_lib
+from tfp_nvi.posterior import drivers as drivers_lib
 from tfp_nvi.posterior import laplace
 from tfp_nvi.posterior import marginals as marginals_lib
 from tfp_nvi.posterior import mixture as mixture_lib
+from tfp_nvi.posterior import radial as radial_lib
 
 __all__ = [
   'MAX_FULL',
@@ -46,13 +49,9 @@ __all__ = [
 MAX_FULL = 128
 # Above so many values a reference that is fitted to particles is Gaussian.
 _MAX_DRIVEN = 512
-# How many coordinates may set the scales of others.
-_NUM_DRIVERS = 2
 # By how much the reference's density of a driver is wider than the particles':
 # the tails of log scales are seldom those of normal densities.
 _DRIVER_INFLATION = 1.3
-# By how much a driver must raise the mean log density, in nats.
-_LEAST_GAIN = 0.03
 
 
 class Reference(typing.NamedTuple):
@@ -68,6 +67,7 @@ class Reference(typing.NamedTuple):
     marginals: `tfb.Bijector` over vectors of `d` values that maps each by
       itself, or `None`.
     conditional: `Conditional`, or `None`.
+    radial: `Radial`, or `None`.
   """
 
   center: tf.Tensor
@@ -78,6 +78,7 @@ class Reference(typing.NamedTuple):
   slopes: tf.Tensor
   marginals: tfp.bijectors.Bijector | None = None
   conditional: conditional_lib.Conditional | None = None
+  radial: radial_lib.Radial | None = None
 
 
 def forward(
@@ -96,10 +97,13 @@ def forward(
   """
   if isinstance(reference, mixture_lib.Mixture):
     return u, tf.zeros_like(u[:, 0])
-  t, log_slopes = u, tf.zeros_like(u)
+  t, log_slopes, log_det = u, tf.zeros_like(u), reference.log_det
+  if reference.radial is not None:
+    t, more = radial_lib.forward(reference.radial, t)
+    log_det = log_det + more
   if reference.marginals is not None:
-    t = reference.marginals.forward(u)
-    log_slopes = reference.marginals.forward_log_det_jacobian(u)
+    log_slopes = reference.marginals.forward_log_det_jacobian(t)
+    t = reference.marginals.forward(t)
   log_scale = _log_scale(reference, t)
   v = t * tf.exp(log_scale)
   matrix = reference.matrix
@@ -108,7 +112,7 @@ def forward(
   else:
     y = tf.matmul(v, matrix, transpose_b=True)
   y = reference.center + y
-  log_det = tf.reduce_sum(log_scale + log_slopes, axis=-1) + reference.log_det
+  log_det = log_det + tf.reduce_sum(log_scale + log_slopes, axis=-1)
   if reference.conditional is None:
     return y, log_det
   y, more = conditional_lib.forward(reference.conditional, y)
@@ -147,7 +151,11 @@ def inverse(
     )
   # The drivers have no scale but that of the matrix.
   t = v * tf.exp(-_log_scale(reference, v))
-  return t if reference.marginals is None else reference.marginals.inverse(t)
+  if reference.marginals is not None:
+    t = reference.marginals.inverse(t)
+  if reference.radial is not None:
+    t = radial_lib.inverse(reference.radial, t)
+  return t
 
 
 def log_prob(
@@ -195,17 +203,17 @@ def from_affine(
       matrix,
       log_det,
       np.zeros(size),
-      np.zeros([size, _NUM_DRIVERS]),
-      np.zeros([_NUM_DRIVERS, size]),
+      np.zeros([size, drivers_lib.MAX_DRIVERS]),
+      np.zeros([drivers_lib.MAX_DRIVERS, size]),
     ),
     dtype,
   )
 
 
 def _as_tensors(reference, dtype, marginals=None, conditional=None):
-  # All fields but the two maps, which are last.
+  # All fields but the three maps, which are last.
   tensors = [
-    tf.constant(np.asarray(x, dtype.as_numpy_dtype)) for x in reference[:-2]
+    tf.constant(np.asarray(x, dtype.as_numpy_dtype)) for x in reference[:-3]
   ]
   return Reference(*tensors, marginals, conditional)
 
@@ -353,7 +361,8 @@ def fit_to_particles(
     reference: `Reference`.
     found: Python `dict`: the indices of the `drivers`, which a reference with a
       diagonal matrix leaves to Laplace's method, and of the coordinates with
-      `marginals` of their own.
+      `marginals` of their own; and the `gain` of all this in the mean log
+      density of the points.
   """
   y = np.asarray(y, np.float64)
   kept = weights > 0.0
@@ -367,35 +376,38 @@ def fit_to_particles(
     drivers = conditional_lib.drivers(conditional)
   center, covariance = moments(previous, y, weights)
   if covariance.ndim == 1:
-    found = {}
+    found: dict = {}
     if size <= _MAX_DRIVEN:
-      found['drivers'] = _find_drivers(y - center, covariance, weights)
+      found['drivers'] = drivers_lib.find_drivers(
+        y - center, covariance, weights
+      )
     return from_affine(center, np.sqrt(covariance), dtype), found
   if size > _MAX_DRIVEN:
     return from_affine(center, np.linalg.cholesky(covariance), dtype), {}
   offset = np.zeros(size)
-  slopes = np.zeros([_NUM_DRIVERS, size])
+  slopes = np.zeros([drivers_lib.MAX_DRIVERS, size])
   root, v = _whiten(y - center, covariance, drivers)
   loss, best_center = _loss(root, v, weights), center
-  for _ in range(_NUM_DRIVERS - len(drivers)):
-    candidate = _find_driver(
+  affine_loss = loss
+  for _ in range(drivers_lib.MAX_DRIVERS - len(drivers)):
+    candidate = drivers_lib.find_driver(
       v, y - center, np.diag(covariance), weights, drivers
     )
     if candidate is None:
       break
     tried = drivers + [candidate]
     root_, v_ = _whiten(y - center, covariance, tried)
-    center_, found = center, _fit_scales(v_, weights, tried)
+    center_, scales = center, drivers_lib.fit_scales(v_, weights, tried)
     for _ in range(2):
-      if found is None:
+      if scales is None:
         break
-      center_, root_, v_ = _regress(y, weights, tried, found, v_)
-      found = _fit_scales(v_, weights, tried)
-    if found is None:
+      center_, root_, v_ = _regress(y, weights, tried, scales, v_)
+      scales = drivers_lib.fit_scales(v_, weights, tried)
+    if scales is None:
       break
-    offset_, slopes_, u, mean_log_scale = found
+    offset_, slopes_, u, mean_log_scale = scales
     tried_loss = _loss(root_, u, weights) + mean_log_scale
-    if tried_loss > loss - _least_gain(weights, size):
+    if tried_loss > loss - drivers_lib.least_gain(weights, size):
       break
     drivers, loss = tried, tried_loss
     best_center, root, offset, v = center_, root_, offset_, u
@@ -408,11 +420,13 @@ def fit_to_particles(
   deviations = np.sqrt(np.diag(covariance))
   alone = (y - center) / deviations
   fitted = marginals_lib.fit_marginals(alone, weights, [], dtype)
-  if np.sum(np.log(deviations)) + 0.5 * size - fitted[2] < loss - gain:
+  alone_loss = np.sum(np.log(deviations)) + 0.5 * size
+  if alone_loss - fitted[2] < loss - gain:
+    loss = alone_loss
     marginals, is_mapped, gain = fitted
     best_center, root, drivers = center, np.diag(deviations), []
-    offset, slopes = np.zeros(size), np.zeros([_NUM_DRIVERS, size])
-  selection = np.zeros([size, _NUM_DRIVERS])
+    offset, slopes = np.zeros(size), np.zeros([drivers_lib.MAX_DRIVERS, size])
+  selection = np.zeros([size, drivers_lib.MAX_DRIVERS])
   for i, driver in enumerate(drivers):
     # The same scales in another unit, and a wider density of the driver.
     selection[driver, i] = _DRIVER_INFLATION
@@ -421,6 +435,7 @@ def fit_to_particles(
     'drivers': drivers,
     'marginals': np.flatnonzero(is_mapped).tolist(),
     'gain_of_marginals': gain,
+    'gain': affine_loss - loss + gain,
   }
   reference = Reference(
     best_center, root, np.linalg.slogdet(root)[1], offset, selection, slopes
@@ -482,115 +497,3 @@ def _regress(y, weights, drivers, found, v):
 def _loss(root, u, weights):
   """Mean negative log density of points, up to log scales and a constant."""
   return np.linalg.slogdet(root)[1] + 0.5 * np.sum(weights @ u**2)
-
-
-def _find_drivers(centered, variances, weights):
-  """Coordinates that set the scales of others, correlations left aside."""
-  v = centered / np.sqrt(variances)
-  drivers: list = []
-  loss = 0.5 * np.sum(weights @ v**2)
-  for _ in range(_NUM_DRIVERS):
-    candidate = _find_driver(v, centered, variances, weights, drivers)
-    if candidate is None:
-      break
-    found = _fit_scales(v, weights, drivers + [candidate])
-    if found is None:
-      break
-    _, _, v, mean_log_scale = found
-    new_loss = 0.5 * np.sum(weights @ v**2) + mean_log_scale
-    if new_loss > loss - _least_gain(weights, len(variances)):
-      break
-    drivers.append(candidate)
-    loss = new_loss
-  return drivers
-
-
-def _least_gain(weights, size):
-  """By how much a driver must raise the mean log density of particles."""
-  return max(_LEAST_GAIN, 5.0 * np.sum(weights**2) * size)
-
-
-def _find_driver(v, centered, variances, weights, drivers):
-  """The coordinate that says most about the scales of the others."""
-  total = 1.0 / np.sum(weights**2)
-  t = centered / np.sqrt(variances)
-  # Bounded below, as one point near zero says little.
-  log_square = np.log(v**2 + 0.05)
-  log_square = log_square - weights @ log_square
-  deviations = np.sqrt(weights @ log_square**2)
-  correlation = (t.T @ (weights[:, np.newaxis] * log_square)) / deviations
-  # Not of a coordinate's own scale with itself.
-  same = np.abs(t.T @ (weights[:, np.newaxis] * v))
-  scores = total * np.where(same < 0.5, correlation**2, 0.0)
-  # Chi-square variables with one degree of freedom; heavy tails make more.
-  score = np.sum(np.maximum(scores - 12.0, 0.0), axis=1)
-  score[drivers] = 0.0
-  # Scales are exponential in their driver, whose own tails must be light.
-  score[weights @ t**4 > 8.0] = 0.0
-  best = int(np.argmax(score))
-  return best if score[best] > 0.0 else None
-
-
-def _fit_scales(v, weights, drivers):
-  """Regresses the log scales of coordinates on the drivers.
-
-  Newton's method on the convex negative log likelihood of each coordinate,
-  `E[eta + v^2 exp(-2 eta) / 2]` with `eta = offset + slope . drivers`.
-
-  Args:
-    v: Array of shape `[n, d]`.
-    weights: Array of shape `[n]`.
-    drivers: List of Python `int`s.
-
-  Returns:
-    offset: Array of shape `[d]`.
-    slopes: Array of shape `[num_drivers, d]`.
-    u: Array of shape `[n, d]`: the coordinates divided by their scales.
-    mean_log_scale: Python `float`: the sum of the mean log scales.
-    Or `None`, where the likelihood is not much better.
-  """
-  num, size = v.shape
-  total = 1.0 / np.sum(weights**2)
-  features = np.concatenate([np.ones([num, 1]), v[:, drivers]], axis=1)
-  rest = np.setdiff1d(np.arange(size), drivers)
-  square = v[:, rest] ** 2
-  parameters = np.zeros([features.shape[1], len(rest)])
-  weighted = features * weights[:, np.newaxis]
-  # A normal prior on the slopes, which the likelihood outweighs where it knows.
-  ridge = np.diag([0.0] + [2.0 / total] * len(drivers))
-
-  def loss(parameters):
-    eta = np.clip(features @ parameters, -30.0, 30.0)
-    value = weights @ (eta + 0.5 * square * np.exp(-2.0 * eta))
-    return value + 0.5 * np.einsum('ki,kj,ji->i', parameters, ridge, parameters)
-
-  start = current = loss(parameters)
-  for _ in range(30):
-    ratio = square * np.exp(-2.0 * np.clip(features @ parameters, -30.0, 30.0))
-    gradient = weighted.T @ (1.0 - ratio) + ridge @ parameters
-    hessian = np.einsum('nk,ni,nj->ikj', weighted, 2.0 * ratio, features)
-    hessian += ridge + 1e-9 * np.eye(len(ridge))
-    direction = np.linalg.solve(hessian, gradient.T[..., np.newaxis])[..., 0].T
-    size_of_step = np.ones(len(rest))
-    for _ in range(12):
-      tried = parameters - size_of_step * direction
-      value = loss(tried)
-      is_better = value <= current
-      if is_better.all():
-        break
-      size_of_step = np.where(is_better, size_of_step, 0.5 * size_of_step)
-    parameters = np.where(is_better, tried, parameters)
-    improvement = np.max(current - np.where(is_better, value, current))
-    current = np.where(is_better, value, current)
-    if improvement < 1e-7:
-      break
-  gain = total * (start - current)
-  # Scales that do not change by much are left as they are.
-  kept = gain > max(6.0, 0.02 * total)
-  if not kept.any():
-    return None
-  offset, slopes = np.zeros(size), np.zeros([len(parameters) - 1, size])
-  offset[rest[kept]] = parameters[0, kept]
-  slopes[:, rest[kept]] = parameters[1:, kept]
-  eta = offset + v[:, drivers] @ slopes
-  return offset, slopes, v * np.exp(-eta), np.sum(weights @ eta)

@@ -22,6 +22,7 @@ from tfp_nvi.posterior import (
   marginals,
   mixture,
   pilot,
+  radial,
   stages,
 )
 from tfp_nvi.posterior import reference as reference_lib
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 # The fields of a `Reference` that are no `Tensor`s.
-_PARTS = ('marginals', 'conditional')
+_PARTS = ('marginals', 'conditional', 'radial')
 # The fields of a `Stage` that are numbers, and their types.
 _NUMBERS = {
   name: kind
@@ -72,9 +73,10 @@ def to_bytes(chosen: candidates.Pilot, where: str, reason: str) -> bytes:
       if name not in _PARTS
     },
   }
-  spline = given = None
+  spline, maps = None, {}
   if isinstance(reference, reference_lib.Reference):
-    spline, given = reference.marginals, reference.conditional
+    spline = reference.marginals
+    maps = {'conditional': reference.conditional, 'radial': reference.radial}
   if spline is not None:
     arrays |= {
       f'marginals/{i}': np.asarray(x)
@@ -82,11 +84,12 @@ def to_bytes(chosen: candidates.Pilot, where: str, reason: str) -> bytes:
         (spline.bin_widths, spline.bin_heights, spline.knot_slopes)
       )
     }
-  if given is not None:
-    arrays |= {
-      f'conditional/{name}': value.numpy()
-      for name, value in given._asdict().items()
-    }
+  for kind, given in maps.items():
+    if given is not None:
+      arrays |= {
+        f'{kind}/{name}': value.numpy()
+        for name, value in given._asdict().items()
+      }
   file = io.BytesIO()
   np.savez(file, **arrays)
   return file.getvalue()
@@ -113,7 +116,10 @@ def from_bytes(
     spline = marginals.make_spline(
       *(arrays[f'marginals/{i}'] for i in range(3))
     )
-  fields, given = _under('reference/', arrays), _under('conditional/', arrays)
+  fields, given, lengths = (
+    _under(f'{kind}/', arrays)
+    for kind in ('reference', 'conditional', 'radial')
+  )
   reference = (
     mixture.Mixture(**fields)
     if arrays['is_mixture']
@@ -121,6 +127,7 @@ def from_bytes(
       **fields,
       marginals=spline,
       conditional=conditional.Conditional(**given) if given else None,
+      radial=radial.Radial(**lengths) if lengths else None,
     )
   )
   schedule = pilot.Schedule(

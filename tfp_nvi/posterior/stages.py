@@ -15,6 +15,7 @@ from tfp_nvi.posterior import candidates, laplace, pilot, variational
 from tfp_nvi.posterior import conditional as conditional_lib
 from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import moves as moves_lib
+from tfp_nvi.posterior import radial as radial_lib
 from tfp_nvi.posterior import reference as reference_lib
 from tfp_nvi.posterior import space as space_lib
 
@@ -26,6 +27,10 @@ __all__ = [
 _MAX_LAPLACE = 250
 # The share of particles that its reference may leave out.
 _MOST_FAR_OUT = 0.02
+# Rays to look for the density of lengths along, and by how much a map of these
+# must raise the mean log density, in nats.
+_NUM_RAYS = 64
+_LEAST_RADIAL_GAIN = 0.05
 # Above so many values there is no matrix by the curvature at a mode.
 _MAX_CURVATURE = 2_000
 
@@ -51,6 +56,8 @@ class Fitter:
     self.from_reference = moves_lib.Moves(space, False, jit_compile)
     self._from_initial: moves_lib.Moves | None = None
     self.latest: candidates.Pilot | None = None
+    # Drivers that Laplace's method did not end for within its evaluations.
+    self._failed_drivers: list = []
     self.has_modes = False
     self.warnings: list = []
 
@@ -167,6 +174,68 @@ class Fitter:
     terms, _ = self.from_reference.evaluate(reference, u)
     self.num_evaluations += self.size
     return float(tf.reduce_mean(terms.log_ratio))
+
+  def with_lengths(
+    self, reference: reference_lib.Reference, seed: types.StatelessSeed
+  ) -> reference_lib.Reference:
+    """Adds a radial map, if the evidence lower bound is higher with it.
+
+    Args:
+      reference: `Reference` by variational inference.
+      seed: Stateless seed.
+
+    Returns:
+      reference: `Reference`.
+    """
+    name = 'lengths'
+    self.announce(name)
+    start, before = time.perf_counter(), self.num_evaluations
+    direction_seed, bound_seed = tf.unstack(randomness.split_seed(seed, 2))
+    directions = randomness.normal(
+      [_NUM_RAYS, self.space.num_values], direction_seed, self.space.dtype
+    )
+    found, gain = self._add_lengths(reference, directions)
+    bounds = {}
+    if gain > _LEAST_RADIAL_GAIN:
+      bound, least = (self._bound(x, bound_seed) for x in (found, reference))
+      bounds = {
+        'evidence_lower_bound': bound,
+        'affine_evidence_lower_bound': least,
+      }
+      if bound > least:
+        reference = found
+    self.record_counted(
+      name, start, before, gain=gain, is_taken=reference is found, **bounds
+    )
+    return reference
+
+  def _add_lengths(self, reference, directions):
+    """Adds a radial map to an affine reference.
+
+    Args:
+      reference: `Reference`.
+      directions: `Tensor` of shape `[num_rays, d]`: draws in its coordinates,
+        whose lengths do not matter.
+
+    Returns:
+      reference: `Reference`.
+      gain: Python `float`: in the mean log density of draws; zero where there
+        is no map.
+    """
+    if self.space.num_values < radial_lib.MIN_SIZE:
+      return reference, 0.0
+
+    def evaluate(u):
+      points = tf.constant(u, self.space.dtype)
+      y, _ = reference_lib.forward(reference, points)
+      return self.evaluate(y.numpy())[0]
+
+    found = radial_lib.fit_radial(
+      evaluate, directions.numpy().astype(np.float64), self.space.dtype
+    )
+    if found is None:
+      return reference, 0.0
+    return reference._replace(radial=found[0]), found[1]
 
   def run_pilot(
     self,
@@ -305,13 +374,47 @@ class Fitter:
       previous, y, weights, self.space.dtype
     )
     drivers = found.get('drivers', [])
-    if set(drivers) <= set(known) or drivers in refused:
+    is_known = set(drivers) <= set(known) or drivers in refused
+    # One driver has a third of the nodes of two, or less.
+    for tried in () if is_known else (drivers, drivers[:1])[: len(drivers)]:
+      nested = self._fit_conditional(source, whitener, tried)
+      if nested is not None:
+        return nested, {'drivers': tried}
+    if known:
       return reference, found
+    return self._fit_lengths(source, whitener, reference, found)
+
+  def _fit_lengths(self, source, whitener, other, found):
+    """A radial and an affine map, if they gain more than another fit."""
+    name = 'lengths'
+    self.announce(name)
+    start, before = time.perf_counter(), self.num_evaluations
+    affine = self.whiten(source, whitener)
+    y, weights = source.weighted_points
+    # The rays through points that are evenly spaced by weight.
+    cumulative = np.cumsum(weights)
+    quantiles = (np.arange(_NUM_RAYS) + 0.5) / _NUM_RAYS * cumulative[-1]
+    rows = np.searchsorted(cumulative, quantiles)
+    directions = reference_lib.inverse(
+      affine, tf.constant(y[rows], self.space.dtype)
+    )
+    reference, gain = self._add_lengths(affine, directions)
+    is_taken = bool(gain > max(_LEAST_RADIAL_GAIN, found.get('gain', 0.0)))
+    self.record_counted(name, start, before, gain=gain, is_taken=is_taken)
+    if not is_taken:
+      return other, found
+    return reference, {'drivers': [], 'gain_of_lengths': gain}
+
+  def _fit_conditional(self, source, whitener, drivers):
+    """A reference by Laplace's method given drivers, or `None`."""
+    if drivers in self._failed_drivers:
+      return None
     name = 'conditional reference'
     self.announce(name)
     start, before = time.perf_counter(), self.num_evaluations
-    kept = weights > 0.0
-    mean, covariance = reference_lib.moments(whitener, y[kept], weights[kept])
+    y, weights = source.weighted_points
+    y, weights = y[weights > 0.0], weights[weights > 0.0]
+    mean, covariance = reference_lib.moments(whitener, y, weights)
     nested = laplace.fit_conditional(
       self.evaluate,
       mean,
@@ -324,23 +427,32 @@ class Fitter:
       name, start, before, drivers=drivers, is_found=nested is not None
     )
     if nested is None:
-      return reference, found
-    laplace_reference = reference_lib.from_laplace(nested, self.space.dtype)
+      self._failed_drivers.append(drivers)
+      return None
+    reference = reference_lib.from_laplace(nested, self.space.dtype)
     # Laplace's method knows of one mode given the drivers. Particles of others
     # are far out there.
-    far = reference_lib.share_far_out(laplace_reference, y[kept], weights[kept])
+    far = reference_lib.share_far_out(reference, y, weights)
     self.history[-1]['share_far_out'] = far
-    if far > _MOST_FAR_OUT:
-      return reference, found
-    return laplace_reference, {'drivers': drivers}
+    return None if far > _MOST_FAR_OUT else reference
 
-  def whiten(self, source: candidates.Pilot) -> reference_lib.Reference:
-    """The Gaussian reference with the moments of a pilot's particles."""
+  def whiten(
+    self, source: candidates.Pilot, axes: reference_lib.Reference
+  ) -> reference_lib.Reference:
+    """The Gaussian reference with the moments of a pilot's particles.
+
+    Args:
+      source: `Pilot`.
+      axes: `Reference`, in whose units the covariance is shrunk towards its
+        diagonal. Where there are too many values for a covariance by particles
+        alone, its correlations are those between its axes.
+
+    Returns:
+      reference: `Reference`.
+    """
     y, weights = source.weighted_points
     kept = weights > 0.0
-    mean, covariance = reference_lib.moments(
-      self.identity(), y[kept], weights[kept]
-    )
+    mean, covariance = reference_lib.moments(axes, y[kept], weights[kept])
     return reference_lib.from_affine(
       mean,
       np.sqrt(covariance)
