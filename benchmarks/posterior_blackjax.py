@@ -263,7 +263,13 @@ def sample_nuts(space, num_evaluations, seed):
     y: float array of shape `[num_chains * num_draws, num_values]`.
     num_evaluations: Python `int`.
   """
-  log_prob = _as_jax(lambda y: space.log_probs(y)[0])
+
+  def log_prob_fn(y):
+    # JAX has single precision, whatever the target has.
+    log_prob, _ = space.log_probs(tf.cast(y, space.dtype))
+    return tf.cast(log_prob, y.dtype)
+
+  log_prob = _as_jax(log_prob_fn)
   start = space.sample_initial(_NUM_CHAINS, randomness.as_seed(seed))
   keys = jax.random.split(jax.random.key(seed), _NUM_CHAINS)
   adaptation = blackjax.window_adaptation(blackjax.nuts, log_prob)

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import weighting
-from tfp_nvi.internal import checks, randomness, types
+from tfp_nvi.internal import checks, precision, randomness, types
 from tfp_nvi.internal import progress as progress_lib
 from tfp_nvi.internal import replicas as replicas_lib
 from tfp_nvi.posterior import (
@@ -168,11 +168,12 @@ def fit_posterior(
   )
   at_once = _runs_at_once(num_particles, num_runs)
   is_shown = progress and (replicas is None or replicas.is_chief)
-  with progress_lib.make_bar(
+  make_bar = progress_lib.make_bar(
     is_shown,
     total=1.0,
     bar_format='{desc}: {percentage:3.0f}%|{bar}| {elapsed}',
-  ) as bar:
+  )
+  with precision.full_products(), make_bar as bar:
     if jit_compile is None:
       jit_compile = space.suits_xla()
     fitter = stages.Fitter(

@@ -15,7 +15,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities, transitions
-from tfp_nvi.internal import randomness, types
+from tfp_nvi.internal import precision, randomness, types
 from tfp_nvi.posterior import diagnosis
 from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import reference as reference_lib
@@ -164,6 +164,11 @@ def learn(
   Returns:
     learned: `Learned`.
   """
+  with precision.full_products():
+    return _try_levels(space, reference, jit_compile, seed)
+
+
+def _try_levels(space, reference, jit_compile, seed):
   tried: list = []
   for num_densities in _NUM_DENSITIES:
     sampler = _make_sampler(space, reference, num_densities)
