@@ -58,8 +58,9 @@ def fit_posterior(
   2. Pilots, adaptive SMC samplers from the reference and from the prior, choose
      temperatures, scales and steps; their particles give a better reference,
      in which a few coordinates may set the scales of others, by Laplace's
-     method for each of their values [3], and coordinates with two modes or a
-     long tail have monotone splines.
+     method for each of their values [3], coordinates with two modes or a long
+     tail have monotone splines, and vectors have the lengths that the target
+     has along rays.
   3. Independent runs repeat the best pilot's schedule, with nothing adapted, so
      that their estimates of the evidence are unbiased.
 
