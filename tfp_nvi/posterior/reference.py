@@ -47,8 +47,10 @@ __all__ = [
 
 # Above so many values a matrix is not fitted to particles alone.
 MAX_FULL = 128
-# Above so many values a reference that is fitted to particles is Gaussian.
-_MAX_DRIVEN = 512
+# Above so many values scales by drivers are left to Laplace's method.
+_MAX_REGRESSED = 512
+# Above so many values there are no drivers.
+_MAX_DRIVEN = 1_024
 # By how much the reference's density of a driver is wider than the particles':
 # the tails of log scales are seldom those of normal densities.
 _DRIVER_INFLATION = 1.3
@@ -360,9 +362,9 @@ def fit_to_particles(
   Returns:
     reference: `Reference`.
     found: Python `dict`: the indices of the `drivers`, which a reference with a
-      diagonal matrix leaves to Laplace's method, and of the coordinates with
-      `marginals` of their own; and the `gain` of all this in the mean log
-      density of the points.
+      diagonal matrix, or of many values, leaves to Laplace's method, and of the
+      coordinates with `marginals` of their own; and the `gain` of all this in
+      the mean log density of the points.
   """
   y = np.asarray(y, np.float64)
   kept = weights > 0.0
@@ -375,15 +377,16 @@ def fit_to_particles(
     y = y.astype(np.float64)
     drivers = conditional_lib.drivers(conditional)
   center, covariance = moments(previous, y, weights)
-  if covariance.ndim == 1:
+  if covariance.ndim == 1 or size > _MAX_REGRESSED:
+    is_full = covariance.ndim == 2
+    variances = np.diag(covariance) if is_full else covariance
+    root = np.linalg.cholesky(covariance) if is_full else np.sqrt(variances)
     found: dict = {}
     if size <= _MAX_DRIVEN:
       found['drivers'] = drivers_lib.find_drivers(
-        y - center, covariance, weights
+        y - center, variances, weights
       )
-    return from_affine(center, np.sqrt(covariance), dtype), found
-  if size > _MAX_DRIVEN:
-    return from_affine(center, np.linalg.cholesky(covariance), dtype), {}
+    return from_affine(center, root, dtype), found
   offset = np.zeros(size)
   slopes = np.zeros([drivers_lib.MAX_DRIVERS, size])
   root, v = _whiten(y - center, covariance, drivers)
@@ -435,7 +438,7 @@ def fit_to_particles(
     'drivers': drivers,
     'marginals': np.flatnonzero(is_mapped).tolist(),
     'gain_of_marginals': gain,
-    'gain': affine_loss - loss + gain,
+    'gain': float(affine_loss - loss + gain),
   }
   reference = Reference(
     best_center, root, np.linalg.slogdet(root)[1], offset, selection, slopes
