@@ -68,7 +68,7 @@ def test_gain_for_another_scale(scale):
   size = 60
   _, gain = fit(lambda x: -0.5 * np.sum((x / scale) ** 2, axis=1), size)
   exact = 0.5 * size * (scale**2 - 1.0 - 2.0 * np.log(scale))
-  # By lines between 25 points of a ray.
+  # By lines between 33 points of a ray.
   np.testing.assert_allclose(gain, exact, rtol=5e-3, atol=0.002)
 
 
@@ -100,3 +100,35 @@ def test_a_student_t_posterior(size):
   assert abs(posterior.log_evidence) < 5.4 * posterior.log_evidence_error
   [first, *_] = [x for x in posterior.history if x['name'] == 'lengths']
   assert first['is_taken']
+
+
+@pytest.mark.parametrize('share', [0.1, 0.5, 0.9])
+def test_mass_that_one_of_two_pilots_finds(share):
+  """One normal density in another one that is a hundred times as wide.
+
+  No particle that has not started in the narrow one ever gets there, and none
+  of it to the wide one, which has the given share.
+  """
+  size, scales = 20, tf.constant([[1.0], [100.0]])
+  target = tfd.MixtureSameFamily(
+    tfd.Categorical(probs=[1.0 - share, share]),
+    tfd.MultivariateNormalDiag(
+      tf.zeros([2, size]), scales * tf.ones([2, size])
+    ),
+  )
+  posterior = fit_posterior(
+    target.log_prob,
+    tfd.Sample(tfd.Normal(0.0, 100.0), size),
+    seed=1,
+    progress=False,
+  )
+  assert posterior.log_evidence_error < 0.05
+  # Student's t with 7 degrees of freedom: a false alarm in a thousand.
+  assert abs(posterior.log_evidence) < 5.4 * posterior.log_evidence_error
+  is_wide = posterior.expectation(
+    lambda x: tf.cast(tf.norm(x, axis=-1) > 30.0, x.dtype)
+  )
+  # The relative variance of the evidence has that of the share in it.
+  np.testing.assert_allclose(
+    is_wide, share, atol=5.4 * posterior.log_evidence_error + 0.005
+  )

@@ -26,6 +26,10 @@ _NUM_PAIRS = 32
 # How much wider than the initial density draws of it are spread where
 # optimization starts from them, by turns.
 _SPREADS = (1.0, 1.5)
+# By how much more than by chance the log evidence of a refitted reference may
+# be lower: for each stage of the path before, and at most.
+_SLACK_OF_STAGE = 0.01
+_MOST_SLACK = 0.2
 # The largest share of particles on one side of a valley that a path from a
 # reference may lose.
 _MOST_LOST = 0.02
@@ -43,6 +47,9 @@ class Chooser:
     # How many modes optimization found, once it has looked for them; zero where
     # most starts led to none.
     self.num_modes: int | None = None
+    # Whether pilots from a reference and from the initial density have found
+    # different mass.
+    self.is_apart = False
 
   def choose(
     self, start: str, seed: types.StatelessSeed
@@ -92,7 +99,12 @@ class Chooser:
       if self.fitter.has_modes and broad.schedule.is_complete:
         # Some starts may have led to places that are not worth a mode.
         self.fitter.has_modes = self._has_valleys(broad, places.numpy())
-      best, reason = self._compare(best, broad)
+      narrow = best
+      best, reason = self._compare(narrow, broad)
+      if self.is_apart:
+        found = self._try_both(narrow, broad, randomness.fold_in(seed, 5))
+        if found is not None:
+          return found, 'reference', reason
     if not best.schedule.is_complete:
       # Nothing got to the target: the reference's own path, however long.
       best = self.fitter.run_pilot(
@@ -169,12 +181,21 @@ class Chooser:
       *broad.weighted_points, *narrow.weighted_points
     )
     self.fitter.history[-1]['share_outside'] = outside
+    # Both evidences may be too low, the latter by the mass of the former.
+    more = outside * np.exp(min(difference + margin, 0.0))
+    self.is_apart = difference < -margin and more > _MOST_LOST
+    if self.is_apart:
+      return narrow, (
+        'pilots from the prior and from the variational reference found '
+        f'different mass (log evidence {broad.log_evidence:.2f} and '
+        f'{narrow.log_evidence:.2f}).'
+      )
     if self.fitter.has_modes:
       return broad, (
         'the density has valleys between the places that several starts of '
         'variational inference led to.'
       )
-    if difference > margin or outside > 0.02:
+    if difference > margin or more > _MOST_LOST:
       return broad, (
         'a pilot from the prior found mass that the variational reference '
         f'leads past ({outside:.1%} of it; log evidence '
@@ -184,6 +205,42 @@ class Chooser:
       'a pilot from the prior found no other mass (log evidence '
       f'{broad.log_evidence:.2f} and {narrow.log_evidence:.2f}).'
     )
+
+  def _try_both(self, narrow, broad, seed):
+    """A pilot from a mixture of what two pilots found, or `None`.
+
+    Args:
+      narrow: `Pilot` from a reference.
+      broad: `Pilot` from the initial density.
+      seed: Stateless seed.
+
+    Returns:
+      found: `Pilot`, or `None` if its path is none to all of the mass.
+    """
+    least = max(narrow.log_evidence, broad.log_evidence) - 0.2
+    found = None
+    if self.fitter.space.num_values <= reference_lib.MAX_FULL:
+      identity = self.fitter.identity()
+      fitted = [self.fitter.whiten(x, identity) for x in (narrow, broad)]
+      centers, roots = (
+        np.stack([np.asarray(x[i], np.float64) for x in fitted]) for i in (0, 1)
+      )
+      shares = np.exp([x.log_evidence - least for x in (narrow, broad)])
+      mixture = mixture_lib.from_arrays(
+        shares / shares.sum(),
+        centers,
+        roots @ np.swapaxes(roots, 1, 2),
+        self.fitter.space.dtype,
+      )
+      found = self._refine_mixture(mixture, seed)
+    if found is not None and found.log_evidence > least:
+      return found
+    self.fitter.warnings.append(
+      'modes at risk: pilots from the prior and from the reference found '
+      f'different mass (log evidence {broad.log_evidence:.2f} and '
+      f'{narrow.log_evidence:.2f}), and there is no path to both.'
+    )
+    return None
 
   def _has_valleys(self, found, places=None):
     """Whether there are valleys between places, or particles of a pilot.
@@ -334,7 +391,9 @@ class Chooser:
       if self.fitter.has_modes and best is broad:
         is_shorter &= num_fewer >= candidates.LEAST_SHORTER * best.num_stages
       is_new = is_conditional and reference.conditional is not best.conditional
-      if gain < -0.2 - margin or not is_shorter:
+      # Evidences by short paths are the more exact ones.
+      slack = min(_MOST_SLACK, _SLACK_OF_STAGE * best.num_stages)
+      if gain < -slack - margin or not is_shorter:
         if not is_new:
           break
         refused.append(about['drivers'])

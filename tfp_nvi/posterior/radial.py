@@ -28,10 +28,10 @@ __all__ = [
 # In fewer dimensions there are no maps: lengths near zero are not rare.
 MIN_SIZE = 5
 # Points of a ray at a time, and how often their range is narrowed down.
-_NUM_NODES = 25
-_MAX_ROUNDS = 4
+_NUM_NODES = 33
+_MAX_ROUNDS = 5
 # The range to begin with, about the logarithm of the usual length.
-_RANGE = (-4.0, 4.0)
+_RANGE = (-6.0, 6.0)
 # Points between two nodes, along which log densities are linear.
 _NUM_BETWEEN = 32
 # The mass on each side that a narrower range may leave out.

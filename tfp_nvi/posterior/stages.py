@@ -31,6 +31,10 @@ _MOST_FAR_OUT = 0.02
 # must raise the mean log density, in nats.
 _NUM_RAYS = 64
 _LEAST_RADIAL_GAIN = 0.05
+# A map that finds so much more mass, in nats, is taken in any case if at least
+# this share of its draws is effective.
+_LEAST_MORE = 0.1
+_LEAST_EFFECTIVE = 0.2
 # Above so many values there is no matrix by the curvature at a mode.
 _MAX_CURVATURE = 2_000
 
@@ -156,7 +160,10 @@ class Fitter:
         jit_compile=self.jit_compile,
       )
       self.num_evaluations += more
-      bound, least = (self._bound(x, bound_seed) for x in (full, diagonal))
+      bound, least = (
+        float(np.mean(self._log_weights(x, bound_seed)))
+        for x in (full, diagonal)
+      )
       bounds = {
         'evidence_lower_bound': bound,
         'diagonal_evidence_lower_bound': least,
@@ -168,17 +175,19 @@ class Fitter:
     )
     return reference
 
-  def _bound(self, reference, seed):
-    """Evidence lower bound of a reference."""
+  def _log_weights(self, reference, seed):
+    """Log weights of draws from a reference, the mean of which is its bound."""
     u = self.draw(reference, False, self.size, 1, seed)
     terms, _ = self.from_reference.evaluate(reference, u)
     self.num_evaluations += self.size
-    return float(tf.reduce_mean(terms.log_ratio))
+    return terms.log_ratio.numpy().astype(np.float64)
 
   def with_lengths(
     self, reference: reference_lib.Reference, seed: types.StatelessSeed
   ) -> reference_lib.Reference:
-    """Adds a radial map, if the evidence lower bound is higher with it.
+    """Adds a radial map, if draws from it are better or find more mass.
+
+    They are better where the evidence lower bound is higher.
 
     Args:
       reference: `Reference` by variational inference.
@@ -197,12 +206,20 @@ class Fitter:
     found, gain = self._add_lengths(reference, directions)
     bounds = {}
     if gain > _LEAST_RADIAL_GAIN:
-      bound, least = (self._bound(x, bound_seed) for x in (found, reference))
+      log_weights, others = (
+        self._log_weights(x, bound_seed) for x in (found, reference)
+      )
       bounds = {
-        'evidence_lower_bound': bound,
-        'affine_evidence_lower_bound': least,
+        'evidence_lower_bound': float(np.mean(log_weights)),
+        'affine_evidence_lower_bound': float(np.mean(others)),
       }
-      if bound > least:
+      share = float(weighting.effective_sample_size(log_weights)) / self.size
+      more = weighting.log_normalizer(log_weights) - weighting.log_normalizer(
+        others
+      )
+      if np.mean(log_weights) > np.mean(others) or (
+        share > _LEAST_EFFECTIVE and more > _LEAST_MORE
+      ):
         reference = found
     self.record_counted(
       name, start, before, gain=gain, is_taken=reference is found, **bounds
