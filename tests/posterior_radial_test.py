@@ -8,6 +8,7 @@ estimates are normal.
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -131,4 +132,35 @@ def test_mass_that_one_of_two_pilots_finds(share):
   # The relative variance of the evidence has that of the share in it.
   np.testing.assert_allclose(
     is_wide, share, atol=5.4 * posterior.log_evidence_error + 0.005
+  )
+
+
+@pytest.mark.parametrize('radius', [1e-3, 2.0])
+def test_densities_without_gradients(radius):
+  """Uniform balls: one that no particle gets to, and one that all start in."""
+  size = 5
+
+  def log_prob(x):
+    is_inside = tf.norm(x, axis=-1) < radius
+    return tf.where(is_inside, 0.0, -np.inf)
+
+  def fit():
+    return fit_posterior(
+      log_prob,
+      tfd.Sample(tfd.Normal(0.0, 1.0), size),
+      num_particles=100,
+      progress=False,
+      seed=1,
+    )
+
+  if radius < 1.0:
+    with pytest.raises(ValueError, match='must have mass where the start has'):
+      fit()
+    return
+  posterior = fit()
+  volume = np.pi**2.5 / scipy.special.gamma(3.5) * radius**size
+  assert posterior.log_evidence_error < 0.5
+  # Student's t with 7 degrees of freedom: a false alarm in a thousand.
+  assert abs(posterior.log_evidence - np.log(volume)) < (
+    5.4 * posterior.log_evidence_error
   )

@@ -114,6 +114,8 @@ class Chooser:
         max_evaluations=5_000,
       )
       reason = 'no pilot got to the target within its budget.'
+      if not best.schedule.is_complete:
+        return best, 'reference', reason
     if broad is not None and (
       self.fitter.has_modes or (best is broad and self._has_valleys(broad))
     ):
@@ -162,10 +164,12 @@ class Chooser:
     """Which pilot to learn from."""
     if not broad.schedule.is_complete:
       stages = broad.schedule.stages
+      # Not rounded to one.
+      beta = min(stages[-1].beta, 0.99) if stages else 0.0
       self.fitter.warnings.append(
         'modes at risk: a pilot from the prior got to temperature '
-        f'{stages[-1].beta if stages else 0.0:.2g} of 1 within its budget, so '
-        'that modes that the reference does not cover would not be seen. '
+        f'{beta:.2g} of 1 within its budget, so that modes that the reference '
+        'does not cover would not be seen. '
         "start='prior' takes longer, but would see them."
       )
       return narrow, (

@@ -34,6 +34,9 @@ __all__ = [
 
 # How many particles to move at once, at least.
 _PILOT_SIZE = 1_000
+# The largest share of draws from the initial density that the bijector may have
+# no vectors for without a warning.
+_MOST_UNMAPPED = 0.01
 
 
 def fit_posterior(
@@ -180,6 +183,12 @@ def fit_posterior(
     fitter = stages.Fitter(
       space, num_particles * at_once, conditional_ess, jit_compile, bar
     )
+    if space.share_unmapped > _MOST_UNMAPPED:
+      fitter.warnings.append(
+        f'{space.share_unmapped:.1%} of draws from the initial density are '
+        'where `event_space_bijector` does not lead to, and their mass is '
+        'missing from the evidence.'
+      )
     try:
       chosen, where, reason = choice.Chooser(fitter).choose(start, pilot_seed)
     except KeyboardInterrupt:

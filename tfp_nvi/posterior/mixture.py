@@ -221,7 +221,9 @@ class _Target:
       with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(y)
         value = -space.log_probs(y)[0]
-      gradient = tape.gradient(value, y)
+      gradient = tape.gradient(
+        value, y, unconnected_gradients=tf.UnconnectedGradients.ZERO
+      )
       is_finite = tf.math.is_finite(value) & tf.reduce_all(
         tf.math.is_finite(gradient), axis=-1
       )

@@ -153,9 +153,15 @@ class Moves:
       is_mixture = isinstance(reference, mixture_lib.Mixture)
       if is_mixture:
         log_start = mixture_lib.log_prob(reference, u)
-    target_gradient = tape.gradient(log_target, u)
+    target_gradient = tape.gradient(
+      log_target, u, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
     if self.starts_at_initial or is_mixture:
-      start_gradient = _clean(tape.gradient(log_start, u))
+      start_gradient = _clean(
+        tape.gradient(
+          log_start, u, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+      )
       log_start = _clean_log(log_start)
     else:
       log_start = -0.5 * tf.reduce_sum(u**2 + np.log(2.0 * np.pi), axis=-1)

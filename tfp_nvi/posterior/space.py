@@ -99,6 +99,8 @@ class VectorSpace:
     names: List of Python `str`s: the variables of the user's space.
     has_exact_gaussian: Python `bool`: whether the initial density over `y` is
       the standard normal one.
+    share_unmapped: Python `float`: the share of draws from the initial density
+      that the bijector has no vectors for.
     target: The target that came.
 
   Args:
@@ -159,13 +161,14 @@ class VectorSpace:
       self._find_positive(source) if given is None else self._given_positive()
     )
     self._log_simplex = 0.0
-    parts_lib.check_correlations('target', self.bijector)
+    parts_lib.check_parts('target', self.bijector)
     if given is None or any(
       isinstance(part, tfb.SoftmaxCentered)
       for part in parts_lib.find_parts(given)
     ):
       self._log_simplex = simplex.log_surface(self.event_shape, self._shape)
     self.has_exact_gaussian = False
+    self.share_unmapped = 0.0
     self._draw = None
     self._draws_singly: bool | None = None
     self._standardize(seed)
@@ -240,6 +243,7 @@ class VectorSpace:
       self.draws = self.sample_initial(_NUM_DRAWS, seed)
       return
     x = self._draw_unconstrained(_NUM_DRAWS, seed).numpy()
+    self.share_unmapped = float(np.mean(np.isnan(x).any(axis=1)))
     center, scale = np.zeros([2, self.num_values])
     for i, column in enumerate(x.T):
       column = column[np.isfinite(column)]
@@ -462,7 +466,9 @@ class VectorSpace:
       with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(y)
         log_prob, _ = self.log_probs(y)
-      return tape.gradient(log_prob, y)
+      return tape.gradient(
+        log_prob, y, unconnected_gradients=tf.UnconnectedGradients.ZERO
+      )
 
     graph = (
       tf.function(gradient, autograph=False)

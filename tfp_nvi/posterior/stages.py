@@ -391,9 +391,10 @@ class Fitter:
       previous, y, weights, self.space.dtype
     )
     drivers = found.get('drivers', [])
-    is_known = set(drivers) <= set(known) or drivers in refused
     # One driver has a third of the nodes of two, or less.
-    for tried in () if is_known else (drivers, drivers[:1])[: len(drivers)]:
+    for tried in (drivers, drivers[:1])[: len(drivers)]:
+      if set(tried) <= set(known) or tried in refused:
+        break
       nested = self._fit_conditional(source, whitener, tried)
       if nested is not None:
         return nested, {'drivers': tried}

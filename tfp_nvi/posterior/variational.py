@@ -67,7 +67,9 @@ class _Optimizer:
     with tf.GradientTape(watch_accessed_variables=False) as tape:
       tape.watch(flat)
       log_prob = self._log_prob_fn(flat)
-    gradient = tape.gradient(log_prob, flat)
+    gradient = tape.gradient(
+      log_prob, flat, unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
     is_finite = tf.math.is_finite(log_prob)[:, tf.newaxis] & tf.math.is_finite(
       gradient
     )

@@ -60,7 +60,7 @@ class GlobalSpace(tf.Module):
         '`prior` must have an event-space bijector, for a proposal of global '
         f'states; got {prior!r}.'
       )
-    parts_lib.check_correlations('prior', bijector)
+    parts_lib.check_parts('prior', bijector)
     self._event_space = bijector
     shapes = bijector.inverse_event_shape(prior.event_shape)
     self._event_shapes = shapes
