@@ -30,7 +30,7 @@ _MOST_FAR_OUT = 0.02
 # Rays to look for the density of lengths along, and by how much a map of these
 # must raise the mean log density, in nats.
 _NUM_RAYS = 64
-_LEAST_RADIAL_GAIN = 0.05
+_LEAST_RADIAL_GAIN = 0.2
 # A map that finds so much more mass, in nats, is taken in any case if at least
 # this share of its draws is effective.
 _LEAST_MORE = 0.1
