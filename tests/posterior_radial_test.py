@@ -6,6 +6,8 @@ Seeds are fixed. Tests allow five standard errors: a false alarm in 10^6 if the
 estimates are normal.
 """
 
+import types
+
 import numpy as np
 import pytest
 import scipy.special
@@ -13,7 +15,7 @@ import scipy.stats
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.posterior import fit_posterior, radial
+from tfp_nvi.posterior import choice, fit_posterior, radial
 
 tfd = tfp.distributions
 
@@ -164,3 +166,42 @@ def test_densities_without_gradients(radius):
   assert abs(posterior.log_evidence - np.log(volume)) < (
     5.4 * posterior.log_evidence_error
   )
+
+
+def pilot_at(place, log_evidence):
+  """A pilot with particles about a place, and an estimate of the evidence."""
+  points = place + np.random.default_rng(4).normal(size=[400, 3])
+  return types.SimpleNamespace(
+    log_evidence=log_evidence,
+    variance_by_ancestors=1e-4,
+    schedule=types.SimpleNamespace(is_complete=True),
+    weighted_points=(points, np.full(400, 1.0 / 400)),
+  )
+
+
+@pytest.mark.parametrize(
+  'place, log_evidence, has_valleys, takes_broad, is_apart',
+  [
+    # No other mass, and the same or more evidence.
+    (0.0, 0.0, False, False, False),
+    (0.0, 1.0, False, True, False),
+    # Other mass, with about as much evidence, with some less, and with next to
+    # none.
+    (9.0, 0.0, False, True, False),
+    (9.0, -1.0, False, False, True),
+    (9.0, -9.0, False, False, False),
+    # Of separate modes the evidence may be too low by any factor.
+    (9.0, -9.0, True, True, False),
+  ],
+)
+def test_which_of_two_pilots_to_learn_from(
+  monkeypatch, place, log_evidence, has_valleys, takes_broad, is_apart
+):
+  chooser = choice.Chooser(
+    types.SimpleNamespace(has_modes=False, history=[{}], warnings=[])
+  )
+  monkeypatch.setattr(chooser, '_has_valleys', lambda found: has_valleys)
+  narrow, broad = pilot_at(0.0, 0.0), pilot_at(place, log_evidence)
+  best, _ = chooser._compare(narrow, broad)
+  assert best is (broad if takes_broad else narrow)
+  assert chooser.is_apart == is_apart

@@ -185,21 +185,24 @@ class Chooser:
       *broad.weighted_points, *narrow.weighted_points
     )
     self.fitter.history[-1]['share_outside'] = outside
-    # Both evidences may be too low, the latter by the mass of the former.
-    more = outside * np.exp(min(difference + margin, 0.0))
-    self.is_apart = difference < -margin and more > _MOST_LOST
+    if self.fitter.has_modes:
+      return broad, (
+        'the density has valleys between the places that several starts of '
+        'variational inference led to.'
+      )
+    has_more = difference > margin or outside > _MOST_LOST
+    if has_more and difference < -margin and not self._has_valleys(broad):
+      # Of one mode, so that the evidences say how much each has missed.
+      has_more = False
+      more = outside * np.exp(difference + margin)
+      self.is_apart = more > _MOST_LOST
     if self.is_apart:
       return narrow, (
         'pilots from the prior and from the variational reference found '
         f'different mass (log evidence {broad.log_evidence:.2f} and '
         f'{narrow.log_evidence:.2f}).'
       )
-    if self.fitter.has_modes:
-      return broad, (
-        'the density has valleys between the places that several starts of '
-        'variational inference led to.'
-      )
-    if difference > margin or more > _MOST_LOST:
+    if has_more:
       return broad, (
         'a pilot from the prior found mass that the variational reference '
         f'leads past ({outside:.1%} of it; log evidence '
