@@ -13,7 +13,6 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 import tensorflow_probability as tfp
-import tqdm
 
 from tfp_nvi.posterior import (
   candidates,
@@ -311,7 +310,7 @@ def test_correlations_by_axes():
     num,
     0.9,
     True,
-    tqdm.tqdm(disable=True),
+    bar=None,
   )
   # The axes of a curvature, in other units than the deviations.
   found = fitter.whiten(
