@@ -204,7 +204,7 @@ class Fitter:
       [_NUM_RAYS, self.space.num_values], direction_seed, self.space.dtype
     )
     found, gain = self._add_lengths(reference, directions)
-    bounds = {}
+    bounds, is_taken = {}, False
     if gain > _LEAST_RADIAL_GAIN:
       log_weights, others = (
         self._log_weights(x, bound_seed) for x in (found, reference)
@@ -217,14 +217,14 @@ class Fitter:
       more = weighting.log_normalizer(log_weights) - weighting.log_normalizer(
         others
       )
-      if np.mean(log_weights) > np.mean(others) or (
-        share > _LEAST_EFFECTIVE and more > _LEAST_MORE
-      ):
-        reference = found
+      is_taken = bool(
+        np.mean(log_weights) > np.mean(others)
+        or (share > _LEAST_EFFECTIVE and more > _LEAST_MORE)
+      )
     self.record_counted(
-      name, start, before, gain=gain, is_taken=reference is found, **bounds
+      name, start, before, gain=gain, is_taken=is_taken, **bounds
     )
-    return reference
+    return found if is_taken else reference
 
   def _add_lengths(self, reference, directions):
     """Adds a radial map to an affine reference.
