@@ -484,7 +484,7 @@ def test_one_driver_where_two_take_too_long(monkeypatch):
   made, about = fitter.refit(source, affine)
   assert made.conditional is not None
   assert about['drivers'] == [Groups.DRIVER]
-  # What did not end is not tried again.
+  # Drivers for which it did not end are not tried again.
   fitter.refit(source, affine)
   assert tried == [[Groups.DRIVER, 0], [Groups.DRIVER], [Groups.DRIVER]]
 

@@ -285,7 +285,7 @@ def test_drivers_without_correlations(has_driver):
 
 @pytest.mark.parametrize('deviation', [0.0, 0.04])
 def test_a_driver_of_which_each_coordinate_says_little(deviation):
-  """Of 600 effects of a hierarchy, whose deviation is known to 4%."""
+  """A hierarchy has 600 effects, and their deviation is known to 4%."""
   size, num = 601, 1_000
   rng = np.random.default_rng(3)
   y = rng.normal(size=[num, size])

@@ -71,7 +71,7 @@ def test_gain_for_another_scale(scale):
   size = 60
   _, gain = fit(lambda x: -0.5 * np.sum((x / scale) ** 2, axis=1), size)
   exact = 0.5 * size * (scale**2 - 1.0 - 2.0 * np.log(scale))
-  # By lines between 33 points of a ray.
+  # The density along a ray is interpolated between 33 points.
   np.testing.assert_allclose(gain, exact, rtol=5e-3, atol=0.002)
 
 
@@ -190,7 +190,7 @@ def pilot_at(place, log_evidence):
     (9.0, 0.0, False, True, False),
     (9.0, -1.0, False, False, True),
     (9.0, -9.0, False, False, False),
-    # Of separate modes the evidence may be too low by any factor.
+    # Where modes are separate, the evidence may be too low by any factor.
     (9.0, -9.0, True, True, False),
   ],
 )

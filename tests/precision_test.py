@@ -15,7 +15,7 @@ is_rounded = tf.config.experimental.tensor_float_32_execution_enabled
 
 @pytest.mark.parametrize('has_error', [False, True])
 def test_factors_are_not_rounded_within_a_fit(has_error):
-  """And are as before after it, or after an error."""
+  """The setting is as before after a fit, or after an error."""
   seen = []
 
   def log_prob(x):
@@ -40,6 +40,7 @@ def test_factors_are_not_rounded_within_a_fit(has_error):
       fit()
   else:
     posterior = fit()
+    assert seen and not any(seen)
     del seen[:]
     assert posterior.sampler is not None
   assert seen and not any(seen)

@@ -49,7 +49,7 @@ def joints(part_fn):
 
 
 def test_mass_over_the_real_space():
-  """Not one, as it would be with the right Jacobian: then, refuse no more."""
+  """The mass is not one. Once TFP mends this, the refusal is to go."""
   prior = correlations()
   bijector = prior.experimental_default_event_space_bijector()
   x = np.linspace(-60.0, 60.0, 12_001)[:, np.newaxis]
@@ -60,7 +60,7 @@ def test_mass_over_the_real_space():
 
 
 def test_matrices_that_no_vector_leads_to():
-  """The least diagonal of a factor is not zero: then, refuse no more."""
+  """No diagonal is small. Once TFP mends this, the refusal is to go."""
   prior = tfd.WishartTriL(4.0, scale_tril=tf.eye(2))
   bijector = prior.experimental_default_event_space_bijector()
   factor = tf.linalg.cholesky(bijector.forward(tf.fill([3], -40.0)))

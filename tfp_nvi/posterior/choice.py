@@ -164,7 +164,7 @@ class Chooser:
     """Which pilot to learn from."""
     if not broad.schedule.is_complete:
       stages = broad.schedule.stages
-      # Not rounded to one.
+      # A temperature that is nearly one is not to be shown as one.
       beta = min(stages[-1].beta, 0.99) if stages else 0.0
       self.fitter.warnings.append(
         'modes at risk: a pilot from the prior got to temperature '
@@ -192,7 +192,7 @@ class Chooser:
       )
     has_more = difference > margin or outside > _MOST_LOST
     if has_more and difference < -margin and not self._has_valleys(broad):
-      # Of one mode, so that the evidences say how much each has missed.
+      # There is one mode, so that evidences say how much each has missed.
       has_more = False
       more = outside * np.exp(difference + margin)
       self.is_apart = more > _MOST_LOST

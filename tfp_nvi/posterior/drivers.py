@@ -74,7 +74,7 @@ def _find_common_driver(t, weights):
   num_others = t.shape[1] - 1
   log_square = _log_square(t, weights)
   common = np.sum(log_square, axis=1)
-  # Not of a coordinate's own scale with itself.
+  # A coordinate and its own scale do not count.
   slopes = t.T @ (weights * common) - weights @ (t * log_square)
   scores = slopes**2 / (np.sum(weights**2) * (weights @ common**2))
   scores[weights @ t**4 > _MOST_KURTOSIS] = 0.0
@@ -128,7 +128,7 @@ def find_driver(
   log_square = _log_square(v, weights)
   deviations = np.sqrt(weights @ log_square**2)
   correlation = (t.T @ (weights[:, np.newaxis] * log_square)) / deviations
-  # Not of a coordinate's own scale with itself.
+  # A coordinate and its own scale do not count.
   same = np.abs(t.T @ (weights[:, np.newaxis] * v))
   scores = total * np.where(same < 0.5, correlation**2, 0.0)
   # Chi-square variables with one degree of freedom; heavy tails make more.

@@ -39,7 +39,7 @@ class GlobalSpace(tf.Module):
 
   Raises:
     ValueError: If a part of the prior is discrete, has no event-space
-      bijector, or is over correlation matrices.
+      bijector, or one that is known to be wrong.
   """
 
   def __init__(self, prior: tfd.Distribution, name: str = 'global_space'):
