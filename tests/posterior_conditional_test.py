@@ -17,6 +17,7 @@ import tensorflow_probability as tfp
 
 from tfp_nvi.posterior import (
   conditional,
+  drivers,
   fit_posterior,
   laplace,
   marginals,
@@ -366,17 +367,17 @@ def test_points_of_another_mode_are_far_out():
   made = reference.from_laplace(found, tf.float64)
   u = np.random.default_rng(4).normal(size=[1_000, 7])
   y = reference.forward(made, tf.constant(u))[0].numpy()
-  weights = np.full(1_000, 1e-3)
   # The squares exceed their mean by six of their deviations, and more: one in
   # 10^5 draws of a chi-square variable with seven degrees of freedom.
-  assert reference.share_far_out(made, y, weights) == 0.0
+  assert not reference.find_far_out(made, y)[0].any()
   # A twentieth is seven deviations off in one coordinate.
   u[:50, 0] += 7.0
   y = reference.forward(made, tf.constant(u))[0].numpy()
-  share = reference.share_far_out(made, y, weights)
-  np.testing.assert_allclose(share, 0.05, atol=0.005)
+  is_far, found_u = reference.find_far_out(made, y)
+  assert 45 <= is_far.sum() == is_far[:50].sum()
+  np.testing.assert_allclose(found_u, u, atol=1e-9)
   y[0] = np.nan
-  assert reference.share_far_out(made, y, weights) >= share
+  assert reference.find_far_out(made, y)[0][0]
 
 
 def test_evaluations_are_limited():
@@ -427,16 +428,25 @@ class Bar:
     pass
 
 
-@pytest.mark.parametrize('is_apart', [False, True])
-def test_a_map_that_leads_past_particles_is_not_taken(monkeypatch, is_apart):
-  """As where there is another mode, given the driver."""
+# Densities of the first coordinate of a map's normal density, and whether the
+# map is taken where a twentieth of the particles is seven deviations off.
+@pytest.mark.parametrize(
+  'log_density, is_taken',
+  [
+    # There is a second mode, given the driver.
+    (lambda x: np.logaddexp(-0.5 * x**2, -0.5 * (x - 7.0) ** 2 - 3.0), False),
+    # There is a long tail.
+    (lambda x: -np.abs(x), True),
+  ],
+)
+def test_a_map_that_leads_past_a_mode_is_not_taken(
+  monkeypatch, log_density, is_taken
+):
   _, found = fit_groups()
+  made = reference.from_laplace(found, tf.float64)
   u = np.random.default_rng(4).normal(size=[1_000, 7])
-  if is_apart:
-    u[:50, 0] += 7.0
-  y, _ = reference.forward(
-    reference.from_laplace(found, tf.float64), tf.constant(u)
-  )
+  u[:50, 0] += 7.0
+  y, _ = reference.forward(made, tf.constant(u))
   affine = reference.from_affine(np.zeros(7), np.eye(7), tf.float64)
   source = types.SimpleNamespace(
     reference=affine,
@@ -446,14 +456,49 @@ def test_a_map_that_leads_past_particles_is_not_taken(monkeypatch, is_apart):
   fitter = stages.Fitter(
     types.SimpleNamespace(dtype=tf.float64, num_values=7), 10, 0.9, True, Bar()
   )
+
+  def evaluate(points):
+    u = reference.inverse(made, tf.constant(points)).numpy()
+    log_prob = log_density(u[:, 0]) - 0.5 * np.sum(u[:, 1:] ** 2, axis=1)
+    return log_prob, np.zeros_like(points)
+
+  monkeypatch.setattr(fitter, 'evaluate', evaluate)
   monkeypatch.setattr(laplace, 'fit_conditional', lambda *args: found)
   monkeypatch.setattr(radial, 'fit_radial', lambda *args: None)
-  made, about = fitter.refit(source, affine)
+  fitted, about = fitter.refit(source, affine)
   assert about['drivers'] == [Groups.DRIVER]
-  assert (made.conditional is None) == is_apart
+  assert (fitted.conditional is not None) == is_taken
   # It was refused before: there is no other try.
-  made, _ = fitter.refit(source, affine, [[Groups.DRIVER]])
-  assert made.conditional is None
+  fitted, _ = fitter.refit(source, affine, [[Groups.DRIVER]])
+  assert fitted.conditional is None
+
+
+def test_drivers_by_curvature():
+  # Precisions of two others are exp(2 y_0) and exp(-y_1), and of one more a
+  # constant: logarithms change by 2 * 3 and 1 * 3 deviations between both ends,
+  # and the squares of these are 36 and 9.
+  def gradient_fn(y):
+    first, second = np.exp(2.0 * y[:, 0]), np.exp(-y[:, 1])
+    return np.stack(
+      [
+        -y[:, 0] - y[:, 2] ** 2 * first,
+        -y[:, 1] + 0.5 * y[:, 3] ** 2 * second,
+        -y[:, 2] * first,
+        -y[:, 3] * second,
+        -y[:, 4],
+      ],
+      axis=1,
+    )
+
+  def find(gradient_fn):
+    return drivers.find_by_curvature(gradient_fn, np.zeros(5), np.ones(5))
+
+  assert find(gradient_fn) == [0, 1]
+  # The second one changes curvatures too little beside the first one.
+  assert find(lambda y: gradient_fn(y * [1.0, 0.4, 1.0, 1.0, 1.0])) == [0]
+  # A normal density has none, nor has one without a finite gradient.
+  assert find(lambda y: -y) == []
+  assert find(lambda y: np.full_like(y, np.nan)) == []
 
 
 def test_one_driver_where_two_take_too_long(monkeypatch):

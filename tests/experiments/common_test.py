@@ -8,7 +8,6 @@ import inspect
 import os
 import pathlib
 import pickle
-import shutil
 import signal
 import subprocess
 import sys
@@ -235,5 +234,4 @@ def test_figures_do_not_depend_on_workers_or_restarts(tmp_path):
   # As if one worker had been stopped before a method and the reference.
   for name in ('no_heuristic', 'reference'):
     os.remove(tmp_path / 'cells' / f'{name}.npz')
-  shutil.rmtree(tmp_path / 'checkpoints' / 'no_heuristic')
   assert run(1, num_missing=1) == two

@@ -21,6 +21,7 @@ __all__ = [
   'Pilot',
   'compare_paths',
   'divergence_of_fit',
+  'has_less',
   'is_better_start',
   'largest_loss',
   'share_outside',
@@ -32,6 +33,10 @@ LEAST_ROOTS = 0.05
 # A path that starts at a reference may leave out what few particles have found,
 # so that it must be shorter by this share where there are modes.
 LEAST_SHORTER = 0.3
+# By how much less log evidence is less, besides its error.
+_LEAST_DEFICIT = 0.5
+# The same for a mixture that would leave a part of the mass out.
+_SLACK_OF_MIXTURE = 0.1
 # The share of particles that are taken to be far out.
 _SHARE_FAR = 0.005
 
@@ -153,6 +158,21 @@ def divergence_of_fit(
   return float(tf.reduce_mean(log_ratio)), float(noise)
 
 
+def has_less(found: Pilot, other: Pilot) -> bool:
+  """Whether a pilot has found less mass than another one, beyond its error.
+
+  Args:
+    found: `Pilot`.
+    other: `Pilot`.
+
+  Returns:
+    has_less: Python `bool`.
+  """
+  error = np.sqrt(found.variance_by_ancestors + other.variance_by_ancestors)
+  deficit = other.log_evidence - found.log_evidence
+  return bool(deficit > _LEAST_DEFICIT + 2.0 * error)
+
+
 def is_better_start(found: Pilot, best: Pilot, size: int) -> bool:
   """Whether a pilot from a mixture is to be repeated instead of another one.
 
@@ -172,7 +192,9 @@ def is_better_start(found: Pilot, best: Pilot, size: int) -> bool:
   # estimate by few families may be off by any factor.
   if best.num_roots <= LEAST_ROOTS * size:
     return True
-  margin = 0.2 + 2.0 * np.sqrt(found.variance + best.variance_by_ancestors)
+  margin = _SLACK_OF_MIXTURE + 2.0 * np.sqrt(
+    found.variance + best.variance_by_ancestors
+  )
   return bool(found.log_evidence >= best.log_evidence - margin)
 
 

@@ -132,6 +132,8 @@ class Chooser:
         )
     if self.num_modes == 1:
       self.fitter.has_modes = False
+    if best is broad:
+      best, reason = self._reconsider(narrow, broad, reason)
     is_by_few = False
     if best is broad:
       is_by_few = self.fitter.has_modes and best.num_roots < (
@@ -147,8 +149,10 @@ class Chooser:
     chosen, where, reason = self._refine(
       best, broad, whitener, reason, seeds[3]
     )
-    if had_valleys and broad is not None and broad.schedule.is_complete:
-      lost = candidates.largest_loss(broad, chosen, places.numpy())
+    if broad is not None and broad.schedule.is_complete:
+      lost = self._share_lost(
+        best, broad, chosen, places.numpy() if had_valleys else ()
+      )
       if lost > _MOST_LOST:
         reason = f'a path from a reference lost {lost:.1%} of the mass.'
         return broad, 'prior', reason
@@ -159,6 +163,57 @@ class Chooser:
         "there are modes that these lack. start='prior' would see them."
       )
     return chosen, where, reason
+
+  def _reconsider(self, narrow, broad, reason):
+    """Leaves the initial density's pilot if it has lost mass, and its reason.
+
+    A mixture could have joined the modes of both. An estimate of an evidence is
+    seldom much too high, and often too low.
+    """
+    if not candidates.has_less(broad, narrow):
+      return broad, reason
+    reason = (
+      'a pilot from the prior found less mass than one from the variational '
+      f'reference (log evidence {broad.log_evidence:.2f} and '
+      f'{narrow.log_evidence:.2f}).'
+    )
+    self.fitter.warnings.append(
+      'modes at risk: the density has valleys, and ' + reason
+    )
+    return narrow, reason
+
+  def _share_lost(self, best, broad, chosen, places):
+    """The share of particles of the initial density's pilot that others lack.
+
+    Args:
+      best: `Pilot` that references were fitted to first.
+      broad: `Pilot` from the initial density.
+      chosen: `Pilot` from a fitted reference.
+      places: Array of shape `[n, d]`: where starts led to, if there are valleys
+        in between.
+
+    Returns:
+      share: Python `float`.
+    """
+    if chosen is broad:
+      return 0.0
+    lost = 0.0
+    if len(places):
+      lost = candidates.largest_loss(broad, chosen, places)
+    if best is broad:
+      outside = candidates.share_outside(
+        *broad.weighted_points, *chosen.weighted_points
+      )
+      self.fitter.history[-1]['share_outside'] = outside
+      lost = max(lost, outside)
+    if lost > _MOST_LOST and candidates.has_less(broad, chosen):
+      self.fitter.warnings.append(
+        f'modes at risk: runs may lack {lost:.1%} of the particles of a pilot '
+        'from the prior, which found less mass itself (log evidence '
+        f'{broad.log_evidence:.2f} and {chosen.log_evidence:.2f}).'
+      )
+      return 0.0
+    return lost
 
   def _compare(self, narrow, broad):
     """Which pilot to learn from."""
@@ -391,13 +446,14 @@ class Chooser:
         max_evaluations=250 if is_conditional else None,
       )
       gain, margin, num_fewer = candidates.compare_paths(found, best)
-      # One more fit to particles of a path of the same length is no worse, but
-      # Laplace's method also knows where there are none.
-      is_shorter = num_fewer >= int(is_conditional) or gain > 0.1 + margin
+      is_new = is_conditional and reference.conditional is not best.conditional
+      # A path of the same length is no worse. But Laplace's method also knows
+      # where there are no particles, and a fit to these on top of it does not.
+      is_refit = is_conditional and not is_new
+      is_shorter = num_fewer >= int(is_refit) or gain > 0.1 + margin
       # A reference may leave out what few particles have found.
       if self.fitter.has_modes and best is broad:
         is_shorter &= num_fewer >= candidates.LEAST_SHORTER * best.num_stages
-      is_new = is_conditional and reference.conditional is not best.conditional
       # Evidences by short paths are the more exact ones.
       slack = min(_MOST_SLACK, _SLACK_OF_STAGE * best.num_stages)
       if gain < -slack - margin or not is_shorter:
@@ -408,6 +464,14 @@ class Chooser:
       best = found
       if num_fewer < 1 and gain < 0.05 + margin:
         break
+    else:
+      # Not where the last fit was refused.
+      if best is found and gain > 0.05 + margin:
+        self.fitter.warnings.append(
+          f'tails at risk: the last of {_MAX_REFITS} references that were '
+          f'fitted to particles raised the log evidence by {gain:.2f} yet, so '
+          'that there may be mass that none of them has reached.'
+        )
     if best is broad:
       return best, 'prior', reason
     return best, 'reference', reason

@@ -13,6 +13,11 @@ __all__ = [
 
 # A weight that is so many times the mean is large.
 _LARGE = 3.0
+# The largest ratio of total to inner deviations: with 1.05 a tenth of the
+# variance is between runs, as with ten independent particles in each of them.
+_MOST_RATIO = 1.05
+# The largest deviation of log evidences between runs.
+_MOST_SPREAD = 0.5
 
 
 def pareto_k(log_weights: np.ndarray) -> float:
@@ -156,15 +161,15 @@ def find_warnings(
       'help.'
     )
   worst = int(np.argmax(ratios))
-  if ratios[worst] > 1.1:
+  if ratios[worst] > _MOST_RATIO:
     warnings.append(
       f'modes at risk: the runs disagree about {names[worst]} by a factor of '
-      f'{ratios[worst]:.2f} in its deviation (above 1.1). Each run may have '
-      "lost modes that others have: more particles, or start='prior' with a "
-      'broad initial density, would help.'
+      f'{ratios[worst]:.2f} in its deviation (above {_MOST_RATIO}). Each run '
+      'may have lost modes that others have: more particles, or '
+      "start='prior' with a broad initial density, would help."
     )
   spread = np.std(log_evidences, ddof=1) if len(log_evidences) > 1 else 0.0
-  if spread > 0.7:
+  if spread > _MOST_SPREAD:
     warnings.append(
       f'the log evidences of the runs differ by {spread:.2f} (their standard '
       'deviation), so that one or two runs dominate. More particles would help.'

@@ -5,10 +5,13 @@
 The logarithm of the deviation of a group does so in a hierarchical model.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 __all__ = [
   'MAX_DRIVERS',
+  'find_by_curvature',
   'find_driver',
   'find_drivers',
   'fit_scales',
@@ -24,6 +27,13 @@ _MOST_KURTOSIS = 8.0
 # The least square, in standard errors, of a driver's correlation with the
 # scales of all others together.
 _LEAST_COMMON_SCORE = 40.0
+# How far from the mean to take the curvature, and the steps of the differences
+# of gradients, in deviations. Curvatures are bounded in these units.
+_REACH = 1.5
+_DIFFERENCE = 0.3
+_LEAST_CURVATURE = 0.05
+# The least sum of squares of the changes of its logarithm.
+_LEAST_CHANGE = 5.0
 
 
 def find_drivers(
@@ -56,6 +66,46 @@ def find_drivers(
     drivers.append(candidate)
     loss = new_loss
   return drivers or _find_common_driver(centered / np.sqrt(variances), weights)
+
+
+def find_by_curvature(
+  gradient_fn: Callable, mean: np.ndarray, deviations: np.ndarray
+) -> list:
+  """Coordinates along which the curvature in others changes, at most two.
+
+  A scale that is small in the tail of a posterior has few particles there to
+  show what it drives, but the density has gradients there all the same.
+
+  Args:
+    gradient_fn: Python callable from points of shape `[n, d]` to gradients of
+      the log density.
+    mean: Array of shape `[d]`: the mean of particles.
+    deviations: Array of shape `[d]`: their deviations.
+
+  Returns:
+    drivers: List of Python `int`s, the one that changes most first.
+  """
+  size = len(mean)
+  centers = mean + _REACH * deviations * np.concatenate(
+    [np.eye(size), -np.eye(size)]
+  )
+  steps = (
+    _DIFFERENCE * deviations * np.concatenate([np.eye(size), -np.eye(size)])
+  )
+  points = (centers[:, np.newaxis] + steps).reshape([-1, size])
+  gradients = gradient_fn(points).reshape([2, size, 2, size, size])
+  own = np.diagonal(gradients, axis1=3, axis2=4) * deviations
+  curvature = (own[:, :, 1] - own[:, :, 0]) / (2.0 * _DIFFERENCE)
+  logs = np.log(np.clip(curvature, _LEAST_CURVATURE, np.inf))
+  changes = (logs[0] - logs[1]) ** 2
+  np.fill_diagonal(changes, 0.0)
+  scores = np.sum(changes, axis=1)
+  scores[~np.isfinite(scores)] = 0.0
+  first, second = np.argsort(-scores, kind='stable')[:MAX_DRIVERS]
+  if scores[first] < _LEAST_CHANGE:
+    return []
+  is_second = scores[second] > 0.25 * scores[first]
+  return [int(first), int(second)] if is_second else [int(first)]
 
 
 def _find_common_driver(t, weights):

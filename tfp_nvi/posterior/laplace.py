@@ -32,8 +32,11 @@ __all__ = [
 ]
 
 # Nodes of a driver for the polynomials, by the number of drivers: locations are
-# to be right in units of deviations that may be small.
-_NUM_NODES = {1: 17, 2: 7}
+# to be right in units of deviations that may be small. Fewer of two drivers,
+# where so many would take more than half of the evaluations.
+_NUM_NODES = {1: 17, 2: 13}
+_FEW_NODES = 7
+_USUAL_ITERATIONS = 4
 # The nodes reach from the quantile of this probability to the opposite one, as
 # some drivers have a long tail on one side. Those of a normal density are at so
 # many deviations.
@@ -377,14 +380,21 @@ def fit_conditional(
       for most values of the drivers, or not within so many evaluations, or a
       covariance is singular.
   """
+  num_nodes = _NUM_NODES[len(drivers)]
+  if max_evaluations is not None and len(drivers) > 1:
+    each = _USUAL_ITERATIONS * (2 * len(mean) + 1)
+    if num_nodes ** len(drivers) * each > 0.5 * max_evaluations:
+      num_nodes = _FEW_NODES
   evaluate_fn = _limit(evaluate_fn, max_evaluations)
   try:
-    return _fit_conditional(evaluate_fn, mean, covariance, drivers, dtype)
+    return _fit_conditional(
+      evaluate_fn, mean, covariance, drivers, num_nodes, dtype
+    )
   except (np.linalg.LinAlgError, _Exhausted):
     return None
 
 
-def _fit_conditional(evaluate_fn, mean, covariance, drivers, dtype):
+def _fit_conditional(evaluate_fn, mean, covariance, drivers, num_nodes, dtype):
   """The same, with an error where a covariance is singular."""
   num_drivers = len(drivers)
   rest = [i for i in range(len(mean)) if i not in drivers]
@@ -414,7 +424,6 @@ def _fit_conditional(evaluate_fn, mean, covariance, drivers, dtype):
   low, high = _quantiles(weights, np.linalg.solve(factor, (points - mean).T))
   center = center + root @ (0.5 * (low + high))
   root = root * np.maximum(0.5 * (high - low) / _REACH, _LEAST_DEVIATION)
-  num_nodes = _NUM_NODES[num_drivers]
   nodes = conditional_lib.unit_nodes(num_nodes, num_drivers)
   gaussians = _find_gaussians(
     evaluate_fn, center + _REACH * nodes @ root.T, start, order

@@ -34,6 +34,7 @@ from tfp_nvi.posterior import radial as radial_lib
 __all__ = [
   'MAX_FULL',
   'Reference',
+  'find_far_out',
   'fit_to_particles',
   'forward',
   'from_affine',
@@ -41,7 +42,6 @@ __all__ = [
   'inverse',
   'log_prob',
   'moments',
-  'share_far_out',
   'square_root',
 ]
 
@@ -299,25 +299,25 @@ def from_laplace(nested: laplace.NestedLaplace, dtype: tf.DType) -> Reference:
   )
 
 
-def share_far_out(
-  reference: Reference, y: np.ndarray, weights: np.ndarray
-) -> float:
-  """The weight of points where a reference has next to no density.
+def find_far_out(
+  reference: Reference, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Which points are where a reference has next to no density.
 
   Args:
     reference: `Reference`.
     y: Array of shape `[n, d]`.
-    weights: Array of shape `[n]`, with sum one.
 
   Returns:
-    share: Python `float`.
+    is_far: Boolean array of shape `[n]`.
+    u: Array of shape `[n, d]`: the points in its coordinates.
   """
-  dtype = reference.center.dtype
-  u = inverse(reference, tf.constant(y, dtype)).numpy().astype(np.float64)
+  u = inverse(reference, tf.constant(y, reference.center.dtype)).numpy()
+  u = u.astype(np.float64)
   size = y.shape[1]
   # The squares have mean d and deviation sqrt(2 d) under the reference.
   is_far = ~(np.sum(u**2, axis=1) < size + 6.0 * np.sqrt(2.0 * size) + 6.0)
-  return float(weights @ is_far)
+  return is_far, u
 
 
 def moments(

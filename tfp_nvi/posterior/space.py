@@ -64,13 +64,31 @@ def _as_log_prob_fn(name, density):
 
 
 def _default_bijector(density):
-  """The event-space bijector that TFP knows of; the identity without one."""
+  """The event-space bijector that TFP knows of; the identity without one.
+
+  Args:
+    density: `JointDistributionPinned` or `tfd.Distribution`.
+
+  Returns:
+    bijector: `tfb.Bijector`.
+
+  Raises:
+    ValueError: If there is none for a variable of several.
+  """
   get = getattr(density, 'experimental_default_event_space_bijector', None)
   try:
     bijector = get() if get is not None else None
   except (AttributeError, NotImplementedError):
     # Mixtures have none; most of them are over the whole real space.
     bijector = None
+  if bijector is None and tf.nest.is_nested(density.event_shape):
+    names = ', '.join(naming.leaf_names(density.event_shape))
+    raise ValueError(
+      'Some of the variables have no default bijector, as those of '
+      'tfd.MixtureSameFamily: `event_space_bijector` must have the bijectors '
+      'of all variables, with tfb.Identity() where a variable is over the '
+      f'real space; got None, and the variables {names}.'
+    )
   return tfb.Identity() if bijector is None else bijector
 
 

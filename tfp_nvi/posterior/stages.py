@@ -13,6 +13,7 @@ from tfp_nvi import weighting
 from tfp_nvi.internal import randomness, types
 from tfp_nvi.posterior import candidates, laplace, pilot, variational
 from tfp_nvi.posterior import conditional as conditional_lib
+from tfp_nvi.posterior import drivers as drivers_lib
 from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import moves as moves_lib
 from tfp_nvi.posterior import radial as radial_lib
@@ -25,8 +26,11 @@ __all__ = [
 
 # Evaluations of Laplace's method, for each particle of a pilot, at most.
 _MAX_LAPLACE = 250
-# The share of particles that its reference may leave out.
-_MOST_FAR_OUT = 0.02
+# The share of particles that its reference may leave out beyond valleys, and
+# how many of those that are far out to look for valleys at.
+_MOST_APART = 0.02
+_NUM_FAR = 64
+_NUM_NEAREST = 8
 # Rays to look for the density of lengths along, and by how much a map of these
 # must raise the mean log density, in nats.
 _NUM_RAYS = 64
@@ -35,6 +39,8 @@ _LEAST_RADIAL_GAIN = 0.2
 # this share of its draws is effective.
 _LEAST_MORE = 0.1
 _LEAST_EFFECTIVE = 0.2
+# Up to so many values the curvature is taken along each of them.
+_MAX_DIFFERENCES = 64
 # Above so many values there is no matrix by the curvature at a mode.
 _MAX_CURVATURE = 2_000
 
@@ -60,7 +66,8 @@ class Fitter:
     self.from_reference = moves_lib.Moves(space, False, jit_compile)
     self._from_initial: moves_lib.Moves | None = None
     self.latest: candidates.Pilot | None = None
-    # Drivers that Laplace's method did not end for within its evaluations.
+    # Drivers that Laplace's method did not end for within its evaluations, or
+    # that it found one of several modes for.
     self._failed_drivers: list = []
     self.has_modes = False
     self.warnings: list = []
@@ -391,16 +398,45 @@ class Fitter:
       previous, y, weights, self.space.dtype
     )
     drivers = found.get('drivers', [])
+    nested = self._try_drivers(source, whitener, drivers, known, refused)
+    if nested is None and drivers and not known:
+      nested = self._try_drivers(
+        source, whitener, self._drivers_by_curvature(source), known, refused
+      )
+    if nested is not None:
+      return nested, {'drivers': conditional_lib.drivers(nested.conditional)}
+    if known:
+      return reference, found
+    return self._fit_lengths(source, whitener, reference, found)
+
+  def _try_drivers(self, source, whitener, drivers, known, refused):
+    """A reference given these drivers or the first of them, or `None`."""
     # One driver has a third of the nodes of two, or less.
     for tried in (drivers, drivers[:1])[: len(drivers)]:
       if set(tried) <= set(known) or tried in refused:
         break
       nested = self._fit_conditional(source, whitener, tried)
       if nested is not None:
-        return nested, {'drivers': tried}
-    if known:
-      return reference, found
-    return self._fit_lengths(source, whitener, reference, found)
+        return nested
+    return None
+
+  def _drivers_by_curvature(self, source):
+    """Drivers that particles do not show."""
+    if self.space.num_values > _MAX_DIFFERENCES:
+      return []
+    name = 'drivers'
+    self.announce(name)
+    start, before = time.perf_counter(), self.num_evaluations
+    y, weights = source.weighted_points
+    y, weights = y[weights > 0.0], weights[weights > 0.0]
+    mean = weights @ y
+    found = drivers_lib.find_by_curvature(
+      lambda points: self.evaluate(points)[1],
+      mean,
+      np.sqrt(weights @ (y - mean) ** 2),
+    )
+    self.record_counted(name, start, before, drivers=found)
+    return found
 
   def _fit_lengths(self, source, whitener, other, found):
     """A radial and an affine map, if they gain more than another fit."""
@@ -441,18 +477,56 @@ class Fitter:
       self.space.dtype,
       _MAX_LAPLACE * self.size,
     )
-    self.record_counted(
-      name, start, before, drivers=drivers, is_found=nested is not None
-    )
-    if nested is None:
+    reference, found = None, {}
+    if nested is not None:
+      reference = reference_lib.from_laplace(nested, self.space.dtype)
+      found['share_apart'] = self._share_apart(reference, y, weights)
+      if found['share_apart'] > _MOST_APART:
+        reference = None
+    if reference is None:
       self._failed_drivers.append(drivers)
-      return None
-    reference = reference_lib.from_laplace(nested, self.space.dtype)
-    # Laplace's method knows of one mode given the drivers. Particles of others
-    # are far out there.
-    far = reference_lib.share_far_out(reference, y, weights)
-    self.history[-1]['share_far_out'] = far
-    return None if far > _MOST_FAR_OUT else reference
+    self.record_counted(
+      name, start, before, drivers=drivers, is_found=nested is not None, **found
+    )
+    return reference
+
+  def _share_apart(self, reference, y, weights):
+    """The weight of particles at other modes given the drivers.
+
+    Laplace's method knows of one of these. Particles of others are far out, and
+    there is a valley in between; without one the density is only skewed.
+
+    Args:
+      reference: `Reference` by Laplace's method.
+      y: Array of shape `[n, d]`.
+      weights: Array of shape `[n]`, with sum one.
+
+    Returns:
+      share: Python `float`.
+    """
+    is_far, u = reference_lib.find_far_out(reference, y)
+    share = float(weights @ is_far)
+    # Where Laplace's method has no finite coordinates for a point, it is lost.
+    u, weights = (x[is_far & np.isfinite(u).all(axis=1)] for x in (u, weights))
+    if share <= _MOST_APART or not len(u):
+      return share
+    rows = np.arange(0, len(u), -(-len(u) // _NUM_FAR))
+    # Means of neighbours, as a point by itself is lower than its surroundings
+    # in each of many coordinates, which would hide a valley.
+    distances = np.sum((u[rows, np.newaxis] - u) ** 2, axis=2)
+    nearest = np.argsort(distances, axis=1)[:, :_NUM_NEAREST]
+    first = np.mean(u[nearest], axis=1)
+    second = first.copy()
+    num_drivers = reference.conditional.center.shape[0]
+    second[:, reference.conditional.order.numpy()[num_drivers:]] = 0.0
+    ends = (
+      reference_lib.forward(reference, tf.constant(x, self.space.dtype))[0]
+      for x in (first, second)
+    )
+    is_apart = variational.find_valleys(
+      lambda points: self.evaluate(points.numpy())[0], *ends
+    )
+    return float(share * (weights[rows] @ is_apart) / np.sum(weights[rows]))
 
   def whiten(
     self, source: candidates.Pilot, axes: reference_lib.Reference

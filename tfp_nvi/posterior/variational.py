@@ -19,6 +19,7 @@ from tfp_nvi.posterior import space as space_lib
 
 __all__ = [
   'fit_variational',
+  'find_valleys',
   'has_valleys',
   'refine',
 ]
@@ -298,20 +299,38 @@ def has_valleys(log_probs: Callable, locs: tf.Tensor) -> bool:
     locs: `Tensor` of shape `[n, d]`: each is paired with the one before it.
 
   Returns:
-    has_valleys: Python `bool`: whether between two points with a density that
-      is not negligible it is much lower than at both of them.
+    has_valleys: Python `bool`.
   """
-  size = locs.shape[1]
-  shares = tf.constant(np.linspace(0.0, 1.0, 8), locs.dtype)[:, tf.newaxis]
-  ends = tf.roll(locs, 1, axis=0)
-  points = locs[:, tf.newaxis] * (1.0 - shares) + ends[:, tf.newaxis] * shares
+  return bool(np.any(find_valleys(log_probs, locs, tf.roll(locs, 1, axis=0))))
+
+
+def find_valleys(
+  log_probs: Callable, first: tf.Tensor, second: tf.Tensor
+) -> np.ndarray:
+  """Which pairs of points have a valley in between.
+
+  Args:
+    log_probs: Python callable from a `Tensor` of shape `[8 n, d]` to the log
+      densities.
+    first: `Tensor` of shape `[n, d]`.
+    second: `Tensor` of shape `[n, d]`.
+
+  Returns:
+    is_apart: Boolean array of shape `[n]`: whether between two points with a
+      density that is not negligible it is much lower than at both of them.
+  """
+  size = first.shape[1]
+  shares = tf.constant(np.linspace(0.0, 1.0, 8), first.dtype)[:, tf.newaxis]
+  points = first[:, tf.newaxis] * (1.0 - shares) + (
+    second[:, tf.newaxis] * shares
+  )
   values = np.reshape(log_probs(tf.reshape(points, [-1, size])), [-1, 8])
   values = np.where(np.isfinite(values), values, -np.inf)
   ends = np.minimum(values[:, 0], values[:, -1])
   # A start that got nowhere says nothing.
   is_high = ends > values[:, [0, -1]].max() - 10.0 * np.sqrt(size) - 20.0
   lowest = values[:, 1:-1].min(axis=1)
-  return bool(np.any(is_high & (lowest < ends - 3.0)))
+  return is_high & (lowest < ends - 3.0)
 
 
 def _starts(space, uniform_seed, log_probs):
