@@ -173,8 +173,19 @@ def test_a_reference_that_loses_mass_is_not_taken(
   assert start == ('prior' if is_kept else 'reference')
 
 
-@pytest.mark.parametrize('num_stages, is_kept', [(11, False), (10, True)])
-def test_a_conditional_map_is_not_to_make_the_path_longer(num_stages, is_kept):
+@pytest.mark.parametrize(
+  'num_stages, is_skewed, is_kept',
+  [
+    (11, False, False),
+    (10, False, True),
+    # It must make up for tails.
+    (9, True, False),
+    (8, True, True),
+  ],
+)
+def test_a_conditional_map_is_not_to_make_the_path_longer(
+  num_stages, is_skewed, is_kept
+):
   """Where it does, there is an affine map for the same drivers."""
   affine = reference.from_affine(np.zeros(1), np.ones(1), tf.float32)
   first = pilot_of_four_ancestors()._replace(reference=affine)
@@ -186,7 +197,7 @@ def test_a_conditional_map_is_not_to_make_the_path_longer(num_stages, is_kept):
   def refit(source, whitener, refused):
     has_map = source.reference.conditional is not None
     found = given if has_map or [3] not in refused else affine
-    return found, {'drivers': [3]}
+    return found, {'drivers': [3], 'is_skewed': is_skewed}
 
   def run_pilot(name, start, *args, **kwargs):
     tried.append(start)
@@ -194,10 +205,12 @@ def test_a_conditional_map_is_not_to_make_the_path_longer(num_stages, is_kept):
     return pilot_of_four_ancestors(0.0, length)._replace(reference=start)
 
   chooser = make_chooser(False, refit, run_pilot)
+  chooser.fewest_stages = 10
   best, *_ = chooser._refine(first, None, None, '', [0, 1])
   assert (best.reference is given) == is_kept
-  # Not once more where the path is as long as before.
-  assert tried == ([given] if is_kept else [given, affine])
+  # Once more where the path got shorter, or without a map that was not kept.
+  again = [given] if num_stages < 10 else []
+  assert tried == [given, *(again if is_kept else [affine])]
 
 
 def test_variables_are_structured_as_the_model_is(fitted):

@@ -30,6 +30,9 @@ _SPREADS = (1.0, 1.5)
 # be lower: for each stage of the path before, and at most.
 _SLACK_OF_STAGE = 0.01
 _MOST_SLACK = 0.2
+# How long a path from a reference by Laplace's method may be, beside the
+# shortest one before, where densities given the drivers are skewed.
+_MOST_OF_PATH = 0.8
 # The largest share of particles on one side of a valley that a path from a
 # reference may lose.
 _MOST_LOST = 0.02
@@ -50,6 +53,8 @@ class Chooser:
     # Whether pilots from a reference and from the initial density have found
     # different mass.
     self.is_apart = False
+    # Of a path from a reference, so far.
+    self.fewest_stages = np.inf
 
   def choose(
     self, start: str, seed: types.StatelessSeed
@@ -84,6 +89,8 @@ class Chooser:
       seeds[2],
       max_evaluations=250,
     )
+    if best.schedule.is_complete:
+      self.fewest_stages = best.num_stages
     reason = 'as asked for.'
     broad = None
     if start == 'auto':
@@ -451,6 +458,9 @@ class Chooser:
       # where there are no particles, and a fit to these on top of it does not.
       is_refit = is_conditional and not is_new
       is_shorter = num_fewer >= int(is_refit) or gain > 0.1 + margin
+      if is_new and about['is_skewed']:
+        # The path must make up for tails of the other coordinates.
+        is_shorter = found.num_stages <= _MOST_OF_PATH * self.fewest_stages
       # A reference may leave out what few particles have found.
       if self.fitter.has_modes and best is broad:
         is_shorter &= num_fewer >= candidates.LEAST_SHORTER * best.num_stages
@@ -462,6 +472,7 @@ class Chooser:
         refused.append(about['drivers'])
         continue
       best = found
+      self.fewest_stages = min(self.fewest_stages, best.num_stages)
       if num_fewer < 1 and gain < 0.05 + margin:
         break
     else:

@@ -26,8 +26,9 @@ __all__ = [
 
 # Evaluations of Laplace's method, for each particle of a pilot, at most.
 _MAX_LAPLACE = 250
-# The share of particles that its reference may leave out beyond valleys, and
-# how many of those that are far out to look for valleys at.
+# The share of particles that may be far out of its reference, the share of them
+# that may be beyond valleys, and at how many to look for these.
+_MOST_FAR_OUT = 0.5
 _MOST_APART = 0.02
 _NUM_FAR = 64
 _NUM_NEAREST = 8
@@ -404,7 +405,10 @@ class Fitter:
         source, whitener, self._drivers_by_curvature(source), known, refused
       )
     if nested is not None:
-      return nested, {'drivers': conditional_lib.drivers(nested.conditional)}
+      return nested, {
+        'drivers': conditional_lib.drivers(nested.conditional),
+        'is_skewed': self.history[-1]['share_far_out'] > _MOST_APART,
+      }
     if known:
       return reference, found
     return self._fit_lengths(source, whitener, reference, found)
@@ -480,8 +484,13 @@ class Fitter:
     reference, found = None, {}
     if nested is not None:
       reference = reference_lib.from_laplace(nested, self.space.dtype)
-      found['share_apart'] = self._share_apart(reference, y, weights)
-      if found['share_apart'] > _MOST_APART:
+      found['share_far_out'], found['share_apart'] = self._shares_far_out(
+        reference, y, weights
+      )
+      if (
+        found['share_far_out'] > _MOST_FAR_OUT
+        or found['share_apart'] > _MOST_APART
+      ):
         reference = None
     if reference is None:
       self._failed_drivers.append(drivers)
@@ -490,8 +499,8 @@ class Fitter:
     )
     return reference
 
-  def _share_apart(self, reference, y, weights):
-    """The weight of particles at other modes given the drivers.
+  def _shares_far_out(self, reference, y, weights):
+    """The weights of particles far out, and of those at other modes.
 
     Laplace's method knows of one of these. Particles of others are far out, and
     there is a valley in between; without one the density is only skewed.
@@ -502,14 +511,15 @@ class Fitter:
       weights: Array of shape `[n]`, with sum one.
 
     Returns:
-      share: Python `float`.
+      share: Python `float`: far out, given the drivers.
+      share_apart: Python `float`: of these, with a valley in between.
     """
     is_far, u = reference_lib.find_far_out(reference, y)
     share = float(weights @ is_far)
     # Where Laplace's method has no finite coordinates for a point, it is lost.
     u, weights = (x[is_far & np.isfinite(u).all(axis=1)] for x in (u, weights))
     if share <= _MOST_APART or not len(u):
-      return share
+      return share, share
     rows = np.arange(0, len(u), -(-len(u) // _NUM_FAR))
     # Means of neighbours, as a point by itself is lower than its surroundings
     # in each of many coordinates, which would hide a valley.
@@ -526,7 +536,8 @@ class Fitter:
     is_apart = variational.find_valleys(
       lambda points: self.evaluate(points.numpy())[0], *ends
     )
-    return float(share * (weights[rows] @ is_apart) / np.sum(weights[rows]))
+    share_apart = share * (weights[rows] @ is_apart) / np.sum(weights[rows])
+    return share, float(share_apart)
 
   def whiten(
     self, source: candidates.Pilot, axes: reference_lib.Reference
