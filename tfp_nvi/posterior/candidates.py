@@ -33,9 +33,7 @@ LEAST_ROOTS = 0.05
 # A path that starts at a reference may leave out what few particles have found,
 # so that it must be shorter by this share where there are modes.
 LEAST_SHORTER = 0.3
-# By how much less log evidence is less, besides its error.
-_LEAST_DEFICIT = 0.5
-# The same for a mixture that would leave a part of the mass out.
+# By how much lower the log evidence of a mixture may be, besides its error.
 _SLACK_OF_MIXTURE = 0.1
 # The share of particles that are taken to be far out.
 _SHARE_FAR = 0.005
@@ -158,19 +156,27 @@ def divergence_of_fit(
   return float(tf.reduce_mean(log_ratio)), float(noise)
 
 
-def has_less(found: Pilot, other: Pilot) -> bool:
+def has_less(
+  found: Pilot,
+  other: Pilot,
+  least_deficit: float = 0.5,
+  num_errors: float = 2.0,
+) -> bool:
   """Whether a pilot has found less mass than another one, beyond its error.
 
   Args:
     found: `Pilot`.
     other: `Pilot`.
+    least_deficit: Python `float`: by how much less log evidence is less,
+      besides its error.
+    num_errors: Python `float`: how many standard errors that is.
 
   Returns:
     has_less: Python `bool`.
   """
   error = np.sqrt(found.variance_by_ancestors + other.variance_by_ancestors)
   deficit = other.log_evidence - found.log_evidence
-  return bool(deficit > _LEAST_DEFICIT + 2.0 * error)
+  return bool(deficit > least_deficit + num_errors * error)
 
 
 def is_better_start(found: Pilot, best: Pilot, size: int) -> bool:

@@ -207,13 +207,16 @@ class Chooser:
     lost = 0.0
     if len(places):
       lost = candidates.largest_loss(broad, chosen, places)
-    if best is broad:
-      outside = candidates.share_outside(
+    has_less = candidates.has_less(broad, chosen)
+    if lost <= _MOST_LOST and best is broad:
+      # Where tails are heavy, a few of the particles are always far out: the
+      # evidence must not speak against it.
+      lost = candidates.share_outside(
         *broad.weighted_points, *chosen.weighted_points
       )
-      self.fitter.history[-1]['share_outside'] = outside
-      lost = max(lost, outside)
-    if lost > _MOST_LOST and candidates.has_less(broad, chosen):
+      self.fitter.history[-1]['share_outside'] = lost
+      has_less = candidates.has_less(broad, chosen, 0.1, 1.0)
+    if lost > _MOST_LOST and has_less:
       self.fitter.warnings.append(
         f'modes at risk: runs may lack {lost:.1%} of the particles of a pilot '
         'from the prior, which found less mass itself (log evidence '
