@@ -58,6 +58,16 @@ def _make(name):
   return getattr(using_tensorflow.targets, TARGETS[name])()
 
 
+# What is found of means and deviations.
+_ERRORS = (
+  'mean_error',
+  'largest_mean_error',
+  'deviation_error',
+  'smallest_deviation',
+  'largest_deviation',
+)
+
+
 def compare_moments(transformations, mean_fn):
   """How far means and deviations are from the reference values.
 
@@ -66,7 +76,8 @@ def compare_moments(transformations, mean_fn):
     mean_fn: Python callable from a function of states to its expectation.
 
   Returns:
-    row: Python `dict`, of which all errors are in posterior deviations.
+    row: Python `dict`, of which all errors are in posterior deviations; `None`
+      where there are no reference values.
   """
   errors, ratios = [], []
   for transformation in transformations.values():
@@ -93,6 +104,8 @@ def compare_moments(transformations, mean_fn):
       errors.append(np.ravel((first - location) / deviation))
       found = np.sqrt(np.maximum(second - first**2, 0.0))
       ratios.append(np.ravel(found / deviation))
+  if not errors:
+    return {'num_moments': 0, **dict.fromkeys(_ERRORS)}
   errors, ratios = np.concatenate(errors), np.concatenate(ratios)
   return {
     'num_moments': len(errors),
@@ -194,13 +207,17 @@ def summarize(rows):
     mean = f'{np.mean(evidences):.2f}' if has_evidence else '-'
     has_spread = has_evidence and len(own) > 1
     spread = f'{np.std(evidences, ddof=1):.3f}' if has_spread else '-'
+    moments = '- | - | - | -'
+    if own[0]['num_moments']:
+      moments = (
+        f'{root_mean_square("mean_error"):.3f} '
+        f'| {max(row["largest_mean_error"] for row in own):.2f} '
+        f'| {root_mean_square("deviation_error"):.3f} '
+        f'| {min(row["smallest_deviation"] for row in own):.2f} to '
+        f'{max(row["largest_deviation"] for row in own):.2f}'
+      )
     lines.append(
-      f'| {name} | {own[0]["num_values"]} '
-      f'| {root_mean_square("mean_error"):.3f} '
-      f'| {max(row["largest_mean_error"] for row in own):.2f} '
-      f'| {root_mean_square("deviation_error"):.3f} '
-      f'| {min(row["smallest_deviation"] for row in own):.2f} to '
-      f'{max(row["largest_deviation"] for row in own):.2f} '
+      f'| {name} | {own[0]["num_values"]} | {moments} '
       f'| {mean} | {spread} '
       f'| {statistics.median(row["num_evaluations"] for row in own):.2g} '
       f'| {statistics.median(row["processor_seconds"] for row in own):.0f} |'
@@ -222,9 +239,13 @@ def main(argv):
     for seed in seeds:
       row = _measure(name, seed)
       rows.append(row)
+      means = (
+        f'means within {row["mean_error"]:.3f} deviations'
+        if row['num_moments']
+        else 'no reference values'
+      )
       print(
-        f'{name}, seed {seed}: means within {row["mean_error"]:.3f} '
-        f'deviations, log Z {row["log_evidence"]:.3f} +- '
+        f'{name}, seed {seed}: {means}, log Z {row["log_evidence"]:.3f} +- '
         f'{row["standard_error"]:.3f}, {row["num_evaluations"]:,} gradients, '
         f'{row["processor_seconds"]:.0f} CPU s; ' + ' '.join(row['warnings']),
         flush=True,

@@ -601,6 +601,12 @@ def test_moments_in_posterior_deviations():
   assert last == (
     '| a | 2 | 0.354 | 0.50 | 0.354 | 0.50 to 1.00 | 2.00 | 1.414 | 1e+03 | 3 |'
   )
+  # A model without reference values.
+  none = posterior_moments.compare_moments(
+    {'other': _Transformation(None, None)}, lambda fn: np.mean(fn(x), axis=0)
+  )
+  last = posterior_moments.summarize([{**rows[0], **none}]).splitlines()[-1]
+  assert last == '| a | 2 | - | - | - | - | 1.00 | - | 1e+03 | 3 |'
 
 
 def test_tables_of_posteriors():
