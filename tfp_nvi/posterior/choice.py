@@ -53,7 +53,7 @@ class Chooser:
     # Whether pilots from a reference and from the initial density have found
     # different mass.
     self.is_apart = False
-    # Of a path from a reference, so far.
+    # How many stages the shortest path from a reference has, so far.
     self.fewest_stages = np.inf
 
   def choose(
@@ -172,10 +172,10 @@ class Chooser:
     return chosen, where, reason
 
   def _reconsider(self, narrow, broad, reason):
-    """Leaves the initial density's pilot if it has lost mass, and its reason.
+    """Which pilot to learn from where there is no mixture, and the reason.
 
-    A mixture could have joined the modes of both. An estimate of an evidence is
-    seldom much too high, and often too low.
+    An estimate of an evidence is seldom much too high, and often too low, so
+    that a pilot from the initial density with a low one has lost mass.
     """
     if not candidates.has_less(broad, narrow):
       return broad, reason
@@ -479,7 +479,7 @@ class Chooser:
       if num_fewer < 1 and gain < 0.05 + margin:
         break
     else:
-      # Not where the last fit was refused.
+      # A fit that was refused says nothing of what is left to find.
       if best is found and gain > 0.05 + margin:
         self.fitter.warnings.append(
           f'tails at risk: the last of {_MAX_REFITS} references that were '

@@ -32,9 +32,10 @@ __all__ = [
 ]
 
 # Nodes of a driver for the polynomials, by the number of drivers: locations are
-# to be right in units of deviations that may be small. Fewer of two drivers,
-# where so many would take more than half of the evaluations.
+# to be right in units of deviations that may be small.
 _NUM_NODES = {1: 17, 2: 13}
+# Those of two drivers where more would take over half of the evaluations, and
+# how many iterations of Newton's method to count with.
 _FEW_NODES = 7
 _USUAL_ITERATIONS = 4
 # The nodes reach from the quantile of this probability to the opposite one, as

@@ -523,7 +523,8 @@ class Fitter:
     rows = np.arange(0, len(u), -(-len(u) // _NUM_FAR))
     # Means of neighbours, as a point by itself is lower than its surroundings
     # in each of many coordinates, which would hide a valley.
-    distances = np.sum((u[rows, np.newaxis] - u) ** 2, axis=2)
+    # Square distances, less those of the rows from zero.
+    distances = np.sum(u**2, axis=1) - 2.0 * u[rows] @ u.T
     nearest = np.argsort(distances, axis=1)[:, :_NUM_NEAREST]
     first = np.mean(u[nearest], axis=1)
     second = first.copy()
