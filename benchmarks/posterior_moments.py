@@ -58,7 +58,7 @@ def _make(name):
   return getattr(using_tensorflow.targets, TARGETS[name])()
 
 
-# What is found of means and deviations.
+# Errors of means and deviations in a row.
 _ERRORS = (
   'mean_error',
   'largest_mean_error',

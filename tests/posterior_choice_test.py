@@ -91,7 +91,7 @@ def tail(share):
 def test_a_fit_must_cover_what_it_was_fitted_to():
   chooser = make_chooser()
   broad, chosen = make_pilot(points=tail(0.03)), make_pilot()
-  # Less the half of one percent that is as far out of any density.
+  # Half a percent of any density is taken to be as far out.
   lost = chooser._share_lost(broad, broad, chosen, ())
   np.testing.assert_allclose(lost, 0.03 - 0.005, atol=0.01)
   assert chooser.fitter.warnings == []
@@ -99,7 +99,7 @@ def test_a_fit_must_cover_what_it_was_fitted_to():
   covers = make_pilot(points=tail(0.05)[::-1])
   assert chooser._share_lost(broad, broad, covers, ()) < 0.01
   assert chooser._share_lost(broad, broad, broad, ()) == 0.0
-  # Where the reference was fitted to others, this is no matter of theirs.
+  # It need not cover particles that it was not fitted to.
   assert chooser._share_lost(chosen, broad, chosen, ()) == 0.0
 
 

@@ -474,9 +474,9 @@ def test_a_map_that_leads_past_a_mode_is_not_taken(
 
 
 def test_drivers_by_curvature():
-  # Precisions of two others are exp(2 y_0) and exp(-y_1), and of one more a
-  # constant: logarithms change by 2 * 3 and 1 * 3 deviations between both ends,
-  # and the squares of these are 36 and 9.
+  # The third value has the precision exp(2 y_0), the fourth one exp(-y_1),
+  # and the fifth one a constant. Between both ends, three deviations apart,
+  # logarithms change by 6 and 3, whose squares are 36 and 9.
   def gradient_fn(y):
     first, second = np.exp(2.0 * y[:, 0]), np.exp(-y[:, 1])
     return np.stack(
