@@ -45,7 +45,7 @@ def make_pilot(log_evidence=0.0, num_ancestors=NUM_PARTICLES, points=None):
   affine = reference.from_affine(np.zeros(2), np.eye(2), tf.float64)
   moves = types.SimpleNamespace(starts_at_initial=True)
   return candidates.Pilot(
-    'made', moves, affine, pilot.Schedule([stage], True), population
+    'made', 'prior', moves, affine, pilot.Schedule([stage], True), population
   )
 
 

@@ -105,7 +105,7 @@ def pilot_at(start, num):
     tf.zeros([num, 1], tf.float64),
     tf.range(num)[:, tf.newaxis],
   )
-  return candidates.Pilot('pilot', None, start, None, population)
+  return candidates.Pilot('pilot', 'reference', None, start, None, population)
 
 
 def test_divergence_of_a_fit():

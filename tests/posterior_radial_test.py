@@ -202,6 +202,6 @@ def test_which_of_two_pilots_to_learn_from(
   )
   monkeypatch.setattr(chooser, '_has_valleys', lambda found: has_valleys)
   narrow, broad = pilot_at(0.0, 0.0), pilot_at(place, log_evidence)
-  best, _ = chooser._compare(narrow, broad)
+  best, found_apart, _ = chooser._compare(narrow, broad)
   assert best is (broad if takes_broad else narrow)
-  assert chooser.is_apart == is_apart
+  assert found_apart == is_apart

@@ -34,7 +34,7 @@ def make_pilot(start):
     ],
     True,
   )
-  return candidates.Pilot('pilot', 'moves', start, schedule, None)
+  return candidates.Pilot('pilot', 'prior', 'moves', start, schedule, None)
 
 
 def make_spline():
@@ -94,13 +94,15 @@ def make_mixture():
 )
 def test_pilots_are_the_same_after_a_journey(start_fn):
   sent = make_pilot(start_fn())
-  content = replicated.to_bytes(sent, 'prior', 'as asked for.')
+  content = replicated.to_bytes(sent, 'as asked for.')
   # Another process may have found something else.
   other = make_pilot(make_affine())._replace(
-    moves='other moves', schedule=pilot.Schedule([], False)
+    start='reference',
+    moves='other moves',
+    schedule=pilot.Schedule([], False),
   )
-  found, where, reason = replicated.from_bytes(content, other)
-  assert (where, reason) == ('prior', 'as asked for.')
+  found, reason = replicated.from_bytes(content, other)
+  assert (found.start, reason) == ('prior', 'as asked for.')
   assert found.moves == 'other moves'
   assert found.schedule.is_complete
   assert len(found.schedule.stages) == 2

@@ -127,7 +127,8 @@ def pilot_of_four_ancestors(log_evidence=0.0, num_stages=10):
   stage = pilot.Stage(1.0, None, 1.0, 1, 1, 0.8, 0.0, 1.0)
   schedule = pilot.Schedule([stage] * num_stages, True)
   moves = types.SimpleNamespace(starts_at_initial=True)
-  return candidates.Pilot('few', moves, None, schedule, population)
+  affine = reference.from_affine(np.zeros(1), np.ones(1), tf.float32)
+  return candidates.Pilot('few', 'prior', moves, affine, schedule, population)
 
 
 def make_chooser(has_modes, refit, run_pilot):
@@ -162,15 +163,14 @@ def test_a_reference_that_loses_mass_is_not_taken(
 ):
   """However few ancestors the pilot has that it was fitted to."""
   broad = pilot_of_four_ancestors()
-  affine = reference.from_affine(np.zeros(1), np.ones(1), tf.float32)
+  fitted = pilot_of_four_ancestors(-loss, num_stages)
   chooser = make_chooser(
     has_modes,
-    lambda *args: (affine, {}),
-    lambda *args, **kwargs: pilot_of_four_ancestors(-loss, num_stages),
+    lambda *args: (fitted.reference, {}),
+    lambda *args, **kwargs: fitted,
   )
-  best, start, _ = chooser._refine(broad, broad, None, '', [0, 1])
-  assert (best is broad) == is_kept
-  assert start == ('prior' if is_kept else 'reference')
+  best = chooser._refine(broad, broad, None, [0, 1])
+  assert best is (broad if is_kept else fitted)
 
 
 @pytest.mark.parametrize(
@@ -187,8 +187,8 @@ def test_a_conditional_map_is_not_to_make_the_path_longer(
   num_stages, is_skewed, is_kept
 ):
   """Where it does, there is an affine map for the same drivers."""
-  affine = reference.from_affine(np.zeros(1), np.ones(1), tf.float32)
-  first = pilot_of_four_ancestors()._replace(reference=affine)
+  first = pilot_of_four_ancestors()
+  affine = first.reference
   # Laplace's method is for references without such a map, and none that were
   # refused.
   given = affine._replace(conditional='a map')
@@ -206,7 +206,7 @@ def test_a_conditional_map_is_not_to_make_the_path_longer(
 
   chooser = make_chooser(False, refit, run_pilot)
   chooser.fewest_stages = 10
-  best, *_ = chooser._refine(first, None, None, '', [0, 1])
+  best = chooser._refine(first, None, None, [0, 1])
   assert (best.reference is given) == is_kept
   # Once more where the path got shorter, or without a map that was not kept.
   again = [given] if num_stages < 10 else []

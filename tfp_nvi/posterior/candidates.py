@@ -44,6 +44,8 @@ class Pilot(typing.NamedTuple):
 
   Fields:
     name: Python `str`: the name of the stage.
+    start: Python `str`: where it starts: `'prior'`, which is the initial
+      density, or `'reference'`.
     moves: `Moves` of its path.
     reference: `Reference` or `Mixture` in whose coordinates it moved.
     schedule: `Schedule` that it found.
@@ -51,6 +53,7 @@ class Pilot(typing.NamedTuple):
   """
 
   name: str
+  start: str
   moves: moves_lib.Moves
   reference: reference_lib.Reference | mixture_lib.Mixture
   schedule: pilot.Schedule

@@ -50,15 +50,12 @@ class Chooser:
     # How many modes optimization found, once it has looked for them; zero where
     # most starts led to none.
     self.num_modes: int | None = None
-    # Whether pilots from a reference and from the initial density have found
-    # different mass.
-    self.is_apart = False
     # How many stages the shortest path from a reference has, so far.
     self.fewest_stages = np.inf
 
   def choose(
     self, start: str, seed: types.StatelessSeed
-  ) -> tuple[candidates.Pilot, str, str]:
+  ) -> tuple[candidates.Pilot, str]:
     """Runs pilots until one is to be repeated.
 
     Args:
@@ -67,51 +64,30 @@ class Chooser:
 
     Returns:
       chosen: `Pilot` to repeat.
-      where: Python `str`: `'prior'` or `'reference'`, where it starts.
-      reason: Python `str`: why it starts there.
+      reason: Python `str`: why it starts where it does.
     """
     seeds = tf.unstack(randomness.split_seed(seed, 4))
     if start == 'prior':
-      found = self.fitter.run_pilot(
-        'pilot from the prior', self.fitter.identity(), seeds[0], True
-      )
-      return found, 'prior', 'as asked for.'
-    whitener, places, self.fitter.has_modes = self.fitter.fit_variational(
-      seeds[1]
+      return self._run_broad(seeds[0]), 'as asked for.'
+    whitener, reference, places = self._fit_references(seeds[1])
+    narrow = self.fitter.run_pilot(
+      'pilot from the reference', reference, seeds[2], max_evaluations=250
     )
-    had_valleys = self.fitter.has_modes
-    reference = self.fitter.with_lengths(
-      whitener, randomness.fold_in(seeds[1], 2)
-    )
-    best = self.fitter.run_pilot(
-      'pilot from the reference',
-      reference,
-      seeds[2],
-      max_evaluations=250,
-    )
-    if best.schedule.is_complete:
-      self.fewest_stages = best.num_stages
-    reason = 'as asked for.'
-    broad = None
+    if narrow.schedule.is_complete:
+      self.fewest_stages = narrow.num_stages
+    best, broad, reason = narrow, None, 'as asked for.'
     if start == 'auto':
       # Where there are no modes, a good reference may do without this pilot.
-      is_patient = self.fitter.has_modes or not best.schedule.is_complete
-      broad = self.fitter.run_pilot(
-        'pilot from the prior',
-        self.fitter.identity(),
-        seeds[0],
-        True,
-        max_evaluations=3_000 if is_patient else 400,
-      )
+      is_patient = self.fitter.has_modes or not narrow.schedule.is_complete
+      broad = self._run_broad(seeds[0], 3_000 if is_patient else 400)
       if self.fitter.has_modes and broad.schedule.is_complete:
         # Some starts may have led to places that are not worth a mode.
-        self.fitter.has_modes = self._has_valleys(broad, places.numpy())
-      narrow = best
-      best, reason = self._compare(narrow, broad)
-      if self.is_apart:
+        self.fitter.has_modes = self._has_valleys(broad, places)
+      best, is_apart, reason = self._compare(narrow, broad)
+      if is_apart:
         found = self._try_both(narrow, broad, randomness.fold_in(seed, 5))
         if found is not None:
-          return found, 'reference', reason
+          return found, reason
     if not best.schedule.is_complete:
       # Nothing got to the target: the reference's own path, however long.
       best = self.fitter.run_pilot(
@@ -122,25 +98,65 @@ class Chooser:
       )
       reason = 'no pilot got to the target within its budget.'
       if not best.schedule.is_complete:
-        return best, 'reference', reason
-    if broad is not None and (
-      self.fitter.has_modes or (best is broad and self._has_valleys(broad))
-    ):
-      found = self._try_mixture(best, broad, randomness.fold_in(seed, 4))
-      if found is not None:
-        count = found.reference.centers.shape[0]
-        return (
-          found,
-          'reference',
-          (
-            f'optimization found {count} modes, and a path from a mixture of '
-            'Gaussians there is shorter than one from the prior.'
-          ),
-        )
+        return best, reason
+    if broad is None:
+      return self._refine(best, None, whitener, seeds[3]), reason
+    found = self._try_mixture(best, broad, randomness.fold_in(seed, 4))
+    if found is not None:
+      return found, (
+        f'optimization found {found.reference.centers.shape[0]} modes, and a '
+        'path from a mixture of Gaussians there is shorter than one from the '
+        'prior.'
+      )
     if self.num_modes == 1:
       self.fitter.has_modes = False
     if best is broad:
       best, reason = self._reconsider(narrow, broad, reason)
+    return self._learn(best, broad, whitener, places, reason, seeds[3])
+
+  def _run_broad(self, seed, max_evaluations=None):
+    """A pilot from the initial density."""
+    return self.fitter.run_pilot(
+      'pilot from the prior',
+      self.fitter.identity(),
+      seed,
+      'prior',
+      max_evaluations,
+    )
+
+  def _fit_references(self, seed):
+    """Variational references.
+
+    Args:
+      seed: Stateless seed.
+
+    Returns:
+      whitener: `Reference` of an affine map.
+      reference: `Reference`: the same, with a map of lengths where that pays.
+      places: Array of shape `[n, d]`: where starts led to, if there are valleys
+        in between; else empty.
+    """
+    whitener, places, has_valleys = self.fitter.fit_variational(seed)
+    self.fitter.has_modes = has_valleys
+    reference = self.fitter.with_lengths(whitener, randomness.fold_in(seed, 2))
+    places = places.numpy()
+    return whitener, reference, places if has_valleys else places[:0]
+
+  def _learn(self, best, broad, whitener, places, reason, seed):
+    """A pilot from a reference fitted to particles, if it has all their mass.
+
+    Args:
+      best: `Pilot` to learn from.
+      broad: `Pilot` from the initial density.
+      whitener: `Reference` of an affine map.
+      places: Array of shape `[n, d]`: where there may be modes.
+      reason: Python `str`: why to learn from `best`.
+      seed: Stateless seed.
+
+    Returns:
+      chosen: `Pilot`.
+      reason: Python `str`.
+    """
     is_by_few = False
     if best is broad:
       is_by_few = self.fitter.has_modes and best.num_roots < (
@@ -148,28 +164,23 @@ class Chooser:
       )
       # A reference fitted to few families would lack what they lack.
       if is_by_few and self.num_modes != 0:
-        return broad, 'prior', reason
+        return broad, reason
       is_small = whitener.matrix.shape[0] <= reference_lib.MAX_FULL
       whitener = self.fitter.whiten(
         broad, self.fitter.identity() if is_small else whitener
       )
-    chosen, where, reason = self._refine(
-      best, broad, whitener, reason, seeds[3]
-    )
-    if broad is not None and broad.schedule.is_complete:
-      lost = self._share_lost(
-        best, broad, chosen, places.numpy() if had_valleys else ()
-      )
+    chosen = self._refine(best, broad, whitener, seed)
+    if broad.schedule.is_complete:
+      lost = self._share_lost(best, broad, chosen, places)
       if lost > _MOST_LOST:
-        reason = f'a path from a reference lost {lost:.1%} of the mass.'
-        return broad, 'prior', reason
+        return broad, f'a path from a reference lost {lost:.1%} of the mass.'
     if is_by_few and chosen is not broad:
       self.fitter.warnings.append(
         'modes at risk: the reference was fitted to particles of '
         f'{best.num_roots} ancestors, and optimization did not tell whether '
         "there are modes that these lack. start='prior' would see them."
       )
-    return chosen, where, reason
+    return chosen, reason
 
   def _reconsider(self, narrow, broad, reason):
     """Which pilot to learn from where there is no mixture, and the reason.
@@ -226,7 +237,17 @@ class Chooser:
     return lost
 
   def _compare(self, narrow, broad):
-    """Which pilot to learn from."""
+    """Which of two pilots to learn from.
+
+    Args:
+      narrow: `Pilot` from a reference.
+      broad: `Pilot` from the initial density.
+
+    Returns:
+      best: `Pilot`.
+      is_apart: Python `bool`: whether each found mass that the other lacks.
+      reason: Python `str`.
+    """
     if not broad.schedule.is_complete:
       stages = broad.schedule.stages
       # A temperature that is nearly one is not to be shown as one.
@@ -237,11 +258,13 @@ class Chooser:
         'does not cover would not be seen. '
         "start='prior' takes longer, but would see them."
       )
-      return narrow, (
-        'a pilot from the prior did not get to the target within its budget.'
+      return (
+        narrow,
+        False,
+        ('a pilot from the prior did not get to the target within its budget.'),
       )
     if not narrow.schedule.is_complete:
-      return broad, 'a pilot from the variational reference did not.'
+      return broad, False, 'a pilot from the variational reference did not.'
     difference = broad.log_evidence - narrow.log_evidence
     margin = 0.1 + 2.0 * np.sqrt(
       narrow.variance_by_ancestors + broad.variance_by_ancestors
@@ -251,31 +274,43 @@ class Chooser:
     )
     self.fitter.history[-1]['share_outside'] = outside
     if self.fitter.has_modes:
-      return broad, (
-        'the density has valleys between the places that several starts of '
-        'variational inference led to.'
+      return (
+        broad,
+        False,
+        (
+          'the density has valleys between the places that several starts of '
+          'variational inference led to.'
+        ),
       )
+    evidences = (
+      f'log evidence {broad.log_evidence:.2f} and {narrow.log_evidence:.2f}'
+    )
     has_more = difference > margin or outside > _MOST_LOST
     if has_more and difference < -margin and not self._has_valleys(broad):
       # There is one mode, so that evidences say how much each has missed.
       has_more = False
-      more = outside * np.exp(difference + margin)
-      self.is_apart = more > _MOST_LOST
-    if self.is_apart:
-      return narrow, (
-        'pilots from the prior and from the variational reference found '
-        f'different mass (log evidence {broad.log_evidence:.2f} and '
-        f'{narrow.log_evidence:.2f}).'
-      )
+      if outside * np.exp(difference + margin) > _MOST_LOST:
+        return (
+          narrow,
+          True,
+          (
+            'pilots from the prior and from the variational reference found '
+            f'different mass ({evidences}).'
+          ),
+        )
     if has_more:
-      return broad, (
-        'a pilot from the prior found mass that the variational reference '
-        f'leads past ({outside:.1%} of it; log evidence '
-        f'{broad.log_evidence:.2f} and {narrow.log_evidence:.2f}).'
+      return (
+        broad,
+        False,
+        (
+          'a pilot from the prior found mass that the variational reference '
+          f'leads past ({outside:.1%} of it; {evidences}).'
+        ),
       )
-    return narrow, (
-      'a pilot from the prior found no other mass (log evidence '
-      f'{broad.log_evidence:.2f} and {narrow.log_evidence:.2f}).'
+    return (
+      narrow,
+      False,
+      (f'a pilot from the prior found no other mass ({evidences}).'),
     )
 
   def _try_both(self, narrow, broad, seed):
@@ -345,7 +380,7 @@ class Chooser:
     return has_valleys
 
   def _try_mixture(self, best, broad, seed):
-    """A pilot from a mixture of Gaussians at modes; `None` if it is no better.
+    """A pilot from a mixture of Gaussians at modes.
 
     Args:
       best: `Pilot` to compare with.
@@ -354,9 +389,12 @@ class Chooser:
       seed: Stateless seed.
 
     Returns:
-      found: `Pilot`, or `None`.
+      found: `Pilot`, or `None` if there are no modes or it is no better.
     """
-    if self.fitter.space.num_values > reference_lib.MAX_FULL:
+    is_needed = self.fitter.has_modes or (
+      best is broad and self._has_valleys(broad)
+    )
+    if not is_needed or self.fitter.space.num_values > reference_lib.MAX_FULL:
       return None
     mixture, least_count = self._find_mixture(broad, seed)
     if mixture is None:
@@ -436,9 +474,19 @@ class Chooser:
     # Where the divergence is NaN, the fit is to be tried.
     return not divergence < noise
 
-  def _refine(self, best, broad, whitener, reason, seed):
-    """Fits references to particles for as long as the path gets shorter."""
-    refused: list = []
+  def _refine(self, first, broad, whitener, seed):
+    """Fits references to particles for as long as the path gets shorter.
+
+    Args:
+      first: `Pilot` whose particles to fit to.
+      broad: `Pilot` from the initial density, or `None`.
+      whitener: `Reference` of an affine map.
+      seed: Stateless seed.
+
+    Returns:
+      best: `Pilot`: the last one that was accepted.
+    """
+    best, refused = first, []
     for i in range(_MAX_REFITS):
       start = time.perf_counter()
       reference, about = self.fitter.refit(best, whitener, refused)
@@ -448,32 +496,18 @@ class Chooser:
       self.fitter.record('fitted reference', start, 0, **about)
       if not is_changed:
         break
-      is_conditional = reference.conditional is not None
       found = self.fitter.run_pilot(
         f'pilot from fitted reference {i + 1}',
         reference,
         randomness.fold_in(seed, i),
-        max_evaluations=250 if is_conditional else None,
+        max_evaluations=None if reference.conditional is None else 250,
       )
-      gain, margin, num_fewer = candidates.compare_paths(found, best)
-      is_new = is_conditional and reference.conditional is not best.conditional
-      # A path of the same length is no worse. But Laplace's method also knows
-      # where there are no particles, and a fit to these on top of it does not.
-      is_refit = is_conditional and not is_new
-      is_shorter = num_fewer >= int(is_refit) or gain > 0.1 + margin
-      if is_new and about['is_skewed']:
-        # The path must make up for tails of the other coordinates.
-        is_shorter = found.num_stages <= _MOST_OF_PATH * self.fewest_stages
-      # A reference may leave out what few particles have found.
-      if self.fitter.has_modes and best is broad:
-        is_shorter &= num_fewer >= candidates.LEAST_SHORTER * best.num_stages
-      # Evidences by short paths are the more exact ones.
-      slack = min(_MOST_SLACK, _SLACK_OF_STAGE * best.num_stages)
-      if gain < -slack - margin or not is_shorter:
-        if not is_new:
+      if not self._is_accepted(found, best, best is broad, about):
+        if not _has_new_map(found, best):
           break
         refused.append(about['drivers'])
         continue
+      gain, margin, num_fewer = candidates.compare_paths(found, best)
       best = found
       self.fewest_stages = min(self.fewest_stages, best.num_stages)
       if num_fewer < 1 and gain < 0.05 + margin:
@@ -486,6 +520,41 @@ class Chooser:
           f'fitted to particles raised the log evidence by {gain:.2f} yet, so '
           'that there may be mass that none of them has reached.'
         )
-    if best is broad:
-      return best, 'prior', reason
-    return best, 'reference', reason
+    return best
+
+  def _is_accepted(self, found, best, is_from_prior, about):
+    """Whether the path from a fitted reference is better than the one before.
+
+    Args:
+      found: `Pilot` from the fitted reference.
+      best: `Pilot` that it was fitted to.
+      is_from_prior: Python `bool`: whether `best` starts at the initial
+        density.
+      about: Python `dict`: what `Fitter.refit` says of the reference.
+
+    Returns:
+      is_accepted: Python `bool`.
+    """
+    gain, margin, num_fewer = candidates.compare_paths(found, best)
+    # Evidences by short paths are the more exact ones.
+    slack = min(_MOST_SLACK, _SLACK_OF_STAGE * best.num_stages)
+    if gain < -slack - margin:
+      return False
+    # A reference may leave out what few particles have found.
+    if self.fitter.has_modes and is_from_prior:
+      if num_fewer < candidates.LEAST_SHORTER * best.num_stages:
+        return False
+    is_new = _has_new_map(found, best)
+    if is_new and about['is_skewed']:
+      # The path must make up for tails of the other coordinates.
+      return found.num_stages <= _MOST_OF_PATH * self.fewest_stages
+    # A path of the same length is no worse. But Laplace's method also knows
+    # where there are no particles, and a fit to these on top of it does not.
+    is_refit = found.conditional is not None and not is_new
+    return num_fewer >= int(is_refit) or gain > 0.1 + margin
+
+
+def _has_new_map(found, best):
+  """Whether a pilot's reference has a map by Laplace's method of its own."""
+  conditional = found.conditional
+  return conditional is not None and conditional is not best.conditional

@@ -190,15 +190,13 @@ def fit_posterior(
         'missing from the evidence.'
       )
     try:
-      chosen, where, reason = choice.Chooser(fitter).choose(start, pilot_seed)
+      chosen, reason = choice.Chooser(fitter).choose(start, pilot_seed)
     except KeyboardInterrupt:
       if fitter.latest is None or replicas is not None:
         raise
       return _interrupted(fitter)
     if replicas is not None:
-      chosen, where, reason = replicated.of_first(
-        replicas, fitter, chosen, where, reason
-      )
+      chosen, reason = replicated.of_first(replicas, fitter, chosen, reason)
     if not chosen.schedule.is_complete:
       found = chosen.schedule.stages
       raise ValueError(
@@ -211,7 +209,6 @@ def fit_posterior(
     return _repeat(
       fitter,
       chosen,
-      where,
       reason,
       num_particles,
       num_runs,
@@ -244,7 +241,6 @@ def _runs_at_once(num_particles, num_runs):
 def _repeat(
   fitter,
   chosen,
-  where,
   reason,
   num_particles,
   num_runs,
@@ -259,7 +255,7 @@ def _repeat(
 
   def draw(seed):
     return fitter.draw(
-      chosen.reference, where == 'prior', num_particles, at_once, seed
+      chosen.reference, chosen.start, num_particles, at_once, seed
     )
 
   pieces: list = []
@@ -311,7 +307,6 @@ def _repeat(
   return _collect(
     fitter,
     chosen,
-    where,
     reason,
     [x.population for x in pieces],
     level_ess,
@@ -326,7 +321,6 @@ def _interrupted(fitter):
   return _collect(
     fitter,
     latest,
-    'reference' if latest.moves is fitter.from_reference else 'prior',
     'interrupted.',
     [latest.population],
     np.array([[x.effective_sample_size] for x in latest.schedule.stages]),
@@ -346,9 +340,7 @@ def _join_runs(arrays, num_runs):
   )
 
 
-def _collect(
-  fitter, chosen, where, reason, populations, level_ess, tail_k, more
-):
+def _collect(fitter, chosen, reason, populations, level_ess, tail_k, more):
   """Makes a `Posterior` of populations."""
   space = fitter.space
   at_once = populations[0].log_weights.shape[1]
@@ -396,7 +388,7 @@ def _collect(
       'and count as zero density.'
     ]
   reference = learn_fn = None
-  if where == 'reference':
+  if chosen.start == 'reference':
     reference = learned.reference_distribution(space, chosen.reference)
     learn_fn = functools.partial(
       learned.learn,
@@ -414,7 +406,7 @@ def _collect(
     log_evidences=log_evidences.numpy(),
     num_runs=num_runs,
     num_target_evaluations=fitter.num_evaluations,
-    start=where,
+    start=chosen.start,
     reason=reason,
     warnings=more
     + fitter.warnings

@@ -44,12 +44,11 @@ _NUMBERS = {
 }
 
 
-def to_bytes(chosen: candidates.Pilot, where: str, reason: str) -> bytes:
+def to_bytes(chosen: candidates.Pilot, reason: str) -> bytes:
   """Serializes the parts of a pilot that runs depend on.
 
   Args:
     chosen: `Pilot`.
-    where: Python `str`: where it started.
     reason: Python `str`: why it was chosen.
 
   Returns:
@@ -58,7 +57,7 @@ def to_bytes(chosen: candidates.Pilot, where: str, reason: str) -> bytes:
   found = chosen.schedule.stages
   reference = chosen.reference
   arrays = {
-    'where': np.array(where),
+    'start': np.array(chosen.start),
     'reason': np.array(reason),
     'is_complete': np.array(chosen.schedule.is_complete),
     # Double precision represents each of these numbers exactly.
@@ -97,7 +96,7 @@ def to_bytes(chosen: candidates.Pilot, where: str, reason: str) -> bytes:
 
 def from_bytes(
   content: bytes, like: candidates.Pilot
-) -> tuple[candidates.Pilot, str, str]:
+) -> tuple[candidates.Pilot, str]:
   """A pilot from `to_bytes`.
 
   Args:
@@ -106,7 +105,6 @@ def from_bytes(
 
   Returns:
     chosen: `Pilot`, with the moves of `like`.
-    where: Python `str`.
     reason: Python `str`.
   """
   with np.load(io.BytesIO(content), allow_pickle=False) as file:
@@ -143,8 +141,10 @@ def from_bytes(
     ],
     bool(arrays['is_complete']),
   )
-  chosen = like._replace(reference=reference, schedule=schedule)
-  return chosen, str(arrays['where']), str(arrays['reason'])
+  chosen = like._replace(
+    start=str(arrays['start']), reference=reference, schedule=schedule
+  )
+  return chosen, str(arrays['reason'])
 
 
 def _under(prefix, arrays):
@@ -160,26 +160,23 @@ def of_first(
   replicas: replicas_lib.Replicas,
   fitter: stages.Fitter,
   chosen: candidates.Pilot,
-  where: str,
   reason: str,
-) -> tuple[candidates.Pilot, str, str]:
+) -> tuple[candidates.Pilot, str]:
   """The pilot that the first process chose, for all of them.
 
   Args:
     replicas: `Replicas`.
     fitter: `Fitter`.
     chosen: `Pilot` that this process chose.
-    where: Python `str`: where it started.
     reason: Python `str`: why it was chosen.
 
   Returns:
     chosen: `Pilot`.
-    where: Python `str`.
     reason: Python `str`.
   """
-  content = replicas.from_first(to_bytes(chosen, where, reason))
-  chosen, where, reason = from_bytes(content, chosen)
-  return chosen._replace(moves=fitter.moves_from(where)), where, reason
+  content = replicas.from_first(to_bytes(chosen, reason))
+  chosen, reason = from_bytes(content, chosen)
+  return chosen._replace(moves=fitter.moves_from(chosen.start)), reason
 
 
 def run_frozen(

@@ -185,7 +185,7 @@ class Fitter:
 
   def _log_weights(self, reference, seed):
     """Log weights of draws from a reference, the mean of which is its bound."""
-    u = self.draw(reference, False, self.size, 1, seed)
+    u = self.draw(reference, 'reference', self.size, 1, seed)
     terms, _ = self.from_reference.evaluate(reference, u)
     self.num_evaluations += self.size
     return terms.log_ratio.numpy().astype(np.float64)
@@ -267,16 +267,16 @@ class Fitter:
     name: str,
     reference: reference_lib.Reference | mixture_lib.Mixture,
     seed: types.StatelessSeed,
-    from_initial: bool = False,
+    start: str = 'reference',
     max_evaluations: int | None = None,
   ) -> candidates.Pilot:
-    """Runs a pilot from the reference, or from the initial density.
+    """Runs a pilot from a reference, or from the initial density.
 
     Args:
       name: Python `str`: of the stage.
       reference: `Reference` or `Mixture`.
       seed: Stateless seed.
-      from_initial: Python `bool`: whether it starts at the initial density.
+      start: Python `str`: as in `Pilot`.
       max_evaluations: Python `int`: gradients for each particle after which to
         give up, or `None`.
 
@@ -284,10 +284,10 @@ class Fitter:
       found: `Pilot`.
     """
     self.announce(name)
-    start = time.perf_counter()
+    before_seconds = time.perf_counter()
     draw_seed, run_seed = tf.unstack(randomness.split_seed(seed, 2))
-    moves = self._initial_moves() if from_initial else self.from_reference
-    u = self.draw(reference, from_initial, self.size, 1, draw_seed)
+    moves = self.moves_from(start)
+    u = self.draw(reference, start, self.size, 1, draw_seed)
     before = moves.num_evaluations
     schedule, population = pilot.run_pilot(
       moves,
@@ -298,14 +298,16 @@ class Fitter:
       max_evaluations=(
         None if max_evaluations is None else max_evaluations * self.size
       ),
-      gives_up_fn=pilot.is_late if from_initial else pilot.is_used_up,
+      gives_up_fn=pilot.is_late if start == 'prior' else pilot.is_used_up,
       has_modes=self.has_modes,
       progress=self.show,
     )
-    found = candidates.Pilot(name, moves, reference, schedule, population)
+    found = candidates.Pilot(
+      name, start, moves, reference, schedule, population
+    )
     self.record(
       name,
-      start,
+      before_seconds,
       moves.num_evaluations - before,
       log_evidence=found.log_evidence,
       is_complete=schedule.is_complete,
@@ -324,7 +326,7 @@ class Fitter:
   def draw(
     self,
     reference: reference_lib.Reference | mixture_lib.Mixture,
-    from_initial: bool,
+    start: str,
     num_particles: int,
     num_runs: int,
     seed: types.StatelessSeed,
@@ -333,7 +335,7 @@ class Fitter:
 
     Args:
       reference: `Reference` or `Mixture`.
-      from_initial: Python `bool`: whether runs start at the initial density.
+      start: Python `str`: as in `Pilot`.
       num_particles: Python `int`: particles of a run.
       num_runs: Python `int`.
       seed: Stateless seed.
@@ -342,7 +344,7 @@ class Fitter:
       u: `Tensor` of shape `[num_particles * num_runs, num_values]`.
     """
     size = num_particles * num_runs
-    if from_initial:
+    if start == 'prior':
       return self.space.sample_initial(size, seed)
     if isinstance(reference, mixture_lib.Mixture):
       return mixture_lib.draw(reference, num_particles, num_runs, seed)
@@ -350,16 +352,10 @@ class Fitter:
       [size, self.space.num_values], seed, self.space.dtype
     )
 
-  def moves_from(self, where: str) -> moves_lib.Moves:
+  def moves_from(self, start: str) -> moves_lib.Moves:
     """The moves along the path from `'prior'` or `'reference'`."""
-    return (
-      self.from_reference if where == 'reference' else self._initial_moves()
-    )
-
-  def _initial_moves(self):
-    """Moves along a path from the initial density."""
-    # Where that is standard normal, the reference that does nothing serves.
-    if self.space.has_exact_gaussian:
+    # A standard normal prior is the reference that does nothing.
+    if start == 'reference' or self.space.has_exact_gaussian:
       return self.from_reference
     if self._from_initial is None:
       self._from_initial = moves_lib.Moves(self.space, True, self.jit_compile)
