@@ -126,3 +126,20 @@ def test_a_rare_nan_of_a_model():
   # False-alarm rate: 1e-4, by the tail of Student's t.
   assert abs(np.mean(ratios) - 1.0) < 6.6 * error
   assert error < 0.05
+
+
+@pytest.mark.parametrize(
+  'method, arguments',
+  [('sample', {}), ('sample', {'num_islands': 2}), ('trace', {})],
+)
+def test_warnings_are_of_the_line_that_samples(method, arguments):
+  sampler = make_sampler()
+
+  def user():
+    return getattr(sampler, method)(100, seed=1, **arguments)
+
+  with pytest.warns(RuntimeWarning, match='NaN') as caught:
+    user()
+  found = [w for w in caught if 'NaN' in str(w.message)]
+  assert found[0].filename == __file__
+  assert found[0].lineno == user.__code__.co_firstlineno + 1

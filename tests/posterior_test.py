@@ -116,6 +116,46 @@ def test_there_is_no_learned_sampler_from_the_prior():
     posterior.sampler  # noqa: B018
 
 
+def test_a_given_bijector_of_a_normal_prior():
+  """The Jacobian counts, where the prior is the start or its coordinates."""
+  model = tfd.JointDistributionNamed(
+    {
+      'w': tfd.MultivariateNormalDiag([0.0], [1.0]),
+      'y': lambda w: tfd.Independent(tfd.Normal(w, 0.5), 1),
+    }
+  ).experimental_pin(y=[1.0])
+  posterior = fit_posterior(
+    model, event_space_bijector={'w': tfb.Scale(3.0)}, seed=1, **SMALL
+  )
+  expected = float(tfd.Normal(0.0, 1.25**0.5).log_prob(1.0))
+  tolerance = 5.0 * posterior.log_evidence_error + 1e-3
+  assert posterior.log_evidence_error < 0.05
+  assert abs(posterior.log_evidence - expected) < tolerance
+  # The precision is 1 + 4, and the mean 4 / 5.
+  np.testing.assert_allclose(posterior.expectation()['w'], [0.8], atol=0.1)
+
+
+def test_errors_of_probabilities_and_counts(fitted):
+  posterior, *_ = fitted
+  error = posterior.standard_error(lambda x: x['w'] > 0.0)
+  as_float = posterior.standard_error(
+    lambda x: tf.cast(x['w'] > 0.0, tf.float32)
+  )
+  np.testing.assert_array_equal(error, as_float)
+
+
+def test_particles_have_ancestors_within_their_runs():
+  target, *_ = regression()
+  posterior = fit_posterior(target, start='prior', seed=1, **SMALL)
+  root = posterior.particles.root.numpy().reshape([-1, posterior.num_runs])
+  np.testing.assert_array_equal(
+    root % posterior.num_runs,
+    np.broadcast_to(np.arange(posterior.num_runs), root.shape),
+  )
+  # A path of many levels resamples, which leaves fewer ancestors.
+  assert posterior.particles.num_ancestors < root.size
+
+
 def pilot_of_four_ancestors(log_evidence=0.0, num_stages=10):
   num = 1_000
   population = pilot.Population(

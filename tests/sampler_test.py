@@ -609,6 +609,31 @@ def test_nested_proposal(inner_policy):
     assert scores.max() < CRITICAL_Z, scores
 
 
+class WithoutDraws(nvi.Proposal):
+  """A proposal that says nothing of the densities before it runs."""
+
+  def propose(
+    self, num_particles, batch_shape, seed, densities, reparameterize=True
+  ):
+    state = randomness.normal([num_particles] + batch_shape, seed)
+    log_prob = tfd.Normal(0.0, 1.0).log_prob(state)
+    return nvi.Move(
+      state=state, log_forward=log_prob, log_forward_score=log_prob
+    )
+
+
+def test_variables_of_densities_that_nothing_was_evaluated_of():
+  mean = tf.Variable(1.0)
+  path = nvi.GeometricPath(
+    lambda x: -0.5 * x**2, tfd.Normal(mean, 1.0), num_densities=2
+  )
+  transitions = nvi.GaussianTransitions(path, seed=1)
+  sampler = nvi.NestedSampler(path, transitions, WithoutDraws())
+  _, gradients = nvi.reverse_kl()(sampler, 50, randomness.as_seed(1))
+  (gradient,) = (g for g, variable in gradients if variable is mean)
+  assert abs(gradient) > 1e-3
+
+
 class WithoutNormalizer(nvi.NestedProposal):
   """Forgets the inner estimate of the normalizer."""
 
@@ -1483,7 +1508,7 @@ def test_nan_of_a_nested_proposal_is_not_silent(jit_compile):
     ),
     (
       dict(rejection_log_threshold_fn=lambda log_weights: float('nan')),
-      'log weights have become NaN',
+      'log weights are NaN: a transition',
     ),
     (
       dict(resample_criterion_fn=lambda particles: particles.log_weights > 0),

@@ -7,7 +7,7 @@ import tensorflow as tf
 import tfp_nvi as nvi
 
 
-class Stub:
+class Stub(nvi.Objective):
   """An objective whose values are functions of the step and a variable.
 
   `step` counts evaluations of the objective, those of skipped steps and probes

@@ -560,7 +560,7 @@ def test_elements_are_those_of_the_data_in_turn():
   seen = []
   offset = tf.Variable(0.0)
 
-  class LossIsTheElement:
+  class LossIsTheElement(nvi.Objective):
     description = 'mean of the element'
 
     def __call__(self, sampler, num_particles, seed):

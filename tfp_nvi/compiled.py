@@ -232,7 +232,11 @@ class CompiledSampler(proposals.ParticleSampler):
     _check_weights(particles.log_weights)
     worst = int(tf.argmax(num_nan))
     self._report_nan(
-      particles.num_nan, size, randomness.fold_in(seed, worst), strict
+      particles.num_nan,
+      size,
+      randomness.fold_in(seed, worst),
+      strict,
+      stacklevel=4,
     )
     return particles
 
@@ -278,8 +282,17 @@ class CompiledSampler(proposals.ParticleSampler):
       _check_weights(result.log_weights)
     return result
 
-  def _report_nan(self, num_nan, num_particles, seed, strict):
-    """Warns of NaN log densities once, or raises an error."""
+  def _report_nan(self, num_nan, num_particles, seed, strict, stacklevel=3):
+    """Warns of NaN log densities once, or raises an error.
+
+    Args:
+      num_nan: Scalar int32 `Tensor`.
+      num_particles: Python `int`.
+      seed: Stateless seed of the run.
+      strict: Python `bool`: whether to raise an error.
+      stacklevel: Python `int`: that of the user's call, as of `warnings.warn`.
+        Default value: `3`: that of the method that calls this one.
+    """
     if not tf.executing_eagerly() or (self._has_warned and not strict):
       return
     if int(num_nan) == 0:
@@ -294,7 +307,7 @@ class CompiledSampler(proposals.ParticleSampler):
     if strict:
       raise ValueError(message)
     self._has_warned = True
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
+    warnings.warn(message, RuntimeWarning, stacklevel=stacklevel)
 
 
 def _check_weights(log_weights):
@@ -302,8 +315,7 @@ def _check_weights(log_weights):
   is_nan = tf.math.is_nan(log_weights)
   if bool(tf.reduce_any(is_nan)):
     raise ValueError(
-      'The log weights have become NaN: the log densities of the '
-      f'transitions, or `resample_fn`, are not as they should be; '
-      f'{count(is_nan)} of {is_nan.shape.num_elements()} log weights are '
-      'NaN.'
+      f'{count(is_nan)} of {is_nan.shape.num_elements()} log weights are NaN: '
+      'a transition returned a log density of NaN, or `resample_fn` an index '
+      'out of range.'
     )

@@ -59,6 +59,12 @@ def check():
   sampler = make_sampler()
   runs = [nvi.smc_squared(sampler, X, 100, 20, seed=i) for i in range(NUM_RUNS)]
   assert all(len(run.move_steps) >= 1 for run in runs)
+  for run in runs:
+    # Resampling and moves preserve the weight of all particles together.
+    np.testing.assert_allclose(
+      run.particles.log_normalizer, run.log_normalizer, rtol=1e-9
+    )
+    assert run.particles.num_ancestors < 100
   scores, drift = exact()
   ratios = np.exp([run.log_normalizer - scores.sum() for run in runs])
   drifts = [float(run.particles.expectation()) for run in runs]

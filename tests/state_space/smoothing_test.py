@@ -198,6 +198,30 @@ def test_particle_metropolis(name):
     assert abs(np.mean(value) - expected) < CRITICAL_Z * error
 
 
+@pytest.mark.parametrize('kind', ['metropolis', 'filter'])
+def test_steps_of_a_traced_loop_differ_without_a_seed(kind):
+  """Each step has noise of its own, though the loop is traced once."""
+  sampler = nvi.StateSpaceSampler(drift_model(kind == 'metropolis'))
+  if kind == 'metropolis':
+    kernel = nvi.ParticleMetropolis(sampler, X, 4, is_observed=IS_OBSERVED)
+    start = tf.zeros([50], tf.float64)
+  else:
+    kernel = nvi.ConditionalFilter(sampler, X, 4, is_observed=IS_OBSERVED)
+    start = tf.zeros([50, len(X)], tf.float64)
+
+  @tf.function(autograph=False)
+  def run():
+    return tfp.mcmc.sample_chain(
+      3,
+      start,
+      kernel=kernel,
+      trace_fn=lambda state, results: results.seed,
+    )
+
+  _, seeds = run()
+  assert len({tuple(seed) for seed in seeds.numpy()}) == 3
+
+
 @pytest.mark.parametrize(
   'has_prior', [pytest.param(False, marks=pytest.mark.slow), True]
 )

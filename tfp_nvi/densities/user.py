@@ -58,7 +58,9 @@ class UserDensities(Densities):
       [(n, draws.static_batch_shape(d)) for n, d in named_densities]
       + [('batch_shape', batch_shape)]
     )
-    self.has_variables = False
+    # They may have some until each was evaluated.
+    self.has_variables = True
+    self._found_variables = False
     self.is_discrete = 'discrete' in self._space.kinds
     self.zero_levels = ()
     if draws.is_sampleable(self.initial):
@@ -167,9 +169,10 @@ class UserDensities(Densities):
         self.float_dtype,
         shape,
       )
-      self.has_variables |= bool(tape.watched_variables())
+      self._found_variables |= bool(tape.watched_variables())
       log_probs.append(log_prob + self.log_det_jacobian(state))
       _check_numbers(density_name, log_probs[-1])
+    self.has_variables = self._found_variables
     if draws.has_values(log_probs[0]):
       self._check_mass(state, [log_prob.numpy() for log_prob in log_probs])
 

@@ -160,7 +160,8 @@ def as_float(
     elif minimum is None:
       expected = f'{"less than" if is_open else "at most"} {maximum:g}'
     else:
-      expected = f'between {minimum:g} and {maximum:g}'
+      limits = f'{minimum:g} and {maximum:g}'
+      expected = f'{"strictly " if is_open else ""}between {limits}'
     raise ValueError(f'`{name}` must be {expected}; got {value!r}.')
   return number
 
@@ -214,7 +215,6 @@ def as_folder(name: str, value) -> str:
     raise TypeError(
       f'`{name}` must be a path, a str or an os.PathLike; got {value!r}.'
     ) from e
-
   if not isinstance(folder, str):
     raise TypeError(f'`{name}` must be a str or an os.PathLike; got {value!r}.')
   return folder

@@ -159,9 +159,14 @@ def _make_factors(
   terms, log_incremental_weights, csiszar_function, weighted, baseline
 ):
   """Computes the `_Factors` of a level."""
-  before = weighting.normalize_weights(
-    terms.log_weights if weighted else tf.zeros_like(terms.log_weights)
-  )
+  log_weights = terms.log_weights
+  if not weighted:
+    # A particle where the previous density is zero is still none of its own.
+    zero = tf.zeros_like(log_weights)
+    log_weights = tf.where(
+      tf.math.is_finite(terms.log_source), zero, log_weights
+    )
+  before = weighting.normalize_weights(log_weights)
   is_zero = log_incremental_weights < -_PENALTY
   if terms.is_normalized:
     log_normalizer_ratio = tf.zeros_like(before[0])

@@ -399,7 +399,12 @@ def _collect(fitter, chosen, reason, populations, level_ess, tail_k, more):
     )
   return result.Posterior(
     particles=weighting.WeightedParticles(
-      space.to_user(y), tf.reshape(log_weights, [-1])
+      space.to_user(y),
+      tf.reshape(log_weights, [-1]),
+      # Particles of different runs have no ancestor in common.
+      tf.reshape(
+        tf.constant(roots * num_runs + np.arange(num_runs), tf.int32), [-1]
+      ),
     ),
     log_evidence=log_evidence,
     log_evidence_error=error,

@@ -15,6 +15,7 @@ from tfp_nvi import resampling, weighting
 from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.posterior import learned as learned_lib
 from tfp_nvi.sampler import NestedSampler
+from tfp_nvi.weighting import estimates
 
 tfd = tfp.distributions
 
@@ -158,7 +159,7 @@ class Posterior:
     weights = weighting.normalize_weights(log_weights)
 
     def error(values):
-      values = tf.convert_to_tensor(values)
+      values = estimates.as_numbers(values, log_weights.dtype)
       shape = values.shape[1:].as_list()
       values = tf.reshape(values, [-1, self.num_runs] + shape)
       means = weighting.weighted_mean(weights, values)

@@ -158,6 +158,10 @@ class VectorSpace:
     self._source = source
     self._check_batch_shape(source)
     self.bijector = given or _default_bijector(source)
+    # The default bijector of a normal density does nothing.
+    self._is_transformed = given is not None and not isinstance(
+      given, tfb.Identity
+    )
     self.event_shape = source.event_shape
     self.names = naming.leaf_names(self.event_shape)
     dtypes = {tf.as_dtype(x) for x in tf.nest.flatten(source.dtype)}
@@ -280,7 +284,7 @@ class VectorSpace:
 
   def _as_gaussian(self):
     """The initial density, if it is normal and over the real space."""
-    if not isinstance(self.bijector, tfb.Identity) and len(self._sizes) > 1:
+    if self._is_transformed:
       return None
     if self._uses_pins:
       if len(self._sizes) > 1:

@@ -251,10 +251,11 @@ class ParticleMetropolis(tfp.mcmc.TransitionKernel):
     Returns:
       results: `ParticleMetropolisResults`.
     """
-    seed = randomness.as_seed(0)
-    estimate = tf.reduce_sum(self._estimate(init_state, seed), axis=0)
+    estimate = tf.reduce_sum(
+      self._estimate(init_state, randomness.as_seed(0)), axis=0
+    )
     return ParticleMetropolisResults(
-      estimate, tf.ones(estimate.shape, tf.bool), seed
+      estimate, tf.ones(estimate.shape, tf.bool), randomness.as_seed(None)
     )
 
   def one_step(
@@ -275,7 +276,7 @@ class ParticleMetropolis(tfp.mcmc.TransitionKernel):
       state: Like `current_state`.
       results: `ParticleMetropolisResults`.
     """
-    seed = randomness.as_seed(seed)
+    seed = _seed_of_step(seed, previous_kernel_results)
     state, estimate, is_accepted = metropolis(
       self._space,
       self._scale,
@@ -286,6 +287,16 @@ class ParticleMetropolis(tfp.mcmc.TransitionKernel):
       seed,
     )
     return state, ParticleMetropolisResults(estimate, is_accepted, seed)
+
+
+def _seed_of_step(seed, previous_kernel_results):
+  """The seed of a step; one that follows the step before where none is given.
+
+  A loop that is traced once would have the same seed in all steps otherwise.
+  """
+  if seed is None:
+    seed = randomness.fold_in(previous_kernel_results.seed, 1)
+  return randomness.as_seed(seed)
 
 
 class ConditionalFilterResults(NamedTuple):
@@ -411,7 +422,7 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
     num_chains = tf.nest.flatten(init_state)[0].shape[0]
     return ConditionalFilterResults(
       tf.zeros([self._sequences.num_steps, num_chains], tf.bool),
-      randomness.as_seed(0),
+      randomness.as_seed(None),
     )
 
   def _propose(self, t, before, path, shape, seed):
@@ -501,8 +512,7 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
       state: Like `current_state`.
       results: `ConditionalFilterResults`.
     """
-    del previous_kernel_results
-    seed = randomness.as_seed(seed)
+    seed = _seed_of_step(seed, previous_kernel_results)
     num_steps = self._sequences.num_steps
     path = tf.nest.map_structure(
       lambda x: model_lib.steps_first(x, 1), current_state

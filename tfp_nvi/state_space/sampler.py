@@ -87,10 +87,9 @@ class StateSpaceSampler(persistence.Persistent):
   ):
     """Initializes the sampler.
 
-    Functions take the arguments that they name, as those of the model do. The
-    arguments below are passed by position, and a function may take only the
-    first of them. After them it may name `t`, the index of the step, and `u`,
-    the inputs.
+    Each function gets the arguments listed for it by position, and may accept
+    only the first of them. It may also name `t`, the index of the step, and
+    `u`, the inputs.
 
     Args:
       model: `StateSpaceModel`.
@@ -117,8 +116,7 @@ class StateSpaceSampler(persistence.Persistent):
         Default value: `False`.
       num_refinements: Python `int`: how many times `sample` fits the proposal
         of the global state to the sequences at hand, by the heuristic, before
-        it draws the particles. Each time takes only a run of the heuristic's
-        preparation.
+        it draws the particles. Each one costs a call of `heuristic.prepare`.
         Default value: `0`.
       name: Python `str` name of this module.
 
@@ -303,9 +301,8 @@ class StateSpaceSampler(persistence.Persistent):
         gives the posterior a `FilterHistory`.
         Default value: `False`.
       strategy: `tf.distribute.Strategy` in whose scope the sampler was made:
-        its replicas run islands, which are separate filters with a share of the
-        particles, as in `NestedSampler.sample`. Every process makes the same
-        call, and gets all particles.
+        its replicas run islands, as in `NestedSampler.sample`. Every process
+        makes the same call, and gets all particles.
         Default value: `None` (i.e., all particles in one run on this device).
       num_islands: Python `int`: a multiple of the number of replicas, and a
         divisor of `num_particles`. May be given without `strategy`.
@@ -323,6 +320,10 @@ class StateSpaceSampler(persistence.Persistent):
         not known, and nothing about them is checked or warned of.
     """
     num_particles = checks.as_count('num_particles', num_particles)
+    checks.check_bool('trajectories', trajectories)
+    checks.check_bool('jit_compile', jit_compile)
+    checks.check_bool('strict', strict)
+    checks.check_bool('history', history)
     seed = randomness.as_seed(seed)
     sequences = Sequences(
       self.model.example, observations, is_observed, lengths, inputs
@@ -467,7 +468,6 @@ class StateSpaceSampler(persistence.Persistent):
 
   def _islands(self, num_particles, keep, parts, jit_compile, replicas):
     """Returns the function that runs the filter on each island."""
-    checks.check_bool('jit_compile', jit_compile)
     size = replicas.share('num_particles', num_particles)
     # The cache refers to the strategy, so that no other object gets its id.
     key = str(

@@ -150,6 +150,7 @@ def smc_squared(
   )
   increments = moves.run(theta, randomness.fold_in(first_seed, 1))
   log_weights = tf.zeros([num_global], increments.dtype)
+  root, log_pairs_lost = tf.range(num_global), tf.zeros([], increments.dtype)
   scores, sizes, steps, rates = [], [], [], []
   for t in range(sequences.num_steps):
     log_incremental = increments[t]
@@ -166,14 +167,19 @@ def smc_squared(
     sizes.append(float(weighting.effective_sample_size(log_weights)))
     if sizes[-1] >= ess_threshold * num_global:
       continue
-    theta, increments, rate = moves.move(
-      theta, increments, log_weights, t, randomness.fold_in(seed, t)
+    before = weighting.WeightedParticles(theta, log_weights, root)
+    theta, increments, log_weights, root, rate = moves.move(
+      theta, increments, log_weights, root, t, randomness.fold_in(seed, t)
     )
-    log_weights = tf.zeros_like(log_weights)
+    log_pairs_lost += weighting.log_pairs_lost(
+      before, weighting.WeightedParticles(theta, log_weights, root)
+    )
     steps.append(t)
     rates.append(rate)
   return SequentialPosterior(
-    weighting.WeightedParticles(theta, log_weights),
+    weighting.WeightedParticles(
+      theta, log_weights, root, log_pairs_lost=log_pairs_lost
+    ),
     np.array(scores),
     np.array(sizes),
     steps,
@@ -208,34 +214,39 @@ class _Moves:
     increments = self._estimate(parts, theta, seed)
     return tf.concat([increments[:1] + increments[1:2], increments[2:]], axis=0)
 
-  def move(self, theta, increments, log_weights, t, seed):
+  def move(self, theta, increments, log_weights, root, t, seed):
     """Resamples global states after a step, and moves them.
 
     Args:
       theta: Nested structure of `Tensor`s of shape `[num_global] + event`.
       increments: `Tensor` of shape `[num_steps, num_global]`.
       log_weights: `Tensor` of shape `[num_global]`.
+      root: int32 `Tensor` of the same shape: the ancestors at the start.
       t: Python `int`: the step.
       seed: Stateless seed.
 
     Returns:
       theta: Like the argument.
       increments: Likewise.
+      log_weights: Likewise: equal weights, with the same sum.
+      root: Likewise.
       rate: Python `float`: the accepted share.
     """
-    theta, increments, rate = self._compiled_move(
-      self._parts, theta, increments, log_weights, tf.constant(t), seed
+    *moved, rate = self._compiled_move(
+      self._parts, theta, increments, log_weights, root, tf.constant(t), seed
     )
-    return theta, increments, float(rate)
+    return *moved, float(rate)
 
-  def _resample_and_move(self, parts, theta, increments, log_weights, t, seed):
+  def _resample_and_move(
+    self, parts, theta, increments, log_weights, root, t, seed
+  ):
     resample_seed, seed = tf.unstack(randomness.split_seed(seed, 2))
     # The scale is optimal for a normal posterior; twice as much would be too
     # far.
     _, scale_tril = self._space.matched(theta, log_weights)
     scale = 2.38 / np.sqrt(self._space.size) * scale_tril
-    (theta, columns), _ = resampling.resample(
-      (theta, tf.transpose(increments)),
+    (theta, columns, root), equal_log_weights = resampling.resample(
+      (theta, tf.transpose(increments), root),
       log_weights,
       resampling.resample_systematic,
       resample_seed,
@@ -272,4 +283,4 @@ class _Moves:
       parallel_iterations=1,
       maximum_iterations=self._num_moves,
     )
-    return theta, increments, rate / self._num_moves
+    return theta, increments, equal_log_weights, root, rate / self._num_moves

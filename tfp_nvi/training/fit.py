@@ -197,7 +197,12 @@ def fit(
   if tensorboard_dir is not None:
     tensorboard_dir = checks.as_folder('tensorboard_dir', tensorboard_dir)
   make_sampler_fn, element_spec = _check_sampler(sampler, data)
-  _check_objective(objective)
+  checks.check_instance(
+    'objective',
+    objective,
+    Objective,
+    'an Objective, such as tfp_nvi.reverse_kl()',
+  )
   replicas = _check_strategy(strategy, num_islands, optimizer)
   optimizer = _check_optimizer(optimizer, replicas)
   if variables is not None:
@@ -298,7 +303,11 @@ def _check_sampler(sampler, data):
   """
   if data is None:
     checks.check_instance(
-      'sampler', sampler, (NestedSampler, Chain), 'a NestedSampler or a Chain'
+      'sampler',
+      sampler,
+      (NestedSampler, Chain),
+      'a NestedSampler or a Chain; or, with `data`, a callable from an element '
+      'of it to one of these, such as a StateSpaceSampler',
     )
     return lambda element: sampler, ()
   checks.check_instance(
@@ -321,18 +330,6 @@ def _check_sampler(sampler, data):
   if int(data.cardinality()) == 0:
     raise ValueError('`data` must have elements; got an empty Dataset.')
   return sampler, data.element_spec
-
-
-def _check_objective(objective):
-  if (
-    not callable(objective)
-    or inspect.isroutine(objective)
-    or inspect.isclass(objective)
-  ):
-    raise TypeError(
-      '`objective` must be an objective, such as tfp_nvi.reverse_kl(); got '
-      f'{objective!r}.'
-    )
 
 
 def _check_strategy(strategy, num_islands, optimizer):

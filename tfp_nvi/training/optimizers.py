@@ -57,14 +57,13 @@ class MultiOptimizer:
     """
     name = 'optimizers_and_trainables'
     expected = 'pairs of an optimizer and a list of trainables'
-    pairs = checks.as_list(
-      name, optimizers_and_trainables, expected, (list, tuple), minimum=1
-    )
+    pairs = checks.as_list(name, optimizers_and_trainables, expected, minimum=1)
     self._optimizers: list = []
     self._index: dict = {}
     for i, pair in enumerate(pairs):
       if (
-        len(pair) != 2
+        not isinstance(pair, (list, tuple))
+        or len(pair) != 2
         or not hasattr(pair[0], 'apply_gradients')
         or inspect.isclass(pair[0])
       ):

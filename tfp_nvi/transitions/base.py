@@ -383,7 +383,7 @@ def kernel_move(
   """
   with randomness.portable_sampling():
     state = forward.sample(seed=seed)
-  checks.check_same_states('`forward_fn`', state, previous)
+  checks.check_same_states('`forward`', state, previous)
   draw = as_draw(forward, state, forward.log_prob, reparameterize)
   return draw._replace(
     log_reverse=reverse_fn(draw.state).log_prob(previous),

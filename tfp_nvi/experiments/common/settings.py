@@ -101,6 +101,8 @@ class Settings:
         raise
       except (TypeError, ValueError) as e:
         # Messages of the checks have the form "`name` must be ...; got ...".
+        if not str(e).startswith(f'`{name}` must be '):
+          raise
         expected, _, got = str(e).partition(' must be ')[2].partition('; got ')
         kind = _SettingTypeError if isinstance(e, TypeError) else SettingError
         raise kind(name, expected, got.removesuffix('.')) from e
@@ -126,8 +128,8 @@ def setting(
   """Makes a field of a dataclass of settings.
 
   Args:
-    default: Python `int`, `float`, `bool`, `str`, or tuple. A flag has its
-      type; that of a tuple is a comma list.
+    default: Python `int`, `float`, `bool`, `str`, or tuple, which needs a
+      `check`. A flag has its type; that of a tuple is a comma list.
     help: Python `str`: the description of the setting.
     check: Python callable from the name of the setting and a value to the value
       that the experiment has; raises an error if it is not as expected.

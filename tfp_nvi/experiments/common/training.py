@@ -69,12 +69,23 @@ class TrainingFolder(store_lib.Store):
     steps = nvi.training.Checkpoints(self.path(stage), {}).steps
     return max(steps, default=0)
 
-  def fit(self, stage: str, *args, **kwargs) -> nvi.History:
+  def fit(
+    self,
+    stage: str,
+    sampler,
+    objective: nvi.Objective,
+    num_particles: int,
+    num_steps: int,
+    **kwargs,
+  ) -> nvi.History:
     """Trains from the latest checkpoint on.
 
     Args:
       stage: Python `str` name of the stage.
-      *args: Positional arguments of `tfp_nvi.fit`.
+      sampler: As of `tfp_nvi.fit`.
+      objective: Likewise.
+      num_particles: Likewise.
+      num_steps: Python `int` number of training steps, earlier runs included.
       **kwargs: The other arguments of `tfp_nvi.fit`, except those for
         checkpoints and the callback.
 
@@ -88,12 +99,18 @@ class TrainingFolder(store_lib.Store):
       del step, values
       self.add({'stage': stage, 'seconds': time.perf_counter() - start})
 
-    if self.latest_step(stage) < kwargs['num_steps']:
+    if self.latest_step(stage) < num_steps:
       # The settings are written before the first checkpoint, so that no
       # checkpoint is without them.
       self.add(row)
     return nvi.fit(
-      *args, **kwargs, checkpoint_dir=self.path(stage), callback_fn=on_call
+      sampler,
+      objective,
+      num_particles,
+      num_steps,
+      checkpoint_dir=self.path(stage),
+      callback_fn=on_call,
+      **kwargs,
     )
 
 
