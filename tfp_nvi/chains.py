@@ -88,9 +88,9 @@ def check_densities(levels: Sequence['BaseLevel'], why: str) -> None:
   for level in levels:
     if not level.has_densities:
       raise ValueError(
-        '`sampler` must be a Chain of Levels whose log densities can be '
-        f'evaluated, for particles {why}; {level.name!r} is an implicit one, '
-        'whose weights are those of a learned density ratio.'
+        '`sampler` must be a Chain of Levels with log densities, for particles '
+        f'{why}; {level.name!r} is an ImplicitLevel, whose weights are those '
+        'of a learned density ratio.'
       )
 
 

@@ -93,8 +93,8 @@ class CompiledSampler(proposals.ParticleSampler):
       exchange_criterion_fn: Python callable as `resample_criterion_fn` of
         `NestedSampler`, for islands in place of particles: whether islands are
         to be resampled by their mean weights before the next level, each with
-        all of its particles. Others than `tfp_nvi.never` have a compiled call
-        and a collective for each level.
+        all of its particles. Any other criterion than `tfp_nvi.never` costs a
+        compiled call and a collective for each level.
         Default value: `tfp_nvi.never`.
 
     Returns:
@@ -105,9 +105,10 @@ class CompiledSampler(proposals.ParticleSampler):
 
     Raises:
       TypeError: If an argument is not of the kind asked for.
-      ValueError: If `num_particles` is not positive, a weight is NaN, a log
-        density is and `strict` is true, particles or islands cannot be divided
-        equally, or the sampler was made outside of the scope of `strategy`.
+      ValueError: If `num_particles` is not positive, a weight is NaN, `strict`
+        is true and a log density is NaN or +inf, particles or islands cannot be
+        divided equally, or the sampler was made outside of the scope of
+        `strategy`.
 
     #### References
 

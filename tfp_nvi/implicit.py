@@ -137,7 +137,7 @@ class ImplicitLevel(chains.BaseLevel):
   prior as the target, the likelihood as the factor and `tfp_nvi.reverse_kl()`
   as the objective it is adversarial variational Bayes [3]; a target that is
   close to the proposal, with the ratio of the prior to it in the factor, makes
-  the ratio easy to learn (there: adaptive contrast).
+  the ratio easy to learn (adaptive contrast in [3]).
 
   All nested divergences take such levels in a `Chain`, beside levels with
   densities. The level trains its discriminator as well; an optimizer of its own

@@ -3,13 +3,13 @@
 """Samplers as distributions and Markov kernels of TensorFlow Probability.
 
 A run of a sampler gives particles and an unbiased estimate `Z-hat` of the
-normalizer. One particle, drawn by its weight, together with the number
+normalizer. A particle `x`, drawn by its weight, and the number
 
 ```none
 log q-hat(x) = log gamma(x) - log Z-hat
 ```
 
-can replace a draw from a normalized density together with its log density [1]:
+can be used like a draw from a normalized density and its log density there [1]:
 for any other density `f`
 
 ```none

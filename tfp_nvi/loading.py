@@ -20,7 +20,7 @@ __all__ = [
 
 
 class SavedSampler:
-  """A sampler that was saved, with seeds and results as they are here.
+  """A sampler that was saved, which takes seeds and returns results as here.
 
   Attributes:
     kind: Python `str`: the class of the sampler.

@@ -17,7 +17,7 @@ Each particle's density is evaluated once for each level. A log density that is
 NaN or +inf counts as a density of zero, and is counted. There is one loop over
 levels, `NestedSampler.fold`, with a `Recorder` that says what to keep of each
 level. Levels of a transition that is stacked over levels run in one loop whose
-graph does not grow with their number; unlike transitions, in a list, are
+graph does not grow with their number; different transitions, in a list, are
 unrolled.
 """
 

@@ -92,7 +92,8 @@ class Densities(tf.Module, abc.ABC):
   # Whether a density is known to be zero at some draws of the first one. It has
   # jumps then, which gradients that pass through samples do not see.
   has_zeros = False
-  # States about those of the first density, to look for zeros at, or `None`.
+  # Perturbed draws of the first density, at which densities are searched for
+  # zeros, or `None`.
   probe_state = None
   # Nested structure of `Tensor`s, computed before the levels, through which the
   # densities depend on variables.
@@ -115,7 +116,9 @@ class Densities(tf.Module, abc.ABC):
 
   @abc.abstractmethod
   def evaluate(self, level: typing.Any, state: types.Structure) -> tuple:
-    """Computes what is costly about the density of a level.
+    """Computes the terms of each particle that `log_prob` needs.
+
+    A sampler computes them once for each particle and level.
 
     Args:
       level: Python `int`, scalar int `Tensor`, or Python `range`.

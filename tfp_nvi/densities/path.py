@@ -50,7 +50,7 @@ class GeometricPath(UserDensities):
   one, would lose this mass from the normalizing constant; whatever is positive
   keeps particles properly weighted, as only the last density must be the
   target. Where the target is positive, `c` has no influence. A log density of
-  NaN, or one that is `1e9` or more below, as of a penalty, stands for zero.
+  NaN, or of less than -1e9, as a penalty has it, stands for zero.
 
   By default `c` is chosen at construction, from draws of the initial density,
   such that for `beta = 1` the place where the target is zero would have
@@ -127,7 +127,7 @@ class GeometricPath(UserDensities):
         Default value: `()`.
       zero_log_ratio: Python `float`: the logarithm of the ratio of target and
         initial density that inner densities take where the target is zero;
-        `-inf` to have them zero as well, for transitions that keep to supports.
+        `-inf` to have them zero as well, for transitions that `keeps_support`.
         Default value: `None` (i.e., chosen from draws of the initial density,
         or of the initial proposal of the first sampler if it has none).
       name: Python `str` name of this module.

@@ -18,7 +18,7 @@ __all__ = [
 
 tfb = tfp.bijectors
 
-# Number of draws of the first density that a sequence looks at itself with. It
+# Number of draws of the first density that the densities are checked with. It
 # is reduced to no less than `NUM_PROBES` where these would have many values.
 _NUM_DRAWS = 256
 _MAX_VALUES = 2**22

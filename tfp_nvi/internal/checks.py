@@ -52,7 +52,7 @@ def as_count(name: str, value, minimum: float = 1) -> int:
   Args:
     name: Python `str` name of the argument.
     value: The value to check.
-    minimum: Python `int`, or `-math.inf` for any.
+    minimum: Python `int`, or `-math.inf` for no lower bound.
       Default value: `1`.
 
   Returns:

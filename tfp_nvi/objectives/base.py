@@ -36,8 +36,8 @@ class Estimate(NamedTuple):
       level.
     log_incremental_weights: float `Tensor` of shape `[num_levels] + batch`: the
       mean of `log v` at each level after the first, by the weights that the
-      level received. The logarithm of the ratio of normalizers exceeds it by
-      the divergence of the level.
+      level received. `log(Z_k / Z_{k-1})` exceeds it by the reverse KL
+      divergence of the level.
     level_effective_sample_sizes: float `Tensor` of shape
       `[num_levels] + batch`: the effective sample size of the particles that
       each level hands on, before they are resampled.
@@ -56,10 +56,10 @@ class Estimate(NamedTuple):
 class Side(enum.Flag):
   """Which parameters a nested objective trains.
 
-  FORWARD: the forward kernel of each level, and the parameters of its density
-    as the one that the next level proposes from.
-  REVERSE: the reverse kernel of each level, and the parameters of its density
-    as the one that the level is weighted for.
+  FORWARD: what level `k` proposes from: its forward kernel, and the parameters
+    of the density `gamma_{k-1}` of the level before.
+  REVERSE: what level `k` is weighted for: its reverse kernel, and the
+    parameters of its density `gamma_k`.
   BOTH: both. "Full" optimization, where FORWARD alone is "partial".
   """
 

@@ -87,8 +87,8 @@ class SequenceBound(base.Objective):
       check_densities(levels, 'whose weights bound log Z')
       if num_levels > 1:
         raise ValueError(
-          '`sampler` must be a NestedSampler, or a Chain of a single level, of '
-          f'which there is a bound as a whole; got {num_levels} levels.'
+          '`sampler` must be a NestedSampler, or a Chain of a single level, '
+          f'which is an importance sampler; got {num_levels} levels.'
         )
       return chain.estimate_chain(
         sampler, num_particles, seed, self._chain_level

@@ -22,10 +22,10 @@ Two control variates have expectation zero. The score of `pi-hat` does under
 of the reverse kernel given `z_k` does under `pi-check`: a multiple of `exp(l)`
 is subtracted from its factor `g'(l)`, with the coefficient that makes the
 factors smallest, so that a single particle that has all the weight has no
-gradient. Without it that particle makes the reverse kernel, and with it the
-weights of the next step, run away. Means and coefficients are estimated from
-the particles themselves, which biases the gradient by the order of one over
-their number.
+gradient. Without this control variate such a particle drives the reverse
+kernel, and then the weights of the next step, to extremes. Means and
+coefficients are estimated from the particles themselves, which biases the
+gradient by the order of one over their number.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,8 @@ __all__ = [
 # Score gradients of it are exact. Gradients through samples are approximate
 # where there are zeros, as they miss the flow of particles across their edge.
 ZERO_DENSITY_LOG_RATIO = -20.0
-# A log weight that is so far below stands for zero.
+# A log incremental weight below minus this stands for zero: half of what
+# densities take as a penalty that stands for zero.
 _PENALTY = 5e8
 
 

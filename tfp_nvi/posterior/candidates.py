@@ -49,7 +49,7 @@ class Pilot(typing.NamedTuple):
     moves: `Moves` of its path.
     reference: `Reference` or `Mixture` in whose coordinates it moved.
     schedule: `Schedule` that it found.
-    population: `Population` of the last temperature.
+    population: `Population` of the last inverse temperature.
   """
 
   name: str
@@ -170,9 +170,9 @@ def has_less(
   Args:
     found: `Pilot`.
     other: `Pilot`.
-    least_deficit: Python `float`: by how much less log evidence is less,
-      besides its error.
-    num_errors: Python `float`: how many standard errors that is.
+    least_deficit: Python `float`: the smallest deficit in log evidence, beyond
+      `num_errors` standard errors of it, that counts.
+    num_errors: Python `float`.
 
   Returns:
     has_less: Python `bool`.

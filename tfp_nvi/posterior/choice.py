@@ -250,12 +250,12 @@ class Chooser:
     """
     if not broad.schedule.is_complete:
       stages = broad.schedule.stages
-      # A temperature that is nearly one is not to be shown as one.
+      # An inverse temperature that is nearly one is not to be shown as one.
       beta = min(stages[-1].beta, 0.99) if stages else 0.0
       self.fitter.warnings.append(
-        'modes at risk: a pilot from the prior got to temperature '
-        f'{beta:.2g} of 1 within its budget, so that modes that the reference '
-        'does not cover would not be seen. '
+        'modes at risk: a pilot from the prior got to inverse temperature '
+        f'{beta:.2g} within its budget, and the target is at 1, so that modes '
+        'that the reference does not cover would not be seen. '
         "start='prior' takes longer, but would see them."
       )
       return (
@@ -264,7 +264,14 @@ class Chooser:
         ('a pilot from the prior did not get to the target within its budget.'),
       )
     if not narrow.schedule.is_complete:
-      return broad, False, 'a pilot from the variational reference did not.'
+      return (
+        broad,
+        False,
+        (
+          'a pilot from the variational reference did not get to the target '
+          'within its budget.'
+        ),
+      )
     difference = broad.log_evidence - narrow.log_evidence
     margin = 0.1 + 2.0 * np.sqrt(
       narrow.variance_by_ancestors + broad.variance_by_ancestors
@@ -303,8 +310,8 @@ class Chooser:
         broad,
         False,
         (
-          'a pilot from the prior found mass that the variational reference '
-          f'leads past ({outside:.1%} of it; {evidences}).'
+          'a pilot from the prior found mass that one from the variational '
+          f'reference misses ({outside:.1%} of it; {evidences}).'
         ),
       )
     return (

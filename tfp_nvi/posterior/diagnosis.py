@@ -151,14 +151,15 @@ def find_warnings(
     warnings.append(
       f'heavy tails: the largest weights follow a Pareto law with k = '
       f'{tail_k:.2f} (above 0.7), so that the error of the evidence may be '
-      'larger than it seems. A start with heavier tails would help.'
+      'larger than it seems. A `conditional_ess` nearer to one, or more '
+      'particles, would help.'
     )
   fewest = int(np.min(num_ancestors))
   if fewest < max(0.02 * num_particles, 10):
     warnings.append(
-      f'few ancestors: the particles of a run descend from {fewest} of '
-      f'{num_particles} of its start. More particles or more levels would '
-      'help.'
+      f'few ancestors: the particles of a run descend from {fewest} of its '
+      f'{num_particles} first particles. More particles, or a '
+      '`conditional_ess` nearer to one, would help.'
     )
   worst = int(np.argmax(ratios))
   if ratios[worst] > _MOST_RATIO:

@@ -59,11 +59,11 @@ def fit_posterior(
      inference; in 129 to 2,000 dimensions its correlations are from the
      curvature at a mode.
   2. Pilots, adaptive SMC samplers from the reference and from the prior, choose
-     temperatures, scales and steps; their particles give a better reference,
-     in which a few coordinates may set the scales of others, by Laplace's
-     method for each of their values [3], coordinates with two modes or a long
-     tail have monotone splines, and vectors have the lengths that the target
-     has along rays.
+     inverse temperatures, scales and steps. Their particles give a better
+     reference. In it one or two coordinates may set the scales of others, by
+     Laplace's method for each of their values [3]; coordinates with two modes
+     or a long tail have monotone splines; and the lengths of vectors have the
+     density that the target has along rays.
   3. Independent runs repeat the best pilot's schedule, with nothing adapted, so
      that their estimates of the evidence are unbiased.
 
@@ -88,8 +88,9 @@ def fit_posterior(
       Default value: `500`.
     num_runs: Python `int`: how many independent runs give the result.
       Default value: `8`.
-    conditional_ess: Python `float`: the share of particles that a step in
-      temperature leaves effective.
+    conditional_ess: Python `float`: the share of particles that a step to the
+      next inverse temperature leaves effective. Nearer to one there are more
+      levels, and weights have lighter tails.
       Default value: `0.9`.
     jit_compile: Python `bool`: whether to compile with XLA.
       Default value: `None` (i.e., unless the target has ops that XLA does not
@@ -186,7 +187,7 @@ def fit_posterior(
     if space.share_unmapped > _MOST_UNMAPPED:
       fitter.warnings.append(
         f'{space.share_unmapped:.1%} of draws from the initial density are '
-        'where `event_space_bijector` does not lead to, and their mass is '
+        'outside of the range of `event_space_bijector`, and their mass is '
         'missing from the evidence.'
       )
     try:
@@ -201,8 +202,9 @@ def fit_posterior(
       found = chosen.schedule.stages
       raise ValueError(
         '`target` must have mass where the start has, without narrow places '
-        'in between; got no further than to temperature '
-        f'{found[-1].beta if found else 0.0:.2g} of 1.'
+        'in between; the pilots got no further than to inverse temperature '
+        f'{found[-1].beta if found else 0.0:.2g}, and the target is at 1. A '
+        'broader `initial` may help.'
       )
     if replicas is not None:
       at_once = num_runs // replicas.num_islands

@@ -5,7 +5,8 @@
 The path is `gamma_beta(u) = start(u)^(1 - beta) target(u)^beta` in coordinates
 `u` in which a reference is standard normal. Both log densities and their
 gradients are kept with each particle: they serve every `beta`. The functions
-are compiled once, and take temperatures, steps and scales as `Tensor`s.
+are compiled once, and take inverse temperatures, steps and scales as
+`Tensor`s.
 """
 
 import typing
@@ -243,7 +244,7 @@ class Moves:
       reference: `Reference`, or `Mixture` to start at.
       u: `Tensor` of shape `[num_particles, num_values]`.
       terms: `Terms` of the particles.
-      beta: float: the temperature.
+      beta: float: the inverse temperature.
       step: float: the longest step, in units of `scale`.
       num_steps: int: leapfrog steps.
       scale: `Tensor` of shape `[num_values]`, or `[num_values, num_values]`: a

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adaptive SMC samplers, and runs that repeat what they found.
 
-A pilot chooses temperatures, scales, steps and numbers of moves by looking at
-its own particles, so its normalizer estimate is biased, if slightly. A run
-takes all of these from the pilot's `Schedule`, and its estimate is unbiased.
+A pilot chooses inverse temperatures, scales, steps and numbers of moves by
+looking at its own particles, so that its normalizer estimate is biased, if
+slightly. A run takes all of these from the pilot's `Schedule`, and its estimate
+is unbiased.
 """
 
 import typing
@@ -38,8 +39,8 @@ _ACCEPTANCE = 0.75
 # How long a trajectory is, in units of the particles' deviations: a quarter of
 # a period of a normal density.
 _LENGTH = 1.5
-# A temperature from which a pilot that starts at the initial density has few
-# stages left, so that it may take twice as many evaluations.
+# An inverse temperature from which a pilot that starts at the initial density
+# has few stages left, so that it may take twice as many evaluations.
 _LAST_PART = 0.75
 # Stages by which to judge how many are left, and by how much that may be wrong.
 _NUM_RECENT = 8
@@ -47,10 +48,10 @@ _MARGIN = 1.5
 
 
 class Stage(typing.NamedTuple):
-  """The settings of a pilot at one temperature.
+  """The settings of a pilot at one inverse temperature.
 
   Fields:
-    beta: Python `float`: the temperature, one for the target.
+    beta: Python `float`: the inverse temperature; one for the target.
     scale: `Tensor`: a square root of the particles' covariance.
     step: Python `float`: the longest leapfrog step, in units of the scale.
     num_steps: Python `int`: leapfrog steps of a move.
@@ -185,7 +186,7 @@ def _conditional_ess(log_weights, log_ratio, delta):
 
 @tf.function(autograph=False, jit_compile=True)
 def _find_step(log_weights, log_ratio, largest, threshold):
-  """The step in temperature at a conditional ESS, by bisection of its log."""
+  """The step in inverse temperature at a conditional ESS, by bisection."""
   is_far = _conditional_ess(log_weights, log_ratio, largest) < threshold
 
   def body(i, low, high):
@@ -259,8 +260,8 @@ def is_late(stages: list, num_evaluations: int, max_evaluations: int) -> bool:
     return True
   if 2 * num_evaluations < max_evaluations or len(stages) <= _NUM_RECENT:
     return False
-  # By relative steps in temperature as long as the last ones. These may yet get
-  # longer, so that there is to be a margin.
+  # By relative steps in inverse temperature as long as the last ones. These may
+  # yet get longer, so that there is to be a margin.
   recent = np.log(stages[-1].beta / stages[-1 - _NUM_RECENT].beta)
   num_left = np.log(_LAST_PART / stages[-1].beta) * _NUM_RECENT / recent
   expected = num_evaluations * (1.0 + num_left / len(stages))
@@ -287,9 +288,9 @@ def run_pilot(
     reference: `Reference`, or `Mixture` to start at.
     u: `Tensor` of shape `[num_particles, num_values]`: draws from the start.
     seed: Stateless seed.
-    conditional_ess: Python `float`: temperatures are chosen so that the
+    conditional_ess: Python `float`: inverse temperatures are chosen so that the
       conditional effective sample size of a step is this share.
-    max_moves: Python `int`: the most moves at a temperature. There are as many
+    max_moves: Python `int`: the most moves at one of them. There are as many
       as it takes for the particles to forget where they were.
     max_steps: Python `int`: the most leapfrog steps of a move.
     max_evaluations: Python `int`: gradients after which to give up, or `None`.
@@ -299,11 +300,11 @@ def run_pilot(
     has_modes: Python `bool`: whether there are modes that moves do not lead
       between, so that to go on moving is in vain where particles do not forget
       where they were.
-    progress: Python callable from a temperature, or `None`.
+    progress: Python callable from an inverse temperature, or `None`.
 
   Returns:
     schedule: `Schedule`.
-    population: `Population` of the last temperature reached.
+    population: `Population` of the last inverse temperature reached.
   """
   num_particles, size = u.shape
   first_evaluation = moves.num_evaluations
@@ -418,7 +419,7 @@ def advance(
   stage: Stage,
   seed: types.StatelessSeed,
 ) -> tuple[Population, tf.Tensor, tf.Tensor]:
-  """Brings runs to the next temperature, with nothing adapted.
+  """Brings runs to the next inverse temperature, with nothing adapted.
 
   May run in a `tf.function`, and gives the same there.
 
@@ -426,8 +427,8 @@ def advance(
     moves: `Moves`.
     reference: `Reference`, or `Mixture` to start at.
     population: `Population`.
-    delta: float: by how much the temperature grows.
-    stage: `Stage` of the next temperature; numbers, or scalar `Tensor`s.
+    delta: float: by how much the inverse temperature grows.
+    stage: `Stage` of the next one; numbers, or scalar `Tensor`s.
     seed: Stateless seed.
 
   Returns:
@@ -490,7 +491,7 @@ def run_frozen(
     schedule: `Schedule`.
     num_runs: Python `int`: into how many independent runs to divide them.
     seed: Stateless seed.
-    progress: Python callable from a temperature, or `None`.
+    progress: Python callable from an inverse temperature, or `None`.
 
   Returns:
     run: `FrozenRun`.

@@ -3,8 +3,8 @@
 """Messages between the processes that fit one posterior.
 
 Pilots are adaptive, so that a difference in rounding between two machines can
-lead them to other temperatures. Every process runs them, as it would wait
-otherwise, and then takes over what the first one found.
+lead them to other inverse temperatures. Every process runs them, as it would
+wait otherwise, and then takes over what the first one found.
 """
 
 import functools
@@ -189,8 +189,8 @@ def run_frozen(
 ) -> list:
   """Runs by a schedule on all replicas, as `pilot.run_frozen` does on one.
 
-  A temperature is a call, as in the graph of all of them there would be each
-  operation as many times.
+  Each inverse temperature is a call, as the graph of all of them would have
+  each operation as many times.
 
   Args:
     replicas: `Replicas`.
@@ -198,7 +198,7 @@ def run_frozen(
     draw_fn: Python callable from a seed to draws from the start.
     num_runs: Python `int`: independent runs of an island.
     seed: Stateless seed.
-    progress: Python callable from a temperature.
+    progress: Python callable from an inverse temperature.
 
   Returns:
     runs: List of a `FrozenRun` for each island, without terms.

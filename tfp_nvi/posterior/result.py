@@ -47,9 +47,10 @@ class Posterior:
     history: List of Python `dict`s: the stages, in order, each with its `name`,
       `seconds`, `num_target_evaluations` and what it found.
     names: List of Python `str`s: the variables, in the order of `tf.nest`.
-    reference: `tfd.Distribution` over the user's space that pilots have fitted
-      to their particles: Gaussian in the unconstrained space, but for scales
-      that a few coordinates set; or `None`, where runs started from the prior.
+    reference: `tfd.Distribution` over the user's space that was fitted to the
+      particles of pilots; in the unconstrained space it is Gaussian, possibly
+      with splines, a radial or a conditional map, or a mixture of Gaussians.
+      `None` where runs started from the prior.
 
   ```python
   import tensorflow as tf
@@ -113,8 +114,9 @@ class Posterior:
     """The sampler from `reference`, and how it was chosen; see `sampler`."""
     if self.learn_fn is None:
       raise ValueError(
-        'There is no sampler from a reference where runs start from the prior, '
-        f"as they do here: {self.reason} With `start='reference'` there is one."
+        '`sampler` needs runs that start from a fitted reference, and these '
+        f'started from the prior: {self.reason} '
+        "fit_posterior(..., start='reference') makes such runs."
       )
     return self.learn_fn()
 
@@ -122,10 +124,10 @@ class Posterior:
   def sampler(self) -> NestedSampler:
     """A sampler from `reference` to the target, to use again.
 
-    It needs one evaluation of the target for a particle, if the reference is so
-    near that importance sampling from it does, and a few otherwise, where runs
-    need ten or more. It is made at first use, can stand in other samplers, and
-    if it has several levels can be trained by `fit`.
+    It needs one evaluation of the target for a particle where importance
+    sampling from the reference suffices, and a few otherwise; runs need ten or
+    more. It is made at first use, can be a part of other samplers, and can be
+    trained by `fit` if it has several levels.
     """
     return self.learned.sampler
 

@@ -101,7 +101,7 @@ class Fitter:
     self.bar.set_description(name)
 
   def show(self, beta: float) -> None:
-    """Shows a temperature."""
+    """Shows an inverse temperature."""
     self.bar.update(beta - self.bar.n)
 
   def fit_variational(

@@ -131,9 +131,9 @@ class StateSpaceDensities(densities_lib.Densities):
     """Returns the state of level 0."""
     if sample_shape[1:] != self.batch_shape:
       raise ValueError(
-        'A sampler for sequences runs with their batch shape, '
-        f'{self.batch_shape.as_list()}, and cannot be a NestedProposal; got '
-        f'{list(sample_shape[1:])}.'
+        'A StateSpaceSampler runs with the batch shape of its sequences, '
+        f'{self.batch_shape.as_list()}, alone; got {list(sample_shape[1:])}. '
+        'It cannot be used in a NestedProposal.'
       )
     index = axes.particle_indices(sample_shape)
     local_state = tf.nest.map_structure(

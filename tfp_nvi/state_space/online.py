@@ -255,8 +255,8 @@ class OnlineFilter:
     step = int(state.step)
     if step >= self._max_steps:
       raise ValueError(
-        f'`max_steps` must be at least the number of steps; got '
-        f'{self._max_steps}.'
+        '`max_steps` must be at least the number of steps of the filter, '
+        f'which has taken all of {self._max_steps}; make it with more.'
       )
     example = self._sampler.model.example
     x = model_lib.convert_like(

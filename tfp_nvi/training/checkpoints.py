@@ -196,7 +196,7 @@ class Checkpoints:
       }
     if damages:
       raise ValueError(
-        f'`{self._name}` {self._folder!r} has no checkpoint that is whole: '
+        f'`{self._name}` {self._folder!r} has only damaged checkpoints: '
         f'{", ".join(damages)} cannot be read. Remove the folder to begin '
         'anew, or bring back its files.'
       )

@@ -188,8 +188,8 @@ def check_probe(found: dict, expected: dict, folder: str) -> None:
     ):
       raise ValueError(
         f'`checkpoint_dir` {folder!r} holds training with other arguments: '
-        f'by the variables that it holds, the {field} of the next step is '
-        f'{np.mean(found[field]):.6g} and was {np.mean(expected[field]):.6g}. '
-        'The target, a transition, or variables that are not trained must be '
-        'different. Give another folder, or the sampler as it was.'
+        f'with the restored variables the {field} of the next step is '
+        f'{np.mean(found[field]):.6g}, but was {np.mean(expected[field]):.6g} '
+        'when they were saved. The target, a transition, or a variable that is '
+        'not trained has changed. Give another folder, or the same sampler.'
       )

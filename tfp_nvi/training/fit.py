@@ -75,17 +75,17 @@ def fit(
   `History`: variables, and those of the optimizer, stay as they were.
 
   Args:
-    sampler: `NestedSampler` or `Chain`. With `data`, a Python callable from an
-      element of it to one for that, whose variables exist already: one sampler
-      learned for all instances.
+    sampler: `NestedSampler` or `Chain`. With `data`, a Python callable from a
+      mini-batch of it to the `NestedSampler` or `Chain` for it. Its variables
+      must be created beforehand, and not in each call.
     objective: What to minimize: `tfp_nvi.reverse_kl()`, another nested
       divergence, or a bound such as `tfp_nvi.iwae()`.
     num_particles: Python `int` number of particles at each level.
     num_steps: Python `int` number of steps in all, resumed ones included.
     data: `tf.data.Dataset` whose elements are mini-batches of known shape. Each
       step takes one, beginning again at the end; a compiled call holds those of
-      `steps_per_call` steps. Training that is resumed goes on where it was if
-      the order is the same each time, as with the seed of `shuffle` set.
+      `steps_per_call` steps. Resumed training sees the same mini-batches only
+      if their order is the same each time, as by `shuffle(size, seed=1)`.
       Default value: `None` (i.e., no data but what `sampler` has).
     seed: Python `int` or stateless seed.
       Default value: `None` (i.e., one that differs from call to call).
@@ -151,9 +151,10 @@ def fit(
       has no elements or some of unknown shape, `checkpoint_dir` cannot be
       written, is damaged, or is of other training, or something cannot be
       divided among islands or was made outside of the scope of `strategy`.
-    TrainingError: A `FloatingPointError`: if 50 steps in a row were skipped, or
-      all there are, or one with `strict`. It names the step, the level and the
-      cause, and has the history; variables are those of the last good step.
+    TrainingError: A `FloatingPointError`: after 50 skipped steps in a row (or
+      all steps, if there are fewer; or one, if `strict`). It names the step,
+      the level and the cause, and has the history; variables are those of the
+      last good step.
     TrainingInterrupted: A `KeyboardInterrupt`, with the history, after the
       checkpoint is saved: if training is interrupted from the keyboard, unless
       the session is interactive.
@@ -162,11 +163,12 @@ def fit(
     CollapseWarning: If at some level nearly all of the weight was on a few
       particles at the end.
     MissingMassWarning: If importance sampling from the first density, by 2**14
-      draws or a tenth of the evaluations of training, is certain that there is
-      more mass than the sampler finds; or if one of the steps of the last
-      quarter has much of the sum of their estimates, as where weights have
-      heavy tails.
-    UserWarning: At the first NaN log density, which counts as zero density.
+      draws or a tenth of the evaluations of training, estimates a normalizer
+      that is larger beyond its error; or if one step dominates the sum of the
+      normalizers that the last quarter of the steps estimate, as where weights
+      have heavy tails.
+    RuntimeWarning: At the first log density that is NaN or +inf, which counts
+      as zero density.
 
   ```python
   import tensorflow_probability as tfp

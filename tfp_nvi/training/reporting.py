@@ -119,7 +119,7 @@ class Summaries:
         ) from e
 
   def describe(self, settings: dict) -> None:
-    """Writes what the training is with, for the tab HParams.
+    """Writes the settings of the training, for the HParams tab of TensorBoard.
 
     Args:
       settings: Python `dict` from names to numbers, strings, or `dict`s of

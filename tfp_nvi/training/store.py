@@ -133,7 +133,7 @@ class TrainingStore(NoStore):
     if self._steps.differs(-1 if restored is None else restored[0]):
       raise ValueError(
         '`checkpoint_dir` must be a folder that all processes share; '
-        f'{self._folder!r} has not the same checkpoints for all of them.'
+        f'in {self._folder!r} they see different checkpoints.'
       )
     if restored is None:
       return None

@@ -112,8 +112,8 @@ class Transition(tf.Module, abc.ABC):
       Default value: `True`.
     keeps_support: Python `bool`: whether the reverse kernel is zero wherever
       the density of the previous level is, as those of bijectors and of Markov
-      kernels that leave the level invariant are. Other kernels lose the mass
-      that they have there.
+      kernels that leave the level invariant are. The mass that other reverse
+      kernels have there is missing from the normalizer.
       Default value: `False`.
     has_normalized_reverse: Python `bool`: whether `log_reverse` is a density of
       the previous state that is normalized whatever the parameters, so that its
@@ -161,8 +161,9 @@ class Transition(tf.Module, abc.ABC):
   def transport(self, level: int, state: types.Structure) -> types.Structure:
     """The states that the deterministic part of a move leads to.
 
-    Of transitions that keep to supports: mass is lost where the previous
-    density is zero at a state, and the next one is not where it leads.
+    A sampler calls it if `keeps_support`, to warn where the previous density
+    is zero at a state and the next one is positive where it leads, as that mass
+    is lost.
 
     Args:
       level: Python `int`: the level as the transition counts.
@@ -175,7 +176,7 @@ class Transition(tf.Module, abc.ABC):
     return state
 
   def bind(self, densities: densities_lib.Densities) -> None:
-    """Called once by a sampler, with the densities it will move between.
+    """Called by each sampler of this transition when it is made.
 
     Args:
       densities: The sequence of intermediate densities.

@@ -20,7 +20,7 @@ __all__ = [
 class Composition(base.Transition):
   """Transitions one after the other, within one level.
 
-  Such as a flow followed by Hamiltonian Monte Carlo.
+  An example is a flow followed by Hamiltonian Monte Carlo.
 
   ```python
   import tensorflow as tf

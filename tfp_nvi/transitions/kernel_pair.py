@@ -69,9 +69,8 @@ class KernelPair(base.Transition):
     super().__init__(name=name)
     if reverse_fn is None:
       raise ValueError(
-        '`reverse_fn` must be given: states of all levels are over one space, '
-        'and a forward kernel has no density there without a reverse kernel; '
-        'got None.'
+        '`reverse_fn` must be given: the weight of a move needs the density of '
+        'a reverse kernel; got None.'
       )
     for argument, fn in (
       ('forward_fn', forward_fn),

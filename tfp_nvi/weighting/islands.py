@@ -186,7 +186,7 @@ def log_pairs_lost_within(
   variance of the normalizer of all islands is then
 
   ```none
-  1 - (1 - q) - sum_i p[i]^2 (1 - q[i]) (f[i] - 1),
+  q - sum_i p[i]^2 (1 - q[i]) (f[i] - 1),
   ```
 
   where `q` is the probability for all pairs. For independent islands that is
@@ -201,8 +201,9 @@ def log_pairs_lost_within(
       Default value: `None` (i.e., they may have some).
 
   Returns:
-    log_pairs_lost: float `Tensor` of shape `batch`, with which
-      `log_normalizer_error` of all particles together is the root of that.
+    log_pairs_lost: float `Tensor` of shape `batch`: the value for which the
+      `log_normalizer_error` of all particles together is the square root of
+      this variance.
   """
   log_weights = islands.log_weights
   num_islands, num_particles = log_weights.shape[:2]

@@ -148,8 +148,8 @@ class WeightedParticles(NamedTuple):
     num_nan: int32 `Tensor`: how many log densities were NaN, and counted as
       zero density.
       Default value: `None`: unknown.
-    log_pairs_lost: float `Tensor` of shape `batch`: the sum of the function of
-      this name over all resampling steps.
+    log_pairs_lost: float `Tensor` of shape `batch`: the sum of
+      `weighting.log_pairs_lost(before, after)` over all resampling steps.
       Default value: `None`: unknown. `log_normalizer_error` is then too large.
 
   #### References
