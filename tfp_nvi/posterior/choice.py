@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which pilots to run, and which of them the final runs repeat."""
 
-import time
-
 import numpy as np
 import tensorflow as tf
 
@@ -368,23 +366,22 @@ class Chooser:
       has_valleys: Python `bool`.
     """
     fitter = self.fitter
-    start, before = time.perf_counter(), fitter.num_evaluations
-    points, weights = found.weighted_points
-    points = points[weights > 0.0]
-    groups = [points[:: -(-len(points) // _NUM_PAIRS)]]
-    if places is not None:
-      least = np.min(fitter.evaluate(points)[0])
-      groups.append(places[fitter.evaluate(places)[0] > least])
-    has_valleys = any(
-      variational.has_valleys(
-        lambda y: fitter.evaluate(y.numpy())[0],
-        tf.constant(group, fitter.space.dtype),
+    with fitter.stage('valleys') as about:
+      points, weights = found.weighted_points
+      points = points[weights > 0.0]
+      groups = [points[:: -(-len(points) // _NUM_PAIRS)]]
+      if places is not None:
+        least = np.min(fitter.evaluate(points)[0])
+        groups.append(places[fitter.evaluate(places)[0] > least])
+      about['has_valleys'] = any(
+        variational.has_valleys(
+          lambda y: fitter.evaluate(y.numpy())[0],
+          tf.constant(group, fitter.space.dtype),
+        )
+        for group in groups
+        if len(group) > 1
       )
-      for group in groups
-      if len(group) > 1
-    )
-    fitter.record_counted('valleys', start, before, has_valleys=has_valleys)
-    return has_valleys
+    return about['has_valleys']
 
   def _try_mixture(self, best, broad, seed):
     """A pilot from a mixture of Gaussians at modes.
@@ -420,8 +417,6 @@ class Chooser:
 
   def _find_mixture(self, broad, seed):
     """A mixture for two modes or more, or `None`; and their least count."""
-    self.fitter.announce('modes')
-    start = time.perf_counter()
     points, weights = broad.weighted_points
     order = np.flatnonzero(weights > 0.0)
     order = order[:: -(-len(order) // _NUM_STARTS)]
@@ -433,10 +428,12 @@ class Chooser:
       )
       return (y * _SPREADS[i % 2]).numpy()
 
-    mixture, about = mixture_lib.find_mixture(
-      self.fitter.space, points[order], draw_fn, self.fitter.jit_compile
-    )
-    self.fitter.record('modes', start, about.pop('num_evaluations'), **about)
+    with self.fitter.stage('modes') as found:
+      mixture, about = mixture_lib.find_mixture(
+        self.fitter.space, points[order], draw_fn, self.fitter.jit_compile
+      )
+      self.fitter.num_evaluations += about.pop('num_evaluations')
+      found.update(about)
     is_alone = about['num_modes'] < 2
     self.num_modes = 0 if is_alone and mixture is None else about['num_modes']
     return None if is_alone else mixture, about['least_count']
@@ -495,12 +492,12 @@ class Chooser:
     """
     best, refused = first, []
     for i in range(_MAX_REFITS):
-      start = time.perf_counter()
-      reference, about = self.fitter.refit(best, whitener, refused)
-      is_changed = self._is_new(
-        reference, best, about, randomness.fold_in(seed, _MAX_REFITS + i)
-      )
-      self.fitter.record('fitted reference', start, 0, **about)
+      with self.fitter.stage('fitted reference') as found:
+        reference, about = self.fitter.refit(best, whitener, refused)
+        is_changed = self._is_new(
+          reference, best, about, randomness.fold_in(seed, _MAX_REFITS + i)
+        )
+        found.update(about)
       if not is_changed:
         break
       found = self.fitter.run_pilot(

@@ -3,7 +3,6 @@
 """Posteriors in one call: a reference, pilots, and runs that repeat them."""
 
 import functools
-import time
 
 import numpy as np
 import tensorflow as tf
@@ -251,9 +250,6 @@ def _repeat(
   replicas,
 ):
   """Runs with everything frozen."""
-  name = 'runs'
-  start = time.perf_counter()
-  size = num_particles * at_once
 
   def draw(seed):
     return fitter.draw(
@@ -261,50 +257,48 @@ def _repeat(
     )
 
   pieces: list = []
-  is_interrupted = False
-  if replicas is not None:
-    fitter.announce(f'{num_runs} runs')
-    pieces = replicated.run_frozen(
-      replicas, chosen, draw, at_once, seed, fitter.show
-    )
-  try:
-    for i in range(len(pieces), num_runs // at_once):
-      fitter.announce(f'run {i * at_once + 1} of {num_runs}')
-      draw_seed, move_seed = tf.unstack(
-        randomness.split_seed(randomness.fold_in(seed, i), 2)
+  warnings = []
+  with fitter.stage('runs') as found:
+    if replicas is not None:
+      fitter.announce(f'{num_runs} runs')
+      pieces = replicated.run_frozen(
+        replicas, chosen, draw, at_once, seed, fitter.show
       )
-      pieces.append(
-        pilot.run_frozen(
-          chosen.moves,
-          chosen.reference,
-          draw(draw_seed),
-          chosen.schedule,
-          at_once,
-          move_seed,
-          fitter.show,
+    try:
+      for i in range(len(pieces), num_runs // at_once):
+        fitter.announce(f'run {i * at_once + 1} of {num_runs}')
+        draw_seed, move_seed = tf.unstack(
+          randomness.split_seed(randomness.fold_in(seed, i), 2)
         )
+        pieces.append(
+          pilot.run_frozen(
+            chosen.moves,
+            chosen.reference,
+            draw(draw_seed),
+            chosen.schedule,
+            at_once,
+            move_seed,
+            fitter.show,
+          )
+        )
+    except KeyboardInterrupt:
+      if not pieces:
+        return _interrupted(fitter)
+      warnings.append(
+        f'interrupted: {len(pieces) * at_once} of {num_runs} runs were done.'
       )
-  except KeyboardInterrupt:
-    is_interrupted = True
-    if not pieces:
-      return _interrupted(fitter)
-  num_evaluations = (
-    chosen.schedule.evaluations_per_particle * size * len(pieces)
-  )
-  chosen.moves.count(num_evaluations, sum(int(x.num_nan) for x in pieces))
-  level_ess = np.concatenate([x.level_ess for x in pieces], axis=1)
-  tail_ks = np.array([x.tail_ks for x in pieces])
-  fitter.record(
-    name,
-    start,
-    num_evaluations,
-    level_effective_sample_sizes=level_ess.tolist(),
-    pareto_k=np.max(tail_ks, axis=0).tolist(),
-  )
-  more = []
-  if is_interrupted:
-    more.append(
-      f'interrupted: {len(pieces) * at_once} of {num_runs} runs were done.'
+    num_evaluations = (
+      chosen.schedule.evaluations_per_particle
+      * num_particles
+      * at_once
+      * len(pieces)
+    )
+    chosen.moves.count(num_evaluations, sum(int(x.num_nan) for x in pieces))
+    fitter.num_evaluations += num_evaluations
+    level_ess = np.concatenate([x.level_ess for x in pieces], axis=1)
+    tail_ks = np.max([x.tail_ks for x in pieces], axis=0)
+    found.update(
+      level_effective_sample_sizes=level_ess.tolist(), pareto_k=tail_ks.tolist()
     )
   return _collect(
     fitter,
@@ -313,7 +307,7 @@ def _repeat(
     [x.population for x in pieces],
     level_ess,
     float(np.max(tail_ks)),
-    more,
+    warnings,
   )
 
 
@@ -342,6 +336,31 @@ def _join_runs(arrays, num_runs):
   )
 
 
+def _disagreement(y, log_weights):
+  """How much runs differ in each coordinate of the unconstrained space.
+
+  Variances exist there. They are computed in double precision, as a posterior
+  may be very narrow beside its prior.
+
+  Args:
+    y: `Tensor` of shape `[num_particles, num_runs, num_values]`.
+    log_weights: `Tensor` of shape `[num_particles, num_runs]`.
+
+  Returns:
+    ratios: Array of shape `[num_values]`, by `diagnosis.split_variance`.
+  """
+  y, weights = (
+    tf.cast(x, tf.float64)
+    for x in (
+      tf.where(tf.math.is_finite(y), y, tf.zeros_like(y)),
+      weighting.normalize_weights(log_weights),
+    )
+  )
+  means = weighting.weighted_mean(weights, y)
+  variances = weighting.weighted_mean(weights, (y - means) ** 2)
+  return diagnosis.split_variance(means.numpy(), variances.numpy())
+
+
 def _collect(fitter, chosen, reason, populations, level_ess, tail_k, more):
   """Makes a `Posterior` of populations."""
   space = fitter.space
@@ -358,32 +377,17 @@ def _collect(fitter, chosen, reason, populations, level_ess, tail_k, more):
   log_evidences = weighting.log_normalizer(log_weights)
   roots = np.concatenate([x.root.numpy() for x in populations], axis=1)
   num_ancestors = np.array([len(np.unique(x)) for x in roots.T])
-  # In the coordinates of the unconstrained space, where variances exist.
-  # In double precision: a posterior may be very narrow, by a wide prior.
-  weights = tf.cast(weighting.normalize_weights(log_weights), tf.float64)
-  wide_y = tf.cast(
-    tf.where(tf.math.is_finite(y), y, tf.zeros_like(y)), 'float64'
-  )
-  means = weighting.weighted_mean(weights, wide_y)
-  variances = weighting.weighted_mean(weights, (wide_y - means) ** 2)
-  ratios = (
-    diagnosis.split_variance(means.numpy(), variances.numpy())
-    if num_runs > 1
-    else np.ones(space.num_values)
-  )
   log_evidence = float(weighting.log_normalizer(tf.reshape(log_weights, [-1])))
   if not np.isfinite(log_evidence):
     raise ValueError(
       '`target` must have mass where the start has; got no particle of '
       'positive weight.'
     )
-  relative = np.exp(log_evidences.numpy().astype(np.float64) - log_evidence)
-  error = (
-    float(np.std(relative, ddof=1) / np.sqrt(num_runs))
-    if num_runs > 1
-    else np.nan
-  )
-  y = tf.reshape(y, [-1, space.num_values])
+  error, ratios = np.nan, np.ones(space.num_values)
+  if num_runs > 1:
+    relative = np.exp(log_evidences.numpy().astype(np.float64) - log_evidence)
+    error = float(np.std(relative, ddof=1) / np.sqrt(num_runs))
+    ratios = _disagreement(y, log_weights)
   if chosen.moves.num_nan:
     more = more + [
       f'{chosen.moves.num_nan} log densities at the start of runs were NaN, '
@@ -401,7 +405,7 @@ def _collect(fitter, chosen, reason, populations, level_ess, tail_k, more):
     )
   return result.Posterior(
     particles=weighting.WeightedParticles(
-      space.to_user(y),
+      space.to_user(tf.reshape(y, [-1, space.num_values])),
       tf.reshape(log_weights, [-1]),
       # Particles of different runs have no ancestor in common.
       tf.reshape(

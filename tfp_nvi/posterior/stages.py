@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages before the final runs: references, and pilots."""
 
+import contextlib
 import time
 import typing
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -73,27 +75,29 @@ class Fitter:
     self.has_modes = False
     self.warnings: list = []
 
-  def record(
-    self, name: str, start: float, num_evaluations: int, **found: typing.Any
-  ) -> None:
-    """Adds what a stage found to the history."""
-    self.num_evaluations += num_evaluations
+  @contextlib.contextmanager
+  def stage(self, name: str) -> Iterator[dict]:
+    """Shows the name of a stage, and adds what it found to the history.
+
+    Args:
+      name: Python `str`.
+
+    Yields:
+      found: Python `dict`, to which the stage adds what it found.
+    """
+    self.announce(name)
+    start = time.perf_counter()
+    found: dict = {}
+    yield found
+    recorded = sum(x['num_target_evaluations'] for x in self.history)
     self.history.append(
       {
         'name': name,
         'seconds': time.perf_counter() - start,
-        'num_target_evaluations': num_evaluations,
+        'num_target_evaluations': self.num_evaluations - recorded,
         **found,
       }
     )
-
-  def record_counted(
-    self, name: str, start: float, before: int, **found: typing.Any
-  ) -> None:
-    """Adds a stage whose evaluations are counted already, since `before`."""
-    num_evaluations = self.num_evaluations - before
-    self.num_evaluations = before
-    self.record(name, start, num_evaluations, **found)
 
   def announce(self, name: str) -> None:
     """Shows the name of a stage."""
@@ -117,20 +121,14 @@ class Fitter:
       places: `Tensor` of shape `[num_starts, d]`: where starts led to.
       has_valleys: Python `bool`: whether there are valleys between these.
     """
-    name = 'reference'
-    self.announce(name)
-    start = time.perf_counter()
-    found = variational.fit_variational(
-      self.space, seed, jit_compile=self.jit_compile
-    )
-    reference, num_evaluations, bound, places, has_valleys = found
-    self.record(
-      name,
-      start,
-      num_evaluations,
-      evidence_lower_bound=bound,
-      has_valleys=has_valleys,
-    )
+    with self.stage('reference') as found:
+      reference, num_evaluations, bound, places, has_valleys = (
+        variational.fit_variational(
+          self.space, seed, jit_compile=self.jit_compile
+        )
+      )
+      self.num_evaluations += num_evaluations
+      found.update(evidence_lower_bound=bound, has_valleys=has_valleys)
     if reference.matrix.shape.rank == 1:
       reference = self._fit_curvature(reference, randomness.fold_in(seed, 1))
     return reference, places, has_valleys
@@ -149,21 +147,20 @@ class Fitter:
     """
     if self.space.num_values > _MAX_CURVATURE:
       return diagonal
-    name = 'curvature'
-    self.announce(name)
-    start, before = time.perf_counter(), self.num_evaluations
-    found = laplace.fit_gaussian(
-      self.evaluate,
-      diagonal.center.numpy().astype(np.float64),
-      diagonal.matrix.numpy().astype(np.float64),
-      _MAX_LAPLACE * self.size,
-    )
-    reference, bounds = diagonal, {}
-    if found is not None:
+    with self.stage('curvature') as found:
+      affine = laplace.fit_gaussian(
+        self.evaluate,
+        diagonal.center.numpy().astype(np.float64),
+        diagonal.matrix.numpy().astype(np.float64),
+        _MAX_LAPLACE * self.size,
+      )
+      found['is_taken'] = False
+      if affine is None:
+        return diagonal
       refine_seed, bound_seed = tf.unstack(randomness.split_seed(seed, 2))
       full, more = variational.refine(
         self.space,
-        reference_lib.from_affine(*found, self.space.dtype),
+        reference_lib.from_affine(*affine, self.space.dtype),
         refine_seed,
         jit_compile=self.jit_compile,
       )
@@ -172,16 +169,12 @@ class Fitter:
         float(np.mean(self._log_weights(x, bound_seed)))
         for x in (full, diagonal)
       )
-      bounds = {
-        'evidence_lower_bound': bound,
-        'diagonal_evidence_lower_bound': least,
-      }
-      if bound > least:
-        reference = full
-    self.record_counted(
-      name, start, before, is_taken=reference is not diagonal, **bounds
-    )
-    return reference
+      found.update(
+        is_taken=bound > least,
+        evidence_lower_bound=bound,
+        diagonal_evidence_lower_bound=least,
+      )
+    return full if found['is_taken'] else diagonal
 
   def _log_weights(self, reference, seed):
     """Log weights of draws from a reference, the mean of which is its bound."""
@@ -204,35 +197,31 @@ class Fitter:
     Returns:
       reference: `Reference`.
     """
-    name = 'lengths'
-    self.announce(name)
-    start, before = time.perf_counter(), self.num_evaluations
-    direction_seed, bound_seed = tf.unstack(randomness.split_seed(seed, 2))
-    directions = randomness.normal(
-      [_NUM_RAYS, self.space.num_values], direction_seed, self.space.dtype
-    )
-    found, gain = self._add_lengths(reference, directions)
-    bounds, is_taken = {}, False
-    if gain > _LEAST_RADIAL_GAIN:
+    with self.stage('lengths') as about:
+      direction_seed, bound_seed = tf.unstack(randomness.split_seed(seed, 2))
+      directions = randomness.normal(
+        [_NUM_RAYS, self.space.num_values], direction_seed, self.space.dtype
+      )
+      found, gain = self._add_lengths(reference, directions)
+      about.update(gain=gain, is_taken=False)
+      if gain <= _LEAST_RADIAL_GAIN:
+        return reference
       log_weights, others = (
         self._log_weights(x, bound_seed) for x in (found, reference)
       )
-      bounds = {
-        'evidence_lower_bound': float(np.mean(log_weights)),
-        'affine_evidence_lower_bound': float(np.mean(others)),
-      }
       share = float(weighting.effective_sample_size(log_weights)) / self.size
       more = weighting.log_normalizer(log_weights) - weighting.log_normalizer(
         others
       )
-      is_taken = bool(
-        np.mean(log_weights) > np.mean(others)
-        or (share > _LEAST_EFFECTIVE and more > _LEAST_MORE)
+      about.update(
+        is_taken=bool(
+          np.mean(log_weights) > np.mean(others)
+          or (share > _LEAST_EFFECTIVE and more > _LEAST_MORE)
+        ),
+        evidence_lower_bound=float(np.mean(log_weights)),
+        affine_evidence_lower_bound=float(np.mean(others)),
       )
-    self.record_counted(
-      name, start, before, gain=gain, is_taken=is_taken, **bounds
-    )
-    return found if is_taken else reference
+    return found if about['is_taken'] else reference
 
   def _add_lengths(self, reference, directions):
     """Adds a radial map to an affine reference.
@@ -283,42 +272,38 @@ class Fitter:
     Returns:
       found: `Pilot`.
     """
-    self.announce(name)
-    before_seconds = time.perf_counter()
-    draw_seed, run_seed = tf.unstack(randomness.split_seed(seed, 2))
-    moves = self.moves_from(start)
-    u = self.draw(reference, start, self.size, 1, draw_seed)
-    before = moves.num_evaluations
-    schedule, population = pilot.run_pilot(
-      moves,
-      reference,
-      u,
-      run_seed,
-      conditional_ess=self.conditional_ess,
-      max_evaluations=(
-        None if max_evaluations is None else max_evaluations * self.size
-      ),
-      gives_up_fn=pilot.is_late if start == 'prior' else pilot.is_used_up,
-      has_modes=self.has_modes,
-      progress=self.show,
-    )
-    found = candidates.Pilot(
-      name, start, moves, reference, schedule, population
-    )
-    self.record(
-      name,
-      before_seconds,
-      moves.num_evaluations - before,
-      log_evidence=found.log_evidence,
-      is_complete=schedule.is_complete,
-      effective_sample_size=float(
-        weighting.effective_sample_size(population.log_weights)[0]
-      ),
-      stages=[
-        {k: v for k, v in stage._asdict().items() if k != 'scale'}
-        for stage in schedule.stages
-      ],
-    )
+    with self.stage(name) as about:
+      draw_seed, run_seed = tf.unstack(randomness.split_seed(seed, 2))
+      moves = self.moves_from(start)
+      before = moves.num_evaluations
+      schedule, population = pilot.run_pilot(
+        moves,
+        reference,
+        self.draw(reference, start, self.size, 1, draw_seed),
+        run_seed,
+        conditional_ess=self.conditional_ess,
+        max_evaluations=(
+          None if max_evaluations is None else max_evaluations * self.size
+        ),
+        gives_up_fn=pilot.is_late if start == 'prior' else pilot.is_used_up,
+        has_modes=self.has_modes,
+        progress=self.show,
+      )
+      self.num_evaluations += moves.num_evaluations - before
+      found = candidates.Pilot(
+        name, start, moves, reference, schedule, population
+      )
+      about.update(
+        log_evidence=found.log_evidence,
+        is_complete=schedule.is_complete,
+        effective_sample_size=float(
+          weighting.effective_sample_size(population.log_weights)[0]
+        ),
+        stages=[
+          {k: v for k, v in stage._asdict().items() if k != 'scale'}
+          for stage in schedule.stages
+        ],
+      )
     if schedule.is_complete:
       self.latest = found
     return found
@@ -401,16 +386,13 @@ class Fitter:
         source, whitener, self._drivers_by_curvature(source), known, refused
       )
     if nested is not None:
-      return nested, {
-        'drivers': conditional_lib.drivers(nested.conditional),
-        'is_skewed': self.history[-1]['share_far_out'] > _MOST_APART,
-      }
+      return nested
     if known:
       return reference, found
     return self._fit_lengths(source, whitener, reference, found)
 
   def _try_drivers(self, source, whitener, drivers, known, refused):
-    """A reference given these drivers or the first of them, or `None`."""
+    """`_fit_conditional` with these drivers, or the first of them."""
     # One driver has a third of the nodes of two, or less.
     for tried in (drivers, drivers[:1])[: len(drivers)]:
       if set(tried) <= set(known) or tried in refused:
@@ -424,76 +406,72 @@ class Fitter:
     """Drivers that particles do not show."""
     if self.space.num_values > _MAX_DIFFERENCES:
       return []
-    name = 'drivers'
-    self.announce(name)
-    start, before = time.perf_counter(), self.num_evaluations
-    y, weights = source.weighted_points
-    y, weights = y[weights > 0.0], weights[weights > 0.0]
-    mean = weights @ y
-    found = drivers_lib.find_by_curvature(
-      lambda points: self.evaluate(points)[1],
-      mean,
-      np.sqrt(weights @ (y - mean) ** 2),
-    )
-    self.record_counted(name, start, before, drivers=found)
-    return found
+    with self.stage('drivers') as found:
+      y, weights = source.weighted_points
+      y, weights = y[weights > 0.0], weights[weights > 0.0]
+      mean = weights @ y
+      found['drivers'] = drivers_lib.find_by_curvature(
+        lambda points: self.evaluate(points)[1],
+        mean,
+        np.sqrt(weights @ (y - mean) ** 2),
+      )
+    return found['drivers']
 
   def _fit_lengths(self, source, whitener, other, found):
     """A radial and an affine map, if they gain more than another fit."""
-    name = 'lengths'
-    self.announce(name)
-    start, before = time.perf_counter(), self.num_evaluations
-    affine = self.whiten(source, whitener)
-    y, weights = source.weighted_points
-    # The rays through points that are evenly spaced by weight.
-    cumulative = np.cumsum(weights)
-    quantiles = (np.arange(_NUM_RAYS) + 0.5) / _NUM_RAYS * cumulative[-1]
-    rows = np.searchsorted(cumulative, quantiles)
-    directions = reference_lib.inverse(
-      affine, tf.constant(y[rows], self.space.dtype)
-    )
-    reference, gain = self._add_lengths(affine, directions)
-    is_taken = bool(gain > max(_LEAST_RADIAL_GAIN, found.get('gain', 0.0)))
-    self.record_counted(name, start, before, gain=gain, is_taken=is_taken)
+    with self.stage('lengths') as about:
+      affine = self.whiten(source, whitener)
+      y, weights = source.weighted_points
+      # The rays through points that are evenly spaced by weight.
+      cumulative = np.cumsum(weights)
+      quantiles = (np.arange(_NUM_RAYS) + 0.5) / _NUM_RAYS * cumulative[-1]
+      rows = np.searchsorted(cumulative, quantiles)
+      directions = reference_lib.inverse(
+        affine, tf.constant(y[rows], self.space.dtype)
+      )
+      reference, gain = self._add_lengths(affine, directions)
+      is_taken = bool(gain > max(_LEAST_RADIAL_GAIN, found.get('gain', 0.0)))
+      about.update(gain=gain, is_taken=is_taken)
     if not is_taken:
       return other, found
     return reference, {'drivers': [], 'gain_of_lengths': gain}
 
   def _fit_conditional(self, source, whitener, drivers):
-    """A reference by Laplace's method given drivers, or `None`."""
+    """A reference by Laplace's method given drivers.
+
+    Args:
+      source: `Pilot`.
+      whitener: `Reference`, of an affine map.
+      drivers: List of Python `int`s.
+
+    Returns:
+      reference: `Reference`.
+      found: Python `dict`: its drivers, and whether densities given these are
+        skewed. There is neither (`None`) where the method does not serve.
+    """
     if drivers in self._failed_drivers:
       return None
-    name = 'conditional reference'
-    self.announce(name)
-    start, before = time.perf_counter(), self.num_evaluations
-    y, weights = source.weighted_points
-    y, weights = y[weights > 0.0], weights[weights > 0.0]
-    mean, covariance = reference_lib.moments(whitener, y, weights)
-    nested = laplace.fit_conditional(
-      self.evaluate,
-      mean,
-      np.diag(covariance) if covariance.ndim == 1 else covariance,
-      drivers,
-      self.space.dtype,
-      _MAX_LAPLACE * self.size,
-    )
-    reference, found = None, {}
-    if nested is not None:
-      reference = reference_lib.from_laplace(nested, self.space.dtype)
-      found['share_far_out'], found['share_apart'] = self._shares_far_out(
-        reference, y, weights
+    with self.stage('conditional reference') as about:
+      y, weights = source.weighted_points
+      y, weights = y[weights > 0.0], weights[weights > 0.0]
+      mean, covariance = reference_lib.moments(whitener, y, weights)
+      nested = laplace.fit_conditional(
+        self.evaluate,
+        mean,
+        np.diag(covariance) if covariance.ndim == 1 else covariance,
+        drivers,
+        self.space.dtype,
+        _MAX_LAPLACE * self.size,
       )
-      if (
-        found['share_far_out'] > _MOST_FAR_OUT
-        or found['share_apart'] > _MOST_APART
-      ):
-        reference = None
-    if reference is None:
+      about.update(drivers=drivers, is_found=nested is not None)
+      if nested is not None:
+        reference = reference_lib.from_laplace(nested, self.space.dtype)
+        far_out, apart = self._shares_far_out(reference, y, weights)
+        about.update(share_far_out=far_out, share_apart=apart)
+    if nested is None or far_out > _MOST_FAR_OUT or apart > _MOST_APART:
       self._failed_drivers.append(drivers)
-    self.record_counted(
-      name, start, before, drivers=drivers, is_found=nested is not None, **found
-    )
-    return reference
+      return None
+    return reference, {'drivers': drivers, 'is_skewed': far_out > _MOST_APART}
 
   def _shares_far_out(self, reference, y, weights):
     """The weights of particles far out, and of those at other modes.
