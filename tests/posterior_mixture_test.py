@@ -149,7 +149,33 @@ def test_too_many_modes_are_none():
     return vectors.sample_initial(64, [2, i]).numpy()
 
   found, about = mixture.find_mixture(vectors, draw(0), draw)
-  assert found is None and about['num_modes'] == mixture.MAX_COMPONENTS
+  assert found is None and about['num_modes'] > mixture.MAX_COMPONENTS
+
+
+def test_modes_of_no_evidence_do_not_count():
+  """Two modes, and 81 more of e-18 of their mass on a lattice."""
+  axis = 4.0 * np.arange(-4, 5)
+  lattice = np.stack(np.meshgrid(axis, axis), axis=-1).reshape([-1, 2])
+  places = np.concatenate([[[-2.0, -2.0], [2.0, 2.0]], lattice])
+  log_shares = np.where(np.arange(len(places)) < 2, 0.0, -18.0)
+  target = tfd.MixtureSameFamily(
+    tfd.Categorical(logits=log_shares.astype(np.float32)),
+    tfd.MultivariateNormalDiag(
+      places.astype(np.float32), tf.fill([len(places), 2], 0.25)
+    ),
+  )
+  initial = tfd.Sample(tfd.Normal(0.0, 8.0), 2)
+  vectors = space.VectorSpace(target, initial, None, [0, 1])
+
+  def draw(i):
+    return vectors.sample_initial(64, [2, i]).numpy()
+
+  found, about = mixture.find_mixture(vectors, draw(0), draw)
+  assert about['num_modes'] == 2
+  centers = vectors.to_user(tf.constant(found.centers)).numpy()
+  np.testing.assert_allclose(
+    centers[np.argsort(centers[:, 0])], places[:2], atol=0.05
+  )
 
 
 def wrong_mixture():

@@ -1229,7 +1229,7 @@ def test_bad_samplers(arguments, error, match):
 def test_not_a_nested_proposal():
   sampler = nvi.StateSpaceSampler(linear_gaussian())(X)
   path = nvi.GeometricPath(FLAT, FLAT, 2)
-  with pytest.raises(ValueError, match='cannot be a NestedProposal'):
+  with pytest.raises(ValueError, match='cannot be used in a NestedProposal'):
     nvi.NestedSampler(
       path,
       nvi.GaussianTransitions(path, seed=1),

@@ -155,7 +155,6 @@ class Chooser:
       chosen: `Pilot`.
       reason: Python `str`.
     """
-    is_by_few = False
     if best is broad:
       is_by_few = self.fitter.has_modes and best.num_roots < (
         candidates.LEAST_ROOTS * self.fitter.size
@@ -172,11 +171,12 @@ class Chooser:
       lost = self._share_lost(best, broad, chosen, places)
       if lost > _MOST_LOST:
         return broad, f'a path from a reference lost {lost:.1%} of the mass.'
-    if is_by_few and chosen is not broad:
+    if self.fitter.has_modes and chosen is not broad:
       self.fitter.warnings.append(
-        'modes at risk: the reference was fitted to particles of '
-        f'{best.num_roots} ancestors, and optimization did not tell whether '
-        "there are modes that these lack. start='prior' would see them."
+        'modes at risk: the density has valleys, and runs start from a '
+        f'reference that was fitted to particles of {best.num_roots} ancestors '
+        'and has no mode of its own for each of the density. '
+        "start='prior' would see modes that it lacks."
       )
     return chosen, reason
 

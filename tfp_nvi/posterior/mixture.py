@@ -42,6 +42,9 @@ _MAX_ITERATIONS = 40
 _NUM_STARTS = 64
 _NUM_ROUNDS = (5, 48)
 _LEAST_COUNT = 4
+# How many modes may have fewer starts than that at the end, as a share of the
+# starts: as many more would hardly lead to other ones.
+_MOST_RARE = 0.002
 # The least share of starts that must lead to modes.
 _LEAST_FOUND = 0.5
 # Optimization ends when so many starts have converged: a few never do.
@@ -334,9 +337,6 @@ class _Modes:
       # So low that it would have to be very wide.
       if values[i] < self._highest - 10.0 * _MAX_DIFFERENCE:
         return
-      if len(self.centers) == MAX_COMPONENTS:
-        self.is_full = True
-        return
       covariance, gradient = _covariance(self._target, points[i])
       if gradient @ covariance @ gradient > _LEAST_DISTANCE**2:
         # Newton's step would lead away from here.
@@ -347,6 +347,10 @@ class _Modes:
       self.evidences.append(values[i] + np.linalg.slogdet(root)[1])
       self.counts.append(1)
       self._inverse_roots.append(np.linalg.inv(root))
+      # Modes of no evidence do not count, however many there are.
+      self.is_full = np.sum(self.are_kept()) > MAX_COMPONENTS
+      if self.is_full:
+        return
 
   def are_kept(self):
     """Which modes are of some evidence."""
@@ -355,11 +359,11 @@ class _Modes:
       return np.zeros([0], bool)
     return evidences > evidences.max() - _MAX_DIFFERENCE
 
-  def least_count(self):
-    """How many starts have led to the mode that the fewest have led to."""
+  def high_counts(self):
+    """How many starts have led to each mode of much evidence."""
     evidences = np.array(self.evidences)
     is_high = evidences > evidences.max(initial=-np.inf) - _LOW_DIFFERENCE
-    return min(np.array(self.counts)[is_high], default=0)
+    return np.array(self.counts, int)[is_high]
 
   def _find(self, point):
     """The index of the mode that a point is at, or `None`."""
@@ -421,12 +425,14 @@ def find_mixture(
       modes.add(points[kept].astype(np.float64), values[kept])
     # Most starts run away along the neck of a funnel, for example.
     is_without_modes = sum(modes.counts) < _LEAST_FOUND * num_starts
-    is_done = i + 1 >= _NUM_ROUNDS[0] and modes.least_count() >= _LEAST_COUNT
+    counts = modes.high_counts()
+    num_rare = np.sum(counts < _LEAST_COUNT)
+    is_done = i + 1 >= _NUM_ROUNDS[0] and num_rare <= _MOST_RARE * num_starts
     if modes.is_full or is_without_modes or is_done:
       break
   found = {
     'num_modes': int(np.sum(modes.are_kept())),
-    'least_count': int(modes.least_count()),
+    'least_count': int(min(counts, default=0)),
     'num_starts': num_starts,
     'num_evaluations': target.num_evaluations,
   }

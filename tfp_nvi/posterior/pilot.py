@@ -39,6 +39,11 @@ _ACCEPTANCE = 0.75
 # How long a trajectory is, in units of the particles' deviations: a quarter of
 # a period of a normal density.
 _LENGTH = 1.5
+# The most leapfrog steps of a move, and the most moves at one inverse
+# temperature. There are as many as it takes for the particles to forget where
+# they were.
+_MAX_STEPS = 8
+_MAX_MOVES = 4
 # An inverse temperature from which a pilot that starts at the initial density
 # has few stages left, so that it may take twice as many evaluations.
 _LAST_PART = 0.75
@@ -225,6 +230,86 @@ def _num_steps(step, max_steps):
   return int(np.clip(np.ceil(_LENGTH / step), 1, max_steps))
 
 
+class _AdaptiveMover:
+  """Moves particles until they forget where they were, and adapts steps.
+
+  Args:
+    moves: `Moves`.
+    reference: `Reference`, or `Mixture` that the path starts at.
+    size: Python `int`: the length of a vector.
+    has_modes: As in `run_pilot`.
+  """
+
+  def __init__(self, moves, reference, size, has_modes):
+    self._moves = moves
+    self._reference = reference
+    self._has_modes = has_modes
+    self._step = 1.2 * size**-0.25
+    # The most leapfrog steps of a move.
+    self._longest = _MAX_STEPS
+
+  def move(self, population, beta, scale, seed):
+    """Moves particles at one inverse temperature.
+
+    Args:
+      population: `Population`.
+      beta: Python `float`.
+      scale: As in `Stage`.
+      seed: Stateless seed.
+
+    Returns:
+      population: `Population`.
+      stage: `Stage`, without an effective sample size.
+    """
+    before = population.u.numpy()
+    num_moves, num_adapting, correlation = 0, 0, 1.0
+    step, num_steps = self._step, _num_steps(self._step, self._longest)
+    is_stuck = False
+    while True:
+      u, terms, acceptance = self._moves.move(
+        self._reference,
+        population.u,
+        population.terms,
+        beta,
+        step,
+        num_steps,
+        scale,
+        randomness.fold_in(seed, num_moves + num_adapting),
+      )
+      self._moves.count(num_steps * len(before))
+      acceptance = float(acceptance)
+      population = population._replace(u=u, terms=terms)
+      factor = np.exp(np.clip(1.5 * (acceptance - _ACCEPTANCE), -1.0, 0.3))
+      # Longer than a trajectory makes no sense.
+      self._step = min(step * factor, _LENGTH)
+      if acceptance < 0.4 and num_adapting < 6:
+        # A move that hardly moves counts for nothing but the step.
+        num_adapting += 1
+        step, num_steps = self._step, _num_steps(self._step, self._longest)
+        continue
+      num_moves += 1
+      previous = correlation
+      correlation = _correlation(before, population.u.numpy())
+      if num_moves == _MAX_MOVES or correlation < 0.3:
+        break
+      # Further moves would not lower the correlation.
+      is_stuck = (
+        self._has_modes and num_moves > 1 and correlation > 0.85 * previous
+      )
+      if is_stuck:
+        break
+      step, num_steps = self._step, _num_steps(self._step, self._longest)
+    # Trajectories need not be as long as the particles are spread where these
+    # are in separate places, and steps are short for that reason.
+    if is_stuck:
+      self._longest = max(2, self._longest // 2)
+    elif correlation > 0.3:
+      self._longest = min(_MAX_STEPS, 2 * self._longest)
+    return population, Stage(
+      beta, scale, step, num_steps, num_moves, acceptance, correlation, np.nan
+    )
+
+
 def is_used_up(
   stages: list, num_evaluations: int, max_evaluations: float
 ) -> bool:
@@ -274,8 +359,6 @@ def run_pilot(
   u: tf.Tensor,
   seed: types.StatelessSeed,
   conditional_ess: float = 0.9,
-  max_moves: int = 4,
-  max_steps: int = 8,
   max_evaluations: int | None = None,
   gives_up_fn: Callable = is_used_up,
   has_modes: bool = False,
@@ -290,9 +373,6 @@ def run_pilot(
     seed: Stateless seed.
     conditional_ess: Python `float`: inverse temperatures are chosen so that the
       conditional effective sample size of a step is this share.
-    max_moves: Python `int`: the most moves at one of them. There are as many
-      as it takes for the particles to forget where they were.
-    max_steps: Python `int`: the most leapfrog steps of a move.
     max_evaluations: Python `int`: gradients after which to give up, or `None`.
     gives_up_fn: Python callable from the stages so far, the number of
       gradients and `max_evaluations` to whether to give up.
@@ -311,9 +391,9 @@ def run_pilot(
   population, num_nan = begin(moves, reference, u, 1)
   moves.count(num_particles, num_nan)
   is_full = size <= reference_lib.MAX_FULL
-  step = 1.2 * size**-0.25
+  mover = _AdaptiveMover(moves, reference, size, has_modes)
   stages: list = []
-  beta, longest = 0.0, max_steps
+  beta = 0.0
   while beta < 1.0:
     stage_seed = randomness.fold_in(seed, len(stages))
     resample_seed, move_seed = tf.unstack(randomness.split_seed(stage_seed, 2))
@@ -336,61 +416,8 @@ def run_pilot(
     )
     scale = tf.constant(root.astype(u.dtype.as_numpy_dtype))
     population, share = _resample(population, 0.5, resample_seed)
-    before = population.u.numpy()
-    num_moves, num_adapting, correlation = 0, 0, 1.0
-    num_steps = _num_steps(step, longest)
-    is_stuck = False
-    while True:
-      moved, terms, acceptance = moves.move(
-        reference,
-        population.u,
-        population.terms,
-        beta,
-        step,
-        num_steps,
-        scale,
-        randomness.fold_in(move_seed, num_moves + num_adapting),
-      )
-      moves.count(num_steps * num_particles)
-      acceptance = float(acceptance)
-      population = population._replace(u=moved, terms=terms)
-      factor = np.exp(np.clip(1.5 * (acceptance - _ACCEPTANCE), -1.0, 0.3))
-      # Longer than a trajectory makes no sense.
-      new_step = min(step * factor, _LENGTH)
-      if acceptance < 0.4 and num_adapting < 6:
-        # A move that hardly moves counts for nothing but the step.
-        num_adapting += 1
-        step, num_steps = new_step, _num_steps(new_step, longest)
-        continue
-      num_moves += 1
-      previous = correlation
-      correlation = _correlation(before, population.u.numpy())
-      if num_moves == max_moves or correlation < 0.3:
-        break
-      # Further moves would not lower the correlation.
-      is_stuck = has_modes and num_moves > 1 and correlation > 0.85 * previous
-      if is_stuck:
-        break
-      step, num_steps = new_step, _num_steps(new_step, longest)
-    stages.append(
-      Stage(
-        beta,
-        scale,
-        step,
-        num_steps,
-        num_moves,
-        acceptance,
-        correlation,
-        float(share[0]),
-      )
-    )
-    step = new_step
-    # Trajectories need not be as long as the particles are spread where these
-    # are in separate places, and steps are short for that reason.
-    if is_stuck:
-      longest = max(2, longest // 2)
-    elif correlation > 0.3:
-      longest = min(max_steps, 2 * longest)
+    population, stage = mover.move(population, beta, scale, move_seed)
+    stages.append(stage._replace(effective_sample_size=float(share[0])))
     if progress is not None:
       progress(beta)
     used = moves.num_evaluations - first_evaluation
