@@ -412,9 +412,13 @@ def test_weights_are_not_taken_for_proper_ones(tmp_path):
   level = discrete_level(Table(np.zeros(4)))
   chain = nvi.Chain([level])
   for objective in (nvi.iwae(), nvi.svi(), nvi.rws()):
-    with pytest.raises(ValueError, match='`sampler` must be .* implicit one'):
+    with pytest.raises(
+      ValueError, match='`sampler` must be .* is an ImplicitLevel'
+    ):
       objective(chain, 4, SEED)
-  with pytest.raises(ValueError, match='`sampler` must be .* implicit one'):
+  with pytest.raises(
+    ValueError, match='`sampler` must be .* is an ImplicitLevel'
+  ):
     nvi.save(chain, tmp_path / 'saved', 4)
   particles = level.sample(4, seed=1)
   assert not particles.is_properly_weighted

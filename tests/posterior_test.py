@@ -215,17 +215,18 @@ def test_a_reference_that_loses_mass_is_not_taken(
 
 
 @pytest.mark.parametrize(
-  'num_stages, is_skewed, is_kept',
+  'num_stages, is_skewed, with_splines, is_kept',
   [
-    (11, False, False),
-    (10, False, True),
-    # It must make up for tails.
-    (9, True, False),
-    (8, True, True),
+    (11, False, None, False),
+    (10, False, None, True),
+    # It must make up for tails, or splines must.
+    (9, True, 11, False),
+    (9, True, 10, True),
+    (8, True, None, True),
   ],
 )
 def test_a_conditional_map_is_not_to_make_the_path_longer(
-  num_stages, is_skewed, is_kept
+  num_stages, is_skewed, with_splines, is_kept
 ):
   """Where it does, there is an affine map for the same drivers."""
   first = pilot_of_four_ancestors()
@@ -233,25 +234,35 @@ def test_a_conditional_map_is_not_to_make_the_path_longer(
   # Laplace's method is for references without such a map, and none that were
   # refused.
   given = affine._replace(conditional='a map')
+  splines = given._replace(marginals='splines')
   tried = []
 
   def refit(source, whitener, refused):
     has_map = source.reference.conditional is not None
-    found = given if has_map or [3] not in refused else affine
+    if refused is None:
+      found = splines
+    else:
+      found = given if has_map or [3] not in refused else affine
     return found, {'drivers': [3], 'is_skewed': is_skewed}
 
   def run_pilot(name, start, *args, **kwargs):
     tried.append(start)
-    length = num_stages if start is given else 12
-    return pilot_of_four_ancestors(0.0, length)._replace(reference=start)
+    lengths = {id(given): num_stages, id(splines): with_splines}
+    found = pilot_of_four_ancestors(0.0, lengths.get(id(start), 12))
+    return found._replace(reference=start)
 
   chooser = make_chooser(False, refit, run_pilot)
   chooser.fewest_stages = 10
   best = chooser._refine(first, None, None, [0, 1])
-  assert (best.reference is given) == is_kept
-  # Once more where the path got shorter, or without a map that was not kept.
-  again = [given] if num_stages < 10 else []
-  assert tried == [given, *(again if is_kept else [affine])]
+  assert (best.reference.conditional is not None) == is_kept
+  expected = [given] if with_splines is None else [given, splines]
+  if not is_kept:
+    # Without a map that was not kept.
+    expected.append(affine)
+  elif num_stages < 10 and with_splines is None:
+    # Once more where the path got shorter.
+    expected.append(given)
+  assert tried == expected
 
 
 def test_variables_are_structured_as_the_model_is(fitted):

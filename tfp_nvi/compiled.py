@@ -256,13 +256,9 @@ class CompiledSampler(proposals.ParticleSampler):
 
     return islands_lib.Islands(replicas, sample, combine, jit_compile)
 
+  @abc.abstractmethod
   def _exchange(self, replicas, num_particles, criterion_fn, jit_compile):
     """A function that samples islands and exchanges them between levels."""
-    del replicas, num_particles, jit_compile
-    raise ValueError(
-      f'`exchange_criterion_fn` must be tfp_nvi.never for {self.name}, whose '
-      f'islands stay as they are; got {criterion_fn!r}.'
-    )
 
   def _call_compiled(self, method, num_particles, seed, jit_compile):
     """Calls a method, compiled; raises an error for log weights of NaN."""

@@ -165,7 +165,7 @@ class DistributionProposal(Proposal):
       densities.inverse(value),
       log_prob_fn,
       reparameterize,
-    )._replace(record=seed)
+    )
 
 
 class ParticleSampler(tf.Module, metaclass=abc.ABCMeta):
@@ -338,5 +338,5 @@ class NestedProposal(Proposal):
       tf.stop_gradient, (state, log_forward)
     )
     return transitions_lib.Move(
-      state=state, log_forward=log_forward, record=seed, num_nan=num_nan
+      state=state, log_forward=log_forward, num_nan=num_nan
     )

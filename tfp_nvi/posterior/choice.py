@@ -171,12 +171,13 @@ class Chooser:
       lost = self._share_lost(best, broad, chosen, places)
       if lost > _MOST_LOST:
         return broad, f'a path from a reference lost {lost:.1%} of the mass.'
-    if self.fitter.has_modes and chosen is not broad:
+    is_unknown = self.fitter.has_modes and self.num_modes == 0
+    if is_unknown and chosen is not broad:
       self.fitter.warnings.append(
-        'modes at risk: the density has valleys, and runs start from a '
-        f'reference that was fitted to particles of {best.num_roots} ancestors '
-        'and has no mode of its own for each of the density. '
-        "start='prior' would see modes that it lacks."
+        'modes at risk: the density has valleys, and the reference was fitted '
+        f'to particles of {best.num_roots} ancestors. Optimization did not '
+        "tell whether there are modes that these lack; start='prior' would see "
+        'them.'
       )
     return chosen, reason
 
@@ -492,25 +493,31 @@ class Chooser:
     """
     best, refused = first, []
     for i in range(_MAX_REFITS):
-      with self.fitter.stage('fitted reference') as found:
-        reference, about = self.fitter.refit(best, whitener, refused)
-        is_changed = self._is_new(
-          reference, best, about, randomness.fold_in(seed, _MAX_REFITS + i)
-        )
-        found.update(about)
-      if not is_changed:
-        break
-      found = self.fitter.run_pilot(
-        f'pilot from fitted reference {i + 1}',
-        reference,
-        randomness.fold_in(seed, i),
-        max_evaluations=None if reference.conditional is None else 250,
+      found, about = self._refit(
+        best, whitener, refused, f'{i + 1}', randomness.fold_in(seed, i)
       )
-      if not self._is_accepted(found, best, best is broad, about):
-        if not _has_new_map(found, best):
-          break
+      if found is None:
+        break
+      is_new = _has_new_map(found, best)
+      is_skewed = is_new and about['is_skewed']
+      is_accepted = self._is_accepted(found, best, best is broad, is_skewed)
+      if is_skewed and not is_accepted and found.schedule.is_complete:
+        # Splines on top of the map may make up for tails.
+        found, _ = self._refit(
+          found,
+          whitener,
+          None,
+          f'{i + 1}, with splines',
+          randomness.fold_in(seed, 2 * _MAX_REFITS + i),
+        )
+        is_accepted = found is not None and self._is_accepted(
+          found, best, best is broad
+        )
+      if is_new and not is_accepted:
         refused.append(about['drivers'])
         continue
+      if not is_accepted:
+        break
       gain, margin, num_fewer = candidates.compare_paths(found, best)
       best = found
       self.fewest_stages = min(self.fewest_stages, best.num_stages)
@@ -526,7 +533,38 @@ class Chooser:
         )
     return best
 
-  def _is_accepted(self, found, best, is_from_prior, about):
+  def _refit(self, source, whitener, refused, number, seed):
+    """A pilot from a reference fitted to the particles of another one.
+
+    Args:
+      source: `Pilot`.
+      whitener: `Reference` of an affine map.
+      refused: List of lists of drivers, or `None`, as of `Fitter.refit`.
+      number: Python `str`: which one it is.
+      seed: Stateless seed.
+
+    Returns:
+      found: `Pilot`, or `None` if the fit is no farther from where `source`
+        started than by chance.
+      about: Python `dict`: what `Fitter.refit` says of the reference.
+    """
+    with self.fitter.stage('fitted reference') as record:
+      reference, about = self.fitter.refit(source, whitener, refused)
+      is_new = self._is_new(
+        reference, source, about, randomness.fold_in(seed, 1)
+      )
+      record.update(about)
+    if not is_new:
+      return None, about
+    found = self.fitter.run_pilot(
+      f'pilot from fitted reference {number}',
+      reference,
+      seed,
+      max_evaluations=None if reference.conditional is None else 250,
+    )
+    return found, about
+
+  def _is_accepted(self, found, best, is_from_prior, is_skewed=False):
     """Whether the path from a fitted reference is better than the one before.
 
     Args:
@@ -534,7 +572,9 @@ class Chooser:
       best: `Pilot` that it was fitted to.
       is_from_prior: Python `bool`: whether `best` starts at the initial
         density.
-      about: Python `dict`: what `Fitter.refit` says of the reference.
+      is_skewed: Python `bool`: whether it has a map by Laplace's method, with
+        skewed densities given the drivers and without splines for these.
+        Default value: `False`.
 
     Returns:
       is_accepted: Python `bool`.
@@ -548,13 +588,12 @@ class Chooser:
     if self.fitter.has_modes and is_from_prior:
       if num_fewer < candidates.LEAST_SHORTER * best.num_stages:
         return False
-    is_new = _has_new_map(found, best)
-    if is_new and about['is_skewed']:
+    if is_skewed:
       # The path must make up for tails of the other coordinates.
       return found.num_stages <= _MOST_OF_PATH * self.fewest_stages
     # A path of the same length is no worse. But Laplace's method also knows
     # where there are no particles, and a fit to these on top of it does not.
-    is_refit = found.conditional is not None and not is_new
+    is_refit = found.conditional is not None and not _has_new_map(found, best)
     return num_fewer >= int(is_refit) or gain > 0.1 + margin
 
 

@@ -30,7 +30,7 @@ __all__ = [
 _MAX_LAPLACE = 250
 # The share of particles that may be far out of its reference, the share of them
 # that may be beyond valleys, and at how many to look for these.
-_MOST_FAR_OUT = 0.5
+_MOST_FAR_OUT = 0.9
 _MOST_APART = 0.02
 _NUM_FAR = 64
 _NUM_NEAREST = 8
@@ -356,14 +356,15 @@ class Fitter:
     self,
     source: candidates.Pilot,
     whitener: reference_lib.Reference,
-    refused: typing.Sequence[list] = (),
+    refused: typing.Sequence[list] | None = (),
   ) -> tuple[reference_lib.Reference, dict]:
     """A reference fitted to the particles of a pilot.
 
     Args:
       source: `Pilot`.
       whitener: `Reference`, of an affine map.
-      refused: List of lists of drivers that are not to have a conditional map.
+      refused: List of lists of drivers that are not to have a conditional map;
+        or `None`, for no such map but the one that `source` has.
 
     Returns:
       reference: `Reference`. Where a few coordinates, the drivers, set the
@@ -379,6 +380,8 @@ class Fitter:
     reference, found = reference_lib.fit_to_particles(
       previous, y, weights, self.space.dtype
     )
+    if refused is None:
+      return reference, found
     drivers = found.get('drivers', [])
     nested = self._try_drivers(source, whitener, drivers, known, refused)
     if nested is None and drivers and not known:

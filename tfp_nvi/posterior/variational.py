@@ -24,6 +24,8 @@ __all__ = [
   'refine',
 ]
 
+# Steps of optimization, each time.
+_NUM_STEPS = 400
 _NUM_STARTS = 8
 _NUM_CANDIDATES = 64
 _CHUNK = 50
@@ -178,7 +180,6 @@ class _Optimizer:
 def fit_variational(
   space: space_lib.VectorSpace,
   seed: types.StatelessSeed,
-  num_steps: int = 400,
   jit_compile: bool = True,
 ) -> tuple[reference_lib.Reference, int, float, tf.Tensor, bool]:
   """Fits a Gaussian reference.
@@ -186,7 +187,6 @@ def fit_variational(
   Args:
     space: `VectorSpace`.
     seed: Stateless seed.
-    num_steps: Python `int`: steps of each of the two rounds.
     jit_compile: Python `bool`.
 
   Returns:
@@ -211,7 +211,7 @@ def fit_variational(
   zeros = tf.zeros([_NUM_STARTS, size], dtype)
   optimizer = _Optimizer(log_prob_fn, 4, False, jit_compile)
   (loc, log_scale), num_evaluations = optimizer.run(
-    centers, units, (zeros, zeros), num_steps, 0.1, 0.01, first_seed
+    centers, units, (zeros, zeros), _NUM_STEPS, 0.1, 0.01, first_seed
   )
   places = centers + units * loc
   are_apart = has_valleys(log_probs, places)
@@ -227,7 +227,7 @@ def fit_variational(
     parameters += (tf.zeros([1, size, size], dtype),)
   optimizer = _Optimizer(log_prob_fn, 16, is_full, jit_compile)
   parameters, more = optimizer.run(
-    center, unit, parameters, num_steps, 0.05, 0.003, second_seed
+    center, unit, parameters, _NUM_STEPS, 0.05, 0.003, second_seed
   )
   num_evaluations += more
   loc, log_scale, *lower = (x.numpy()[0].astype(np.float64) for x in parameters)
@@ -251,7 +251,6 @@ def refine(
   space: space_lib.VectorSpace,
   reference: reference_lib.Reference,
   seed: types.StatelessSeed,
-  num_steps: int = 400,
   jit_compile: bool = True,
 ) -> tuple[reference_lib.Reference, int]:
   """Moves a Gaussian reference, and scales it along its own axes.
@@ -263,7 +262,6 @@ def refine(
     space: `VectorSpace`.
     reference: `Reference` with a full matrix and nothing else.
     seed: Stateless seed.
-    num_steps: Python `int`.
     jit_compile: Python `bool`.
 
   Returns:
@@ -279,7 +277,7 @@ def refine(
   optimizer = _Optimizer(log_prob_fn, 32, False, jit_compile)
   zero, one = tf.zeros([1, size], dtype), tf.ones([1, size], dtype)
   parameters, num_evaluations = optimizer.run(
-    zero, one, (zero, zero), num_steps, 0.05, 0.003, seed
+    zero, one, (zero, zero), _NUM_STEPS, 0.05, 0.003, seed
   )
   loc, log_scale = (x.numpy()[0].astype(np.float64) for x in parameters)
   matrix = reference.matrix.numpy().astype(np.float64)

@@ -24,6 +24,9 @@ _SCALES = (1.0, 1.5, 3.0)
 _PROBS = (0.6, 0.3, 0.1)
 # The number of draws of the prior that the space is standardized by.
 _NUM_DRAWS = 1_000
+# The least effective share of the particles that a normal density is fitted to,
+# if there are at least five effective ones for each coordinate.
+_LEAST_SHARE = 0.02
 
 
 class GlobalSpace(tf.Module):
@@ -142,10 +145,7 @@ class GlobalSpace(tf.Module):
     return tfd.TransformedDistribution(mixture, self._bijector)
 
   def matched(
-    self,
-    global_state: types.Structure,
-    log_weights: tf.Tensor,
-    floor: float = 0.02,
+    self, global_state: types.Structure, log_weights: tf.Tensor
   ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the mean and a factor of the covariance of weighted particles.
 
@@ -156,8 +156,6 @@ class GlobalSpace(tf.Module):
       global_state: Nested structure of `Tensor`s of shape
         `[num_particles] + batch + event`.
       log_weights: float `Tensor` of shape `[num_particles] + batch`.
-      floor: Python `float`: the least effective share of the particles, if
-        there are at least five effective ones for each coordinate.
 
     Returns:
       loc: `Tensor` of shape `batch + [size]`.
@@ -165,7 +163,7 @@ class GlobalSpace(tf.Module):
     """
     num_particles = log_weights.shape[0]
     least = min(
-      0.5 * num_particles, max(floor * num_particles, 5.0 * self.size)
+      0.5 * num_particles, max(_LEAST_SHARE * num_particles, 5.0 * self.size)
     )
     log_weights = _tempered(
       tf.where(

@@ -199,7 +199,6 @@ def draw_backward(
   history: FilterHistory,
   num_draws: int,
   seed: types.StatelessSeed,
-  lengths: tf.Tensor | None = None,
   inputs: types.Structure = (),
 ) -> types.Structure:
   """Draws trajectories by backward simulation.
@@ -214,7 +213,6 @@ def draw_backward(
     history: `FilterHistory`.
     num_draws: Python `int`.
     seed: Stateless seed.
-    lengths: int32 `Tensor` of shape `batch`, or `None`.
     inputs: Nested structure of `Tensor`s of shape
       `batch + [num_steps] + event`; `()` if there are none.
 
@@ -252,7 +250,7 @@ def draw_backward(
     z,
   )
 
-  def body(i, index, z, arrays):
+  def body(i, z, arrays):
     t = last - i
     before = tf.nest.map_structure(lambda x: x[t], history.local_states)
     u = tf.nest.map_structure(lambda x: x[t + 1], inputs)
@@ -264,18 +262,15 @@ def draw_backward(
     log_weights = tf.broadcast_to(
       history.log_weights[t] + log_prob, [num_draws] + shape
     )
-    new = draw_index(axes.swap_first_axes(log_weights), seeds[t])
-    if lengths is not None:
-      # After its end a sequence stays as it is.
-      new = tf.where(t + 1 < lengths, new, index)
-    z = states_at(t, new)
+    index = draw_index(axes.swap_first_axes(log_weights), seeds[t])
+    z = states_at(t, index)
     arrays = tf.nest.map_structure(lambda a, x: a.write(t, x), arrays, z)
-    return i + 1, new, z, arrays
+    return i + 1, z, arrays
 
   *_, arrays = tf.while_loop(
     lambda i, *_: i < num_steps,
     body,
-    (tf.constant(1), index, z, arrays),
+    (tf.constant(1), z, arrays),
     parallel_iterations=1,
     maximum_iterations=num_steps - 1,
   )

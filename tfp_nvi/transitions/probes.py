@@ -177,14 +177,12 @@ def loses_support(
 def warn_of_lost_mass(
   densities: densities_lib.Densities,
   transitions: Sequence[base.Transition],
-  stacklevel: int = 4,
 ) -> None:
   """Warns where reverse kernels have mass at which a density is zero.
 
   Args:
     densities: The sequence of intermediate densities.
     transitions: List of `Transition`s between them.
-    stacklevel: Python `int`: as of `warnings.warn`.
   """
   level = 0
   for i, transition in enumerate(transitions):
@@ -204,5 +202,6 @@ def warn_of_lost_mass(
         'first one is, such as those of a GeometricPath, a reverse kernel '
         'over the support, or an MCMCTransition.',
         RuntimeWarning,
-        stacklevel=stacklevel,
+        # That of the call that makes a sampler.
+        stacklevel=4,
       )

@@ -22,6 +22,7 @@ __all__ = [
 # noise.
 _CATEGORY_SCALE = 1.5
 _BETAS = {'beta_1': 0.5, 'beta_2': 0.99}
+_LEARNING_RATE = 1e-3
 
 
 def perceptron(num_units, seed: int) -> tf_keras.Sequential:
@@ -177,8 +178,6 @@ def fit_gan(
   seed,
   data_fn=None,
   images=None,
-  learning_rate=1e-3,
-  gradient_penalty=0.1,
   noise_scale=0.25,
 ) -> nvi.History:
   """Trains a generator, and its discriminator at twice the learning rate.
@@ -195,10 +194,6 @@ def fit_gan(
       Default value: `None` (i.e., mini-batches of `images`).
     images: float array of shape `[num_images, event_size]`.
       Default value: `None` (i.e., `data_fn`).
-    learning_rate: Python `float`.
-      Default value: `1e-3`.
-    gradient_penalty: Python `float`.
-      Default value: `0.1`.
     noise_scale: Python `float`: the scale of the noise at the start, relative
       to that of the data; it falls to zero after three fifths of the steps.
       Default value: `0.25`.
@@ -221,13 +216,13 @@ def fit_gan(
     draw_fn = data_fn or (lambda num_particles, seed: batch[0])
     if is_regularized:
       level = gan.level(
-        draw_fn, scale, non_saturating=True, gradient_penalty=gradient_penalty
+        draw_fn, scale, non_saturating=True, gradient_penalty=0.1
       )
     else:
       level = gan.level(draw_fn)
     return nvi.Chain([level])
 
-  optimizer = make_optimizer(learning_rate, num_steps, averages=is_regularized)
+  optimizer = make_optimizer(_LEARNING_RATE, num_steps, averages=is_regularized)
   history = folder.fit(
     'training',
     chain_fn,
@@ -239,7 +234,7 @@ def fit_gan(
     optimizer=nvi.MultiOptimizer(
       [
         (optimizer, [gan.generator]),
-        (make_optimizer(2.0 * learning_rate, num_steps), [gan.discriminator]),
+        (make_optimizer(2.0 * _LEARNING_RATE, num_steps), [gan.discriminator]),
       ]
     ),
     steps_per_call=min(500, num_steps),

@@ -106,8 +106,8 @@ class TrainingFolder(store_lib.Store):
     return nvi.fit(
       sampler,
       objective,
-      num_particles,
-      num_steps,
+      num_particles=num_particles,
+      num_steps=num_steps,
       checkpoint_dir=self.path(stage),
       callback_fn=on_call,
       **kwargs,

@@ -20,6 +20,8 @@ __all__ = [
 # The test set is binarized by this seed, whatever the seed of training.
 _BINARIZATION_SEED = 2014
 _NUM_ELBO_DRAWS = 64
+# Images at a time.
+_BATCH_SIZE = 500
 # The numbers of images in pictures.
 _NUM_DRAWN = 24
 _NUM_TRAVERSED = 4
@@ -90,7 +92,7 @@ def evaluate(model, data, settings):
   }
 
 
-def _elbo(model, x, seed, batch_size=500):
+def _elbo(model, x, seed):
   """Returns the mean evidence lower bound of images."""
 
   def sum_of(x, seed):
@@ -104,8 +106,8 @@ def _elbo(model, x, seed, batch_size=500):
   # TensorFlow does not warn of retracing if there are many models.
   compiled = {}
   total = 0.0
-  for i in range(0, len(x), batch_size):
-    part = tf.convert_to_tensor(x[i : i + batch_size])
+  for i in range(0, len(x), _BATCH_SIZE):
+    part = tf.convert_to_tensor(x[i : i + _BATCH_SIZE])
     size = len(part)
     if size not in compiled:
       compiled[size] = tf.function(
