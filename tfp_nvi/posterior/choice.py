@@ -500,7 +500,9 @@ class Chooser:
         break
       is_new = _has_new_map(found, best)
       is_skewed = is_new and about['is_skewed']
-      is_accepted = self._is_accepted(found, best, best is broad, is_skewed)
+      # The path must make up for tails of the other coordinates.
+      longest = _MOST_OF_PATH * self.fewest_stages if is_skewed else np.inf
+      is_accepted = self._is_accepted(found, best, best is broad, longest)
       if is_skewed and not is_accepted and found.schedule.is_complete:
         # Splines on top of the map may make up for tails.
         found, _ = self._refit(
@@ -511,7 +513,7 @@ class Chooser:
           randomness.fold_in(seed, 2 * _MAX_REFITS + i),
         )
         is_accepted = found is not None and self._is_accepted(
-          found, best, best is broad
+          found, best, best is broad, self.fewest_stages - 1
         )
       if is_new and not is_accepted:
         refused.append(about['drivers'])
@@ -564,7 +566,7 @@ class Chooser:
     )
     return found, about
 
-  def _is_accepted(self, found, best, is_from_prior, is_skewed=False):
+  def _is_accepted(self, found, best, is_from_prior, longest):
     """Whether the path from a fitted reference is better than the one before.
 
     Args:
@@ -572,9 +574,7 @@ class Chooser:
       best: `Pilot` that it was fitted to.
       is_from_prior: Python `bool`: whether `best` starts at the initial
         density.
-      is_skewed: Python `bool`: whether it has a map by Laplace's method, with
-        skewed densities given the drivers and without splines for these.
-        Default value: `False`.
+      longest: Python `float`: the most stages that its path may have.
 
     Returns:
       is_accepted: Python `bool`.
@@ -582,15 +582,12 @@ class Chooser:
     gain, margin, num_fewer = candidates.compare_paths(found, best)
     # Evidences by short paths are the more exact ones.
     slack = min(_MOST_SLACK, _SLACK_OF_STAGE * best.num_stages)
-    if gain < -slack - margin:
+    if gain < -slack - margin or found.num_stages > longest:
       return False
     # A reference may leave out what few particles have found.
     if self.fitter.has_modes and is_from_prior:
       if num_fewer < candidates.LEAST_SHORTER * best.num_stages:
         return False
-    if is_skewed:
-      # The path must make up for tails of the other coordinates.
-      return found.num_stages <= _MOST_OF_PATH * self.fewest_stages
     # A path of the same length is no worse. But Laplace's method also knows
     # where there are no particles, and a fit to these on top of it does not.
     is_refit = found.conditional is not None and not _has_new_map(found, best)
