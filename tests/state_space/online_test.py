@@ -111,7 +111,7 @@ def test_fewer_steps_than_there_may_be():
     gain = variance / spread
     mean, variance = mean + gain * (x - mean), variance * (1.0 - gain)
     assert abs(state.log_score - score) < 0.05
-    estimate = online.estimate(state, lambda _, z: z)
+    estimate = online.estimate(state, lambda z: z)
     assert abs(estimate - mean) < 0.05
 
 

@@ -274,7 +274,7 @@ def test_filter_history():
     means.append(mean)
     total += scores[-1]
   np.testing.assert_allclose(
-    posterior.history.expectation(lambda _, z: z), means, atol=0.02
+    posterior.history.expectation(lambda z: z), means, atol=0.02
   )
   np.testing.assert_allclose(posterior.history.log_scores, scores, atol=0.02)
   assert abs(posterior.log_normalizer - total) < 0.02

@@ -2,22 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """State-space models: densities whose state grows with the sequence.
 
-For a global state `eta`, local states `z_k` and observations `x_k` the
+For a global state `theta`, local states `z_k` and observations `x_k` the
 intermediate densities are
 
 ```none
-gamma_0(eta)          = p(eta) psi(x_{1:K} | eta)
-gamma_k(z_{1:k}, eta) = p(x_{1:k}, z_{1:k}, eta) psi(x_{k+1:K} | eta, z_k)
+gamma_0(theta)          = p(theta) psi(x_{1:K} | theta)
+gamma_k(z_{1:k}, theta) = p(x_{1:k}, z_{1:k}, theta) psi(x_{k+1:K} | theta, z_k)
 ```
 
 with a heuristic factor `psi`, which is one at `k = K`, and everywhere if there
-is none. A particle holds `eta`, `z_k` and the indices of its ancestors;
+is none. A particle holds `theta`, `z_k` and the indices of its ancestors;
 `z_{1:k-1}` is not kept, as level `k` does not depend on it: the factor
-`p(x_{1:k-1}, z_{1:k-1}, eta)` is the same at both ends of a level and cancels,
+`p(x_{1:k-1}, z_{1:k-1}, theta)` is the same at both ends of a level and
+cancels,
 
 ```none
-v_k = psi_k p(x_k | z_k, eta) p(z_k | z_{k-1}, eta) /
-      (psi_{k-1} q(z_k | x_k, z_{k-1}, eta))
+v_k = psi_k p(x_k | z_k, theta) p(z_k | z_{k-1}, theta) /
+      (psi_{k-1} q(z_k | x_k, z_{k-1}, theta))
 ```
 
 In the terms of the sampler, `psi_k` is the density of level `k`, and the other

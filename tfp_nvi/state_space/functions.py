@@ -30,6 +30,7 @@ __all__ = [
   'has_values',
   'log_probs',
   'num_categories',
+  'of_states',
   'over_states',
 ]
 
@@ -89,6 +90,46 @@ def entry(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     tf.range(values.shape[-1]), tf.cast(index, tf.int32)[..., None]
   )
   return tf.reduce_sum(tf.where(is_it, values, tf.zeros_like(values)), axis=-1)
+
+
+def of_states(fn: Callable, dtype: tf.DType) -> Callable:
+  """A user's function of global and local states, with values of one dtype.
+
+  Args:
+    fn: Python callable from a global and a local state to a nested structure of
+      `Tensor`s; or from the local state alone, where there is no global one.
+    dtype: Floating point dtype.
+
+  Returns:
+    fn: Python callable from both.
+
+  Raises:
+    TypeError: If `fn` is not callable.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.state_space import functions
+
+  double = functions.of_states(lambda z: 2 * z, tf.float32)
+  assert double((), tf.constant(3)) == 6.0
+  ```
+  """
+  checks.check_callable('fn', fn)
+  try:
+    inspect.signature(fn).bind(None)
+  except (TypeError, ValueError):
+    takes_one = False
+  else:
+    takes_one = True
+
+  def call(global_state, local_state):
+    if takes_one and not tf.nest.flatten(global_state):
+      values = fn(local_state)
+    else:
+      values = fn(global_state, local_state)
+    return tf.nest.map_structure(lambda x: tf.cast(x, dtype), values)
+
+  return call
 
 
 def over_states(

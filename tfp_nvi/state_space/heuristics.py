@@ -3,8 +3,8 @@
 """Heuristic factors: how well a particle explains the observations to come.
 
 Contract: a heuristic approximates the likelihood of the observations to come,
-`psi(x_{k+1:K} | eta)` or `psi(x_{k+1:K} | eta, z_k)`, up to a constant. It is a
-subclass of `Heuristic` with
+`psi(x_{k+1:K} | theta)` or `psi(x_{k+1:K} | theta, z_k)`, up to a constant. It
+is a subclass of `Heuristic` with
 
 ```none
 prepare(observations, is_observed, global_state)
@@ -189,7 +189,7 @@ class IndependentHeuristic(Heuristic):
   """A factor that takes observations as independent given the global state.
 
   ```none
-  log psi(x_{k+1:K} | eta) = sum_{j > k} log p(x_j | eta)
+  log psi(x_{k+1:K} | theta) = sum_{j > k} log p(x_j | theta)
   ```
 
   ```python
@@ -266,7 +266,7 @@ class FeatureHeuristic(Heuristic):
   """A learned heuristic: features of observations, weighted by global states.
 
   ```none
-  log psi(x_{k+1:K} | eta) = sum_{j > k} f(x_{j:K}) . w(eta)
+  log psi(x_{k+1:K} | theta) = sum_{j > k} f(x_{j:K}) . w(theta)
   ```
 
   Features are computed once for a sequence and weights once for each particle

@@ -3,10 +3,10 @@
 """The filter's particles at all steps, and estimates from them.
 
 Contract: at each step the particles and their weights are those of the
-filtering distribution `p(eta, z_t | x_{0:t})`: the heuristic factor is divided
-out. With a heuristic that looks far ahead, the particles are where the whole
-sequence suggests the states, and few of them may be effective for a filter.
-`effective_sample_sizes` shows this.
+filtering distribution `p(theta, z_t | x_{0:t})`: the heuristic factor is
+divided out. With a heuristic that looks far ahead, the particles are where the
+whole sequence suggests the states, and few of them may be effective for a
+filter. `effective_sample_sizes` shows this.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfp_nvi import resampling, weighting
 from tfp_nvi.internal import axes, randomness, types
+from tfp_nvi.state_space import functions
 from tfp_nvi.state_space import model as model_lib
 
 __all__ = [
@@ -62,12 +63,14 @@ class FilterHistory(NamedTuple):
     Args:
       fn: Python callable from the global state and the local state of a step to
         a nested structure of `Tensor`s of shape
-        `[num_particles] + batch + any`.
+        `[num_particles] + batch + any`; or from the local state alone, where
+        the model has no global state.
 
     Returns:
       expectation: Nested structure of `Tensor`s of shape
         `[num_steps] + batch + any`.
     """
+    fn = functions.of_states(fn, self.log_weights.dtype)
 
     def at_step(step):
       root, z, log_weights = step
@@ -77,10 +80,7 @@ class FilterHistory(NamedTuple):
         self.initial_global_state,
       )
       return tf.nest.map_structure(
-        lambda x: weighting.weighted_mean(
-          weights, tf.cast(x, log_weights.dtype)
-        ),
-        fn(theta, z),
+        lambda x: weighting.weighted_mean(weights, x), fn(theta, z)
       )
 
     values = [

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfp_nvi import resampling, runs, weighting
 from tfp_nvi import sampler as sampler_lib
 from tfp_nvi.internal import checks, randomness, types
-from tfp_nvi.state_space import missing, proposals
+from tfp_nvi.state_space import functions, missing, proposals
 from tfp_nvi.state_space import model as model_lib
 from tfp_nvi.state_space.densities import StateSpaceDensities
 from tfp_nvi.state_space.sampler import StateSpaceSampler
@@ -303,7 +303,8 @@ class OnlineFilter:
     Args:
       state: `OnlineState` after one observation at least.
       fn: Python callable from the global and the local state to a nested
-        structure of `Tensor`s of shape `[num_particles] + batch + any`.
+        structure of `Tensor`s of shape `[num_particles] + batch + any`; or from
+        the local state alone, where the model has no global state.
 
     Returns:
       expectation: Nested structure of `Tensor`s of shape `batch + any`.
@@ -311,11 +312,11 @@ class OnlineFilter:
     Raises:
       ValueError: If there has been no observation.
     """
-    checks.check_callable('fn', fn)
+    fn = functions.of_states(fn, state.log_weights.dtype)
     self._check_started(state)
     weights = weighting.normalize_weights(state.log_weights)
     return tf.nest.map_structure(
-      lambda x: weighting.weighted_mean(weights, tf.cast(x, weights.dtype)),
+      lambda x: weighting.weighted_mean(weights, x),
       fn(state.global_state, state.local_state),
     )
 

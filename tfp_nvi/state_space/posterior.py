@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The posterior of sequences, as weighted particles, and its errors."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import tensorflow as tf
 
 from tfp_nvi import resampling, weighting
 from tfp_nvi.internal import checks, randomness, types
+from tfp_nvi.state_space import functions
 from tfp_nvi.state_space import history as history_lib
 from tfp_nvi.state_space.model import StateSpaceModel
 from tfp_nvi.state_space.sequences import Sequences
@@ -17,15 +17,6 @@ from tfp_nvi.state_space.sequences import Sequences
 __all__ = [
   'StateSpacePosterior',
 ]
-
-
-def _takes_one(fn):
-  """Returns whether a function takes a single argument."""
-  try:
-    inspect.signature(fn).bind(None)
-  except (TypeError, ValueError):
-    return False
-  return True
 
 
 class _Fields(NamedTuple):
@@ -323,12 +314,5 @@ class StateSpacePosterior(_Fields):
 
   def _cast(self, fn):
     """Makes a function of a pair, with values in the dtype of the weights."""
-    checks.check_callable('fn', fn)
-    # Without a global state a function may take the trajectories alone.
-    if not tf.nest.flatten(self.global_state) and _takes_one(fn):
-      call = lambda pair: fn(pair[1])  # noqa: E731
-    else:
-      call = lambda pair: fn(*pair)  # noqa: E731
-    return lambda pair: tf.nest.map_structure(
-      lambda x: tf.cast(x, self.log_weights.dtype), call(pair)
-    )
+    fn = functions.of_states(fn, self.log_weights.dtype)
+    return lambda pair: fn(*pair)

@@ -6,7 +6,7 @@ Contract: the factor is a function of a summary of the observations to come, of
 the global state, and of the local state, whatever kinds of values these are. It
 is learned from simulations as a density ratio: the network learns to tell which
 states of a mini-batch the observations to come belong to. The optimal network
-equals `log p(x_{k+1:K} | eta, z_k)` up to a term of the sequence alone, which
+equals `log p(x_{k+1:K} | theta, z_k)` up to a term of the sequence alone, which
 does not change the samples.
 
 #### References
