@@ -46,8 +46,8 @@ def planar_flow_density(
   num_layers: int = 8,
   dtype: tf.DType = tf.float32,
   seed: types.Seed | None = None,
-  name: str = 'planar_flow_density',
   base_distribution: tfd.Distribution | None = None,
+  name: str = 'planar_flow_density',
 ) -> tfd.TransformedDistribution:
   """Makes a trainable density that planar flows map to a simpler one.
 
@@ -71,12 +71,12 @@ def planar_flow_density(
     seed: Python `int` or stateless seed for the initial hyperplanes of the
       flows, which have random directions and normally distributed distances
       from the origin.
-    name: Python `str` name of the distribution.
     base_distribution: `tfd.Distribution` of event shape `[event_size]` and
       dtype `dtype`, whose density is positive everywhere. Its variables are
       trained too. The density has the batch shape of the base distribution, and
       is reparameterized if the base distribution is.
       Default value: `None` (i.e., standard normal).
+    name: Python `str` name of the distribution.
 
   Returns:
     density: `tfd.TransformedDistribution`, whose variables are its

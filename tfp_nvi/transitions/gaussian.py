@@ -138,8 +138,8 @@ class GaussianTransitions(base.Transition):
     hidden_units: typing.Sequence[int] = (50,),
     batch_shape: types.Shape = (),
     seed: types.Seed | None = None,
-    name: str = 'gaussian_transitions',
     scale: types.TensorLike | None = None,
+    name: str = 'gaussian_transitions',
   ):
     """Initializes the networks.
 
@@ -151,13 +151,13 @@ class GaussianTransitions(base.Transition):
         each of several restarts.
         Default value: `()`.
       seed: Python `int` or stateless seed for the initial weights.
-      name: Python `str` name of this module.
       scale: Python `float` or array of the size of a state: the magnitude of
         states around zero, to begin with.
         Default value: `None` (i.e., the location and scale of 1,024 draws from
         the first density, or zero and one if that is not a distribution). With
         `reverse_kl`, which seeks modes, a larger scale loses fewer of them;
         `forward_kl` covers them.
+      name: Python `str` name of this module.
 
     Raises:
       TypeError: If an argument is not of the kind asked for.
