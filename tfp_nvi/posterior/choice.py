@@ -503,7 +503,8 @@ class Chooser:
       # The path must make up for tails of the other coordinates.
       longest = _MOST_OF_PATH * self.fewest_stages if is_skewed else np.inf
       is_accepted = self._is_accepted(found, best, best is broad, longest)
-      if is_skewed and not is_accepted and found.schedule.is_complete:
+      is_first = is_skewed and best.conditional is None
+      if is_first and not is_accepted and found.schedule.is_complete:
         # Splines on top of the map may make up for tails.
         found, _ = self._refit(
           found,
