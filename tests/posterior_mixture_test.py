@@ -245,6 +245,41 @@ def test_scales_are_fitted():
   )
 
 
+@pytest.mark.parametrize('size', [2, 20])
+def test_heavy_tails_have_components(size):
+  """Two multivariate Student t densities with four degrees of freedom."""
+  rng = np.random.default_rng(6)
+
+  def draw():
+    sign = rng.choice([-8.0, 8.0], size=[4_000, 1])
+    scale = np.sqrt(4.0 / rng.chisquare(4.0, size=[4_000, 1]))
+    return sign + scale * rng.normal(size=[4_000, size])
+
+  centers = np.full([2, size], 8.0) * [[-1.0], [1.0]]
+  start = mixture.from_arrays(
+    np.array([0.5, 0.5]), centers, np.stack([np.eye(size)] * 2), tf.float64
+  )
+  weights = np.full(4_000, 1.0 / 4_000)
+  y, new = draw(), draw()
+  found, gain = mixture.fit_to_particles(start, y, weights)
+  assert found.centers.shape == [4, size]
+  # The normal mixture with the moments of the density, whose variance is
+  # 4 / (4 - 2), is worse on points that neither was fitted to.
+  wide = mixture.from_arrays(
+    np.array([0.5, 0.5]),
+    centers,
+    2.0 * np.stack([np.eye(size)] * 2),
+    tf.float64,
+  )
+  difference = mixture.log_prob(found, new) - mixture.log_prob(wide, new)
+  error = np.std(difference) / np.sqrt(4_000)
+  assert gain > 0.0 and np.mean(difference) > 5.0 * error
+  # Where there are no tails, there are no copies.
+  normal = centers[rng.integers(2, size=4_000)] + rng.normal(size=[4_000, size])
+  found, _ = mixture.fit_to_particles(start, normal, weights)
+  assert found.centers.shape == [2, size]
+
+
 @pytest.fixture(scope='module')
 def curved():
   known = posteriors.curved_modes(5, 3)

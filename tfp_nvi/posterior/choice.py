@@ -102,9 +102,8 @@ class Chooser:
     found = self._try_mixture(best, broad, randomness.fold_in(seed, 4))
     if found is not None:
       return found, (
-        f'optimization found {found.reference.centers.shape[0]} modes, and a '
-        'path from a mixture of Gaussians there is shorter than one from the '
-        'prior.'
+        f'optimization found {self.num_modes} modes, and a path from a mixture '
+        'of Gaussians there is shorter than one from the prior.'
       )
     if self.num_modes == 1:
       self.fitter.has_modes = False

@@ -66,6 +66,8 @@ _DIFFERENCE_STEP = 0.3
 # By how much a fit must raise the mean log density of particles that it was not
 # fitted to, in nats.
 _LEAST_GAIN = 0.02
+# The share of wider copies of components before they are fitted.
+_TAIL_SHARE = 0.2
 
 
 class Mixture(typing.NamedTuple):
@@ -458,7 +460,8 @@ def fit_to_particles(
   """One step of expectation maximization, as far as it pays.
 
   Shares, scales, and covariances that are shrunk towards the previous ones are
-  fitted to one half of the points and judged by the other half.
+  fitted to one half of the points and judged by the other half; so are scales
+  and covariances with a wider copy of each component, for heavy tails.
 
   Args:
     previous: `Mixture`.
@@ -480,6 +483,12 @@ def fit_to_particles(
     functools.partial(_expectation_maximization, previous, kind=kind)
     for kind in ('shares', 'scales', 'covariances')
   ]
+  if len(previous.centers) <= MAX_COMPONENTS // 2:
+    tailed = _with_tails(previous)
+    candidates += [
+      functools.partial(_expectation_maximization, tailed, kind=kind)
+      for kind in ('scales', 'covariances')
+    ]
 
   def loss(mixture, points, point_weights):
     values = log_prob(mixture, tf.constant(points, dtype)).numpy()
@@ -496,6 +505,22 @@ def fit_to_particles(
   if before - after[best] < _LEAST_GAIN:
     return previous, 0.0
   return candidates[best](y, weights), before - after[best]
+
+
+def _with_tails(mixture):
+  """The mixture with a wider copy of each component."""
+  roots = np.asarray(mixture.roots, np.float64)
+  covariances = roots @ roots.transpose(0, 2, 1)
+  shares = np.exp(np.asarray(mixture.log_shares, np.float64))
+  centers = np.asarray(mixture.centers, np.float64)
+  # Squared lengths have the mean d and the deviation sqrt(2 d).
+  width = 1.0 + 3.0 * np.sqrt(2.0 / centers.shape[1])
+  return from_arrays(
+    np.concatenate([(1.0 - _TAIL_SHARE) * shares, _TAIL_SHARE * shares]),
+    np.concatenate([centers, centers]),
+    np.concatenate([covariances, width * covariances]),
+    mixture.centers.dtype,
+  )
 
 
 def _expectation_maximization(previous, y, weights, kind):
