@@ -59,6 +59,24 @@ def test_mass_over_the_real_space():
   assert np.sum(density[np.isfinite(density)]) * (x[1, 0] - x[0, 0]) > 1.1
 
 
+@pytest.mark.parametrize(
+  'density, problem',
+  [
+    (tfd.SphericalUniform(3), 'points of a sphere'),
+    (tfd.VonMisesFisher([-1.0, 0.0, 0.0], 4.0), 'points of a sphere'),
+    (tfd.TruncatedNormal(0.0, 1.0, 0.0, np.inf), 'limits at infinity'),
+    (tfd.TruncatedNormal(0.0, 1.0, -np.inf, 1.0), 'limits at infinity'),
+  ],
+)
+def test_bijectors_that_lead_elsewhere(density, problem):
+  bijector = density.experimental_default_event_space_bijector()
+  with pytest.raises(ValueError, match=f'`target` must not.*{problem}'):
+    parts.check_parts('target', bijector)
+  joint = tfd.JointDistributionNamed({'x': density, 'v': tfd.Normal(0.0, 1.0)})
+  with pytest.raises(ValueError, match=f'`target` must not.*{problem}'):
+    fit_posterior(joint.log_prob, joint, **SMALL)
+
+
 def test_matrices_that_no_vector_leads_to():
   """No diagonal is small. Once TFP mends this, the refusal is to go."""
   prior = tfd.WishartTriL(4.0, scale_tril=tf.eye(2))
@@ -92,6 +110,8 @@ def test_global_states_are_refused(part_fn, form):
     tfb.FillScaleTriL(diag_shift=None),
     tfb.Chain([tfb.CholeskyOuterProduct(), tfb.FillScaleTriL(diag_shift=None)]),
     tfb.SoftmaxCentered(),
+    tfb.Sigmoid(),
+    tfb.Sigmoid(-1.0, 2.0),
   ],
 )
 def test_other_bijectors_are_not_refused(bijector):

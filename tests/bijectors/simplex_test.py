@@ -15,14 +15,16 @@ tfd = tfp.distributions
 
 def test_surface_of_parts():
   """Two simplices of three values, a vector, and a number."""
-  event = {'p': [2, 3], 'v': [4], 'x': []}
-  inner = {'p': [2, 2], 'v': [4], 'x': []}
-  found = simplex.log_surface(
-    *(
-      {name: tf.TensorShape(shape) for name, shape in shapes.items()}
-      for shapes in (event, inner)
-    )
+  state = tfd.JointDistributionNamed(
+    {
+      'p': tfd.Sample(tfd.Dirichlet([1.0, 1.0, 1.0]), 2),
+      'v': tfd.MultivariateNormalDiag(tf.zeros([4])),
+      'x': tfd.Normal(0.0, 1.0),
+    }
   )
+  inner = {'p': [2, 2], 'v': [4], 'x': []}
+  inner = {name: tf.TensorShape(shape) for name, shape in inner.items()}
+  found = simplex.log_surface(state, ['p', 'v', 'x'], inner)
   np.testing.assert_allclose(found, np.log(3.0))
 
 

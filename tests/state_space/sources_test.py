@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models of TensorFlow Probability have the same likelihood here."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,7 +20,7 @@ def double(x):
   return tf.constant(x, tf.float64)
 
 
-def make(log_scale):
+def make(log_scale, initial_step=0):
   """Two states, two outputs, and parts that depend on the step."""
   scale = tf.exp(log_scale)[..., tf.newaxis]
 
@@ -41,18 +43,21 @@ def make(log_scale):
     initial_state_prior=tfd.MultivariateNormalDiag(
       double([1.0, 0.0]), double([0.5, 0.5])
     ),
+    initial_step=initial_step,
   )
 
 
+@pytest.mark.parametrize('initial_step', [0, 3])
 @pytest.mark.parametrize('has_prior', [True, False])
-def test_likelihood(has_prior):
+def test_likelihood(has_prior, initial_step):
+  source = functools.partial(make, initial_step=initial_step)
   if has_prior:
     model = nvi.linear_gaussian_model(
-      make, prior=tfd.Normal(double(0.0), double(0.5))
+      source, prior=tfd.Normal(double(0.0), double(0.5))
     )
     scales = np.random.default_rng(1).normal(size=[4])
   else:
-    model = nvi.linear_gaussian_model(lambda: make(double(0.2)))
+    model = nvi.linear_gaussian_model(lambda: source(double(0.2)))
     scales = np.array([0.2])
   x = np.random.default_rng(2).normal(size=[NUM_STEPS, 2])
   is_observed = np.array([True, False, True, True, True])
@@ -60,7 +65,7 @@ def test_likelihood(has_prior):
     double(x), tf.constant(is_observed), double(scales) if has_prior else ()
   )
   expected = [
-    make(double(scale)).log_prob(x, mask=np.logical_not(is_observed))
+    source(double(scale)).log_prob(x, mask=np.logical_not(is_observed))
     for scale in scales
   ]
   np.testing.assert_allclose(rows['factor'][2][0], expected, rtol=1e-10)

@@ -12,9 +12,11 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_nvi.bijectors import parts
 from tfp_nvi.internal import types
 
 tfb = tfp.bijectors
+tfd = tfp.distributions
 
 __all__ = [
   'ConstantJacobian',
@@ -58,25 +60,69 @@ class ConstantJacobian(tfb.Bijector):
 
 
 def log_surface(
-  event_shape: types.Structure, unconstrained_shape: types.Structure
+  source: tfd.Distribution,
+  names: list,
+  unconstrained_shape: types.Structure,
+  bijector: tfb.Bijector | None = None,
 ) -> float:
   """The log of the constant in the Jacobians of all simplices of a state.
 
+  Densities that are transformed by a bijector of their own are of the surface
+  already.
+
   Args:
-    event_shape: Nested structure of shapes: of values.
-    unconstrained_shape: Likewise, of what bijectors map to these.
+    source: `tfd.Distribution` over states, or `JointDistributionPinned`.
+    names: List of Python `str`s: the parts of a state.
+    unconstrained_shape: Nested structure of shapes: what the bijector maps to
+      states.
+    bijector: `tfb.Bijector` that a user gave.
+      Default value: `None` (i.e., the one that TFP knows of).
 
   Returns:
     log_surface: Python `float`: zero where there is no simplex.
   """
   shapes, own = (
     [tf.TensorShape(x).as_list() for x in tf.nest.flatten(structure)]
-    for structure in (event_shape, unconstrained_shape)
+    for structure in (source.event_shape, unconstrained_shape)
   )
+  if len(shapes) != len(own):
+    return 0.0
+  distributions = parts.leaf_distributions(source, names)
+  if distributions is None:
+    distributions = [None] * len(shapes)
+  bijectors = [bijector] * len(shapes)
+  if isinstance(bijector, tfb.JointMap):
+    given = tf.nest.flatten(bijector.bijectors)
+    bijectors = given if len(given) == len(shapes) else bijectors
   return float(
     sum(
-      0.5 * np.prod(shape[:-1]) * np.log(shape[-1])
-      for shape, inner in zip(shapes, own, strict=True)
-      if shape and inner == shape[:-1] + [shape[-1] - 1]
+      _log_surface(*part)
+      for part in zip(shapes, own, distributions, bijectors, strict=True)
     )
+  )
+
+
+def _log_surface(shape, inner, distribution, bijector):
+  """The same for one part of a state."""
+  while isinstance(distribution, (tfd.Sample, tfd.Independent)):
+    distribution = distribution.distribution
+  # Subclasses are written in the first K - 1 values, as Dirichlet ones are.
+  if type(distribution) is tfd.TransformedDistribution:
+    return 0.0
+  if isinstance(bijector, tfb.Blockwise):
+    sizes = tf.get_static_value(bijector.block_sizes)
+    return sum(
+      0.5 * np.log(size + 1.0)
+      for size, part in zip(sizes, bijector.bijectors, strict=True)
+      if _has_softmax(part)
+    )
+  is_simplex = shape and inner == shape[:-1] + [shape[-1] - 1]
+  if not is_simplex or (bijector is not None and not _has_softmax(bijector)):
+    return 0.0
+  return 0.5 * np.prod(shape[:-1]) * np.log(shape[-1])
+
+
+def _has_softmax(bijector):
+  return any(
+    isinstance(part, tfb.SoftmaxCentered) for part in parts.find_parts(bijector)
   )

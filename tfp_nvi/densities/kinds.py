@@ -140,8 +140,11 @@ def looks_discrete(values: types.TensorLike) -> bool:
   is_small = np.max(np.abs(values)) < 1.0 / np.finfo(values.dtype).eps
   if is_small and np.all(values == np.round(values)):
     return True
-  repeats = np.mean(np.diff(np.sort(values, axis=0), axis=0) == 0.0, axis=0)
-  return bool(np.any(repeats > 0.5))
+  steps = np.diff(np.sort(values, axis=0), axis=0)
+  # Entries that never change, such as the zeros of a triangular matrix, say
+  # nothing.
+  varies = np.any(steps > 0.0, axis=0)
+  return bool(np.any(np.mean(steps == 0.0, axis=0)[varies] > 0.5))
 
 
 def check_kinds(

@@ -164,6 +164,7 @@ def _default_bijector(name, density, float_dtype):
 
 def as_event_space_bijector(
   value: tfb.Bijector | types.Structure | None,
+  event_shape: types.Structure = None,
 ) -> tfb.Bijector | None:
   """Checks the argument `event_space_bijector`.
 
@@ -179,12 +180,16 @@ def as_event_space_bijector(
   Args:
     value: `tfb.Bijector`, `None`, or nested structure of `tfb.Bijector`s, one
       for each part of a state, such as those of inference_gym's targets.
+    event_shape: Nested structure of the shapes of a state, whose structure the
+      bijectors get: the order of parts may be another one.
+      Default value: `None` (i.e., the structure of `value`).
 
   Returns:
     bijector: `tfb.Bijector`, or `None`.
 
   Raises:
     TypeError: If a part is not a `tfb.Bijector`.
+    ValueError: If the parts are not those of a state.
   """
   if value is None or isinstance(value, tfb.Bijector):
     return value
@@ -196,12 +201,40 @@ def as_event_space_bijector(
       tfb.Bijector,
       'a tfb.Bijector, a nested structure of these, or None',
     )
+  if event_shape is not None:
+    value = _structured_like(event_shape, value)
   return tfb.JointMap(value)
 
 
-def _given_bijector(bijector, dtype, float_dtype):
+def _structured_like(structure, value):
+  """Bijectors in the structure of a state, matched by their names."""
+  if not tf.nest.is_nested(structure) or isinstance(value, tfb.Bijector):
+    return value
+  given = value._asdict() if hasattr(value, '_asdict') else value
+  is_dict = isinstance(structure, dict)
+  names = list(structure if is_dict else getattr(structure, '_fields', ()))
+  children = [structure[name] for name in names] if is_dict else structure
+  if isinstance(given, dict):
+    fits = set(given) == set(names)
+    given = [given[name] for name in names] if fits else ()
+  else:
+    fits = not is_dict and len(given) == len(children)
+  if not fits:
+    raise ValueError(
+      '`event_space_bijector` must be a bijector, or have the structure of a '
+      f'state, that of {structure}; got {value}.'
+    )
+  found = [
+    _structured_like(*pair) for pair in zip(children, given, strict=True)
+  ]
+  if is_dict:
+    return dict(zip(names, found, strict=True))
+  return type(structure)(*found) if names else type(structure)(found)
+
+
+def _given_bijector(bijector, event_shape, dtype, float_dtype):
   """A bijector given by the user, made to work with discrete parts."""
-  bijector = as_event_space_bijector(bijector)
+  bijector = as_event_space_bijector(bijector, event_shape)
   if isinstance(bijector, tfb.Identity):
     return None
   parts = getattr(bijector, 'bijectors', None)
@@ -293,7 +326,10 @@ class Space:
       self.bijector = _default_bijector(name, reference, self.float_dtype)
     else:
       self.bijector = _given_bijector(
-        event_space_bijector, self.dtype, self.float_dtype
+        event_space_bijector,
+        self.constrained_event_shape,
+        self.dtype,
+        self.float_dtype,
       )
     self.event_shape = self.constrained_event_shape
     if self.bijector is not None:

@@ -68,6 +68,8 @@ _DIFFERENCE_STEP = 0.3
 _LEAST_GAIN = 0.02
 # The share of wider copies of components before they are fitted.
 _TAIL_SHARE = 0.2
+# Above so many values copies hardly overlap with what they are copies of.
+_MAX_TAILED = 32
 
 
 class Mixture(typing.NamedTuple):
@@ -461,7 +463,8 @@ def fit_to_particles(
 
   Shares, scales, and covariances that are shrunk towards the previous ones are
   fitted to one half of the points and judged by the other half; so are scales
-  and covariances with a wider copy of each component, for heavy tails.
+  and covariances with a wider copy of each component, for heavy tails, in up
+  to 32 dimensions.
 
   Args:
     previous: `Mixture`.
@@ -483,7 +486,8 @@ def fit_to_particles(
     functools.partial(_expectation_maximization, previous, kind=kind)
     for kind in ('shares', 'scales', 'covariances')
   ]
-  if len(previous.centers) <= MAX_COMPONENTS // 2:
+  is_small = y.shape[1] <= _MAX_TAILED
+  if is_small and len(previous.centers) <= MAX_COMPONENTS // 2:
     tailed = _with_tails(previous)
     candidates += [
       functools.partial(_expectation_maximization, tailed, kind=kind)

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.bijectors import parts as parts_lib
-from tfp_nvi.bijectors import simplex
+from tfp_nvi.bijectors import simplex, split
 from tfp_nvi.densities import space as density_space
 from tfp_nvi.internal import checks, compatibility, naming, randomness, types
 
@@ -27,6 +27,8 @@ __all__ = [
 
 # How many draws of the initial density its location and scale are found from.
 _NUM_DRAWS = 1_000
+# States to compare the densities of, beside others and again.
+_NUM_COMPARED = 8
 # With fewer values than this, compilation takes longer on a CPU than it saves.
 _LEAST_FOR_XLA = 129
 # On a CPU, XLA expands these to loops: a Gaussian process over 100 points took
@@ -92,21 +94,6 @@ def _default_bijector(density):
   return tfb.Identity() if bijector is None else bijector
 
 
-class _Split(tfb.Split):
-  """Splits vectors at places that XLA knows in every loop.
-
-  `tfb.Split` has them in a `Tensor`, which is no constant in a loop that is
-  differentiated.
-  """
-
-  def __init__(self, sizes):
-    self._static_sizes = list(sizes)
-    super().__init__(sizes)
-
-  def _forward(self, x):
-    return tf.split(x, self._static_sizes, axis=-1)
-
-
 class VectorSpace:
   """A target over vectors of real numbers, standardized by its initial density.
 
@@ -144,7 +131,6 @@ class VectorSpace:
     checks.check_instance(
       'initial', initial, tfd.Distribution, 'a tfd.Distribution', optional=True
     )
-    given = density_space.as_event_space_bijector(event_space_bijector)
     self.target = target
     self._uses_pins = _is_pinned(target) and initial is None
     if initial is None and not self._uses_pins:
@@ -157,6 +143,9 @@ class VectorSpace:
     source: types.Density = target if self._uses_pins else initial
     self._source = source
     self._check_batch_shape(source)
+    given = density_space.as_event_space_bijector(
+      event_space_bijector, source.event_shape
+    )
     self.bijector = given or _default_bijector(source)
     # The default bijector of a normal density does nothing.
     self._is_transformed = given is not None and not isinstance(
@@ -171,7 +160,13 @@ class VectorSpace:
         f'{sorted(x.name for x in dtypes)}.'
       )
     self.dtype = next(iter(dtypes))
-    self._shape = self.bijector.inverse_event_shape(self.event_shape)
+    try:
+      self._shape = self.bijector.inverse_event_shape(self.event_shape)
+    except (TypeError, ValueError) as e:
+      raise ValueError(
+        '`event_space_bijector` must lead to states of event shape '
+        f'{self.event_shape}; got {self.bijector!r}.'
+      ) from e
     shapes = [tf.TensorShape(x) for x in tf.nest.flatten(self._shape)]
     self._event_ndims = tf.nest.map_structure(
       lambda x: tf.TensorShape(x).rank, self._shape
@@ -182,18 +177,32 @@ class VectorSpace:
     self._is_positive = (
       self._find_positive(source) if given is None else self._given_positive()
     )
-    self._log_simplex = 0.0
     parts_lib.check_parts('target', self.bijector)
-    if given is None or any(
-      isinstance(part, tfb.SoftmaxCentered)
-      for part in parts_lib.find_parts(given)
-    ):
-      self._log_simplex = simplex.log_surface(self.event_shape, self._shape)
+    self._log_simplex = simplex.log_surface(
+      source, self.names, self._shape, given
+    )
     self.has_exact_gaussian = False
     self.share_unmapped = 0.0
     self._draw = None
     self._draws_singly: bool | None = None
     self._standardize(seed)
+    if not _is_pinned(target) and not isinstance(target, tfd.Distribution):
+      self._check_independent()
+
+  def _check_independent(self):
+    """Raises an error if a state's density depends on the other states."""
+    num = _NUM_COMPARED
+    y = self.draws[: 3 * num]
+    first, second = (
+      self.log_probs(tf.concat([y[:num], others], axis=0))[0][:num].numpy()
+      for others in (y[num : 2 * num], y[2 * num :])
+    )
+    known = np.isfinite(first) & np.isfinite(second)
+    if not np.allclose(first[known], second[known], rtol=1e-3, atol=1e-2):
+      raise ValueError(
+        '`target` must return a log density of each state by itself; those it '
+        'returned depend on others, as with a tf.reduce_sum without `axis`.'
+      )
 
   def _check_batch_shape(self, source):
     shapes = [tf.TensorShape(x) for x in tf.nest.flatten(source.batch_shape)]
@@ -209,30 +218,17 @@ class VectorSpace:
     The exponential function does it here: it makes other units another center,
     and the scales of a hierarchy exponential in a coordinate.
     """
+    parts = parts_lib.leaf_distributions(source, self.names)
+    if parts is None:
+      return None
     try:
-      if isinstance(
-        source, tfp.experimental.distributions.JointDistributionPinned
-      ) or hasattr(source, '_get_single_sample_distributions'):
-        parts = source._get_single_sample_distributions()
-      else:
-        parts = [source]
       are_positive = [
         isinstance(_default_bijector(part), tfb.Softplus) for part in parts
       ]
-    except (AttributeError, NotImplementedError, TypeError):
+    except (AttributeError, NotImplementedError, TypeError, ValueError):
       return None
     if not any(are_positive) or len(are_positive) != len(self._sizes):
       return None
-    # The parts of a joint distribution are in the order of the model, those of
-    # a state in that of `tf.nest`.
-    if len(are_positive) > 1:
-      names = source.distribution if _is_pinned(source) else source
-      names = list(names._flat_resolve_names())
-      if _is_pinned(source):
-        names = [name for name in names if name not in source.pins]
-      order = dict(zip(names, are_positive, strict=True))
-      if all(name in order for name in self.names):
-        are_positive = [order[name] for name in self.names]
     return np.repeat(are_positive, self._sizes)
 
   def _given_positive(self):
@@ -289,7 +285,6 @@ class VectorSpace:
     if self._uses_pins:
       if len(self._sizes) > 1:
         return None
-      # No part but this one is random, so nothing that it depends on is.
       parts = self.target._get_single_sample_distributions()
       gaussian = parts[0]
     else:
@@ -304,7 +299,19 @@ class VectorSpace:
     is_lower = bool(
       tf.reduce_all(tf.equal(lower, tf.linalg.band_part(lower, -1, 0)))
     )
-    return gaussian if is_lower else None
+    return gaussian if is_lower and self._is_prior(gaussian) else None
+
+  def _is_prior(self, gaussian):
+    """Whether a normal density is that of the prior, given what is pinned."""
+    if not self._uses_pins:
+      return True
+    points = gaussian.mean() + tf.linalg.matvec(
+      gaussian.scale.to_dense(), tf.eye(self.num_values, dtype=self.dtype)
+    )
+    state = tf.nest.pack_sequence_as(self.event_shape, [points])
+    parts = self.target.unnormalized_log_prob_parts(state)
+    difference = tf.nest.flatten(parts.unpinned)[0] - gaussian.log_prob(points)
+    return bool(tf.reduce_all(tf.abs(difference) < 1e-3))
 
   def _flatten(self, state):
     parts = [
@@ -392,7 +399,7 @@ class VectorSpace:
             for shape, size in zip(self._shapes, self._sizes, strict=True)
           ]
         ),
-        _Split(self._sizes),
+        split.StaticSplit(self._sizes),
       ]
     )
 
@@ -512,6 +519,8 @@ class VectorSpace:
 
   def value_names(self) -> list:
     """Names of the entries of a vector, for messages."""
+    if len(self.names) != len(self._sizes):
+      return [f'unconstrained value {i}' for i in range(self.num_values)]
     return [
       name + (f'[{i}]' if size > 1 else '')
       for name, size in zip(self.names, self._sizes, strict=True)
@@ -557,7 +566,7 @@ class VectorSpace:
       log_initial = -0.5 * tf.reduce_sum(y**2 + np.log(2.0 * np.pi), axis=-1)
       return likelihood + log_initial, log_initial
     if not with_initial:
-      return self._check(self._target_fn(value), y) + log_det, None
+      return self._check_target(self._target_fn(value), y) + log_det, None
     if self._uses_pins:
       parts = self.target.unnormalized_log_prob_parts(value)
       prior, likelihood = (
@@ -566,9 +575,18 @@ class VectorSpace:
       )
       return prior + likelihood + log_det, prior + log_det
     return (
-      self._check(self._target_fn(value), y) + log_det,
+      self._check_target(self._target_fn(value), y) + log_det,
       self._check(self._source.log_prob(value), y) + log_det,
     )
+
+  def _check_target(self, log_prob, y):
+    """Refuses a single number for all states, unlike `_check`."""
+    if tf.TensorShape(log_prob.shape) != y.shape[:1]:
+      raise ValueError(
+        '`target` must return one log density for each state, of shape '
+        f'{y.shape[:1].as_list()}; it returned shape {log_prob.shape}.'
+      )
+    return self._check(log_prob, y)
 
   def _check(self, log_prob, y):
     log_prob = tf.cast(log_prob, self.dtype)

@@ -8,7 +8,7 @@ import tensorflow_probability as tfp
 from tfp_nvi import weighting
 from tfp_nvi.bijectors import parts as parts_lib
 from tfp_nvi.bijectors import simplex
-from tfp_nvi.internal import matrices, randomness, types
+from tfp_nvi.internal import matrices, naming, randomness, types
 from tfp_nvi.state_space import functions
 
 tfb = tfp.bijectors
@@ -98,7 +98,9 @@ class GlobalSpace(tf.Module):
       axis=0,
     )
     scale = tf.maximum(0.5 * (high - low), tf.cast(1e-6, self.dtype))
-    log_surface = simplex.log_surface(prior.event_shape, shapes)
+    log_surface = simplex.log_surface(
+      prior, naming.leaf_names(prior.event_shape), shapes
+    )
     steps = [self._bijector, tfb.Shift(center), tfb.Scale(scale)]
     if log_surface:
       steps.append(simplex.ConstantJacobian(-log_surface, self.dtype))

@@ -99,12 +99,14 @@ def linear_gaussian_model(
 
   def transition_fn(z, theta, t):
     source = make(theta)
-    noise = source.get_transition_noise_for_timestep(t - 1)
+    t = t - 1 + source.initial_step
+    noise = source.get_transition_noise_for_timestep(t)
     _check_regular(noise)
-    return _shifted(source.get_transition_matrix_for_timestep(t - 1), z, noise)
+    return _shifted(source.get_transition_matrix_for_timestep(t), z, noise)
 
   def observation_fn(z, theta, t):
     source = make(theta)
+    t = t + source.initial_step
     return _shifted(
       source.get_observation_matrix_for_timestep(t),
       z,
