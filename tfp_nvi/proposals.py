@@ -191,7 +191,8 @@ class ParticleSampler(tf.Module, metaclass=abc.ABCMeta):
 
     Returns:
       run: A tuple whose field `particles` has the `Particles` of the last
-        level.
+        level, and whose method `num_nan` returns how many log densities were
+        NaN or +inf.
     """
 
   def describe_nan(self, num_particles: int, seed: types.Seed) -> str | None:

@@ -87,7 +87,7 @@ class LevelRecord(NamedTuple):
     num_nan: Scalar int32 `Tensor`: NaN log densities within the move.
     log_prob_gradient: Derivatives of the level's log density at these
       particles, of `densities.evaluate_with_gradient`, if they are kept; else
-      `[]`.
+      `()`.
   """
 
   previous: Particles

@@ -41,8 +41,8 @@ class Estimate(NamedTuple):
     level_effective_sample_sizes: float `Tensor` of shape
       `[num_levels] + batch`: the effective sample size of the particles that
       each level hands on, before they are resampled.
-    num_nan: Scalar int32 `Tensor`: how many log densities were NaN, and were
-      taken to be zero densities.
+    num_nan: Scalar int32 `Tensor`: how many log densities were NaN or +inf, and
+      were taken to be zero densities.
   """
 
   loss: tf.Tensor

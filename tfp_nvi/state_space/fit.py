@@ -91,7 +91,8 @@ def fit_state_space(
     learning_rate: Python `float`: the learning rate of Adam at the start; it
       falls to zero.
       Default value: `3e-3`.
-    progress: Python `bool`: whether to show a progress bar, on a terminal.
+    progress: Python `bool`: whether to show a progress bar, on a terminal
+      or in a notebook.
       Default value: `True`.
     seed: Python `int` or stateless seed.
 

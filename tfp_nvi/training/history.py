@@ -69,7 +69,7 @@ class History(typing.NamedTuple):
     level_effective_sample_sizes: Shape `[num_steps, num_densities - 1] +
       batch`: effective sample size at each level, before resampling.
     num_nan: int array of shape `[num_steps]`: number of log densities that were
-      NaN, and counted as zero density.
+      NaN or +inf, and counted as zero density.
     is_skipped: bool array of shape `[num_steps]`: whether variables were left
       as they were, because the loss or a gradient was not finite, or because
       every weight was zero.

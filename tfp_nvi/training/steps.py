@@ -210,7 +210,7 @@ class CompiledSteps:
   """Takes training steps, up to a fixed number in a call.
 
   Fields:
-    sampler: What the first trace made of an element of the data.
+    sampler: The sampler that the last trace made for an element of the data.
     variables: List of the variables that are trained.
     state: List of all variables that a later step depends on.
   """
