@@ -305,13 +305,12 @@ class VectorSpace:
     """Whether a normal density is that of the prior, given what is pinned."""
     if not self._uses_pins:
       return True
-    points = gaussian.mean() + tf.linalg.matvec(
-      gaussian.scale.to_dense(), tf.eye(self.num_values, dtype=self.dtype)
-    )
+    points = tf.eye(_NUM_COMPARED, self.num_values, dtype=self.dtype)
+    points = gaussian.mean() + gaussian.scale.matvec(points)
     state = tf.nest.pack_sequence_as(self.event_shape, [points])
     parts = self.target.unnormalized_log_prob_parts(state)
-    difference = tf.nest.flatten(parts.unpinned)[0] - gaussian.log_prob(points)
-    return bool(tf.reduce_all(tf.abs(difference) < 1e-3))
+    (prior,) = tf.nest.flatten(parts.unpinned)
+    return np.allclose(prior, gaussian.log_prob(points), rtol=1e-4, atol=1e-3)
 
   def _flatten(self, state):
     parts = [
@@ -581,7 +580,8 @@ class VectorSpace:
 
   def _check_target(self, log_prob, y):
     """Refuses a single number for all states, unlike `_check`."""
-    if tf.TensorShape(log_prob.shape) != y.shape[:1]:
+    log_prob = tf.convert_to_tensor(log_prob)
+    if not log_prob.shape.is_compatible_with(y.shape[:1]):
       raise ValueError(
         '`target` must return one log density for each state, of shape '
         f'{y.shape[:1].as_list()}; it returned shape {log_prob.shape}.'
