@@ -702,9 +702,7 @@ def test_initial_densities_that_cannot_be_drawn_in_batches():
     yield root(tfd.Normal(0.0, scale, name='x'))
 
   assert initial.sample(3, seed=1).x.shape == [3, 3]
-  drawn = space.VectorSpace(
-    lambda scale, x: initial.log_prob(scale, x), initial, None, [0, 1]
-  )
+  drawn = space.VectorSpace(initial.log_prob, initial, None, [0, 1])
   values = drawn.to_user(drawn.sample_initial(1_500, [0, 2]))
   # Each x by its own scale is a standard normal draw.
   ratios = values.x / values.scale
