@@ -167,9 +167,11 @@ def fit_posterior(
   space_seed, pilot_seed, run_seed = tf.unstack(
     randomness.split_seed(randomness.as_seed(seed), 3)
   )
-  space = space_lib.VectorSpace(
-    target, initial, event_space_bijector, space_seed
-  )
+  with precision.full_products():
+    # This evaluates the target, too.
+    space = space_lib.VectorSpace(
+      target, initial, event_space_bijector, space_seed
+    )
   at_once = _runs_at_once(num_particles, num_runs)
   is_shown = progress and (replicas is None or replicas.is_chief)
   make_bar = progress_lib.make_bar(
