@@ -57,6 +57,7 @@ def leaf_distributions(
       they are not known.
   """
   is_pinned = isinstance(source, _PINNED)
+  # The other side is TFP, whose joint distributions have this in common.
   if not is_pinned and not hasattr(source, '_get_single_sample_distributions'):
     return [source] if len(names) == 1 else None
   try:

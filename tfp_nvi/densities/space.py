@@ -210,6 +210,7 @@ def _structured_like(structure, value):
   """Bijectors in the structure of a state, matched by their names."""
   if not tf.nest.is_nested(structure) or isinstance(value, tfb.Bijector):
     return value
+  # Named tuples, and those of TFP's coroutines, have no base class in common.
   given = value._asdict() if hasattr(value, '_asdict') else value
   is_dict = isinstance(structure, dict)
   names = list(structure if is_dict else getattr(structure, '_fields', ()))
