@@ -428,7 +428,7 @@ def _collect(fitter, chosen, reason, populations, level_ess, tail_k, more):
       num_particles,
       num_ancestors,
       ratios,
-      space.value_names(),
+      space.state_map.value_names(),
       tail_k,
       level_ess,
       [stage.acceptance for stage in chosen.schedule.stages],

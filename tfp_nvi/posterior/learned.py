@@ -121,7 +121,9 @@ def reference_distribution(
   )
   return tfd.TransformedDistribution(
     base,
-    tfb.Chain([space.value_bijector(), _ReferenceBijector(space, reference)]),
+    tfb.Chain(
+      [space.state_map.value_bijector(), _ReferenceBijector(space, reference)]
+    ),
     name='reference',
   )
 
