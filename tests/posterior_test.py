@@ -26,6 +26,7 @@ from tfp_nvi.posterior import (
   diagnosis,
   fit,
   fit_posterior,
+  frozen,
   moves,
   pilot,
   reference,
@@ -405,8 +406,13 @@ def gaussian_space(size=3):
   ), target
 
 
-@pytest.fixture(scope='module')
-def frozen():
+def normal_draws(seed):
+  """A function from an index to draws of the start."""
+  return lambda i: randomness.normal([1_000, 3], randomness.fold_in(seed, i))
+
+
+@pytest.fixture(scope='module', params=[1, 8])
+def frozen_runs(request):
   """Forty frozen runs to a Gaussian, and the schedule of their pilot."""
   target_space, _ = gaussian_space()
   mover = moves.Moves(target_space, False)
@@ -414,13 +420,14 @@ def frozen():
   draw, pilot_seed = tf.unstack(randomness.split_seed(randomness.as_seed(1), 2))
   u = randomness.normal([1_000, 3], draw)
   schedule, _ = pilot.run_pilot(mover, start, u, pilot_seed)
+  schedule = schedule._replace(num_draws=request.param)
   log_evidences = []
   for i in range(8):
     seeds = tf.unstack(randomness.split_seed(randomness.as_seed(10 + i), 2))
-    population, *_ = pilot.run_frozen(
+    population, *_ = frozen.run_frozen(
       mover,
       start,
-      randomness.normal([1_000, 3], seeds[0]),
+      normal_draws(seeds[0]),
       schedule,
       20,
       seeds[1],
@@ -429,8 +436,8 @@ def frozen():
   return mover, start, schedule, np.concatenate(log_evidences)
 
 
-def test_frozen_runs_are_unbiased(frozen):
-  *_, log_evidences = frozen
+def test_frozen_runs_are_unbiased(frozen_runs):
+  *_, log_evidences = frozen_runs
   # Runs of 50 particles only, so that a bias of order one over their number
   # would be seen: the logarithm has one.
   relative = np.exp(log_evidences - 1.5)
@@ -439,8 +446,8 @@ def test_frozen_runs_are_unbiased(frozen):
   assert abs(relative.mean() - 1.0) < 4.0 * error
 
 
-def test_error_bars_over_runs_cover(frozen):
-  *_, log_evidences = frozen
+def test_error_bars_over_runs_cover(frozen_runs):
+  *_, log_evidences = frozen_runs
   # Forty groups of four runs. Intervals of 90% by Student's t cover in 36 of
   # them; fewer than 28 in one of 2,000 cases if they are right.
   relative = np.exp(log_evidences - 1.5).reshape([40, 4])
@@ -450,29 +457,66 @@ def test_error_bars_over_runs_cover(frozen):
   assert 28 <= covers.sum()
 
 
-def test_frozen_runs_do_what_the_schedule_says_and_no_more(frozen, monkeypatch):
-  mover, start, schedule, _ = frozen
+def test_frozen_runs_do_what_the_schedule_says_and_no_more(
+  frozen_runs, monkeypatch
+):
+  mover, start, schedule, _ = frozen_runs
   leapfrog, calls = mover._leapfrog, []
   monkeypatch.setattr(
     mover, '_leapfrog', lambda *args: calls.append(args) or leapfrog(*args)
   )
   seed = randomness.as_seed(7)
-  u = randomness.normal([1_000, 3], seed)
-  # All but the first run start elsewhere: the first does not depend on them,
-  # as it would if anything were adapted.
-  others = tf.where(tf.range(1_000)[:, tf.newaxis] % 2 == 0, u, 2.0 * u)
-  first, *_ = pilot.run_frozen(mover, start, u, schedule, 2, seed)
+  draw = normal_draws(seed)
+
+  def draw_others(index):
+    # All but the first run start elsewhere: the first does not depend on them,
+    # as it would if anything were adapted.
+    u = draw(index)
+    return tf.where(tf.range(1_000)[:, tf.newaxis] % 2 == 0, u, 2.0 * u)
+
+  first, *_ = frozen.run_frozen(mover, start, draw, schedule, 2, seed)
   # Each call evaluates each particle once.
   assert len(calls) == schedule.evaluations_per_particle > 1
-  second, *_ = pilot.run_frozen(mover, start, others, schedule, 2, seed)
+  second, *_ = frozen.run_frozen(mover, start, draw_others, schedule, 2, seed)
   np.testing.assert_array_equal(
     first.log_weights[:, 0], second.log_weights[:, 0]
   )
   assert np.any(first.log_weights[:, 1] != second.log_weights[:, 1])
 
 
-def test_moves_leave_the_target_invariant(frozen):
-  mover, start, _, _ = frozen
+def test_particles_have_the_mean_weight_of_their_draws(frozen_runs):
+  mover, start, schedule, _ = frozen_runs
+  seed = randomness.as_seed(8)
+  draw = normal_draws(seed)
+  population, _, num_nan = frozen.begin(mover, start, draw, schedule, 2, seed)
+  draws = np.stack([draw(i) for i in range(schedule.num_draws)])
+  ratios = np.stack([mover.evaluate(start, u)[0].log_ratio for u in draws])
+  factors = np.exp(schedule.stages[0].beta * ratios)
+  np.testing.assert_allclose(
+    np.exp(population.log_weights).reshape([-1]),
+    np.mean(factors, axis=0),
+    rtol=1e-4,
+  )
+  assert num_nan == 0
+  # Each is one of its draws, whose expected place in the list is known.
+  is_chosen = np.all(draws == population.u[np.newaxis], axis=-1)
+  np.testing.assert_array_equal(np.sum(is_chosen, axis=0), 1)
+  places = np.arange(schedule.num_draws)
+  probabilities = factors / np.sum(factors, axis=0)
+  expected = places @ probabilities
+  error = np.sqrt(np.mean(places**2 @ probabilities - expected**2) / 1_000)
+  found = places @ is_chosen
+  assert abs(np.mean(found - expected)) <= 4.0 * error
+  # So is the mean weight of what is chosen: one of 8,000 runs fails by chance.
+  mean = np.sum(factors * probabilities, axis=0)
+  variance = np.sum(factors**2 * probabilities, axis=0) - mean**2
+  chosen = np.sum(factors * is_chosen, axis=0)
+  error = np.sqrt(np.mean(np.maximum(variance, 0.0)) / 1_000)
+  assert abs(np.mean(chosen - mean)) <= 4.0 * error + 1e-6
+
+
+def test_moves_leave_the_target_invariant(frozen_runs):
+  mover, start, _, _ = frozen_runs
   _, target = gaussian_space()
   x = target.sample(1_000, seed=[1, 2])
   # The space is standardized by the initial deviation, the reference by 0.7.
@@ -512,7 +556,7 @@ def test_an_interrupt_gives_what_there_is(monkeypatch):
   def interrupt(*args, **kwargs):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(pilot, 'run_frozen', interrupt)
+  monkeypatch.setattr(frozen, 'run_frozen', interrupt)
   posterior = fit_posterior(target, start='reference', seed=1, **SMALL)
   assert any('interrupted' in warning for warning in posterior.warnings)
   assert np.isnan(posterior.log_evidence_error)

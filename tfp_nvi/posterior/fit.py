@@ -15,8 +15,8 @@ from tfp_nvi.internal import replicas as replicas_lib
 from tfp_nvi.posterior import (
   choice,
   diagnosis,
+  frozen,
   learned,
-  pilot,
   replicated,
   result,
   stages,
@@ -33,6 +33,8 @@ __all__ = [
 
 # How many particles to move at once, at least.
 _PILOT_SIZE = 1_000
+# Draws from the start for each particle of a run.
+_NUM_DRAWS = 8
 # The largest share of draws from the initial density that the bijector may have
 # no vectors for without a warning.
 _MOST_UNMAPPED = 0.01
@@ -252,10 +254,13 @@ def _repeat(
   replicas,
 ):
   """Runs with everything frozen."""
+  if chosen.start != 'prior':
+    schedule = chosen.schedule._replace(num_draws=_NUM_DRAWS)
+    chosen = chosen._replace(schedule=schedule)
 
-  def draw(seed):
+  def draw(seed, index):
     return fitter.draw(
-      chosen.reference, chosen.start, num_particles, at_once, seed
+      chosen.reference, chosen.start, num_particles, at_once, seed, index
     )
 
   pieces: list = []
@@ -273,10 +278,10 @@ def _repeat(
           randomness.split_seed(randomness.fold_in(seed, i), 2)
         )
         pieces.append(
-          pilot.run_frozen(
+          frozen.run_frozen(
             chosen.moves,
             chosen.reference,
-            draw(draw_seed),
+            functools.partial(draw, draw_seed),
             chosen.schedule,
             at_once,
             move_seed,

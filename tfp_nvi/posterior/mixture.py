@@ -163,7 +163,11 @@ def nearest_center(mixture: Mixture, y: tf.Tensor) -> tf.Tensor:
 
 
 def draw(
-  mixture: Mixture, num_draws: int, num_runs: int, seed: types.StatelessSeed
+  mixture: Mixture,
+  num_draws: int,
+  num_runs: int,
+  seed: types.StatelessSeed,
+  index: int | tf.Tensor | None = None,
 ) -> tf.Tensor:
   """Draws points for several independent runs.
 
@@ -175,6 +179,8 @@ def draw(
     num_draws: Python `int`: points of a run.
     num_runs: Python `int`.
     seed: Stateless seed.
+    index: int: different ones give other points of the same components.
+      Default value: `None`.
 
   Returns:
     y: `Tensor` of shape `[num_draws * num_runs, d]`, the runs being the axis
@@ -194,6 +200,8 @@ def draw(
     tf.searchsorted(ends / ends[-1], places, side='right'),
     mixture.centers.shape[0] - 1,
   )
+  if index is not None:
+    noise_seed = randomness.fold_in(noise_seed, index)
   noise = randomness.normal(
     [num_draws * num_runs, mixture.centers.shape[1]], noise_seed, dtype
   )

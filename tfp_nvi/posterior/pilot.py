@@ -16,21 +16,19 @@ import tensorflow as tf
 
 from tfp_nvi import resampling, weighting
 from tfp_nvi.internal import randomness, types
-from tfp_nvi.posterior import diagnosis
 from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import moves as moves_lib
 from tfp_nvi.posterior import reference as reference_lib
 
 __all__ = [
-  'FrozenRun',
   'Population',
   'Schedule',
   'Stage',
-  'advance',
   'begin',
   'is_late',
   'is_used_up',
-  'run_frozen',
+  'resample',
+  'reweight',
   'run_pilot',
 ]
 
@@ -77,15 +75,24 @@ class Stage(typing.NamedTuple):
 
 
 class Schedule(typing.NamedTuple):
-  """A list of `Stage`s, and whether they lead to the target."""
+  """A list of `Stage`s, and whether they lead to the target.
+
+  Fields:
+    stages: List of `Stage`s.
+    is_complete: Python `bool`: whether they lead to the target.
+    num_draws: Python `int`: the draws from the start of which a run chooses one
+      for each particle.
+  """
 
   stages: list
   is_complete: bool
+  num_draws: int = 1
 
   @property
   def evaluations_per_particle(self) -> int:
     """How often a run evaluates the target and its gradient."""
-    return 1 + sum(x.num_moves * x.num_steps for x in self.stages)
+    num_moved = sum(x.num_moves * x.num_steps for x in self.stages)
+    return self.num_draws + num_moved
 
 
 class Population(typing.NamedTuple):
@@ -103,24 +110,6 @@ class Population(typing.NamedTuple):
   terms: typing.Any
   log_weights: tf.Tensor
   root: tf.Tensor
-
-
-class FrozenRun(typing.NamedTuple):
-  """The results of runs by a schedule.
-
-  Fields:
-    population: `Population` of the target.
-    level_ess: `Tensor` of shape `[num_stages, num_runs]`: effective sample
-      sizes before resampling, as shares.
-    tail_ks: `Tensor` of shape `[num_stages]`: the Pareto k of the factors by
-      which weights change at each stage, by `diagnosis.tail_k`.
-    num_nan: Scalar int32 `Tensor`: log densities of the start that were NaN.
-  """
-
-  population: Population
-  level_ess: tf.Tensor
-  tail_ks: tf.Tensor
-  num_nan: tf.Tensor
 
 
 def begin(
@@ -150,15 +139,37 @@ def begin(
   return population, num_nan
 
 
-def _reweight(population, delta):
+def reweight(population: Population, delta: float | tf.Tensor) -> Population:
+  """Weights particles for another inverse temperature.
+
+  Args:
+    population: `Population`.
+    delta: float: by how much the inverse temperature grows.
+
+  Returns:
+    population: `Population`.
+  """
   shape = population.log_weights.shape
   # A factor of zero must leave a target of zero density what it is.
   increment = tf.reshape(delta * population.terms.log_ratio, shape)
   return population._replace(log_weights=population.log_weights + increment)
 
 
-def _resample(population, threshold, seed):
-  """Resamples the runs whose effective sample size has fallen."""
+def resample(
+  population: Population, threshold: float, seed: types.StatelessSeed
+) -> tuple[Population, tf.Tensor]:
+  """Resamples the runs whose effective sample size has fallen.
+
+  Args:
+    population: `Population`.
+    threshold: Python `float`: the share below which to resample.
+    seed: Stateless seed.
+
+  Returns:
+    population: `Population`.
+    share: `Tensor` of shape `[num_runs]`: effective sample sizes before
+      resampling, as shares.
+  """
   log_weights = population.log_weights
   num_particles, num_runs = log_weights.shape
   share = weighting.effective_sample_size(log_weights) / num_particles
@@ -406,7 +417,7 @@ def run_pilot(
       )
     )
     new_beta = 1.0 if beta + delta > 1.0 - 1e-6 else beta + delta
-    population = _reweight(population, new_beta - beta)
+    population = reweight(population, new_beta - beta)
     beta = new_beta
     weights = _flat_weights(population)
     if not np.isfinite(weights).all() or weights.sum() == 0.0:
@@ -415,7 +426,7 @@ def run_pilot(
       _residuals(reference, population.u).numpy(), weights, is_full
     )
     scale = tf.constant(root.astype(u.dtype.as_numpy_dtype))
-    population, share = _resample(population, 0.5, resample_seed)
+    population, share = resample(population, 0.5, resample_seed)
     population, stage = mover.move(population, beta, scale, move_seed)
     stages.append(stage._replace(effective_sample_size=float(share[0])))
     if progress is not None:
@@ -436,109 +447,3 @@ def _correlation(before, after):
   covariance = np.mean(before * after, axis=0)
   deviations = before.std(axis=0) * after.std(axis=0)
   return float(np.mean(covariance / np.maximum(deviations, 1e-30)))
-
-
-def advance(
-  moves: moves_lib.Moves,
-  reference: reference_lib.Reference | mixture_lib.Mixture,
-  population: Population,
-  delta: float | tf.Tensor,
-  stage: Stage,
-  seed: types.StatelessSeed,
-) -> tuple[Population, tf.Tensor, tf.Tensor]:
-  """Brings runs to the next inverse temperature, with nothing adapted.
-
-  May run in a `tf.function`, and gives the same there.
-
-  Args:
-    moves: `Moves`.
-    reference: `Reference`, or `Mixture` to start at.
-    population: `Population`.
-    delta: float: by how much the inverse temperature grows.
-    stage: `Stage` of the next one; numbers, or scalar `Tensor`s.
-    seed: Stateless seed.
-
-  Returns:
-    population: `Population`.
-    share: `Tensor` of shape `[num_runs]`: effective sample sizes before
-      resampling, as shares.
-    tail_k: Scalar float64 `Tensor`: the Pareto k of the factors by which
-      weights change.
-  """
-  resample_seed, move_seed = tf.unstack(randomness.split_seed(seed, 2))
-  tail_k = tf.ensure_shape(
-    tf.numpy_function(
-      lambda x: np.float64(diagnosis.tail_k(x)),
-      [delta * population.terms.log_ratio],
-      tf.float64,
-    ),
-    [],
-  )
-  population = _reweight(population, delta)
-  population, share = _resample(population, 0.5, resample_seed)
-
-  def move(i, u, terms):
-    u, terms, _ = moves.move(
-      reference,
-      u,
-      terms,
-      stage.beta,
-      stage.step,
-      stage.num_steps,
-      stage.scale,
-      randomness.fold_in(move_seed, i),
-    )
-    return i + 1, u, terms
-
-  _, u, terms = tf.while_loop(
-    lambda i, *_: i < stage.num_moves,
-    move,
-    (tf.constant(0), population.u, population.terms),
-    parallel_iterations=1,
-  )
-  return population._replace(u=u, terms=terms), share, tail_k
-
-
-def run_frozen(
-  moves: moves_lib.Moves,
-  reference: reference_lib.Reference | mixture_lib.Mixture,
-  u: tf.Tensor,
-  schedule: Schedule,
-  num_runs: int,
-  seed: types.StatelessSeed,
-  progress: Callable | None = None,
-) -> FrozenRun:
-  """Runs SMC samplers by a schedule, several at once.
-
-  Args:
-    moves: `Moves`.
-    reference: `Reference`, or `Mixture` to start at.
-    u: `Tensor` of shape `[num_particles * num_runs, num_values]`: draws from
-      the start.
-    schedule: `Schedule`.
-    num_runs: Python `int`: into how many independent runs to divide them.
-    seed: Stateless seed.
-    progress: Python callable from an inverse temperature, or `None`.
-
-  Returns:
-    run: `FrozenRun`.
-  """
-  population, num_nan = begin(moves, reference, u, num_runs)
-  beta = 0.0
-  level_ess: list = []
-  tail_ks: list = []
-  for i, stage in enumerate(schedule.stages):
-    population, share, tail_k = advance(
-      moves,
-      reference,
-      population,
-      stage.beta - beta,
-      stage,
-      randomness.fold_in(seed, i),
-    )
-    beta = stage.beta
-    level_ess.append(share)
-    tail_ks.append(tail_k)
-    if progress is not None:
-      progress(beta)
-  return FrozenRun(population, tf.stack(level_ess), tf.stack(tail_ks), num_nan)

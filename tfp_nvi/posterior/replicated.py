@@ -19,6 +19,7 @@ from tfp_nvi.internal import replicas as replicas_lib
 from tfp_nvi.posterior import (
   candidates,
   conditional,
+  frozen,
   marginals,
   mixture,
   pilot,
@@ -187,7 +188,7 @@ def run_frozen(
   seed: types.StatelessSeed,
   progress: Callable,
 ) -> list:
-  """Runs by a schedule on all replicas, as `pilot.run_frozen` does on one.
+  """Runs by a schedule on all replicas, as `frozen.run_frozen` does on one.
 
   Each inverse temperature is a call, as the graph of all of them would have
   each operation as many times.
@@ -195,7 +196,8 @@ def run_frozen(
   Args:
     replicas: `Replicas`.
     chosen: `Pilot` whose schedule to repeat.
-    draw_fn: Python callable from a seed to draws from the start.
+    draw_fn: Python callable from a seed, and an int32 scalar that differs
+      between draws of a particle, to draws from the start.
     num_runs: Python `int`: independent runs of an island.
     seed: Stateless seed.
     progress: Python callable from an inverse temperature.
@@ -204,37 +206,45 @@ def run_frozen(
     runs: List of a `FrozenRun` for each island, without terms.
   """
   moves, reference = chosen.moves, chosen.reference
-  dtype = moves.space.dtype
+  schedule, dtype = chosen.schedule, moves.space.dtype
 
   def begin(seed):
     draw_seed, move_seed = tf.unstack(randomness.split_seed(seed, 2))
-    population, num_nan = pilot.begin(
-      moves, reference, draw_fn(draw_seed), num_runs
+    population, tail_k, num_nan = frozen.begin(
+      moves,
+      reference,
+      functools.partial(draw_fn, draw_seed),
+      schedule,
+      num_runs,
+      randomness.fold_in(move_seed, len(schedule.stages)),
     )
-    return move_seed, population, num_nan
+    return move_seed, population, tail_k, num_nan
 
   def start():
     seeds = randomness.fold_in(seed, replicas.indices())
     return replicas.each(tf.function(begin, autograph=False), seeds)
 
-  def advance(index, delta, stage, seeds, populations):
+  def advance(index, stage, seeds, populations):
     @tf.function(autograph=False)
     def of_island(seed, population):
-      return pilot.advance(
-        moves,
-        reference,
-        population,
-        delta,
-        stage,
-        randomness.fold_in(seed, index),
+      return frozen.advance(
+        moves, reference, population, stage, randomness.fold_in(seed, index)
       )
 
     return replicas.each(of_island, seeds, populations)
 
+  def reweight(delta, populations):
+    return replicas.each(
+      tf.function(
+        lambda population: frozen.reweight(population, delta), autograph=False
+      ),
+      populations,
+    )
+
   def gather(seeds, populations, shares, tail_ks, num_nan):
     del seeds
     return replicas.gather(
-      pilot.FrozenRun(
+      frozen.FrozenRun(
         populations._replace(terms=()),
         tf.stack(shares, axis=1),
         tf.stack(tail_ks, axis=1),
@@ -243,18 +253,22 @@ def run_frozen(
     )
 
   replicas.meet()
-  start_fn, advance_fn, gather_fn = (
+  start_fn, advance_fn, reweight_fn, gather_fn = (
     tf.function(functools.partial(replicas.run, fn), autograph=False)
-    for fn in (start, advance, gather)
+    for fn in (start, advance, reweight, gather)
   )
-  seeds, populations, num_nan = start_fn()
-  beta = 0.0
+  seeds, populations, tail_k, num_nan = start_fn()
   shares: list = []
-  tail_ks: list = []
-  for i, stage in enumerate(chosen.schedule.stages):
-    populations, share, tail_k = advance_fn(
+  tail_ks = [tail_k]
+  for i, stage in enumerate(schedule.stages):
+    if i:
+      populations, tail_k = reweight_fn(
+        tf.constant(stage.beta - schedule.stages[i - 1].beta, dtype),
+        populations,
+      )
+      tail_ks.append(tail_k)
+    populations, share = advance_fn(
       tf.constant(i),
-      tf.constant(stage.beta - beta, dtype),
       stage._replace(
         **{
           name: tf.constant(stage._asdict()[name], kind)
@@ -264,10 +278,8 @@ def run_frozen(
       seeds,
       populations,
     )
-    beta = stage.beta
     shares.append(share)
-    tail_ks.append(tail_k)
-    progress(beta)
+    progress(stage.beta)
   replicas.meet()
   run = replicas.first(gather_fn(seeds, populations, shares, tail_ks, num_nan))
   return [

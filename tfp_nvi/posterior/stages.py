@@ -315,6 +315,7 @@ class Fitter:
     num_particles: int,
     num_runs: int,
     seed: types.StatelessSeed,
+    index: int | tf.Tensor | None = None,
   ) -> tf.Tensor:
     """Draws points where runs start, the runs changing fastest.
 
@@ -324,15 +325,20 @@ class Fitter:
       num_particles: Python `int`: particles of a run.
       num_runs: Python `int`.
       seed: Stateless seed.
+      index: int: different ones give other points, of the same components of a
+        mixture.
+        Default value: `None`.
 
     Returns:
       u: `Tensor` of shape `[num_particles * num_runs, num_values]`.
     """
     size = num_particles * num_runs
+    if isinstance(reference, mixture_lib.Mixture) and start != 'prior':
+      return mixture_lib.draw(reference, num_particles, num_runs, seed, index)
+    if index is not None:
+      seed = randomness.fold_in(seed, index)
     if start == 'prior':
       return self.space.sample_initial(size, seed)
-    if isinstance(reference, mixture_lib.Mixture):
-      return mixture_lib.draw(reference, num_particles, num_runs, seed)
     return randomness.normal(
       [size, self.space.num_values], seed, self.space.dtype
     )
