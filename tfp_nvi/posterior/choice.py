@@ -256,20 +256,16 @@ class Chooser:
         'that the reference does not cover would not be seen. '
         "start='prior' takes longer, but would see them."
       )
-      return (
-        narrow,
-        False,
-        ('a pilot from the prior did not get to the target within its budget.'),
+      reason = (
+        'a pilot from the prior did not get to the target within its budget.'
       )
+      return narrow, False, reason
     if not narrow.schedule.is_complete:
-      return (
-        broad,
-        False,
-        (
-          'a pilot from the variational reference did not get to the target '
-          'within its budget.'
-        ),
+      reason = (
+        'a pilot from the variational reference did not get to the target '
+        'within its budget.'
       )
+      return broad, False, reason
     difference = broad.log_evidence - narrow.log_evidence
     margin = 0.1 + 2.0 * np.sqrt(
       narrow.variance_by_ancestors + broad.variance_by_ancestors
@@ -279,14 +275,11 @@ class Chooser:
     )
     self.fitter.history[-1]['share_outside'] = outside
     if self.fitter.has_modes:
-      return (
-        broad,
-        False,
-        (
-          'the density has valleys between the places that several starts of '
-          'variational inference led to.'
-        ),
+      reason = (
+        'the density has valleys between the places that several starts of '
+        'variational inference led to.'
       )
+      return broad, False, reason
     evidences = (
       f'log evidence {broad.log_evidence:.2f} and {narrow.log_evidence:.2f}'
     )
@@ -295,28 +288,19 @@ class Chooser:
       # There is one mode, so that evidences say how much each has missed.
       has_more = False
       if outside * np.exp(difference + margin) > _MOST_LOST:
-        return (
-          narrow,
-          True,
-          (
-            'pilots from the prior and from the variational reference found '
-            f'different mass ({evidences}).'
-          ),
+        reason = (
+          'pilots from the prior and from the variational reference found '
+          f'different mass ({evidences}).'
         )
+        return narrow, True, reason
     if has_more:
-      return (
-        broad,
-        False,
-        (
-          'a pilot from the prior found mass that one from the variational '
-          f'reference misses ({outside:.1%} of it; {evidences}).'
-        ),
+      reason = (
+        'a pilot from the prior found mass that one from the variational '
+        f'reference misses ({outside:.1%} of it; {evidences}).'
       )
-    return (
-      narrow,
-      False,
-      (f'a pilot from the prior found no other mass ({evidences}).'),
-    )
+      return broad, False, reason
+    reason = f'a pilot from the prior found no other mass ({evidences}).'
+    return narrow, False, reason
 
   def _try_both(self, narrow, broad, seed):
     """A pilot from a mixture of what two pilots found, or `None`.
@@ -580,6 +564,10 @@ class Chooser:
       is_accepted: Python `bool`.
     """
     gain, margin, num_fewer = candidates.compare_paths(found, best)
+    if is_from_prior:
+      # An estimate by few families may be too high. What a reference leaves out
+      # of the particles is seen where they are compared.
+      margin = 2.0 * np.sqrt(found.variance + best.variance_by_ancestors)
     # Evidences by short paths are the more exact ones.
     slack = min(_MOST_SLACK, _SLACK_OF_STAGE * best.num_stages)
     if gain < -slack - margin or found.num_stages > longest:
