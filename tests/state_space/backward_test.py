@@ -16,6 +16,7 @@ and there are less than 100 of them.
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -123,6 +124,29 @@ def prepared(size):
     for i in range(4)
   ]
   return rows['factor'][2][0], expected
+
+
+@pytest.mark.parametrize('level', [0.0, 1_024.0])
+def test_levels_far_from_zero_keep_their_digits(level):
+  """In single precision, a factor does not depend on where the origin is."""
+  scales = np.array([0.1, 0.2, 0.4], np.float32)
+  model = nvi.StateSpaceModel(
+    prior=tfd.LogNormal(0.0, 1.0),
+    initial_fn=lambda scale: tfd.Normal(level, tf.ones_like(scale)),
+    transition_fn=lambda z, scale: tfd.Normal(z, scale),
+    observation_fn=lambda z, scale: tfd.Normal(z, 0.5),
+  )
+  x = np.cumsum(np.random.default_rng(1).normal(size=30)) * 0.2
+  rows = nvi.GaussianHeuristic(model).prepare(
+    tf.constant(x + level, tf.float32), None, tf.constant(scales)
+  )
+  steps = np.minimum(*np.indices([30, 30]))
+  spread = 1.0 + steps * scales[:, None, None] ** 2 + 0.25 * np.eye(30)
+  expected = scipy.stats.multivariate_normal
+  expected = [expected(np.zeros(30), cov).logpdf(x) for cov in spread]
+  # A state is rounded by 6e-5 at most, a thousandth of its smallest scale, and
+  # the log densities of thirty steps by about as much as that.
+  np.testing.assert_allclose(rows['factor'][2][0], expected, atol=0.02)
 
 
 # Matrices of up to four rows are written out.
@@ -394,3 +418,13 @@ def test_global_states_far_out():
       tf.gather(ours, [0, 2], axis=1), theirs, rtol=1e-4, atol=1e-4
     )
     assert not np.any(np.isnan(ours))
+
+
+def test_a_wrapper_that_adds_no_axes_keeps_correlations():
+  factor = np.array([[1.0, 0.0], [0.9, 0.3]])
+  normal = tfd.MultivariateNormalTriL(np.zeros(2), factor)
+  for distribution in (normal, tfd.Independent(normal, 0)):
+    _, found = gaussian.moments(distribution, [])
+    np.testing.assert_allclose(
+      found @ tf.transpose(found), factor @ factor.T, rtol=1e-12
+    )

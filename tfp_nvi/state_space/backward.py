@@ -159,6 +159,15 @@ def _without_overflow(rows, steps):
   return {**rows, 'factor': (precision, linear, constant)}
 
 
+def _centers(path):
+  """Returns the states that the functions of rows were expanded at."""
+  return {
+    'center_of_target': path,
+    # A factor is a function of the state before.
+    'center_of_factor': tf.concat([path[:1], path[:-1]], axis=0),
+  }
+
+
 # If the last expansion changes the logarithm of the first factor by more nats
 # than the first number, the factor is doubtful; if it changes it by more than
 # the second number for each hundred steps, the value is meaningless.
@@ -297,7 +306,8 @@ class GaussianHeuristic(Heuristic):
     factor = gaussian.Quadratic(*row['factor'])
     if local_state is None:
       return factor.constant
-    return factor.log_value(gaussian.as_vector(local_state, self._event_rank))
+    z = gaussian.as_vector(local_state, self._event_rank)
+    return factor.log_value(z - row['center_of_factor'])
 
   def is_doubtful(self, rows: types.Structure) -> tf.Tensor:
     """Returns whether expansions are unsettled; see `Heuristic.is_doubtful`."""
@@ -310,7 +320,7 @@ class GaussianHeuristic(Heuristic):
     precision, linear = row['target']
     target = gaussian.Quadratic(precision, linear, 0.0)
     mean, covariance = gaussian.condition(
-      *gaussian.moments(prior, shape), target
+      *gaussian.moments(prior, shape), target, row['center_of_target']
     )
     return gaussian.normal(mean, covariance, self._event_rank)
 
@@ -360,10 +370,11 @@ class GaussianHeuristic(Heuristic):
         self._prior_fn(steps, global_state, t)(z), steps.shape
       )
       if rows is None:
-        target = self._likelihood(steps, global_state, t, mean)
+        target, center = self._likelihood(steps, global_state, t, mean), mean
       else:
         target = gaussian.Quadratic(*(x[t] for x in rows['target']), 0.0)
-      z, _ = gaussian.condition(mean, factor, target)
+        center = rows['center_of_target'][t]
+      z, _ = gaussian.condition(mean, factor, target, center)
       last = mean if before is None else before[t]
       return tf.where(tf.math.is_finite(z), z, last)
 
@@ -382,7 +393,8 @@ class GaussianHeuristic(Heuristic):
     """Returns rows of zeros."""
     shape = tf.TensorShape([steps.num_steps]) + steps.shape
     one = gaussian.Quadratic.one(shape, path.shape[-1], path.dtype)
-    return {'target': tuple(one[:2]), 'factor': tuple(one)}
+    rows = {'target': tuple(one[:2]), 'factor': tuple(one)}
+    return rows | _centers(path)
 
   def _backward(self, steps, global_state, path):
     """Returns rows of functions of the local states, expanded along a path."""
@@ -403,12 +415,10 @@ class GaussianHeuristic(Heuristic):
       factor, arrays = carry
       t = num_steps - i
       target = target_at(t, factor)
-      before = gaussian.message(
-        *gaussian.linearize(
-          self._prior_fn(steps, global_state, t), path[t - 1], steps.shape
-        ),
-        target,
+      matrix, mean, scale = gaussian.linearize(
+        self._prior_fn(steps, global_state, t), path[t - 1], steps.shape
       )
+      before = gaussian.message(matrix, mean - path[t], scale, target)
       # This is the factor that belongs to the state before.
       arrays = _write(arrays, t, row_of(target, before))
       return before, arrays
@@ -416,14 +426,13 @@ class GaussianHeuristic(Heuristic):
     factor, arrays = _loop(num_steps, body, (one, arrays))
     zero = tf.constant(0)
     target = target_at(zero, factor)
-    total = gaussian.log_integral(
-      *gaussian.moments(
-        self._prior_fn(steps, global_state, zero)(None), steps.shape
-      ),
-      target,
+    mean, scale = gaussian.moments(
+      self._prior_fn(steps, global_state, zero)(None), steps.shape
     )
+    total = gaussian.log_integral(mean - path[0], scale, target)
     arrays = _write(arrays, zero, row_of(target, one._replace(constant=total)))
-    return tf.nest.map_structure(lambda array: array.stack(), arrays)
+    rows = tf.nest.map_structure(lambda array: array.stack(), arrays)
+    return rows | _centers(path)
 
 
 class HiddenMarkovHeuristic(Heuristic):

@@ -4,8 +4,10 @@
 
 Contract: a local state is a vector `z` here, of shape `shape + [d]`, with
 `d = 1` for a scalar. A transition is `N(mean(z), L L')`. A likelihood or a
-message from the future is `exp(-z' M z / 2 + m' z + c)`, where `M` has no
-negative eigenvalues. Transitions are linearized, and the likelihood is expanded
+message from the future is `exp(-e' M e / 2 + m' e + c)`, where `M` has no
+negative eigenvalues, and `e` is `z` less the state that it was expanded at:
+states may be large beside their deviations, and differences of large numbers
+would lose digits. Transitions are linearized, and the likelihood is expanded
 to the second order. `M` is the Gauss-Newton matrix if observations are normal
 with a variance that does not depend on the state; otherwise it is the Hessian
 without its negative eigenvalues. Nothing is approximated where the model is
@@ -40,7 +42,7 @@ _OF_PARTS = compatibility.all_forms(tfd.Independent, tfd.Sample)
 
 
 class Quadratic(NamedTuple):
-  """A function `exp(-z' M z / 2 + m' z + c)`.
+  """A function `exp(-e' M e / 2 + m' e + c)`.
 
   Fields:
     precision: `Tensor` of shape `shape + [d, d]`: `M`.
@@ -64,12 +66,12 @@ class Quadratic(NamedTuple):
       parts.append(tf.where(mask, x, tf.zeros_like(x)))
     return Quadratic(*parts)
 
-  def log_value(self, z: tf.Tensor) -> tf.Tensor:
-    """Returns the logarithm of the function at vectors `z`."""
+  def log_value(self, e: tf.Tensor) -> tf.Tensor:
+    """Returns the logarithm of the function at vectors `e`."""
     return (
       self.constant
-      + tf.reduce_sum(self.linear * z, axis=-1)
-      - 0.5 * matrices.quadratic_form(self.precision, z)
+      + tf.reduce_sum(self.linear * e, axis=-1)
+      - 0.5 * matrices.quadratic_form(self.precision, e)
     )
 
   @staticmethod
@@ -135,6 +137,12 @@ def moments(
   ```
   """
   rank = distribution.event_shape.rank
+  while (
+    isinstance(distribution, _OF_PARTS)
+    and distribution.distribution.event_shape.rank == rank
+  ):
+    # A wrapper that adds no axes hides what may be correlated.
+    distribution = distribution.distribution
   mean = as_vector(distribution.mean(), rank)
   if _is_multivariate(distribution):
     factor = distribution.scale.to_dense()
@@ -172,7 +180,7 @@ def linearize(
 
   Returns:
     matrix: `Tensor` of shape `shape + [d, d]`: the Jacobian of the mean.
-    offset: `Tensor` of shape `shape + [d]`: the mean less `matrix z`.
+    mean: `Tensor` of shape `shape + [d]`: the mean at `z`.
     factor: `Tensor` of shape `shape + [d, d]`, as in `moments`.
   """
   with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
@@ -180,7 +188,7 @@ def linearize(
     mean, factor = moments(distribution_fn(z), shape)
     parts = tf.unstack(mean, axis=-1)
   matrix = _rows_of_gradients(tape, parts, z)
-  return matrix, mean - matrices.matvec(matrix, z), factor
+  return matrix, mean, factor
 
 
 def expand_likelihood(
@@ -199,7 +207,7 @@ def expand_likelihood(
     shape: `TensorShape`: `[num_particles] + batch`.
 
   Returns:
-    likelihood: `Quadratic`.
+    likelihood: `Quadratic` of a state less `z`.
   """
   z = tf.identity(z)
   with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
@@ -210,26 +218,14 @@ def expand_likelihood(
       parts = tf.unstack(mean, axis=-1)
   if is_gaussian(distribution) and tape.gradient(factor, z) is None:
     jacobian = _rows_of_gradients(tape, parts, z)
-    return _expand_gaussian(distribution, x, z, mean, factor, jacobian, shape)
+    return _expand_gaussian(distribution, x, mean, factor, jacobian, shape)
   value, gradient, hessian = _derivatives(
     lambda z: tf.broadcast_to(distribution_fn(z).log_prob(x), shape), z
   )
-  precision = matrices.project_positive(-hessian)
-  return _at(precision, gradient, value, z)
+  return Quadratic(matrices.project_positive(-hessian), gradient, value)
 
 
-def _at(precision, gradient, value, z):
-  """Returns the `Quadratic` with a given value and gradient at `z`."""
-  linear = gradient + matrices.matvec(precision, z)
-  constant = (
-    value
-    - tf.reduce_sum(linear * z, axis=-1)
-    + 0.5 * matrices.quadratic_form(precision, z)
-  )
-  return Quadratic(precision, linear, constant)
-
-
-def _expand_gaussian(distribution, x, z, mean, factor, jacobian, shape):
+def _expand_gaussian(distribution, x, mean, factor, jacobian, shape):
   """Expands the likelihood of a normal observation of known variance."""
   x = as_vector(x, distribution.event_shape.rank)
   covariance = matrices.matmul(factor, matrices.transpose(factor))
@@ -240,11 +236,10 @@ def _expand_gaussian(distribution, x, z, mean, factor, jacobian, shape):
     distribution.log_prob(as_event(x, distribution.event_shape.rank)), shape
   )
   transposed = matrices.transpose(slope)
-  return _at(
+  return Quadratic(
     matrices.matmul(transposed, slope),
     matrices.matvec(transposed, error),
     value,
-    z,
   )
 
 
@@ -294,7 +289,7 @@ def _conditioning(factor, precision):
 
 
 def condition(
-  mean: tf.Tensor, factor: tf.Tensor, quadratic: Quadratic
+  mean: tf.Tensor, factor: tf.Tensor, quadratic: Quadratic, center: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
   """Normalizes the normal density `N(mean, L L')` times a function.
 
@@ -302,13 +297,14 @@ def condition(
     mean: `Tensor` of shape `shape + [d]`.
     factor: `Tensor` of shape `shape + [d, d]`: `L`.
     quadratic: `Quadratic`, whose constant has no effect.
+    center: `Tensor` of shape `shape + [d]`: what it was expanded at.
 
   Returns:
     mean: `Tensor` of shape `shape + [d]`.
     covariance: `Tensor` of shape `shape + [d, d]`.
   """
   covariance, *_ = _conditioning(factor, quadratic.precision)
-  error = quadratic.linear - matrices.matvec(quadratic.precision, mean)
+  error = quadratic.linear - matrices.matvec(quadratic.precision, mean - center)
   return mean + matrices.matvec(covariance, error), covariance
 
 
@@ -331,7 +327,7 @@ def normal(
 
 
 def _of_mean(factor, quadratic):
-  """Returns `E[quadratic(mean + L noise)]` as a function of the mean."""
+  """Returns `E[quadratic(e + L noise)]` as a function of `e`."""
   precision, linear, constant = quadratic
   covariance, remainder, pull, log_det = _conditioning(factor, precision)
   # The sum of squares keeps digits that a difference would lose.
@@ -352,13 +348,14 @@ def message(
   """Returns the expectation of a function of the next state, given this one.
 
   Args:
-    matrix: `Tensor` of shape `shape + [d, d]`.
-    offset: `Tensor` of shape `shape + [d]`.
+    matrix: `Tensor` of shape `shape + [d, d]`: as from `linearize`.
+    offset: `Tensor` of shape `shape + [d]`: the mean from `linearize`, less the
+      state that `quadratic` was expanded at.
     factor: `Tensor` of shape `shape + [d, d]`.
     quadratic: `Quadratic`: the function of the next state.
 
   Returns:
-    message: `Quadratic`.
+    message: `Quadratic` of this state less what `linearize` was given.
   """
   of_mean = _of_mean(factor, quadratic)
   transposed = matrices.transpose(matrix)
@@ -376,7 +373,8 @@ def log_integral(
   """Returns the log of the expectation of a function of a normal vector.
 
   Args:
-    mean: `Tensor` of shape `shape + [d]`.
+    mean: `Tensor` of shape `shape + [d]`: less what `quadratic` was expanded
+      at.
     factor: `Tensor` of shape `shape + [d, d]`.
     quadratic: `Quadratic`.
 

@@ -108,7 +108,8 @@ class GuidedProposal(LocalProposal):
       raise ValueError(
         "`proposal_fn` can be 'guided' if local states are of a tfd.Normal, a "
         'multivariate normal or a tfd.Categorical distribution, or a joint '
-        'distribution of a tfd.Categorical and a normal one; they are '
+        'distribution of a tfd.Categorical and a normal one, in a list in this '
+        'order; they are '
         f'{functions.describe(model.example.local_like[0])} of shape '
         f'{functions.describe(model.example.local_like[1])}.'
       )
@@ -150,4 +151,6 @@ class GuidedProposal(LocalProposal):
       mean,
       shape,
     )
-    return gaussian.normal(*gaussian.condition(mean, factor, likelihood), rank)
+    return gaussian.normal(
+      *gaussian.condition(mean, factor, likelihood, mean), rank
+    )
