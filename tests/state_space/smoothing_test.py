@@ -123,6 +123,20 @@ def test_conditional_filter(proposal_fn):
   assert np.all(np.mean(results.is_moved, axis=1) > 0.4)
 
 
+def test_conditional_filter_forgets_what_is_not_observed():
+  """Steps that are not observed are proposed by the prior."""
+  sampler = nvi.StateSpaceSampler(drift_model(False), proposal_fn='guided')
+  start = tf.constant(draw_exact(False, 100)[:, 1:])
+  paths = []
+  for value in (0.0, 1e3):
+    x = np.where(IS_OBSERVED, X, value)
+    kernel = nvi.ConditionalFilter(sampler, x, 3, is_observed=IS_OBSERVED)
+    path, results = run_kernel(kernel, start, 2)
+    assert np.all(np.mean(results.is_moved, axis=1) > 0.3)
+    paths.append(path)
+  np.testing.assert_array_equal(*paths)
+
+
 def test_conditional_filter_with_global_states():
   sampler = nvi.StateSpaceSampler(drift_model(True), proposal_fn='guided')
   start = draw_exact(True, 20_000)

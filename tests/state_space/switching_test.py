@@ -159,3 +159,27 @@ def test_what_is_no_switching_model():
     ]
   )
   assert switching.find_regimes(backwards) is None
+  # A list with the level first has no place for a regime before it.
+  level_first = tfd.JointDistributionSequential(
+    [tfd.Normal(0.0, 1.0), tfd.Categorical(probs=[0.5, 0.5])]
+  )
+  assert switching.find_regimes(level_first) is None
+
+
+def test_lists_with_the_level_first_are_refused():
+  model = nvi.StateSpaceModel(
+    None,
+    lambda: tfd.JointDistributionSequential(
+      [tfd.Normal(0.0, 1.0), tfd.Categorical(probs=[0.5, 0.5])]
+    ),
+    lambda z: tfd.JointDistributionSequential(
+      [
+        tfd.Normal(z[0], 1.0),
+        tfd.Categorical(logits=tf.stack([z[0], tf.zeros_like(z[0])], axis=-1)),
+      ]
+    ),
+    lambda z: tfd.Normal(z[0], tf.gather([0.5, 2.0], z[1])),
+  )
+  with pytest.raises(ValueError, match='in a list in this order'):
+    nvi.StateSpaceSampler(model, proposal_fn='guided')
+  assert nvi.StateSpaceSampler(model).sample(X, 50, seed=1).num_nan == 0

@@ -4,7 +4,7 @@
 
 import functools
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tf_keras
@@ -170,39 +170,14 @@ def fit_state_space(
   values = learning.simulate_finite(
     model, length, _NUM_SEQUENCES, _or_none(inputs), data_seed
   )
-  learned = heuristic if is_learned else None
-
-  def train(values, inputs, num_steps, seed):
-    """Trains on sequences with their states, and perhaps masks."""
-    size = tf.nest.flatten(values)[0].shape[0]
-    batch = min(batch_size, size)
-
-    def with_networks(element):
-      theta, z, x, *mask = element
-      u = tf.nest.map_structure(
-        lambda x: tf.broadcast_to(x, [batch] + x.shape), inputs
-      )
-      return learning.Simulated(
-        network, learned, theta, z, x, u, mask[0] if mask else ()
-      )
-
-    return training.fit(
-      with_networks,
-      learning.SimulationObjective(),
-      num_particles=1,
-      num_steps=num_steps,
-      data=tf.data.Dataset.from_tensor_slices(values)
-      .shuffle(size, seed=1)
-      .batch(batch, drop_remainder=True),
-      optimizer=tf_keras.optimizers.Adam(
-        tf_keras.optimizers.schedules.CosineDecay(learning_rate, num_steps)
-      ),
-      steps_per_call=min(num_steps, 100),
-      progress=progress,
-      seed=seed,
-    )
-
-  sampler.history = train(values, inputs, num_steps, fit_seed)
+  trainer = _Trainer(
+    network,
+    heuristic if is_learned else None,
+    batch_size,
+    learning_rate,
+    progress,
+  )
+  sampler.history = trainer.fit(values, inputs, num_steps, fit_seed)
   if sequences is None:
     return sampler
   histories = []
@@ -218,9 +193,73 @@ def fit_state_space(
       )
     sampler.forget_warnings()
     inputs = tf.nest.map_structure(lambda x: x[0], sequences.inputs)
-    histories.append(train(values, inputs, max(num_steps // 4, 1), train_seed))
+    histories.append(
+      trainer.fit(values, inputs, max(num_steps // 4, 1), train_seed)
+    )
   sampler.data_histories = tuple(histories)
   return sampler
+
+
+class _Trainer(NamedTuple):
+  """Trains networks on sequences whose states are known.
+
+  Fields:
+    network: `GlobalProposalNetwork`, or `None`.
+    heuristic: `RecurrentHeuristic`, or `None`.
+    batch_size: As in `fit_state_space`.
+    learning_rate: As in `fit_state_space`.
+    progress: As in `fit_state_space`.
+  """
+
+  network: Any
+  heuristic: Any
+  batch_size: int
+  learning_rate: float
+  progress: bool
+
+  def fit(self, values, inputs, num_steps, seed):
+    """Trains on sequences.
+
+    Args:
+      values: Tuple of global states, local states, observations, and perhaps
+        masks, with one batch axis.
+      inputs: Nested structure of `Tensor`s of shape `[length] + event`, or
+        `()`.
+      num_steps: Python `int` number of training steps.
+      seed: Stateless seed.
+
+    Returns:
+      history: `History`.
+    """
+    # A dataset would make a `Tensor` of a state that is a list.
+    parts = tf.nest.flatten(values)
+    size = parts[0].shape[0]
+    batch = min(self.batch_size, size)
+
+    def with_networks(element):
+      theta, z, x, *mask = tf.nest.pack_sequence_as(values, element)
+      u = tf.nest.map_structure(
+        lambda x: tf.broadcast_to(x, [batch] + x.shape), inputs
+      )
+      return learning.Simulated(
+        self.network, self.heuristic, theta, z, x, u, mask[0] if mask else ()
+      )
+
+    return training.fit(
+      with_networks,
+      learning.SimulationObjective(),
+      num_particles=1,
+      num_steps=num_steps,
+      data=tf.data.Dataset.from_tensor_slices(tuple(parts))
+      .shuffle(size, seed=1)
+      .batch(batch, drop_remainder=True),
+      optimizer=tf_keras.optimizers.Adam(
+        tf_keras.optimizers.schedules.CosineDecay(self.learning_rate, num_steps)
+      ),
+      steps_per_call=min(num_steps, 100),
+      progress=self.progress,
+      seed=seed,
+    )
 
 
 def _as_sequences(model, data, is_observed, inputs):

@@ -17,6 +17,7 @@ import tensorflow_probability as tfp
 from tfp_nvi import resampling
 from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.state_space import (
+  functions,
   global_space,
   guided,
   missing,
@@ -471,7 +472,14 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
         t,
         StateSpaceState((), before, index, index, index),
       )
-    z = model_lib.sample_of_shape(proposal, shape.as_list(), seed)
+    proposal_seed, prior_seed = tf.unstack(randomness.split_seed(seed, 2))
+    z = model_lib.sample_of_shape(proposal, shape.as_list(), proposal_seed)
+    # Where nothing is observed the proposal is the prior.
+    use_prior = None
+    if proposal is not prior and is_observed is not None:
+      use_prior = tf.logical_not(tf.broadcast_to(is_observed[t], shape))
+      other = model_lib.sample_of_shape(prior, shape.as_list(), prior_seed)
+      z = functions.select(use_prior, other, z)
     z = tf.nest.map_structure(
       lambda z, x: tf.concat([z[:-1], x[tf.newaxis]], axis=0), z, path
     )
@@ -480,7 +488,10 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
       likelihood = tf.where(is_observed[t], likelihood, 0.0)
     log_weights = likelihood
     if proposal is not prior:
-      log_weights += prior.log_prob(z) - proposal.log_prob(z)
+      log_ratio = prior.log_prob(z) - proposal.log_prob(z)
+      if use_prior is not None:
+        log_ratio = tf.where(use_prior, tf.zeros_like(log_ratio), log_ratio)
+      log_weights += log_ratio
     log_weights = tf.broadcast_to(log_weights, shape)
     zero = tf.constant(-float('inf'), log_weights.dtype)
     return z, tf.where(tf.math.is_nan(log_weights), zero, log_weights)

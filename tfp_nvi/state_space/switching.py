@@ -100,6 +100,9 @@ def find_regimes(distribution: tfd.Distribution) -> Regimes | None:
   if counts.count(None) != 1:
     return None
   index = 0 if counts[1] is None else 1
+  if index and not is_named:
+    # Levels are proposed given regimes, which come first in a list.
+    return None
   level, num_regimes = parts[1 - index], counts[index]
   parents = [parents for _, parents in sorted(distribution.resolve_graph())]
   if not is_named:
@@ -179,9 +182,10 @@ def guide(
 
     likelihood = gaussian.expand_likelihood(given_regime, x, mean, shape)
     logits.append(
-      log_probs[..., r] + gaussian.log_integral(mean, factor, likelihood)
+      log_probs[..., r]
+      + gaussian.log_integral(tf.zeros_like(mean), factor, likelihood)
     )
-    mean, covariance = gaussian.condition(mean, factor, likelihood)
+    mean, covariance = gaussian.condition(mean, factor, likelihood, mean)
     means.append(mean)
     covariances.append(covariance)
   means, covariances = tf.stack(means), tf.stack(covariances)

@@ -29,16 +29,6 @@ __all__ = [
 NAN_SOURCES = (None, 'heuristic', 'observation_fn', 'transition_fn', 'proposal')
 
 
-def _select(condition, if_true, if_false):
-  """Applies `tf.where` to values with event axes."""
-
-  def select(x, y):
-    rank = x.shape.rank - condition.shape.rank
-    return tf.where(tf.reshape(condition, condition.shape + [1] * rank), x, y)
-
-  return tf.nest.map_structure(select, if_true, if_false)
-
-
 class StepTransition(transitions_lib.Transition):
   """A transition that adds the first local state, or the later ones in turn.
 
@@ -222,7 +212,7 @@ class StepTransition(transitions_lib.Transition):
       z = model_lib.sample_of_shape(proposal, shape.as_list(), proposal_seed)
       if use_proposal is not None:
         other = model_lib.sample_of_shape(prior, shape.as_list(), prior_seed)
-        z = _select(use_proposal, z, other)
+        z = functions.select(use_proposal, z, other)
       return z
 
     def where_active(log_prob):
@@ -259,7 +249,7 @@ class StepTransition(transitions_lib.Transition):
     # density; the state before may have none under the kernel.
     local_state = z
     if is_active is not None:
-      local_state = _select(is_active, z, previous.local_state)
+      local_state = functions.select(is_active, z, previous.local_state)
     state = StateSpaceState(
       previous.global_state,
       local_state,
