@@ -14,14 +14,13 @@ A row `k` has the factor as a function of the state of step `k`, counted from
 one, and, for the proposal, the likelihood of step `k + 1` times its factor.
 """
 
-from typing import Any, NamedTuple
-
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.internal import checks, types
-from tfp_nvi.state_space import functions, gaussian, missing
+from tfp_nvi.state_space import functions, gaussian
 from tfp_nvi.state_space import model as model_lib
+from tfp_nvi.state_space import steps as steps_lib
 from tfp_nvi.state_space.heuristics import Heuristic
 
 tfd = tfp.distributions
@@ -30,107 +29,6 @@ __all__ = [
   'GaussianHeuristic',
   'HiddenMarkovHeuristic',
 ]
-
-
-class _Steps(NamedTuple):
-  """Sequences with the steps first, as the recursions take them.
-
-  Fields:
-    observations: Nested structure of `Tensor`s of shape
-      `[num_steps] + batch + event`.
-    is_observed: `None`, or bool `Tensor` of shape `[num_steps] + batch`.
-    components: `None`, or the structure of the observations, with bools: which
-      components are observed.
-    inputs: Nested structure of `Tensor`s of shape
-      `[num_steps] + batch + event`; `()` if there are none.
-    num_steps: Python `int`.
-    shape: `TensorShape`: `[num_particles] + batch`.
-  """
-
-  observations: Any
-  is_observed: Any
-  components: Any
-  inputs: Any
-  num_steps: int
-  shape: tf.TensorShape
-
-  def at(self, t):
-    """Returns the observation and the inputs of a step."""
-    return tf.nest.map_structure(
-      lambda x: x[t], (self.observations, self.inputs)
-    )
-
-  def mask(self, t):
-    """Returns whether each particle's step is observed; `None` if all are."""
-    if self.is_observed is None:
-      return None
-    return tf.broadcast_to(self.is_observed[t], self.shape)
-
-  def observed(self, distribution, x, t):
-    """Returns the distribution of the observed components of a step."""
-    if self.components is None:
-      return distribution
-    mask = tf.nest.map_structure(lambda x: x[t], self.components)
-    return missing.marginal(distribution, x, mask)
-
-
-def _as_steps(model, observations, is_observed, global_state, inputs):
-  """Returns sequences of the model, for particles with these global states."""
-  example = model.example
-  parts = list(
-    zip(
-      tf.nest.flatten(observations),
-      tf.nest.flatten(example.observation_like[1]),
-      strict=True,
-    )
-  )
-  leading = parts[0][0].shape[: parts[0][0].shape.rank - parts[0][1].rank]
-  rank = leading.rank - 1
-  # Without global states, one particle stands for all.
-  num_particles = 1
-  if model.prior is not None:
-    num_particles = tf.nest.flatten(global_state)[0].shape[0]
-
-  def first(x):
-    return tf.nest.map_structure(lambda x: model_lib.steps_first(x, rank), x)
-
-  by_step, components = missing.split(
-    is_observed, observations, example.observation_like[1]
-  )
-  return _Steps(
-    observations=first(observations),
-    is_observed=None if by_step is None else first(by_step),
-    components=None if components is None else first(components),
-    inputs=first(() if inputs is None else inputs),
-    num_steps=leading[-1],
-    shape=tf.TensorShape([num_particles]) + leading[:-1],
-  )
-
-
-def _arrays(example, num_steps):
-  return tf.nest.map_structure(
-    lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape), example
-  )
-
-
-def _write(arrays, t, values):
-  return tf.nest.map_structure(
-    lambda array, x: array.write(t, x), arrays, values
-  )
-
-
-def _loop(num_steps, body, carry):
-  """Calls `carry = body(t, carry)` for `t = 1, ..., num_steps - 1`."""
-  if num_steps == 1:
-    return carry
-  _, carry = tf.while_loop(
-    lambda t, _: t < num_steps,
-    lambda t, carry: (t + 1, body(t, carry)),
-    (tf.constant(1), carry),
-    parallel_iterations=1,
-    maximum_iterations=num_steps - 1,
-  )
-  return carry
 
 
 def _without_overflow(rows, steps):
@@ -262,7 +160,9 @@ class GaussianHeuristic(Heuristic):
     u: types.Structure | None = None,
   ) -> types.Structure:
     """Returns quadratic functions of local states; see `Heuristic.prepare`."""
-    steps = _as_steps(self._model, observations, is_observed, global_state, u)
+    steps = steps_lib.as_steps(
+      self._model, observations, is_observed, global_state, u
+    )
     path = self._roll_out(steps, global_state, None)
 
     # One loop, so that each recursion is compiled once.
@@ -354,7 +254,7 @@ class GaussianHeuristic(Heuristic):
     """Returns the most probable states, by rows or by observations alone.
 
     Args:
-      steps: `_Steps`.
+      steps: `Steps`.
       global_state: As in `prepare`.
       rows: The rows that `_backward` returned. With `None`, each state is found
         from its observation alone.
@@ -379,14 +279,16 @@ class GaussianHeuristic(Heuristic):
       return tf.where(tf.math.is_finite(z), z, last)
 
     first = step(tf.constant(0), None)
-    arrays = _write(_arrays(first, steps.num_steps), 0, first)
+    arrays = steps_lib.write(
+      steps_lib.arrays_like(first, steps.num_steps), 0, first
+    )
 
     def body(t, carry):
       z, array = carry
       z = step(t, z)
       return z, array.write(t, z)
 
-    _, array = _loop(steps.num_steps, body, (first, arrays))
+    _, array = steps_lib.loop(steps.num_steps, body, (first, arrays))
     return array.stack()
 
   def _no_rows(self, steps, path):
@@ -409,7 +311,7 @@ class GaussianHeuristic(Heuristic):
     def row_of(target, factor):
       return {'target': tuple(target[:2]), 'factor': tuple(factor)}
 
-    arrays = _arrays(row_of(one, one), num_steps)
+    arrays = steps_lib.arrays_like(row_of(one, one), num_steps)
 
     def body(i, carry):
       factor, arrays = carry
@@ -420,17 +322,19 @@ class GaussianHeuristic(Heuristic):
       )
       before = gaussian.message(matrix, mean - path[t], scale, target)
       # This is the factor that belongs to the state before.
-      arrays = _write(arrays, t, row_of(target, before))
+      arrays = steps_lib.write(arrays, t, row_of(target, before))
       return before, arrays
 
-    factor, arrays = _loop(num_steps, body, (one, arrays))
+    factor, arrays = steps_lib.loop(num_steps, body, (one, arrays))
     zero = tf.constant(0)
     target = target_at(zero, factor)
     mean, scale = gaussian.moments(
       self._prior_fn(steps, global_state, zero)(None), steps.shape
     )
     total = gaussian.log_integral(mean - path[0], scale, target)
-    arrays = _write(arrays, zero, row_of(target, one._replace(constant=total)))
+    arrays = steps_lib.write(
+      arrays, zero, row_of(target, one._replace(constant=total))
+    )
     rows = tf.nest.map_structure(lambda array: array.stack(), arrays)
     return rows | _centers(path)
 
@@ -510,7 +414,9 @@ class HiddenMarkovHeuristic(Heuristic):
   ) -> types.Structure:
     """Returns log likelihoods of all states; see `Heuristic.prepare`."""
     model = self._model
-    steps = _as_steps(model, observations, is_observed, global_state, u)
+    steps = steps_lib.as_steps(
+      model, observations, is_observed, global_state, u
+    )
     num_steps, num_states = steps.num_steps, model.num_states
     zeros = tf.zeros(steps.shape + [num_states], model.example.dtype)
 
@@ -550,7 +456,7 @@ class HiddenMarkovHeuristic(Heuristic):
       )
 
     fixed = None if model.depends_on_step else transitions_at(tf.constant(0))
-    arrays = _arrays((zeros, zeros), num_steps)
+    arrays = steps_lib.arrays_like((zeros, zeros), num_steps)
 
     def body(i, carry):
       factor, arrays = carry
@@ -560,16 +466,16 @@ class HiddenMarkovHeuristic(Heuristic):
       before = tf.reduce_logsumexp(
         transitions + target[..., tf.newaxis, :], axis=-1
       )
-      return before, _write(arrays, t, (target, before))
+      return before, steps_lib.write(arrays, t, (target, before))
 
-    factor, arrays = _loop(num_steps, body, (zeros, arrays))
+    factor, arrays = steps_lib.loop(num_steps, body, (zeros, arrays))
     zero = tf.constant(0)
     target = target_at(zero, factor)
     initial = model.initial(global_state, zero, steps.at(zero)[1], steps.shape)
     total = tf.reduce_logsumexp(
       log_probs(initial, steps.shape) + target, axis=-1, keepdims=True
     )
-    arrays = _write(arrays, zero, (target, zeros + total))
+    arrays = steps_lib.write(arrays, zero, (target, zeros + total))
     target, factor = (array.stack() for array in arrays)
     return {'target': target, 'factor': factor}
 

@@ -257,6 +257,7 @@ class StateSpaceSampler(persistence.Persistent):
     observations: types.Structure,
     num_particles: int = 2_000,
     seed: types.Seed | None = None,
+    *,
     is_observed: types.Structure | None = None,
     lengths: types.TensorLike | None = None,
     trajectories: bool = True,
@@ -264,7 +265,6 @@ class StateSpaceSampler(persistence.Persistent):
     inputs: types.Structure | None = None,
     strict: bool = False,
     history: bool = False,
-    *,
     strategy: tf.distribute.Strategy | None = None,
     num_islands: int | None = None,
   ) -> StateSpacePosterior:
