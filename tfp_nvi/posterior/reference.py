@@ -18,6 +18,7 @@ vectors other lengths, as a multivariate Student t density has. The conditional
 map sets all other coordinates by the drivers, as Laplace's method found.
 """
 
+import dataclasses
 import typing
 
 import numpy as np
@@ -387,63 +388,114 @@ def fit_to_particles(
         y - center, variances, weights
       )
     return from_affine(center, root, dtype), found
-  offset = np.zeros(size)
-  slopes = np.zeros([drivers_lib.MAX_DRIVERS, size])
-  root, v = _whiten(y - center, covariance, drivers)
-  loss, best_center = _loss(root, v, weights), center
-  affine_loss = loss
-  for _ in range(drivers_lib.MAX_DRIVERS - len(drivers)):
-    candidate = drivers_lib.find_driver(
-      v, y - center, np.diag(covariance), weights, drivers
-    )
-    if candidate is None:
+  plain = _Fit.affine(y, weights, center, covariance, drivers)
+  best = plain
+  while len(best.drivers) < drivers_lib.MAX_DRIVERS:
+    tried = _with_driver(best, y, weights, center, covariance)
+    if tried is None:
       break
-    tried = drivers + [candidate]
-    root_, v_ = _whiten(y - center, covariance, tried)
-    center_, scales = center, drivers_lib.fit_scales(v_, weights, tried)
-    for _ in range(2):
-      if scales is None:
-        break
-      center_, root_, v_ = _regress(y, weights, tried, scales, v_)
-      scales = drivers_lib.fit_scales(v_, weights, tried)
-    if scales is None:
-      break
-    offset_, slopes_, u, mean_log_scale = scales
-    tried_loss = _loss(root_, u, weights) + mean_log_scale
-    if tried_loss > loss - drivers_lib.least_gain(weights, size):
-      break
-    drivers, loss = tried, tried_loss
-    best_center, root, offset, v = center_, root_, offset_, u
-    slopes[: len(drivers)] = slopes_
+    best = tried
   # Slopes would carry the tails of a spline over to the scales.
   marginals, is_mapped, gain = marginals_lib.fit_marginals(
-    v, weights, drivers if slopes.any() else [], dtype
+    best.points, weights, best.drivers if best.slopes.any() else [], dtype
   )
   # Correlations blur the modes of coordinates, those that are but noise too.
-  deviations = np.sqrt(np.diag(covariance))
-  alone = (y - center) / deviations
-  fitted = marginals_lib.fit_marginals(alone, weights, [], dtype)
-  alone_loss = np.sum(np.log(deviations)) + 0.5 * size
-  if alone_loss - fitted[2] < loss - gain:
-    loss = alone_loss
+  alone = _Fit.affine(y, weights, center, np.diag(np.diag(covariance)), [])
+  fitted = marginals_lib.fit_marginals(alone.points, weights, [], dtype)
+  if alone.loss - fitted[2] < best.loss - gain:
+    best = alone
     marginals, is_mapped, gain = fitted
-    best_center, root, drivers = center, np.diag(deviations), []
-    offset, slopes = np.zeros(size), np.zeros([drivers_lib.MAX_DRIVERS, size])
-  selection = np.zeros([size, drivers_lib.MAX_DRIVERS])
-  for i, driver in enumerate(drivers):
+  root, selection = best.root, np.zeros([size, drivers_lib.MAX_DRIVERS])
+  for i, driver in enumerate(best.drivers):
     # The same scales in another unit, and a wider density of the driver.
     selection[driver, i] = _DRIVER_INFLATION
     root[:, driver] *= _DRIVER_INFLATION
   found = {
-    'drivers': drivers,
+    'drivers': best.drivers,
     'marginals': np.flatnonzero(is_mapped).tolist(),
     'gain_of_marginals': gain,
-    'gain': float(affine_loss - loss + gain),
+    'gain': float(plain.loss - best.loss + gain),
   }
   reference = Reference(
-    best_center, root, np.linalg.slogdet(root)[1], offset, selection, slopes
+    best.center,
+    root,
+    np.linalg.slogdet(root)[1],
+    best.offset,
+    selection,
+    best.slopes,
   )
   return _as_tensors(reference, dtype, marginals, conditional), found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fit:
+  """A Gaussian of points whose scales some coordinates, the drivers, set.
+
+  Attributes:
+    center: Array of shape `[d]`.
+    root: Array of shape `[d, d]`.
+    drivers: List of indices.
+    offset: Array of shape `[d]`.
+    slopes: Array of shape `[MAX_DRIVERS, d]`.
+    points: Array of shape `[n, d]`: the points that the map takes to those that
+      it was fitted to.
+    loss: Python `float`: mean negative log density of the points, up to a
+      constant.
+  """
+
+  center: np.ndarray
+  root: np.ndarray
+  drivers: list
+  offset: np.ndarray
+  slopes: np.ndarray
+  points: np.ndarray
+  loss: float
+
+  @classmethod
+  def affine(cls, y, weights, center, covariance, drivers):
+    """The Gaussian of given moments, whose scales nothing sets."""
+    root, points = _whiten(y - center, covariance, drivers)
+    offset = np.zeros(len(center))
+    slopes = np.zeros([drivers_lib.MAX_DRIVERS, len(center)])
+    loss = _loss(root, points, weights)
+    return cls(center, root, drivers, offset, slopes, points, loss)
+
+
+def _with_driver(best, y, weights, center, covariance):
+  """The fit with one driver more, or `None` if it gains too little.
+
+  Args:
+    best: `_Fit`.
+    y: Array of shape `[n, d]`.
+    weights: Array of shape `[n]`.
+    center: Array of shape `[d]`: the mean of the points.
+    covariance: Array of shape `[d, d]`: their covariance.
+
+  Returns:
+    fit: `_Fit`, or `None`.
+  """
+  candidate = drivers_lib.find_driver(
+    best.points, y - center, np.diag(covariance), weights, best.drivers
+  )
+  if candidate is None:
+    return None
+  drivers = best.drivers + [candidate]
+  root, v = _whiten(y - center, covariance, drivers)
+  scales = drivers_lib.fit_scales(v, weights, drivers)
+  for _ in range(2):
+    if scales is None:
+      return None
+    center, root, v = _regress(y, weights, drivers, scales, v)
+    scales = drivers_lib.fit_scales(v, weights, drivers)
+  if scales is None:
+    return None
+  offset, found_slopes, points, mean_log_scale = scales
+  loss = _loss(root, points, weights) + mean_log_scale
+  if loss > best.loss - drivers_lib.least_gain(weights, len(center)):
+    return None
+  slopes = np.zeros_like(best.slopes)
+  slopes[: len(drivers)] = found_slopes
+  return _Fit(center, root, drivers, offset, slopes, points, loss)
 
 
 def _whiten(centered, covariance, drivers):
