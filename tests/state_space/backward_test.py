@@ -420,6 +420,28 @@ def test_global_states_far_out():
     assert not np.any(np.isnan(ours))
 
 
+def test_a_far_start_keeps_its_digits_where_first_steps_are_missing():
+  """The prior of the first state is 3,000 away from where the data are."""
+  model = nvi.StateSpaceModel(
+    prior=None,
+    initial_fn=lambda: tfd.Normal(0.0, 1e3),
+    transition_fn=lambda z: tfd.Normal(z, 0.1),
+    observation_fn=lambda z: tfd.Normal(z, 0.2),
+  )
+  is_observed = np.arange(15) > 1
+  x = 3e3 + 0.1 * np.random.default_rng(2).normal(size=15).astype(np.float32)
+  rows = nvi.GaussianHeuristic(model, num_iterations=1).prepare(
+    tf.constant(x), tf.constant(is_observed), ()
+  )
+  steps = np.minimum(*np.indices([15, 15]))
+  spread = 1e6 + 0.01 * steps + 0.04 * np.eye(15)
+  expected = scipy.stats.multivariate_normal(
+    np.zeros(13), spread[np.ix_(is_observed, is_observed)]
+  ).logpdf(x[is_observed].astype(np.float64))
+  # States of 3,000 are rounded by 1e-4, a thousandth of the noise.
+  np.testing.assert_allclose(rows['factor'][2][0], expected, atol=0.02)
+
+
 def test_a_wrapper_that_adds_no_axes_keeps_correlations():
   factor = np.array([[1.0, 0.0], [0.9, 0.3]])
   normal = tfd.MultivariateNormalTriL(np.zeros(2), factor)

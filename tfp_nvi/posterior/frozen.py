@@ -1,6 +1,9 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs that repeat what a pilot has found, with nothing adapted."""
+"""Runs that repeat what a pilot has found, with nothing adapted.
+
+Their normalizer estimates are unbiased.
+"""
 
 import typing
 from collections.abc import Callable

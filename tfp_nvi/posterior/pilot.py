@@ -1,11 +1,10 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Adaptive SMC samplers, and runs that repeat what they found.
+"""Adaptive SMC samplers, which find a schedule for other runs.
 
 A pilot chooses inverse temperatures, scales, steps and numbers of moves by
 looking at its own particles, so that its normalizer estimate is biased, if
-slightly. A run takes all of these from the pilot's `Schedule`, and its estimate
-is unbiased.
+slightly. `frozen` has the runs that take all of these from its `Schedule`.
 """
 
 import typing

@@ -128,7 +128,8 @@ class GaussianHeuristic(Heuristic):
     Args:
       model: `StateSpaceModel`.
       num_iterations: Python `int`: how many times to expand around the states
-        that the previous expansion found.
+        that the previous expansion found; one time more where some steps are
+        not observed.
         Default value: `10`.
       name: Python `str` name of this module.
 
@@ -164,6 +165,11 @@ class GaussianHeuristic(Heuristic):
       self._model, observations, is_observed, global_state, u
     )
     path = self._roll_out(steps, global_state, None)
+    num_iterations = self._num_iterations
+    if steps.is_observed is not None or steps.components is not None:
+      # The first path stays where the prior is until something is observed,
+      # which may be too far away for the digits of single precision.
+      num_iterations += 1
 
     # One loop, so that each recursion is compiled once.
     rows = self._no_rows(steps, path)
@@ -177,11 +183,11 @@ class GaussianHeuristic(Heuristic):
       return i + 1, path, rows, change
 
     _, _, rows, change = tf.while_loop(
-      lambda i, *_: i < self._num_iterations,
+      lambda i, *_: i < num_iterations,
       improve,
       (tf.constant(0), path, rows, change),
       parallel_iterations=1,
-      maximum_iterations=self._num_iterations,
+      maximum_iterations=num_iterations,
     )
     if self._num_iterations == 1:
       change = tf.zeros_like(change)

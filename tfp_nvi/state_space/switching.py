@@ -5,7 +5,7 @@
 Contract: a local state is of a `tfd.JointDistributionNamed` or
 `tfd.JointDistributionSequential` with two parts. One is a `tfd.Categorical` and
 depends on the state before alone; the other is normal, over a number or a
-vector, given the regime.
+vector, given the regime. A sequential distribution has the regime first.
 """
 
 import inspect
