@@ -414,7 +414,10 @@ def _picture(rows, peer_rows):
   ]
   targets = _groups(rows, 'target')
   methods = [name for (name,) in _groups(rows, 'method')]
-  num_columns = min(4, len(targets))
+  # Rows of three where these leave fewer places empty.
+  num_columns = min(
+    len(targets), 3 if -len(targets) % 3 < -len(targets) % 4 else 4
+  )
   num_rows = -(-len(targets) // num_columns)
   with reporting.style():
     figure = figure_lib.Figure(
@@ -427,7 +430,7 @@ def _picture(rows, peer_rows):
         points = [
           (
             statistics.median(row['num_evaluations'] for row in group) / 1e3,
-            max(_root_mean_square(group), 1e-3),
+            max(_root_mean_square(group), 1e-4),
           )
           for group in _groups(found, 'num_particles').values()
         ]
