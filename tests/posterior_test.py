@@ -194,6 +194,8 @@ def test_evidence_is_known_no_better_than_by_the_ancestors():
   'loss, has_modes, num_stages, is_kept',
   [
     (1.0, False, 10, True),
+    # The estimate of the pilot may be too high by half of that.
+    (0.5, False, 10, False),
     (0.0, False, 10, False),
     # It must be much nearer to the target than the prior is.
     (0.0, True, 9, True),
@@ -216,18 +218,20 @@ def test_a_reference_that_loses_mass_is_not_taken(
 
 
 @pytest.mark.parametrize(
-  'num_stages, is_skewed, with_splines, is_kept',
+  'num_stages, is_skewed, with_splines, gain, is_kept',
   [
-    (11, False, None, False),
-    (10, False, None, True),
+    (11, False, None, 0.0, False),
+    (10, False, None, 0.0, True),
     # It must make up for tails, or splines must.
-    (9, True, 10, False),
-    (9, True, 9, True),
-    (8, True, None, True),
+    (9, True, 10, 0.0, False),
+    (9, True, 9, 0.0, True),
+    (8, True, None, 0.0, True),
+    # But not where an affine map finds more mass.
+    (9, True, 9, 0.5, False),
   ],
 )
 def test_a_conditional_map_is_not_to_make_the_path_longer(
-  num_stages, is_skewed, with_splines, is_kept
+  num_stages, is_skewed, with_splines, gain, is_kept
 ):
   """Where it does, there is an affine map for the same drivers."""
   first = pilot_of_four_ancestors()
@@ -249,7 +253,9 @@ def test_a_conditional_map_is_not_to_make_the_path_longer(
   def run_pilot(name, start, *args, **kwargs):
     tried.append(start)
     lengths = {id(given): num_stages, id(splines): with_splines}
-    found = pilot_of_four_ancestors(0.0, lengths.get(id(start), 12))
+    found = pilot_of_four_ancestors(
+      gain if start is affine else 0.0, lengths.get(id(start), 12)
+    )
     return found._replace(reference=start)
 
   chooser = make_chooser(False, refit, run_pilot)
@@ -257,12 +263,14 @@ def test_a_conditional_map_is_not_to_make_the_path_longer(
   best = chooser._refine(first, None, None, [0, 1])
   assert (best.reference.conditional is not None) == is_kept
   expected = [given] if with_splines is None else [given, splines]
-  if not is_kept:
-    # Without a map that was not kept.
+  if with_splines is not None or not is_kept:
+    # Without a map that is not kept yet.
     expected.append(affine)
-  elif num_stages < 10:
-    # Once more where the path got shorter.
+  # Once more where the path got shorter, or there was more mass.
+  if is_kept and num_stages < 10:
     expected.append(given)
+  elif gain:
+    expected.append(affine)
   assert tried == expected
 
 

@@ -22,6 +22,8 @@ __all__ = [
   'compare_paths',
   'divergence_of_fit',
   'has_less',
+  'has_new_map',
+  'is_accepted',
   'is_better_start',
   'largest_loss',
   'share_outside',
@@ -35,6 +37,12 @@ LEAST_ROOTS = 0.05
 LEAST_SHORTER = 0.3
 # By how much lower the log evidence of a mixture may be, besides its error.
 _SLACK_OF_MIXTURE = 0.1
+# By how much more than by chance the log evidence of a refitted reference may
+# be lower: for each stage of the path before, and at most.
+_SLACK_OF_STAGE = 0.01
+_MOST_SLACK = 0.2
+# What an estimate by few families may be too high by.
+_MOST_BY_ANCESTORS = 0.5
 # The share of particles that are taken to be far out.
 _SHARE_FAR = 0.005
 
@@ -275,3 +283,57 @@ def share_outside(
   kept = weights > 0.0
   share = weights[kept] @ (square_distance(points[kept]) > limit)
   return float(max(share - _SHARE_FAR, 0.0))
+
+
+def has_new_map(found: Pilot, best: Pilot) -> bool:
+  """Whether a pilot's reference has a map by Laplace's method of its own.
+
+  Args:
+    found: `Pilot`.
+    best: `Pilot` before it.
+
+  Returns:
+    has_new_map: Python `bool`.
+  """
+  conditional = found.conditional
+  return conditional is not None and conditional is not best.conditional
+
+
+def is_accepted(
+  found: Pilot,
+  best: Pilot,
+  has_modes: bool,
+  is_from_prior: bool,
+  longest: float,
+) -> bool:
+  """Whether the path from a fitted reference is better than the one before.
+
+  Args:
+    found: `Pilot` from the fitted reference.
+    best: `Pilot` that it was fitted to.
+    has_modes: Python `bool`: whether the density has valleys between modes.
+    is_from_prior: Python `bool`: whether `best` starts at the initial
+      density.
+    longest: Python `float`: the most stages that its path may have.
+
+  Returns:
+    is_accepted: Python `bool`.
+  """
+  gain, margin, num_fewer = compare_paths(found, best)
+  if is_from_prior:
+    # An estimate by few families may be too high, but not by any amount. What a
+    # reference leaves out of the particles is seen where they are compared.
+    by_ancestors = 2.0 * np.sqrt(found.variance + best.variance_by_ancestors)
+    margin = max(margin, min(by_ancestors, _MOST_BY_ANCESTORS))
+  # Evidences by short paths are the more exact ones.
+  slack = min(_MOST_SLACK, _SLACK_OF_STAGE * best.num_stages)
+  if gain < -slack - margin or found.num_stages > longest:
+    return False
+  # A reference may leave out what few particles have found.
+  if has_modes and is_from_prior:
+    if num_fewer < LEAST_SHORTER * best.num_stages:
+      return False
+  # A path of the same length is no worse. But Laplace's method also knows
+  # where there are no particles, and a fit to these on top of it does not.
+  is_refit = found.conditional is not None and not has_new_map(found, best)
+  return num_fewer >= int(is_refit) or gain > 0.1 + margin

@@ -24,10 +24,6 @@ _NUM_PAIRS = 32
 # How much wider than the initial density draws of it are spread where
 # optimization starts from them, by turns.
 _SPREADS = (1.0, 1.5)
-# By how much more than by chance the log evidence of a refitted reference may
-# be lower: for each stage of the path before, and at most.
-_SLACK_OF_STAGE = 0.01
-_MOST_SLACK = 0.2
 # How long a path from a reference by Laplace's method may be, beside the
 # shortest one before, where densities given the drivers are skewed.
 _MOST_OF_PATH = 0.8
@@ -474,34 +470,40 @@ class Chooser:
     Returns:
       best: `Pilot`: the last one that was accepted.
     """
-    best, refused = first, []
+    best, refused, spare = first, [], None
     for i in range(_MAX_REFITS):
       found, about = self._refit(
         best, whitener, refused, f'{i + 1}', randomness.fold_in(seed, i)
       )
+      is_new = found is not None and candidates.has_new_map(found, best)
+      if spare is not None and not is_new and not self._has_more(found, spare):
+        # Neither other drivers nor none serve better.
+        best, spare = spare, None
+        self.fewest_stages = min(self.fewest_stages, best.num_stages)
+        continue
       if found is None:
         break
-      is_new = _has_new_map(found, best)
       is_skewed = is_new and about['is_skewed']
       # The path must make up for tails of the other coordinates.
       longest = _MOST_OF_PATH * self.fewest_stages if is_skewed else np.inf
-      is_accepted = self._is_accepted(found, best, best is broad, longest)
-      is_first = is_skewed and best.conditional is None
-      if is_first and not is_accepted and found.schedule.is_complete:
-        # Splines on top of the map may make up for tails.
-        found, _ = self._refit(
-          found,
-          whitener,
-          None,
-          f'{i + 1}, with splines',
-          randomness.fold_in(seed, 2 * _MAX_REFITS + i),
-        )
-        is_accepted = found is not None and self._is_accepted(
-          found, best, best is broad, self.fewest_stages - 1
-        )
+      is_accepted = candidates.is_accepted(
+        found, best, self.fitter.has_modes, best is broad, longest
+      )
       if is_new and not is_accepted:
         refused.append(about['drivers'])
+        if is_skewed and best.conditional is None:
+          # Splines on top of the map may make up for tails.
+          spare = self._with_splines(
+            found,
+            best,
+            broad,
+            spare,
+            whitener,
+            f'{i + 1}',
+            randomness.fold_in(seed, 2 * _MAX_REFITS + i),
+          )
         continue
+      spare = None
       if not is_accepted:
         break
       gain, margin, num_fewer = candidates.compare_paths(found, best)
@@ -517,7 +519,46 @@ class Chooser:
           f'fitted to particles raised the log evidence by {gain:.2f} yet, so '
           'that there may be mass that none of them has reached.'
         )
-    return best
+    return best if spare is None else spare
+
+  def _has_more(self, found, spare):
+    """Whether a pilot, or `None`, has found more mass than another one."""
+    if found is None:
+      return False
+    gain, margin, _ = candidates.compare_paths(found, spare)
+    return gain > margin
+
+  def _with_splines(self, found, best, broad, spare, whitener, number, seed):
+    """A pilot with splines on top of a skewed map, if its path is shorter.
+
+    Args:
+      found: `Pilot` from the map.
+      best: `Pilot` that the map was fitted to.
+      broad: As in `_refine`.
+      spare: `Pilot` from another such map, or `None`.
+      whitener: As in `_refine`.
+      number: Python `str`: which reference it is.
+      seed: Stateless seed.
+
+    Returns:
+      spare: `Pilot` of the two with the higher evidence, or `None`.
+    """
+    if not found.schedule.is_complete:
+      return spare
+    tried, _ = self._refit(
+      found, whitener, None, f'{number}, with splines', seed
+    )
+    if tried is None or not candidates.is_accepted(
+      tried,
+      best,
+      self.fitter.has_modes,
+      best is broad,
+      self.fewest_stages - 1,
+    ):
+      return spare
+    if spare is None or tried.log_evidence > spare.log_evidence:
+      return tried
+    return spare
 
   def _refit(self, source, whitener, refused, number, seed):
     """A pilot from a reference fitted to the particles of another one.
@@ -549,40 +590,3 @@ class Chooser:
       max_evaluations=None if reference.conditional is None else 250,
     )
     return found, about
-
-  def _is_accepted(self, found, best, is_from_prior, longest):
-    """Whether the path from a fitted reference is better than the one before.
-
-    Args:
-      found: `Pilot` from the fitted reference.
-      best: `Pilot` that it was fitted to.
-      is_from_prior: Python `bool`: whether `best` starts at the initial
-        density.
-      longest: Python `float`: the most stages that its path may have.
-
-    Returns:
-      is_accepted: Python `bool`.
-    """
-    gain, margin, num_fewer = candidates.compare_paths(found, best)
-    if is_from_prior:
-      # An estimate by few families may be too high. What a reference leaves out
-      # of the particles is seen where they are compared.
-      margin = 2.0 * np.sqrt(found.variance + best.variance_by_ancestors)
-    # Evidences by short paths are the more exact ones.
-    slack = min(_MOST_SLACK, _SLACK_OF_STAGE * best.num_stages)
-    if gain < -slack - margin or found.num_stages > longest:
-      return False
-    # A reference may leave out what few particles have found.
-    if self.fitter.has_modes and is_from_prior:
-      if num_fewer < candidates.LEAST_SHORTER * best.num_stages:
-        return False
-    # A path of the same length is no worse. But Laplace's method also knows
-    # where there are no particles, and a fit to these on top of it does not.
-    is_refit = found.conditional is not None and not _has_new_map(found, best)
-    return num_fewer >= int(is_refit) or gain > 0.1 + margin
-
-
-def _has_new_map(found, best):
-  """Whether a pilot's reference has a map by Laplace's method of its own."""
-  conditional = found.conditional
-  return conditional is not None and conditional is not best.conditional

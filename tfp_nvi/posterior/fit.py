@@ -64,9 +64,12 @@ def fit_posterior(
      reference. In it one or two coordinates may set the scales of others, by
      Laplace's method for each of their values [3]; coordinates with two modes
      or a long tail have monotone splines; and the lengths of vectors have the
-     density that the target has along rays.
+     density that the target has along rays. Where there are several modes,
+     optimization looks for them, and a mixture of Gaussians there may be the
+     start.
   3. Independent runs repeat the best pilot's schedule, with nothing adapted, so
-     that their estimates of the evidence are unbiased.
+     that their estimates of the evidence are unbiased. From a reference or a
+     mixture, each particle is chosen from eight draws, by their weights.
 
   Log densities that are NaN count as zero density. On an interrupt (Ctrl-C)
   after the first pilot the result is made of what there is, and a warning says

@@ -189,17 +189,7 @@ class StepTransition(transitions_lib.Transition):
     else:
       step = level + self._first_step
     prior, proposal, observation = self._distributions(step, previous)
-    is_observed, is_active = None, None
-    if densities.is_observed is not None:
-      is_observed = tf.broadcast_to(
-        self._at_step(densities.is_observed, step), shape
-      )
-    if densities.lengths is not None:
-      steps = step
-      if isinstance(step, range):
-        rank = densities.batch_shape.rank
-        steps = tf.reshape(tf.range(step.start, step.stop), [-1] + [1] * rank)
-      is_active = tf.broadcast_to(steps < densities.lengths, shape)
+    is_observed, is_active = self._masks(step, shape)
     # Where nothing is observed the proposal is the prior.
     use_proposal = is_observed
     if proposal is prior or (
@@ -264,6 +254,21 @@ class StepTransition(transitions_lib.Transition):
       record=noise if self._reparameterize else z,
     )
     return self._without_nan(move, where_active(log_prior))
+
+  def _masks(self, step, shape):
+    """Returns whether steps are observed, and within sequences, or `None`s."""
+    densities, is_observed, is_active = self._densities, None, None
+    if densities.is_observed is not None:
+      is_observed = tf.broadcast_to(
+        self._at_step(densities.is_observed, step), shape
+      )
+    if densities.lengths is not None:
+      steps = step
+      if isinstance(step, range):
+        rank = densities.batch_shape.rank
+        steps = tf.reshape(tf.range(step.start, step.stop), [-1] + [1] * rank)
+      is_active = tf.broadcast_to(steps < densities.lengths, shape)
+    return is_observed, is_active
 
   def _without_nan(self, move, log_prior):
     """Returns a move whose weight is zero where a log density is NaN."""
