@@ -195,7 +195,7 @@ def test_other_points_of_the_same_components():
   # Components are far apart.
   centers = mixture.nearest_center(start, first)
   np.testing.assert_array_equal(centers, mixture.nearest_center(start, other))
-  # Of 400 independent normal values, a correlation of .2 is four errors.
+  # The correlation of 400 independent pairs has a standard error of 0.05.
   residuals = [(x - centers).numpy()[:, 0] for x in (first, other)]
   assert abs(np.corrcoef(*residuals)[0, 1]) < 0.2
 

@@ -11,6 +11,7 @@ __all__ = [
   'particle_indices',
   'particles_first',
   'particles_last',
+  'select',
   'swap_first_axes',
 ]
 
@@ -139,6 +140,33 @@ def particles_first(x):
   ```
   """
   return tf.transpose(x, [x.shape.rank - 1, *range(x.shape.rank - 1)])
+
+
+def select(condition, if_true, if_false):
+  """Applies `tf.where` to values with further axes.
+
+  Args:
+    condition: bool `Tensor` of shape `shape`.
+    if_true: Nested structure of `Tensor`s of shape `shape + event`.
+    if_false: Likewise.
+
+  Returns:
+    values: Likewise.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import axes
+
+  x = axes.select(tf.constant([True, False]), tf.ones([2, 3]), tf.zeros([2, 3]))
+  assert tf.reduce_sum(x) == 3.0 and tf.reduce_sum(x[1]) == 0.0
+  ```
+  """
+
+  def select_part(x, y):
+    rank = x.shape.rank - condition.shape.rank
+    return tf.where(tf.reshape(condition, condition.shape + [1] * rank), x, y)
+
+  return tf.nest.map_structure(select_part, if_true, if_false)
 
 
 def swap_first_axes(structure):

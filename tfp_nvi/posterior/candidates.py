@@ -41,7 +41,7 @@ _SLACK_OF_MIXTURE = 0.1
 # be lower: for each stage of the path before, and at most.
 _SLACK_OF_STAGE = 0.01
 _MOST_SLACK = 0.2
-# What an estimate by few families may be too high by.
+# By how much the log evidence of a pilot with few ancestors may be too high.
 _MOST_BY_ANCESTORS = 0.5
 # The share of particles that are taken to be far out.
 _SHARE_FAR = 0.005
@@ -321,8 +321,8 @@ def is_accepted(
   """
   gain, margin, num_fewer = compare_paths(found, best)
   if is_from_prior:
-    # An estimate by few families may be too high, but not by any amount. What a
-    # reference leaves out of the particles is seen where they are compared.
+    # With few ancestors an estimate may be too high, but not by any amount. The
+    # particles themselves are compared later, by `share_outside`.
     by_ancestors = 2.0 * np.sqrt(found.variance + best.variance_by_ancestors)
     margin = max(margin, min(by_ancestors, _MOST_BY_ANCESTORS))
   # Evidences by short paths are the more exact ones.

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import randomness, types
+from tfp_nvi.internal import axes, randomness, types
 from tfp_nvi.posterior import diagnosis, pilot
 from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import moves as moves_lib
@@ -65,12 +65,7 @@ def _choose(chosen, found, log_sum, log_factor, seed):
   is_taken = (
     randomness.uniform(probability.shape, seed, probability.dtype) < probability
   )
-
-  def select(x, y):
-    shape = [-1] + [1] * (x.shape.rank - 1)
-    return tf.where(tf.reshape(is_taken, shape), x, y)
-
-  return *tf.nest.map_structure(select, found, chosen), log_sum
+  return *axes.select(is_taken, found, chosen), log_sum
 
 
 def begin(

@@ -14,7 +14,7 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import randomness, types
+from tfp_nvi.internal import axes, randomness, types
 from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import reference as reference_lib
 from tfp_nvi.posterior import space as space_lib
@@ -98,14 +98,8 @@ def _accept(old, new, beta, seed):
     tf.exp(tf.minimum(log_ratio, 0.0)),
   )
   uniform = randomness.uniform(probability.shape, seed, probability.dtype)
-  accepts = uniform < probability
-
-  def select(x, y):
-    shape = [-1] + [1] * (x.shape.rank - 1)
-    return tf.where(tf.reshape(accepts, shape), x, y)
-
-  u, terms = tf.nest.map_structure(
-    select, (new_u, new_terms), (old_u, old_terms)
+  u, terms = axes.select(
+    uniform < probability, (new_u, new_terms), (old_u, old_terms)
   )
   return u, terms, tf.reduce_mean(probability)
 

@@ -32,7 +32,6 @@ __all__ = [
   'num_categories',
   'of_states',
   'over_states',
-  'select',
 ]
 
 # Parameters of TFP's distributions that cannot be negative.
@@ -45,27 +44,6 @@ _POSITIVE = (
   'concentration1',
   'df',
 )
-
-
-def select(
-  condition: tf.Tensor, if_true: types.Structure, if_false: types.Structure
-) -> types.Structure:
-  """Applies `tf.where` to values with event axes.
-
-  Args:
-    condition: bool `Tensor` of shape `shape`.
-    if_true: Nested structure of `Tensor`s of shape `shape + event`.
-    if_false: Likewise.
-
-  Returns:
-    values: Likewise.
-  """
-
-  def select_part(x, y):
-    rank = x.shape.rank - condition.shape.rank
-    return tf.where(tf.reshape(condition, condition.shape + [1] * rank), x, y)
-
-  return tf.nest.map_structure(select_part, if_true, if_false)
 
 
 def has_values(x: tf.Tensor) -> bool:

@@ -15,9 +15,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import resampling
-from tfp_nvi.internal import checks, randomness, types
+from tfp_nvi.internal import axes, checks, randomness, types
 from tfp_nvi.state_space import (
-  functions,
   global_space,
   guided,
   missing,
@@ -479,7 +478,7 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
     if proposal is not prior and is_observed is not None:
       use_prior = tf.logical_not(tf.broadcast_to(is_observed[t], shape))
       other = model_lib.sample_of_shape(prior, shape.as_list(), prior_seed)
-      z = functions.select(use_prior, other, z)
+      z = axes.select(use_prior, other, z)
     z = tf.nest.map_structure(
       lambda z, x: tf.concat([z[:-1], x[tf.newaxis]], axis=0), z, path
     )

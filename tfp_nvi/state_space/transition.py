@@ -202,7 +202,7 @@ class StepTransition(transitions_lib.Transition):
       z = model_lib.sample_of_shape(proposal, shape.as_list(), proposal_seed)
       if use_proposal is not None:
         other = model_lib.sample_of_shape(prior, shape.as_list(), prior_seed)
-        z = functions.select(use_proposal, z, other)
+        z = axes.select(use_proposal, z, other)
       return z
 
     def where_active(log_prob):
@@ -239,7 +239,7 @@ class StepTransition(transitions_lib.Transition):
     # density; the state before may have none under the kernel.
     local_state = z
     if is_active is not None:
-      local_state = functions.select(is_active, z, previous.local_state)
+      local_state = axes.select(is_active, z, previous.local_state)
     state = StateSpaceState(
       previous.global_state,
       local_state,
