@@ -629,6 +629,20 @@ def test_named_objectives():
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
 
 
+def test_descriptions_tell_parameters_apart():
+  # Checkpoints belong to an objective by its description.
+  def bound(alpha):
+    return lambda log_u: tfp.vi.amari_alpha(log_u, alpha=alpha)
+
+  for make in (bound, lambda x: functools.partial(tfp.vi.amari_alpha, alpha=x)):
+    first, same, other = (
+      nvi.f_divergence(make(alpha)).description for alpha in (0.5, 0.5, 0.9)
+    )
+    assert first == same
+    assert first != other
+  assert nvi.reverse_kl().description.startswith('kl_reverse, ')
+
+
 @every_csiszar_function
 def test_no_variance_where_levels_agree(f):
   # Where a level is proposed as it is weighted, the gradient is zero for each

@@ -1,15 +1,50 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Names of the parts of nested structures."""
+"""Names of functions, and of the parts of nested structures."""
 
 import collections.abc
+import functools
 
+import numpy as np
 import tensorflow as tf
 
 __all__ = [
+  'describe_function',
   'leaf_names',
   'named_parts',
 ]
+
+
+def describe_function(fn) -> str:
+  """Names a callable, with the numbers and strings that it was made with.
+
+  Args:
+    fn: Python callable: a function, a `functools.partial`, or an object.
+
+  Returns:
+    description: Python `str`: its name, and in brackets the arguments of a
+      partial, the variables of a closure, or the attributes of an object.
+
+  ```python
+  import functools
+  from tfp_nvi.internal import naming
+
+  fn = functools.partial(round, ndigits=2)
+  assert naming.describe_function(fn) == 'round(2)'
+  ```
+  """
+  if isinstance(fn, functools.partial):
+    constants = [*fn.args, *fn.keywords.values()]
+    name = describe_function(fn.func)
+  elif hasattr(fn, '__qualname__'):
+    cells = getattr(fn, '__closure__', None) or ()
+    constants = [cell.cell_contents for cell in cells]
+    name = fn.__qualname__
+  else:
+    constants = list(getattr(fn, '__dict__', {}).values())
+    name = type(fn).__qualname__
+  constants = [c for c in map(_describe_constant, constants) if c is not None]
+  return f'{name}({", ".join(constants)})' if constants else name
 
 
 def leaf_names(structure, root: str = 'x') -> list[str]:
@@ -55,6 +90,12 @@ def named_parts(structure) -> dict:
   if isinstance(structure, (list, tuple)):
     return dict(enumerate(structure))
   return {}
+
+
+def _describe_constant(value):
+  """Returns a number or a string as it is written, `None` for all else."""
+  is_simple = isinstance(value, (bool, int, float, str, np.number))
+  return repr(value) if is_simple else None
 
 
 def _names(structure, prefix, root):

@@ -19,7 +19,7 @@ from tfp_nvi import densities as densities_lib
 from tfp_nvi import runs, weighting
 from tfp_nvi.chains import Chain
 from tfp_nvi.implicit import ImplicitLevel
-from tfp_nvi.internal import axes, checks
+from tfp_nvi.internal import axes, checks, naming
 from tfp_nvi.objectives import adversarial, base, chain
 from tfp_nvi.objectives import level as level_lib
 from tfp_nvi.objectives.base import Estimate, Side
@@ -199,9 +199,8 @@ class NestedDivergence(base.Objective):
   @property
   def description(self) -> str:
     """The divergence and its settings."""
-    f = self._csiszar_function
     return (
-      f'{getattr(f, "__name__", type(f).__name__)}, {self._sides}, '
+      f'{naming.describe_function(self._csiszar_function)}, {self._sides}, '
       f'reparameterize={self._reparameterize}, baseline={self._baseline}, '
       f'weighted={self._weighted}'
     )

@@ -10,12 +10,12 @@ evaluates that step again with the restored variables. Results with the
 variables of the start would not do, as those may come from other training.
 """
 
-import functools
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfp_nvi.internal import naming
 from tfp_nvi.internal import replicas as replicas_lib
 from tfp_nvi.training.steps import StepSettings
 
@@ -30,27 +30,6 @@ PROBED = ('loss', 'log_normalizer', 'log_incremental_weights')
 # The same program gives the same bits; another processor rounds otherwise, and
 # may resample a few particles otherwise.
 _RTOL, _ATOL = 1e-4, 1e-2
-
-
-def _describe_constant(value):
-  """A number or a string as it is; `None` for all else."""
-  is_simple = isinstance(value, (bool, int, float, str, np.number))
-  return repr(value) if is_simple else None
-
-
-def _describe_function(fn):
-  """The name of a callable, and the numbers that it was made with."""
-  if isinstance(fn, functools.partial):
-    constants = [*fn.args, *fn.keywords.values()]
-    name = _describe_function(fn.func)
-  elif hasattr(fn, '__qualname__'):
-    cells = getattr(fn, '__closure__', None) or ()
-    constants = [cell.cell_contents for cell in cells]
-    name = fn.__qualname__
-  else:
-    constants, name = list(vars(fn).values()), type(fn).__qualname__
-  constants = [c for c in map(_describe_constant, constants) if c is not None]
-  return f'{name}({", ".join(constants)})' if constants else name
 
 
 def describe(sampler: Any) -> dict:
@@ -83,7 +62,7 @@ def describe(sampler: Any) -> dict:
     elif isinstance(value, tf.Module):
       description[name] = type(value).__qualname__
     elif callable(value):
-      description[name] = _describe_function(value)
+      description[name] = naming.describe_function(value)
   return description
 
 
