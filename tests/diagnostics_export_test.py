@@ -467,6 +467,8 @@ def test_history(batch):
 
 def test_errors():
   particles = nvi.WeightedParticles(tf.zeros([4, 2]), tf.zeros([4, 2]))
+  with pytest.raises(TypeError, match='`particles` must be WeightedParticles'):
+    nvi.diagnostics.particles_to_arviz(tuple(particles))
   with pytest.raises(ValueError, match='`chain_axis` must be less than 1'):
     particles.to_arviz(chain_axis=1)
   with pytest.raises(ValueError, match='`names` must be 1 names'):

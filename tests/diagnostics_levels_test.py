@@ -145,6 +145,12 @@ def test_arguments_of_other_kinds_are_refused():
       '`target` must have `mode_probabilities`',
     ),
     (
+      lambda: diagnostics.mode_report(
+        tuple(particles), nvi.targets.ring_of_gaussians()
+      ),
+      '`particles` must be WeightedParticles',
+    ),
+    (
       lambda: diagnostics.plot_ranks(nvi.WeightedParticles(lost, lost)),
       '`particles` must have weight in each run',
     ),

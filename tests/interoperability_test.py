@@ -290,6 +290,17 @@ def test_start_of_integers():
       ),
       '`particles` must have weight',
     ),
+    (
+      lambda: nvi.start_chains((tf.zeros([4]), tf.zeros([4])), 2),
+      '`particles` must be WeightedParticles or a Posterior',
+    ),
+    (
+      lambda: nvi.start_chains(
+        nvi.RatioWeightedParticles(tf.zeros([4]), tf.zeros([4]), tf.zeros([])),
+        2,
+      ),
+      '`particles` must be WeightedParticles or a Posterior',
+    ),
   ],
 )
 def test_errors(call, problem):

@@ -458,6 +458,7 @@ def start_chains(
       deviations over all modes, in whose units a step size may be given.
 
   Raises:
+    TypeError: If `particles` are of another kind.
     ValueError: If the particles have a batch, or no weight.
 
   ```python
@@ -485,9 +486,11 @@ def start_chains(
   if isinstance(particles, Posterior):
     particles = particles.particles
   checks.check_instance(
-    'particles', particles, tuple, 'WeightedParticles or a Posterior'
+    'particles',
+    particles,
+    weighting.WeightedParticles,
+    'WeightedParticles or a Posterior',
   )
-  particles = weighting.WeightedParticles(*particles)
   log_weights = tf.convert_to_tensor(particles.log_weights)
   if log_weights.shape.rank != 1:
     raise ValueError(

@@ -271,7 +271,9 @@ def particles_to_arviz(
   assert data.posterior['loc'].dims == ('chain', 'draw', 'town')
   ```
   """
-  particles = weighting.WeightedParticles(*particles)
+  checks.check_instance(
+    'particles', particles, weighting.WeightedParticles, 'WeightedParticles'
+  )
   values = tf.nest.map_structure(tf.convert_to_tensor, particles.particles)
   log_weights = tf.convert_to_tensor(particles.log_weights)
   num_batch = log_weights.shape.rank - 1

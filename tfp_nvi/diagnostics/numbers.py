@@ -154,6 +154,9 @@ def mode_shares(
       `target.mode_probabilities`. They sum to one, or are all zero if all
       weights are zero.
 
+  Raises:
+    TypeError: If an argument is of another kind.
+
   ```python
   import tensorflow as tf
   import tfp_nvi as nvi
@@ -166,7 +169,7 @@ def mode_shares(
   assert shares.shape == [8] and max(abs(shares - 1 / 8)) < 0.06
   ```
   """
-  particles = _with_modes(particles, target)
+  _check_modes(particles, target)
   num_modes = len(target.mode_probabilities)
   return particles.expectation(
     lambda x: tf.one_hot(
@@ -235,9 +238,11 @@ class ModeReport(typing.NamedTuple):
     return '\n'.join(lines)
 
 
-def _with_modes(particles, target):
-  """Checks particles and a target with modes; returns the particles."""
-  checks.check_instance('particles', particles, tuple, 'WeightedParticles')
+def _check_modes(particles, target):
+  """Raises an error unless there are particles, and a target with modes."""
+  checks.check_instance(
+    'particles', particles, weighting.WeightedParticles, 'WeightedParticles'
+  )
   # A user's own target, which has no base class, is accepted too.
   if not (
     hasattr(target, 'mode_probabilities') and hasattr(target, 'mode_index')
@@ -246,7 +251,6 @@ def _with_modes(particles, target):
       '`target` must have `mode_probabilities` and `mode_index`, as those of '
       f'tfp_nvi.targets have; got {target!r}.'
     )
-  return weighting.WeightedParticles(*particles)
 
 
 def mode_report(
@@ -262,6 +266,9 @@ def mode_report(
   Returns:
     report: `ModeReport`; printed, it is a table.
 
+  Raises:
+    TypeError: If an argument is of another kind.
+
   ```python
   import tensorflow as tf
   import tfp_nvi as nvi
@@ -274,7 +281,7 @@ def mode_report(
   assert report.num_lost == 0 and max(report.errors) < 0.02
   ```
   """
-  particles = _with_modes(particles, target)
+  _check_modes(particles, target)
   num_modes = len(target.mode_probabilities)
   dtype = particles.log_weights.dtype
 
