@@ -617,6 +617,7 @@ class TestErrors:
       ({'csiszar_function': 2}, '`csiszar_function` must be a callable'),
       ({'trainables': None}, '`trainables` must be a list'),
       ({'trainables': [3.0]}, r'`trainables\[0\]` must be a tf.Variable'),
+      ({'jit_compile': 'no'}, '`jit_compile` must be a Python bool; got'),
     ],
   )
   def test_level(self, arguments, problem):

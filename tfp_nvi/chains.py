@@ -139,6 +139,7 @@ class BaseLevel:
       'a callable from log u to f(u), such as tfp.vi.kl_reverse',
       optional=True,
     )
+    checks.check_bool('jit_compile', jit_compile)
     self._groups = list_variables('trainables', trainables)
     unique = {v.ref(): v for group in self._groups for v in group}
     self.variables = list(unique.values())

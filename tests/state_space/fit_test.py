@@ -275,6 +275,7 @@ def test_structured_priors():
     (dict(data=1.0), ValueError, '`data` must be sequences'),
     (dict(length=3, is_observed=[True] * 3), ValueError, '`is_observed` must'),
     (dict(length=3, num_steps=0), ValueError, '`num_steps` must be positive'),
+    (dict(length=3, num_units=-1), ValueError, '`num_units` must be positive'),
   ],
 )
 def test_bad_arguments(arguments, error, match):
@@ -282,6 +283,17 @@ def test_bad_arguments(arguments, error, match):
     nvi.fit_state_space(drift_model(), **arguments)
   with pytest.raises(TypeError, match='`model` must be a StateSpaceModel'):
     nvi.fit_state_space(3, length=3)
+
+
+def test_units_are_checked_where_there_is_no_network():
+  model = nvi.StateSpaceModel(
+    None,
+    lambda: tfd.Normal(0.0, 1.0),
+    lambda z: tfd.Normal(z, 1.0),
+    lambda z: tfd.Normal(z, 1.0),
+  )
+  with pytest.raises(ValueError, match='`num_units` must be positive; got -1'):
+    nvi.fit_state_space(model, length=3, num_units=-1)
 
 
 def test_model_with_inputs():

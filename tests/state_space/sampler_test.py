@@ -1217,6 +1217,7 @@ def test_observations_of_unknown_shape():
   ],
 )
 def test_bad_samplers(arguments, error, match):
+  # Some are seen at once, and others when there are observations.
   def sample():
     return nvi.StateSpaceSampler(
       **{'model': linear_gaussian(), **arguments}
@@ -1224,6 +1225,38 @@ def test_bad_samplers(arguments, error, match):
 
   with pytest.raises(error, match=match):
     sample()
+
+
+@pytest.mark.parametrize(
+  'arguments, error, match',
+  [
+    (dict(resample_fn=3), TypeError, '`resample_fn` must be callable; got 3'),
+    (
+      dict(resample_fn=lambda log_probs: log_probs),
+      TypeError,
+      '`resample_fn` must take log probabilities',
+    ),
+    (
+      dict(resample_criterion_fn=3),
+      TypeError,
+      '`resample_criterion_fn` must be callable; got 3',
+    ),
+    (
+      dict(reparameterize='no'),
+      TypeError,
+      "`reparameterize` must be a Python bool; got 'no'",
+    ),
+  ],
+)
+def test_bad_samplers_need_no_observations(arguments, error, match):
+  with pytest.raises(error, match=match):
+    nvi.StateSpaceSampler(linear_gaussian(), **arguments)
+
+
+def test_run_takes_no_other_names():
+  sampler = nvi.StateSpaceSampler(linear_gaussian())
+  with pytest.raises(TypeError, match='trajectory'):
+    sampler.run_once((), 4, tf.constant([0, 1]), trajectory=True)
 
 
 def test_not_a_nested_proposal():

@@ -103,3 +103,11 @@ def test_bad_arguments():
   )
   with pytest.raises(ValueError, match='must be of a model with a prior'):
     nvi.smc_squared(nvi.StateSpaceSampler(plain), X)
+  model = nvi.StateSpaceModel(
+    tfd.Normal(0.0, 1.0),
+    lambda drift: tfd.Normal(drift, 1.0),
+    lambda z, drift: tfd.Normal(z + drift, 1.0),
+    lambda z, drift: tfd.Normal(z, 1.0),
+  )
+  with pytest.raises(TypeError, match='`jit_compile` must be a Python bool'):
+    nvi.smc_squared(nvi.StateSpaceSampler(model), X, jit_compile='no')

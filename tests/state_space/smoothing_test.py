@@ -348,6 +348,8 @@ def test_bad_arguments():
     nvi.ConditionalFilter(plain, X, 1, is_observed=IS_OBSERVED)
   with pytest.raises(ValueError, match='`observations` must be one sequence'):
     nvi.smooth(plain, np.zeros([2, 3]))
+  with pytest.raises(TypeError, match='`jit_compile` must be a Python bool'):
+    nvi.smooth(plain, X, is_observed=IS_OBSERVED, jit_compile='no')
   posterior = plain.sample([1.0, 2.0], 5, seed=1, trajectories=False)
   with pytest.raises(ValueError, match='`predict` needs the posterior'):
     posterior.predict(3)

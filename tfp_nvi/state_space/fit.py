@@ -130,6 +130,7 @@ def fit_state_space(
   )
   num_steps = checks.as_count('num_steps', num_steps)
   batch_size = checks.as_count('batch_size', batch_size)
+  num_units = checks.as_count('num_units', num_units)
   learning_rate = checks.as_float(
     'learning_rate', learning_rate, 0.0, is_open=True
   )
@@ -163,7 +164,6 @@ def fit_state_space(
     resample_criterion_fn=resampling.ess_below(0.5),
     num_refinements=0 if is_learned or network is None else _NUM_REFINEMENTS,
   )
-  sampler.history, sampler.data_histories = None, ()
   if network is None and not is_learned:
     return sampler
   inputs = model_lib.as_inputs(inputs, model.example, tf.TensorShape([length]))

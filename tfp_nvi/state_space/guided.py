@@ -17,6 +17,7 @@ from tfp_nvi.internal import types
 from tfp_nvi.state_space import functions, gaussian, switching
 from tfp_nvi.state_space import model as model_lib
 from tfp_nvi.state_space.densities import GivenDensities, StateSpaceState
+from tfp_nvi.state_space.heuristics import Heuristic
 
 tfd = tfp.distributions
 
@@ -24,6 +25,7 @@ __all__ = [
   'GuidedProposal',
   'HeuristicProposal',
   'LocalProposal',
+  'by_name',
 ]
 
 
@@ -154,3 +156,35 @@ class GuidedProposal(LocalProposal):
     return gaussian.normal(
       *gaussian.condition(mean, factor, likelihood, mean), rank
     )
+
+
+def by_name(
+  name: str, model: model_lib.StateSpaceModel, heuristic: Heuristic | None
+) -> LocalProposal | None:
+  """Returns the proposal that `proposal_fn` of a sampler names.
+
+  Args:
+    name: Python `str`: `'prior'`, `'guided'` or `'heuristic'`.
+    model: `StateSpaceModel`.
+    heuristic: `Heuristic` of the sampler, or `None`.
+
+  Returns:
+    proposal: `LocalProposal`, or `None` for the prior.
+
+  Raises:
+    ValueError: If there is no such proposal for the model or the heuristic.
+  """
+  if name == 'prior':
+    return None
+  if name == 'guided':
+    return GuidedProposal(model)
+  if name != 'heuristic':
+    raise ValueError(
+      "`proposal_fn` must be a function, 'prior', 'guided' or 'heuristic'; got "
+      f'{name!r}.'
+    )
+  if heuristic is None:
+    raise ValueError(
+      "`heuristic` must be given if `proposal_fn` is 'heuristic'; got None."
+    )
+  return HeuristicProposal()

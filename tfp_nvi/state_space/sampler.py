@@ -29,6 +29,7 @@ from tfp_nvi.state_space.history import FilterHistory
 from tfp_nvi.state_space.posterior import StateSpacePosterior
 from tfp_nvi.state_space.sequences import Sequences
 from tfp_nvi.state_space.transition import StepTransition
+from tfp_nvi.training import History
 
 __all__ = [
   'StateSpaceSampler',
@@ -71,6 +72,10 @@ class StateSpaceSampler(persistence.Persistent):
   smoothed = posterior.expectation(lambda drift, z: z)
   assert posterior.log_normalizer.shape == [2] and smoothed.shape == [2, 3]
   ```
+
+  Attributes:
+    history: `History` of `fit_state_space` on simulations, or `None`.
+    data_histories: Tuple with the `History` of each of its rounds on data.
   """
 
   def __init__(
@@ -138,6 +143,9 @@ class StateSpaceSampler(persistence.Persistent):
     checks.check_instance(
       'heuristic', heuristic, Heuristic, 'a Heuristic', optional=True
     )
+    resampling.check_resample_fn(resample_fn)
+    checks.check_callable('resample_criterion_fn', resample_criterion_fn)
+    checks.check_bool('reparameterize', reparameterize)
     if model.prior is None and initial_proposal_fn is not None:
       raise ValueError(
         '`initial_proposal_fn` must be None if the model has no prior, as '
@@ -148,13 +156,14 @@ class StateSpaceSampler(persistence.Persistent):
     self.initial_proposal_fn = initial_proposal_fn
     self.proposal_fn = proposal_fn
     extras = () if model.input_example is None else ('u',)
-    self._initial_proposal = self._proposal = None
+    self._initial_proposal = None
+    self._proposal: guided.LocalProposal | Callable | None = None
     if initial_proposal_fn is not None:
       self._initial_proposal = functions.call_with_named(
         'initial_proposal_fn', initial_proposal_fn, ('x', 'is_observed'), extras
       )
     if isinstance(proposal_fn, str):
-      self._proposal = _local_proposal(proposal_fn, model, heuristic)
+      self._proposal = guided.by_name(proposal_fn, model, heuristic)
     elif proposal_fn is not None:
       self._proposal = functions.call_with_named(
         'proposal_fn',
@@ -177,6 +186,8 @@ class StateSpaceSampler(persistence.Persistent):
           f'no heuristic; got {num_refinements}.'
         )
       self._space = global_space.GlobalSpace(model.prior)
+    self.history: History | None = None
+    self.data_histories: tuple[History, ...] = ()
     # Compiled functions are not tracked, as they are not saved or copied.
     self._compiled: dict = self._no_dependency({})
     self._warned_of: set = self._no_dependency(set())
@@ -421,7 +432,13 @@ class StateSpaceSampler(persistence.Persistent):
     )
 
   def run_once(
-    self, parts: tuple, num_particles: int, seed: tf.Tensor, **keep: bool
+    self,
+    parts: tuple,
+    num_particles: int,
+    seed: tf.Tensor,
+    *,
+    trajectories: bool = False,
+    history: bool = False,
   ) -> StateSpacePosterior:
     """Runs the filter, inside of a compiled function.
 
@@ -429,14 +446,15 @@ class StateSpaceSampler(persistence.Persistent):
       parts: `Sequences.parts()`.
       num_particles: Python `int`.
       seed: Stateless seed.
-      **keep: Python `bool`s `trajectories` and `history`, as in `sample`.
+      trajectories: As in `sample`, but `False` by default.
+      history: As in `sample`.
+        Default value: `False`.
 
     Returns:
       posterior: `StateSpacePosterior`.
     """
-    keep = {'trajectories': False, 'history': False, **keep}
     return self._sample(
-      num_particles, keep['trajectories'], keep['history'], seed, parts
+      num_particles, trajectories, history, seed, parts
     ).posterior
 
   def compiled(self, key: tuple, fn: Callable, jit_compile: bool) -> Callable:
@@ -580,21 +598,3 @@ def _specs(parts):
   return tf.nest.map_structure(
     lambda x: x if x is None else tf.TensorSpec(x.shape, x.dtype), parts
   )
-
-
-def _local_proposal(name, model, heuristic):
-  """Returns the proposal of a given name."""
-  if name == 'prior':
-    return None
-  if name == 'guided':
-    return guided.GuidedProposal(model)
-  if name != 'heuristic':
-    raise ValueError(
-      "`proposal_fn` must be a function, 'prior', 'guided' or 'heuristic'; got "
-      f'{name!r}.'
-    )
-  if heuristic is None:
-    raise ValueError(
-      "`heuristic` must be given if `proposal_fn` is 'heuristic'; got None."
-    )
-  return guided.HeuristicProposal()

@@ -138,6 +138,7 @@ def smc_squared(
   num_particles = checks.as_count('num_particles', num_particles)
   num_moves = checks.as_count('num_moves', num_moves)
   ess_threshold = checks.as_float('ess_threshold', ess_threshold, 0.0, 1.0)
+  checks.check_bool('jit_compile', jit_compile)
   sequences = smoothing.as_single(sampler, observations, is_observed, inputs)
   first_seed, seed = tf.unstack(
     randomness.split_seed(randomness.as_seed(seed), 2)

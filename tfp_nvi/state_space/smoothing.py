@@ -130,6 +130,7 @@ def smooth(
   )
   num_draws = checks.as_count('num_draws', num_draws)
   num_particles = checks.as_count('num_particles', num_particles)
+  checks.check_bool('jit_compile', jit_compile)
   sequences = as_single(sampler, observations, is_observed, inputs)
   global_seed, draw_seed, seed = tf.unstack(
     randomness.split_seed(randomness.as_seed(seed), 3)
