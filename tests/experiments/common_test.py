@@ -26,6 +26,8 @@ class Settings(common.Settings):
   num_steps: int = common.setting(10, 'Steps.', flag_default=20)
   rate: float = common.setting(0.5, 'Rate.')
   is_fast: bool = common.setting(False, 'Whether it is fast.')
+  title: str = common.setting('', 'Title.', changes_results=False)
+  output_dir: str = common.output_dir('results')
 
 
 def test_settings_are_converted():
@@ -61,6 +63,14 @@ def test_wrong_settings_are_errors(setting, value, kind):
   assert str(again) == str(info.value) and again.name == setting
 
 
+def test_texts_are_no_paths():
+  with pytest.raises(TypeError, match='`title` must be a Python str; got 3'):
+    Settings(title=3)
+  with pytest.raises(TypeError, match='`output_dir` must be a path'):
+    Settings(output_dir=3)
+  assert Settings(output_dir=pathlib.Path('a')).output_dir == 'a'
+
+
 def test_arguments_are_settings():
   @common.with_settings(Settings)
   def run(settings):
@@ -69,7 +79,7 @@ def test_arguments_are_settings():
 
   assert run('a', num_steps=3) == Settings(('a',), 3)
   assert list(inspect.signature(run).parameters) == [
-    *('name', 'num_steps', 'rate', 'is_fast'),
+    *('name', 'num_steps', 'rate', 'is_fast', 'title', 'output_dir'),
   ]
   assert '  num_steps: Steps. Default value: `10`.\n' in run.__doc__
   assert run.__doc__.index('Args:') < run.__doc__.index('Returns:')

@@ -47,6 +47,7 @@ __all__ = [
   'counts',
   'names',
   'define_flags',
+  'folder',
   'num_workers',
   'number',
   'output_dir',
@@ -149,7 +150,7 @@ def setting(
       bool: _switch,
       int: count(),
       float: number(),
-      str: checks.as_folder,
+      str: _text,
     }[type(default)]
   return dataclasses.field(
     default=default,
@@ -168,6 +169,7 @@ def output_dir(default: str):
     default,
     'Folder to write to; created if it does not exist. Finished cells that it '
     'holds are kept.',
+    folder,
     changes_results=False,
   )
 
@@ -207,9 +209,19 @@ def count_or_default(name: str, value) -> int:
   return value
 
 
+def folder(name: str, value) -> str:
+  """Checks the path of a folder."""
+  return checks.as_folder(name, value)
+
+
 def number(is_open: bool = True) -> Callable:
   """Makes the check of a positive number, or one that is not negative."""
   return lambda name, value: checks.as_float(name, value, 0.0, None, is_open)
+
+
+def _text(name, value):
+  checks.check_instance(name, value, str, 'a Python str')
+  return value
 
 
 def _switch(name, value):

@@ -122,6 +122,7 @@ class Settings(common.Settings):
     '',
     'Folder with IDX files; if empty, that of the environment variable '
     f'{image_data.DATA_DIR_VARIABLE}, the cache of Keras, or a download.',
+    common.folder,
     changes_results=False,
   )
   output_dir: str = common.output_dir('results/deep_gaussian')

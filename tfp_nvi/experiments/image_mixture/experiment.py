@@ -113,12 +113,14 @@ class Settings(common.Settings):
     '',
     'Folder with IDX files; if empty, that of the environment variable '
     f'{image_data.DATA_DIR_VARIABLE}, the cache of Keras, or a download.',
+    common.folder,
     changes_results=False,
   )
   checkpoint_dir: str = common.setting(
     '',
     'Folder for checkpoints, from which the same command continues; if empty, '
     'a folder in the output folder.',
+    common.folder,
     changes_results=False,
   )
   output_dir: str = common.output_dir('results/bgmm_vae')
