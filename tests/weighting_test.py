@@ -25,7 +25,7 @@ from tests.weights import (
   midpoints,
 )
 from tfp_nvi import weighting
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import randomness, reductions
 
 tfd = tfp.distributions
 
@@ -693,3 +693,22 @@ def test_bad_log_weights(fn, value, error):
 def test_bad_calls(call, error, name):
   with pytest.raises(error, match=f'^`{name}` must'):
     call()
+
+
+def test_values_are_known_where_functions_run_eagerly():
+  def check(x):
+    found.append(reductions.has_values(x))
+    reductions.check_numbers('`x` must be finite', x, np.isfinite)
+
+  found: list = []
+  compiled = tf.function(check, autograph=False)
+  compiled(tf.constant(INF))
+  tf.config.run_functions_eagerly(True)
+  try:
+    # No error: it is not one in a compiled function.
+    compiled(tf.constant(INF))
+  finally:
+    tf.config.run_functions_eagerly(False)
+  with pytest.raises(ValueError, match='`x` must be finite'):
+    check(tf.constant(INF))
+  assert found == [False, True, True]

@@ -17,7 +17,6 @@ __all__ = [
   'NUM_PROBES',
   'draw',
   'draw_of_shape',
-  'has_values',
   'is_sampleable',
   'log_prob_fn',
   'static_batch_shape',
@@ -101,25 +100,6 @@ def static_batch_shape(density: types.Density) -> tf.TensorShape:
   return functools.reduce(
     tf.broadcast_static_shape, map(tf.TensorShape, shapes), tf.TensorShape([])
   )
-
-
-def has_values(x: tf.Tensor) -> bool:
-  """Whether the values of a `Tensor` are known: in eager mode.
-
-  Args:
-    x: `Tensor`.
-
-  Returns:
-    has_values: Python `bool`.
-
-  ```python
-  import tensorflow as tf
-  import tfp_nvi as nvi
-
-  assert nvi.densities.has_values(tf.constant(1.0))
-  ```
-  """
-  return tf.executing_eagerly() and hasattr(x, 'numpy')
 
 
 def draw(

@@ -20,7 +20,6 @@ from tensorflow_probability.python.experimental.distributions import (
 
 from tfp_nvi.densities.draws import (
   NUM_PROBES,
-  has_values,
 )
 from tfp_nvi.densities.kinds import (
   JOINT,
@@ -30,7 +29,7 @@ from tfp_nvi.densities.kinds import (
   looks_discrete,
   support_kinds,
 )
-from tfp_nvi.internal import checks, compatibility, types
+from tfp_nvi.internal import checks, compatibility, reductions, types
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -384,7 +383,7 @@ class Space:
     for x, kind in zip(parts, self.kinds, strict=True):
       if (
         kind == 'continuous'
-        and has_values(x)
+        and reductions.has_values(x)
         and x.shape[0] >= NUM_PROBES
         and looks_discrete(x)
       ):
@@ -446,7 +445,7 @@ class Space:
 
 
 def _is_known_float(x):
-  return x.dtype.is_floating and has_values(x)
+  return x.dtype.is_floating and reductions.has_values(x)
 
 
 def _are_close(x, y):

@@ -8,7 +8,7 @@ import tensorflow_probability as tfp
 
 from tfp_nvi.densities import draws, space
 from tfp_nvi.densities.base import Densities
-from tfp_nvi.internal import axes, checks, naming, randomness, types
+from tfp_nvi.internal import axes, checks, naming, randomness, reductions, types
 
 tfd = tfp.distributions
 
@@ -173,7 +173,7 @@ class UserDensities(Densities):
       log_probs.append(log_prob + self.log_det_jacobian(state))
       _check_numbers(density_name, log_probs[-1])
     self.has_variables = self._found_variables
-    if draws.has_values(log_probs[0]):
+    if reductions.has_values(log_probs[0]):
       self._check_mass(state, [log_prob.numpy() for log_prob in log_probs])
 
   def _check_mass(self, state, log_probs):
@@ -310,7 +310,7 @@ class UserDensities(Densities):
 
 def _check_numbers(name, log_prob):
   """Raises an error for `+inf`, or NaN and nothing else."""
-  if not draws.has_values(log_prob):
+  if not reductions.has_values(log_prob):
     return
   for found, is_wrong in (
     ('+inf for a draw', np.any(np.isposinf(log_prob))),

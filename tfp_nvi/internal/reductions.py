@@ -23,7 +23,7 @@ __all__ = [
   'check_numbers',
   'cumulative_sum',
   'effective_sample_size',
-  'is_known',
+  'has_values',
   'log_mean_and_effective_sample_size',
   'log_mean_exp',
   'normalize',
@@ -116,7 +116,8 @@ def check_numbers(what, values, is_right_fn):
   reductions.check_numbers('`x` must be finite', tf.zeros([2]), np.isfinite)
   ```
   """
-  if not is_known(values):
+  # Functions that run eagerly for debugging behave as if compiled.
+  if not has_values(values) or tf.config.functions_run_eagerly():
     return
   # The check is in float32, as NumPy alone has no bfloat16.
   numbers = widen(values).numpy()
@@ -128,26 +129,26 @@ def check_numbers(what, values, is_right_fn):
     )
 
 
-def is_known(x):
+def has_values(x):
   """Returns whether the values of a `Tensor` are known, so that checks can run.
 
-  Values are not known inside a `tf.function`. They also count as unknown where
-  functions run eagerly for debugging, so that these behave in the same way.
+  They are not known while a `tf.function` is traced: not even those of
+  constants, as whatever is computed from these is symbolic there.
 
   Args:
     x: `Tensor`.
 
   Returns:
-    is_known: Python `bool`.
+    has_values: Python `bool`.
 
   ```python
   import tensorflow as tf
   from tfp_nvi.internal import reductions
 
-  assert reductions.is_known(tf.constant(1.0))
+  assert reductions.has_values(tf.constant(1.0))
   ```
   """
-  return not (tf.is_symbolic_tensor(x) or tf.config.functions_run_eagerly())
+  return tf.executing_eagerly() and not tf.is_symbolic_tensor(x)
 
 
 def widen(x):

@@ -37,7 +37,7 @@ import tensorflow_probability as tfp
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import weighting
 from tfp_nvi.implicit import ImplicitLevel
-from tfp_nvi.internal import checks, types
+from tfp_nvi.internal import checks, reductions, types
 from tfp_nvi.objectives import level as level_lib
 from tfp_nvi.objectives.base import Side
 
@@ -191,7 +191,7 @@ def variational_divergence(
     ('proposal_log_ratios', proposal_log_ratios),
   ):
     is_nan = tf.math.is_nan(log_ratios)
-    if tf.executing_eagerly() and tf.reduce_any(is_nan):
+    if reductions.has_values(is_nan) and tf.reduce_any(is_nan):
       raise ValueError(
         f'`{name}` must be numbers; got {int(tf.math.count_nonzero(is_nan))} '
         f'NaN of {tf.size(log_ratios)}.'

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import resampling
 from tfp_nvi import transitions as transitions_lib
-from tfp_nvi.internal import axes, checks, types
+from tfp_nvi.internal import axes, checks, reductions, types
 from tfp_nvi.state_space import functions
 from tfp_nvi.state_space.heuristics import Heuristic
 from tfp_nvi.state_space.model import StateSpaceModel
@@ -252,7 +252,7 @@ class StateSpaceDensities(densities_lib.Densities):
     log_factor = self.log_factor(
       first, values, None, [num_particles] + batch_shape
     )
-    if not functions.has_values(log_factor):
+    if not reductions.has_values(log_factor):
       return
     if bool(tf.reduce_all(tf.math.is_nan(log_factor))):
       raise ValueError(

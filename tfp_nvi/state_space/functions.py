@@ -17,7 +17,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
-from tfp_nvi.internal import axes, checks, randomness, types
+from tfp_nvi.internal import axes, checks, randomness, reductions, types
 
 tfd = tfp.distributions
 
@@ -27,7 +27,6 @@ __all__ = [
   'check_parameters',
   'describe',
   'entry',
-  'has_values',
   'log_probs',
   'num_categories',
   'of_states',
@@ -44,11 +43,6 @@ _POSITIVE = (
   'concentration1',
   'df',
 )
-
-
-def has_values(x: tf.Tensor) -> bool:
-  """Returns whether the values of a `Tensor` are known, as in eager mode."""
-  return not tf.is_symbolic_tensor(x)
 
 
 def describe(structure: types.Structure) -> types.Structure:
@@ -375,7 +369,7 @@ def check_parameters(name: str, distribution: tfd.Distribution) -> None:
     if value is None or isinstance(value, tf.linalg.LinearOperator):
       continue
     value = tf.convert_to_tensor(value)
-    if not has_values(value):
+    if not reductions.has_values(value):
       continue
     is_wrong = np.logical_not(value.numpy() >= 0.0)
     if is_wrong.any():
@@ -390,7 +384,7 @@ def check_parameters(name: str, distribution: tfd.Distribution) -> None:
   ):
     return
   probs = tf.convert_to_tensor(probs)
-  if not has_values(probs):
+  if not reductions.has_values(probs):
     return
   total = tf.reduce_sum(probs, axis=-1)
   # NaN is not close to anything.

@@ -34,7 +34,8 @@ import tensorflow_probability as tfp
 
 from tfp_nvi.internal import checks, types
 from tfp_nvi.state_space import functions, missing
-from tfp_nvi.state_space.model import StateSpaceModel, steps_first
+from tfp_nvi.state_space import steps as steps_lib
+from tfp_nvi.state_space.model import StateSpaceModel
 
 tfd = tfp.distributions
 
@@ -42,7 +43,6 @@ __all__ = [
   'FeatureHeuristic',
   'Heuristic',
   'IndependentHeuristic',
-  'steps_first',
   'sum_of_rest',
 ]
 
@@ -243,7 +243,7 @@ class IndependentHeuristic(Heuristic):
       lambda shape: tf.TensorShape(shape).rank, distribution.event_shape
     )
     x = tf.nest.map_structure(
-      lambda x, rank: steps_first(x, x.shape.rank - rank - 1, axes=1),
+      lambda x, rank: steps_lib.steps_first(x, x.shape.rank - rank - 1, axes=1),
       observations,
       event_rank,
     )
@@ -254,11 +254,11 @@ class IndependentHeuristic(Heuristic):
     rank -= tf.nest.flatten(event_rank)[0]
     if components is not None:
       components = tf.nest.map_structure(
-        lambda x: steps_first(x, rank, axes=1), components
+        lambda x: steps_lib.steps_first(x, rank, axes=1), components
       )
       distribution = missing.marginal(distribution, x, components)
     if by_step is not None:
-      by_step = steps_first(by_step, rank, axes=1)
+      by_step = steps_lib.steps_first(by_step, rank, axes=1)
     return sum_of_rest(distribution.log_prob(x), by_step)
 
 
@@ -331,7 +331,7 @@ class FeatureHeuristic(Heuristic):
         f'{weights.shape.as_list()}.'
       )
     batch_rank = features.shape.rank - 2
-    features = steps_first(features, batch_rank)
+    features = steps_lib.steps_first(features, batch_rank)
     if is_observed is not None:
       # A step counts if all of its components are observed.
       is_observed = tf.reduce_all(
@@ -343,6 +343,8 @@ class FeatureHeuristic(Heuristic):
         ),
         axis=0,
       )
-      is_observed = steps_first(is_observed, batch_rank)[..., tf.newaxis]
+      is_observed = steps_lib.steps_first(is_observed, batch_rank)[
+        ..., tf.newaxis
+      ]
     sums = sum_of_rest(features, is_observed)
     return tf.einsum('k...h,s...h->ks...', sums, weights)

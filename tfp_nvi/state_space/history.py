@@ -18,6 +18,7 @@ from tfp_nvi import resampling, weighting
 from tfp_nvi.internal import axes, randomness, types
 from tfp_nvi.state_space import functions
 from tfp_nvi.state_space import model as model_lib
+from tfp_nvi.state_space import steps as steps_lib
 
 __all__ = [
   'FilterHistory',
@@ -147,7 +148,7 @@ def draw_next(
     randomness.split_seed(seed, 3 * num_steps), [num_steps, 3, 2]
   )
   inputs = tf.nest.map_structure(
-    lambda x: model_lib.steps_first(x, rank), inputs
+    lambda x: steps_lib.steps_first(x, rank), inputs
   )
 
   def draw(t):
@@ -175,23 +176,12 @@ def draw_next(
     )
 
   first = draw(tf.constant(0))
-  arrays = tf.nest.map_structure(
-    lambda x: tf.TensorArray(
-      x.dtype, num_steps - 1, element_shape=x.shape
-    ).write(0, x),
-    first,
+  arrays = steps_lib.loop(
+    num_steps - 1,
+    lambda t, arrays: steps_lib.write(arrays, t, draw(t)),
+    steps_lib.write(steps_lib.arrays_like(first, num_steps - 1), 0, first),
   )
-  _, arrays = tf.while_loop(
-    lambda t, _: t < num_steps - 1,
-    lambda t, arrays: (
-      t + 1,
-      tf.nest.map_structure(lambda a, x: a.write(t, x), arrays, draw(t)),
-    ),
-    (tf.constant(1), arrays),
-  )
-  return tf.nest.map_structure(
-    lambda array: model_lib.steps_last(array.stack(), rank + 1), arrays
-  )
+  return steps_lib.stack(arrays, rank + 1)
 
 
 def draw_backward(
@@ -231,7 +221,7 @@ def draw_backward(
   rank = shape.rank - 1
   seeds = randomness.split_seed(seed, num_steps)
   inputs = tf.nest.map_structure(
-    lambda x: model_lib.steps_first(x, rank), inputs
+    lambda x: steps_lib.steps_first(x, rank), inputs
   )
 
   def states_at(t, index):
@@ -243,14 +233,9 @@ def draw_backward(
   last = num_steps - 1
   index = draw_index(history.log_weights[last], seeds[last], num_draws)
   z = states_at(last, index)
-  arrays = tf.nest.map_structure(
-    lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape).write(
-      last, x
-    ),
-    z,
-  )
 
-  def body(i, z, arrays):
+  def body(i, carry):
+    z, arrays = carry
     t = last - i
     before = tf.nest.map_structure(lambda x: x[t], history.local_states)
     u = tf.nest.map_structure(lambda x: x[t + 1], inputs)
@@ -264,16 +249,8 @@ def draw_backward(
     )
     index = draw_index(axes.swap_first_axes(log_weights), seeds[t])
     z = states_at(t, index)
-    arrays = tf.nest.map_structure(lambda a, x: a.write(t, x), arrays, z)
-    return i + 1, z, arrays
+    return z, steps_lib.write(arrays, t, z)
 
-  *_, arrays = tf.while_loop(
-    lambda i, *_: i < num_steps,
-    body,
-    (tf.constant(1), z, arrays),
-    parallel_iterations=1,
-    maximum_iterations=num_steps - 1,
-  )
-  return tf.nest.map_structure(
-    lambda array: model_lib.steps_last(array.stack(), shape.rank), arrays
-  )
+  arrays = steps_lib.write(steps_lib.arrays_like(z, num_steps), last, z)
+  _, arrays = steps_lib.loop(num_steps, body, (z, arrays))
+  return steps_lib.stack(arrays, shape.rank)

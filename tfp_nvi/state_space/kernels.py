@@ -25,6 +25,7 @@ from tfp_nvi.state_space import (
 )
 from tfp_nvi.state_space import history as history_lib
 from tfp_nvi.state_space import model as model_lib
+from tfp_nvi.state_space import steps as steps_lib
 from tfp_nvi.state_space.densities import StateSpaceState
 from tfp_nvi.state_space.sampler import StateSpaceSampler
 
@@ -525,7 +526,7 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
     seed = _seed_of_step(seed, previous_kernel_results)
     num_steps = self._sequences.num_steps
     path = tf.nest.map_structure(
-      lambda x: model_lib.steps_first(x, 1), current_state
+      lambda x: steps_lib.steps_first(x, 1), current_state
     )
     num_chains = tf.nest.flatten(current_state)[0].shape[0]
     shape = tf.TensorShape([self._num_particles, num_chains])
@@ -541,14 +542,9 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
       zero, None, path_at(zero), shape, seeds[0, 0]
     )
     own = tf.reshape(tf.range(shape[0]), [-1, 1]) + tf.zeros(shape, tf.int32)
-    arrays = tf.nest.map_structure(
-      lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape).write(
-        0, x
-      ),
-      (z, own),
-    )
 
-    def body(t, z, log_weights, arrays):
+    def body(t, carry):
+      z, log_weights, arrays = carry
       ancestors = self._ancestors(
         t, z, log_weights, path_at(t), shape, seeds[t, 1]
       )
@@ -556,17 +552,13 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
         lambda x: resampling.gather_ancestors(x, ancestors), z
       )
       z, log_weights = self._propose(t, before, path_at(t), shape, seeds[t, 0])
-      arrays = tf.nest.map_structure(
-        lambda array, x: array.write(t, x), arrays, (z, ancestors)
-      )
-      return t + 1, z, log_weights, arrays
+      return z, log_weights, steps_lib.write(arrays, t, (z, ancestors))
 
-    _, z, log_weights, arrays = tf.while_loop(
-      lambda t, *_: t < num_steps,
+    arrays = steps_lib.arrays_like((z, own), num_steps)
+    z, log_weights, arrays = steps_lib.loop(
+      num_steps,
       body,
-      (tf.constant(1), z, log_weights, arrays),
-      parallel_iterations=1,
-      maximum_iterations=num_steps - 1,
+      (z, log_weights, steps_lib.write(arrays, 0, (z, own))),
     )
     index = history_lib.draw_index(log_weights, seeds[num_steps, 0], 1)
     states, ancestors = tf.nest.map_structure(lambda a: a.stack(), arrays)

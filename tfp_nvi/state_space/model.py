@@ -16,13 +16,23 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import densities as densities_lib
-from tfp_nvi.internal import checks, compatibility, randomness, types
+from tfp_nvi.internal import (
+  checks,
+  compatibility,
+  randomness,
+  reductions,
+  types,
+)
 from tfp_nvi.state_space import functions, gaussian, switching
+from tfp_nvi.state_space import steps as steps_lib
 
 tfd = tfp.distributions
 
 __all__ = [
   'StateSpaceModel',
+  'as_inputs',
+  'convert_like',
+  'sample_of_shape',
 ]
 
 # Distributions whose densities outside of their support are finite, unless they
@@ -267,7 +277,9 @@ class StateSpaceModel:
     shape = checks.as_batch_shape('sample_shape', sample_shape)
     rank = shape.rank
     inputs = as_inputs(inputs, self.example, shape + [num_steps])
-    inputs = tf.nest.map_structure(lambda x: steps_first(x, rank), inputs)
+    inputs = tf.nest.map_structure(
+      lambda x: steps_lib.steps_first(x, rank), inputs
+    )
     global_seed, seed = tf.unstack(
       randomness.split_seed(randomness.as_seed(seed), 2)
     )
@@ -285,7 +297,7 @@ class StateSpaceModel:
       functions.check_parameters(name, distribution)
       value = sample_of_shape(distribution, shape.as_list(), seed)
       for x in tf.nest.flatten(value):
-        if x.dtype.is_floating and functions.has_values(x):
+        if x.dtype.is_floating and reductions.has_values(x):
           if bool(tf.reduce_any(tf.math.is_nan(x))):
             raise ValueError(
               f'`{name}` must return distributions whose draws are numbers; '
@@ -296,28 +308,14 @@ class StateSpaceModel:
     def observe(z, k):
       return draw('observation_fn', k, seeds[k, 1], z, global_state)
 
-    start = tf.constant(0)
-    first = draw('initial_fn', start, seeds[0, 0], global_state)
-    values = (first, observe(first, start))
-    arrays = tf.nest.map_structure(
-      lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape).write(
-        0, x
-      ),
-      values,
-    )
-
-    def body(k, z, arrays):
+    def step(k, z):
       z = draw('transition_fn', k, seeds[k, 0], z, global_state)
-      arrays = tf.nest.map_structure(
-        lambda array, x: array.write(k, x), arrays, (z, observe(z, k))
-      )
-      return k + 1, z, arrays
+      return z, observe(z, k)
 
-    _, _, arrays = tf.while_loop(
-      lambda k, *_: k < num_steps, body, (tf.constant(1), first, arrays)
-    )
-    local_states, observations = tf.nest.map_structure(
-      lambda array: steps_last(array.stack(), rank), arrays
+    start = tf.constant(0)
+    z = draw('initial_fn', start, seeds[0, 0], global_state)
+    local_states, observations = _all_steps(
+      (z, observe(z, start)), step, num_steps, rank
     )
     return global_state, local_states, observations
 
@@ -362,7 +360,7 @@ class StateSpaceModel:
       )
     inputs = as_inputs(inputs, self.example, shape[1:] + [num_steps])
     inputs = tf.nest.map_structure(
-      lambda x: steps_first(x, shape.rank - 1), inputs
+      lambda x: steps_lib.steps_first(x, shape.rank - 1), inputs
     )
     return _simulate_on(
       self, global_state, local_state, start, num_steps, shape, seed, inputs
@@ -386,30 +384,35 @@ def _simulate_on(model, theta, z, start, num_steps, shape, seed, inputs):
     )
     return z, x
 
-  first = step(tf.constant(0), z)
-  arrays = tf.nest.map_structure(
-    lambda x: tf.TensorArray(x.dtype, num_steps, element_shape=x.shape).write(
-      0, x
-    ),
-    first,
-  )
-
-  def body(k, z, arrays):
-    values = step(k, z)
-    arrays = tf.nest.map_structure(
-      lambda array, x: array.write(k, x), arrays, values
-    )
-    return k + 1, values[0], arrays
-
-  *_, arrays = tf.while_loop(
-    lambda k, *_: k < num_steps, body, (tf.constant(1), first[0], arrays)
-  )
-  return tf.nest.map_structure(
-    lambda array: steps_last(array.stack(), shape.rank), arrays
-  )
+  return _all_steps(step(tf.constant(0), z), step, num_steps, shape.rank)
 
 
-def as_inputs(inputs, example: Example, shape: tf.TensorShape):
+def _all_steps(first, step_fn, num_steps, rank):
+  """Draws all steps after the first, and returns them with the steps last.
+
+  Args:
+    first: Pair of a local state and an observation.
+    step_fn: Python callable from the index of a step and the local state before
+      to such a pair.
+    num_steps: Python `int`.
+    rank: Python `int`: the number of axes before those of events.
+
+  Returns:
+    values: Pair of nested structures of `Tensor`s.
+  """
+
+  def body(k, carry):
+    values = step_fn(k, carry[0])
+    return values[0], steps_lib.write(carry[1], k, values)
+
+  arrays = steps_lib.write(steps_lib.arrays_like(first, num_steps), 0, first)
+  _, arrays = steps_lib.loop(num_steps, body, (first[0], arrays))
+  return steps_lib.stack(arrays, rank)
+
+
+def as_inputs(
+  inputs: types.Structure | None, example: Example, shape: tf.TensorShape
+) -> types.Structure:
   """Converts inputs to `Tensor`s of shape `batch + [num_steps] + event`.
 
   Args:
@@ -452,7 +455,9 @@ def as_inputs(inputs, example: Example, shape: tf.TensorShape):
   return tf.nest.map_structure(broadcast, inputs, example.inputs)
 
 
-def convert_like(name: str, values, dtype, source: str):
+def convert_like(
+  name: str, values: types.Structure, dtype: types.Structure, source: str
+) -> types.Structure:
   """Converts values to `Tensor`s; raises an error for another structure."""
   try:
     # Lists of numbers are a Tensor, too.
@@ -466,38 +471,9 @@ def convert_like(name: str, values, dtype, source: str):
     ) from e
 
 
-def steps_first(x: tf.Tensor, batch_rank: int, axes: int = 0) -> tf.Tensor:
-  """Moves the axis over steps, behind the batch axes, to the front.
-
-  Args:
-    x: `Tensor` of shape `batch + [num_steps] + event`.
-    batch_rank: Python `int`.
-    axes: Python `int`: how many axes of size one to insert after it.
-
-  Returns:
-    x: `Tensor` of shape `[num_steps] + [1] * axes + batch + event`.
-
-  ```python
-  import tensorflow as tf
-  from tfp_nvi.state_space import heuristics
-
-  assert heuristics.steps_first(tf.ones([2, 7]), 1, axes=1).shape == [7, 1, 2]
-  ```
-  """
-  rest = range(batch_rank + 1, x.shape.rank)
-  x = tf.transpose(x, [batch_rank, *range(batch_rank), *rest])
-  for _ in range(axes):
-    x = x[:, tf.newaxis]
-  return x
-
-
-def steps_last(x: tf.Tensor, batch_rank: int) -> tf.Tensor:
-  """Moves the first axis, over steps, behind the batch axes."""
-  axes = [*range(1, batch_rank + 1), 0, *range(batch_rank + 1, x.shape.rank)]
-  return tf.transpose(x, axes)
-
-
-def sample_of_shape(distribution, shape, seed):
+def sample_of_shape(
+  distribution: tfd.Distribution, shape: list[int], seed: types.StatelessSeed
+) -> types.Structure:
   """Draws one value for each element of a shape."""
   value = densities_lib.draw_of_shape(distribution, shape, seed)
   # Bijectors cache the values that they made, which would hide from a tape how

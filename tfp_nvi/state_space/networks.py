@@ -16,6 +16,7 @@ import tensorflow_probability as tfp
 from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.state_space import gaussian, global_space, missing
 from tfp_nvi.state_space import model as model_lib
+from tfp_nvi.state_space import steps as steps_lib
 
 tfd = tfp.distributions
 
@@ -298,7 +299,7 @@ class GlobalProposalNetwork(tf.Module):
       part = tf.cast(tf.reshape(part, [*leading, size]), self._dtype)
       parts.append(tf.asinh(part))
     units = tf.nn.relu(self._embed(tf.concat(parts, axis=-1)))
-    units = model_lib.steps_first(units, leading.rank - 1)
+    units = steps_lib.steps_first(units, leading.rank - 1)
     hidden = self._recurrent(units)
     summary = tf.concat(
       [hidden[-1], tf.reduce_mean(hidden, 0), tf.reduce_mean(units, 0)], -1

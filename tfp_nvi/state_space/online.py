@@ -17,6 +17,7 @@ from tfp_nvi import sampler as sampler_lib
 from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.state_space import functions, missing, proposals
 from tfp_nvi.state_space import model as model_lib
+from tfp_nvi.state_space import steps as steps_lib
 from tfp_nvi.state_space.densities import StateSpaceDensities
 from tfp_nvi.state_space.sampler import StateSpaceSampler
 from tfp_nvi.state_space.sequences import Sequences
@@ -68,7 +69,7 @@ class _Window(StepTransition):
   def _at_step(self, x, step):
     del step
     rank = self._densities.batch_shape.rank
-    return tf.nest.map_structure(lambda x: model_lib.steps_first(x, rank)[0], x)
+    return tf.nest.map_structure(lambda x: steps_lib.steps_first(x, rank)[0], x)
 
 
 class OnlineFilter:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfp_nvi import resampling, runs
 from tfp_nvi.internal import axes, reductions, types
-from tfp_nvi.state_space import model as model_lib
+from tfp_nvi.state_space import steps as steps_lib
 from tfp_nvi.state_space.transition import NAN_SOURCES
 
 __all__ = [
@@ -243,9 +243,7 @@ def read_back(
     parallel_iterations=1,
     maximum_iterations=num_steps,
   )
-  return tf.nest.map_structure(
-    lambda array: model_lib.steps_last(array.stack(), shape.rank), arrays
-  )
+  return steps_lib.stack(arrays, shape.rank)
 
 
 def _name_of_source(source, level):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfp_nvi import islands as islands_lib
 from tfp_nvi import resampling, weighting
 from tfp_nvi import sampler as sampler_lib
-from tfp_nvi.internal import checks, persistence, randomness, types
+from tfp_nvi.internal import checks, persistence, randomness, reductions, types
 from tfp_nvi.internal import replicas as replicas_lib
 from tfp_nvi.state_space import (
   conditional,
@@ -363,7 +363,7 @@ class StateSpaceSampler(persistence.Persistent):
     if is_single:
       run = runs_lib.without_batch(run)
     posterior = run.posterior.of_model(self.model, sequences, is_single)
-    if functions.has_values(run.posterior.log_weights):
+    if reductions.has_values(run.posterior.log_weights):
       runs_lib.check_weights(run)
       message = runs_lib.describe_nan(run)
       if message and strict:

@@ -5,8 +5,8 @@
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import checks, types
-from tfp_nvi.state_space import functions, missing
+from tfp_nvi.internal import checks, reductions, types
+from tfp_nvi.state_space import missing
 from tfp_nvi.state_space import model as model_lib
 
 __all__ = ['Sequences']
@@ -153,7 +153,7 @@ class Sequences:
           f'{lengths.shape.as_list()}.'
         )
       lengths = tf.cast(lengths, tf.int32)
-      if functions.has_values(lengths) and bool(
+      if reductions.has_values(lengths) and bool(
         tf.reduce_any((lengths < 1) | (lengths > self.num_steps))
       ):
         raise ValueError(
@@ -226,7 +226,7 @@ class Sequences:
           example,
         ),
       )
-    if x.dtype.is_floating and functions.has_values(x):
+    if x.dtype.is_floating and reductions.has_values(x):
       is_nan = tf.math.is_nan(x).numpy()
       if is_nan.any():
         raise ValueError(
@@ -239,7 +239,7 @@ class Sequences:
   def _check_values(self):
     """Raises an error if there are values that cannot be observed."""
     x, example = self.observations, self._example
-    if tf.nest.is_nested(x) or not functions.has_values(x):
+    if tf.nest.is_nested(x) or not reductions.has_values(x):
       return
     if example.num_categories is not None and bool(
       tf.reduce_any((x < 0) | (x >= example.num_categories))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks, compatibility, randomness
+from tfp_nvi.internal import checks, compatibility, randomness, reductions
 from tfp_nvi.state_space import functions
 from tfp_nvi.state_space.model import StateSpaceModel
 
@@ -126,7 +126,7 @@ def linear_gaussian_model(
 def _check_regular(noise):
   """Raises an error for a covariance without an inverse."""
   diagonal = tf.linalg.diag_part(noise.scale.to_dense())
-  if functions.has_values(diagonal) and bool(
+  if reductions.has_values(diagonal) and bool(
     tf.reduce_any(tf.equal(diagonal, 0.0))
   ):
     raise ValueError(

@@ -1,7 +1,8 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Loops over the steps of sequences, for the recursions of heuristics."""
+"""The steps of sequences: their axis, and loops over them."""
 
+import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +11,9 @@ import tensorflow_probability as tfp
 
 from tfp_nvi.internal import types
 from tfp_nvi.state_space import missing
-from tfp_nvi.state_space import model as model_lib
+
+if typing.TYPE_CHECKING:
+  from tfp_nvi.state_space.model import StateSpaceModel
 
 tfd = tfp.distributions
 
@@ -19,6 +22,9 @@ __all__ = [
   'arrays_like',
   'as_steps',
   'loop',
+  'stack',
+  'steps_first',
+  'steps_last',
   'write',
 ]
 
@@ -71,7 +77,7 @@ class Steps(NamedTuple):
 
 
 def as_steps(
-  model: model_lib.StateSpaceModel,
+  model: 'StateSpaceModel',
   observations: types.Structure,
   is_observed: types.Structure | None,
   global_state: types.Structure,
@@ -107,7 +113,7 @@ def as_steps(
     num_particles = tf.nest.flatten(global_state)[0].shape[0]
 
   def first(x):
-    return tf.nest.map_structure(lambda x: model_lib.steps_first(x, rank), x)
+    return tf.nest.map_structure(lambda x: steps_first(x, rank), x)
 
   by_step, components = missing.split(
     is_observed, observations, example.observation_like[1]
@@ -120,6 +126,37 @@ def as_steps(
     num_steps=leading[-1],
     shape=tf.TensorShape([num_particles]) + leading[:-1],
   )
+
+
+def steps_first(x: tf.Tensor, batch_rank: int, axes: int = 0) -> tf.Tensor:
+  """Moves the axis over steps, behind the batch axes, to the front.
+
+  Args:
+    x: `Tensor` of shape `batch + [num_steps] + event`.
+    batch_rank: Python `int`.
+    axes: Python `int`: how many axes of size one to insert after it.
+
+  Returns:
+    x: `Tensor` of shape `[num_steps] + [1] * axes + batch + event`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.state_space import steps
+
+  assert steps.steps_first(tf.ones([2, 7]), 1, axes=1).shape == [7, 1, 2]
+  ```
+  """
+  rest = range(batch_rank + 1, x.shape.rank)
+  x = tf.transpose(x, [batch_rank, *range(batch_rank), *rest])
+  for _ in range(axes):
+    x = x[:, tf.newaxis]
+  return x
+
+
+def steps_last(x: tf.Tensor, batch_rank: int) -> tf.Tensor:
+  """Moves the first axis, over steps, behind the batch axes."""
+  axes = [*range(1, batch_rank + 1), 0, *range(batch_rank + 1, x.shape.rank)]
+  return tf.transpose(x, axes)
 
 
 def arrays_like(example: types.Structure, num_steps: int) -> types.Structure:
@@ -135,6 +172,13 @@ def write(
   """Writes the values of a step to a structure of `TensorArray`s."""
   return tf.nest.map_structure(
     lambda array, x: array.write(t, x), arrays, values
+  )
+
+
+def stack(arrays: types.Structure, batch_rank: int) -> types.Structure:
+  """Stacks `TensorArray`s of all steps, with the steps behind batch axes."""
+  return tf.nest.map_structure(
+    lambda array: steps_last(array.stack(), batch_rank), arrays
   )
 
 

@@ -12,6 +12,7 @@ from tfp_nvi import transitions as transitions_lib
 from tfp_nvi.internal import axes, randomness, types
 from tfp_nvi.state_space import functions, missing
 from tfp_nvi.state_space import model as model_lib
+from tfp_nvi.state_space import steps as steps_lib
 from tfp_nvi.state_space.densities import (
   StateSpaceDensities,
   StateSpaceState,
@@ -98,7 +99,7 @@ class StepTransition(transitions_lib.Transition):
     """Returns the part of a step of `Tensor`s over all steps."""
     rank = self._densities.batch_shape.rank
     return tf.nest.map_structure(
-      lambda x: axes.at_level(model_lib.steps_first(x, rank), step), x
+      lambda x: axes.at_level(steps_lib.steps_first(x, rank), step), x
     )
 
   def _observed(self, distribution, observation, step):

@@ -23,6 +23,7 @@ import tensorflow_probability as tfp
 from tfp_nvi.internal import checks, randomness, types
 from tfp_nvi.state_space import global_space, networks
 from tfp_nvi.state_space import model as model_lib
+from tfp_nvi.state_space import steps as steps_lib
 from tfp_nvi.state_space.heuristics import Heuristic
 
 tfd = tfp.distributions
@@ -177,7 +178,7 @@ class RecurrentHeuristic(Heuristic):
     del global_state
     features = self._features.masked(observations, is_observed)
     units = tf.nn.relu(self._embed(features))
-    units = model_lib.steps_first(units, features.shape.rank - 2)
+    units = steps_lib.steps_first(units, features.shape.rank - 2)
     hidden = tf.reverse(self._recurrent(tf.reverse(units, [0])), [0])
     # Row `k` has read the observations of the steps after the k-th.
     return self._of_future(hidden)[:, tf.newaxis]

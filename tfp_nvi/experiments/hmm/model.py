@@ -30,6 +30,7 @@ import tf_keras
 
 import tfp_nvi as nvi
 from tfp_nvi.state_space import heuristics
+from tfp_nvi.state_space import steps as steps_lib
 
 tfd = tfp.distributions
 
@@ -287,7 +288,7 @@ def mixture_heuristic():
 
 def _prepare_emissions(x, eta):
   """Returns log densities: `[num_steps, num_particles] + batch + [4]`."""
-  x = heuristics.steps_first(x, x.shape.rank - 1, axes=1)
+  x = steps_lib.steps_first(x, x.shape.rank - 1, axes=1)
   return _log_emissions(x, eta)
 
 
@@ -342,7 +343,7 @@ class LearnedHeuristic(nvi.Heuristic):
     x, eta = observations, global_state
     log_emissions = _prepare_emissions(x, eta)
     if is_observed is not None:
-      is_observed = heuristics.steps_first(is_observed, x.shape.rank - 1, 1)
+      is_observed = steps_lib.steps_first(is_observed, x.shape.rank - 1, 1)
       log_emissions = tf.where(is_observed[..., tf.newaxis], log_emissions, 0.0)
     relative = tf.maximum(tf.nn.log_softmax(log_emissions), -20.0)
     log_precision = tf.broadcast_to(
@@ -400,7 +401,7 @@ def _backward_messages(x, is_observed, eta):
   """
   log_emissions = _prepare_emissions(x, eta)
   if is_observed is not None:
-    is_observed = heuristics.steps_first(is_observed, x.shape.rank - 1, 1)
+    is_observed = steps_lib.steps_first(is_observed, x.shape.rank - 1, 1)
     log_emissions = tf.where(is_observed[..., tf.newaxis], log_emissions, 0.0)
   matrix = transition_matrix()
   move = float(matrix[0, 1])
