@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfp_nvi import resampling, runs
 from tfp_nvi.internal import axes, reductions, types
 from tfp_nvi.state_space import steps as steps_lib
-from tfp_nvi.state_space.transition import NAN_SOURCES
+from tfp_nvi.state_space.transition import NanSource
 
 __all__ = [
   'FilterRecorder',
@@ -27,12 +27,12 @@ _NO_NAN = 2**31 - 1
 
 
 def _pack(level, source):
-  return len(NAN_SOURCES) * level + len(NAN_SOURCES) - 1 - source
+  return len(NanSource) * level + len(NanSource) - 1 - source
 
 
 def _unpack(first):
-  level, rest = divmod(int(first), len(NAN_SOURCES))
-  return level, len(NAN_SOURCES) - 1 - rest
+  level, rest = divmod(int(first), len(NanSource))
+  return level, len(NanSource) - 1 - rest
 
 
 def summarize(particles: runs.Particles) -> dict:
@@ -116,7 +116,10 @@ class FilterRecorder(runs.Recorder):
     had_weight = record.previous.log_weights > -float('inf')
     level = segment.first_level + local_level
     self._count_nan(
-      level, tf.where(had_weight, _nan_source(record.record, record.is_nan), 0)
+      level,
+      tf.where(
+        had_weight, _nan_source(record.record, record.is_nan), NanSource.NONE
+      ),
     )
     values = summarize(record.particles)
     if self._trajectories:
@@ -155,7 +158,8 @@ def _filtered(particles):
 
 def _nan_source(source, is_nan):
   """Returns the causes of NaN, those of the heuristic included."""
-  return tf.maximum(source, tf.cast(is_nan, tf.int32))
+  heuristic = tf.where(is_nan, NanSource.HEURISTIC, NanSource.NONE)
+  return tf.maximum(source, heuristic)
 
 
 def start_without_nan(
@@ -166,18 +170,17 @@ def start_without_nan(
   particles, move = run.initial, run.initial_move
   log_weights = particles.log_weights
   zero = tf.constant(-float('inf'), log_weights.dtype)
-  # `NAN_SOURCES` has the causes of later levels. At level 0, the prior takes
-  # the place of the transition.
+  proposal = NanSource.PROPOSAL if has_proposal else NanSource.TRANSITION
   source = tf.where(
     is_nan(log_weights),
-    tf.where(is_nan(move.log_forward), 4 if has_proposal else 3, 3),
-    0,
+    tf.where(is_nan(move.log_forward), proposal, NanSource.TRANSITION),
+    NanSource.NONE,
   )
   source = _nan_source(tf.broadcast_to(source, shape), run.is_nan)
   # Where the prior is zero, no NaN counts.
   log_reverse = tf.convert_to_tensor(move.log_reverse, log_weights.dtype)
   is_impossible = tf.broadcast_to(tf.equal(log_reverse, zero), shape)
-  source = tf.where(is_impossible, 0, source)
+  source = tf.where(is_impossible, NanSource.NONE, source)
   log_weights = tf.where(is_nan(log_weights), zero, log_weights)
   return (
     run._replace(initial=particles._replace(log_weights=log_weights)),
@@ -248,12 +251,11 @@ def read_back(
 
 def _name_of_source(source, level):
   """Names the argument that returned a NaN log density."""
-  name = NAN_SOURCES[source]
-  if name == 'proposal':
+  if source == NanSource.PROPOSAL:
     return 'initial_proposal_fn' if level == 0 else 'proposal_fn'
-  if name == 'transition_fn' and level < 2:
-    return ('prior', 'initial_fn')[level]
-  return name
+  if source == NanSource.TRANSITION:
+    return ('prior', 'initial_fn', 'transition_fn')[min(level, 2)]
+  return 'heuristic' if source == NanSource.HEURISTIC else 'observation_fn'
 
 
 def place(level: int, index: list) -> str:

@@ -3,6 +3,7 @@
 """The transition that adds a local state to the particles of a sequence."""
 
 import copy
+import enum
 from collections.abc import Callable
 from typing import Any
 
@@ -20,14 +21,24 @@ from tfp_nvi.state_space.densities import (
 from tfp_nvi.state_space.guided import LocalProposal
 
 __all__ = [
-  'NAN_SOURCES',
+  'NanSource',
   'StepTransition',
 ]
 
-# The sources of a NaN weight, by their index in the record of a move. A larger
-# index is the cause of the smaller ones, as proposals make the states that the
-# others are evaluated at.
-NAN_SOURCES = (None, 'heuristic', 'observation_fn', 'transition_fn', 'proposal')
+
+class NanSource(enum.IntEnum):
+  """The sources of a NaN weight, as records of moves have them.
+
+  A larger number is the cause of the smaller ones, as proposals make the states
+  that the others are evaluated at. At level 0, the prior takes the place of the
+  transition.
+  """
+
+  NONE = 0
+  HEURISTIC = 1
+  OBSERVATION = 2
+  TRANSITION = 3
+  PROPOSAL = 4
 
 
 class StepTransition(transitions_lib.Transition):
@@ -55,9 +66,8 @@ class StepTransition(transitions_lib.Transition):
         local state before, and the global state, which takes `t` and `u`.
       is_first: Python `bool`.
       reparameterize: Python `bool`: whether gradients may pass through states.
-      records_nan: Python `bool`: whether the record of a move is the index in
-        `NAN_SOURCES` of the cause of NaN of each particle, and not the record
-        that `replay` takes.
+      records_nan: Python `bool`: whether the record of a move is the
+        `NanSource` of each particle, and not the record that `replay` takes.
         Default value: `False`.
     """
     super().__init__(name='first_step' if is_first else 'later_steps')
@@ -300,8 +310,12 @@ class StepTransition(transitions_lib.Transition):
     if not self._records_nan:
       num_nan = tf.reduce_sum(tf.cast(is_bad, tf.int32))
       return replaced._replace(num_nan=num_nan)
-    proposal = 3 if self._proposal is None else 4
+    proposal = NanSource.PROPOSAL
+    if self._proposal is None:
+      proposal = NanSource.TRANSITION
     source = tf.where(
-      is_nan(move.log_forward), proposal, tf.where(is_nan(log_prior), 3, 2)
+      is_nan(move.log_forward),
+      proposal,
+      tf.where(is_nan(log_prior), NanSource.TRANSITION, NanSource.OBSERVATION),
     )
-    return replaced._replace(record=tf.where(is_bad, source, 0))
+    return replaced._replace(record=tf.where(is_bad, source, NanSource.NONE))
