@@ -325,12 +325,14 @@ class NanCounter(Recorder):
       tf.convert_to_tensor(run.num_nan_of_proposal(), tf.int32),
     )
 
-  def start(
-    self, segment: Segment | None, example_fn: Callable | None
-  ) -> types.Structure:
+  def initial_carry(self) -> types.Structure:
+    """What `start` returns, for any segment."""
+    return self._carry
+
+  def start(self, segment: Segment, example_fn: Callable) -> types.Structure:
     """Begins a segment; see `Recorder.start`."""
     del segment, example_fn
-    return self._carry
+    return self.initial_carry()
 
   def visit(
     self,

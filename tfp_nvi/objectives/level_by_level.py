@@ -4,6 +4,7 @@
 
 import typing
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -17,6 +18,26 @@ __all__ = [
   'LevelRecorder',
   'add_gradients',
 ]
+
+
+class _Sums(NamedTuple):
+  """What is carried from level to level.
+
+  Fields:
+    gradients: List of `Tensor`s: gradients of the sources.
+    loss: float `Tensor` of shape `batch`.
+    log_incremental_weights: `TensorArray` with an element for each level.
+    effective_sample_sizes: Likewise.
+    num_nan: Scalar int32 `Tensor`: NaN in the terms of divergences.
+    nan_of_run: The carry of the `NanCounter` of the run itself.
+  """
+
+  gradients: list
+  loss: tf.Tensor
+  log_incremental_weights: tf.TensorArray
+  effective_sample_sizes: tf.TensorArray
+  num_nan: tf.Tensor
+  nan_of_run: Any
 
 
 class LevelRecorder(runs.Recorder):
@@ -50,12 +71,13 @@ class LevelRecorder(runs.Recorder):
     def make_array():
       return tf.TensorArray(dtype, num_levels, element_shape=batch_shape)
 
-    self._carry = (
-      [tf.zeros_like(x) for x in self._sources],
-      tf.zeros(batch_shape, dtype),
-      (make_array(), make_array()),
-      tf.constant(0),
-      self._counter.start(None, None),
+    self._carry = _Sums(
+      gradients=[tf.zeros_like(x) for x in self._sources],
+      loss=tf.zeros(batch_shape, dtype),
+      log_incremental_weights=make_array(),
+      effective_sample_sizes=make_array(),
+      num_nan=tf.constant(0),
+      nan_of_run=self._counter.initial_carry(),
     )
 
   def start(
@@ -73,7 +95,6 @@ class LevelRecorder(runs.Recorder):
     carry: types.Structure,
   ) -> types.Structure:
     """Records a level; see `Recorder.visit`."""
-    totals, loss, (increments, sizes), num_nan, counts = carry
     densities = self._run.densities
     # Copies, as the loop may have used tensors from outside of it before.
     prepared = tf.nest.map_structure(tf.identity, densities.prepared)
@@ -92,21 +113,28 @@ class LevelRecorder(runs.Recorder):
       for trained, gradient in zip(self._is_trained, gradients, strict=True)
     ]
     index = segment.first_level + local_level - 1
-    return (
-      [add_gradients(a, b) for a, b in zip(totals, gradients, strict=True)],
-      loss + level.loss,
-      (
-        increments.write(index, level.log_incremental_weight),
-        sizes.write(index, level.effective_sample_size),
+    return _Sums(
+      gradients=[
+        add_gradients(a, b)
+        for a, b in zip(carry.gradients, gradients, strict=True)
+      ],
+      loss=carry.loss + level.loss,
+      log_incremental_weights=carry.log_incremental_weights.write(
+        index, level.log_incremental_weight
       ),
-      num_nan + level.num_nan,
-      self._counter.visit(segment, local_level, record, counts),
+      effective_sample_sizes=carry.effective_sample_sizes.write(
+        index, level.effective_sample_size
+      ),
+      num_nan=carry.num_nan + level.num_nan,
+      nan_of_run=self._counter.visit(
+        segment, local_level, record, carry.nan_of_run
+      ),
     )
 
   def finish(self, segment: runs.Segment, carry: types.Structure) -> None:
     """Ends a segment; see `Recorder.finish`."""
     self._carry = carry
-    self._counter.finish(segment, carry[-1])
+    self._counter.finish(segment, carry.nan_of_run)
 
   @property
   def gradients(self) -> list[tf.Tensor | None]:
@@ -128,28 +156,30 @@ class LevelRecorder(runs.Recorder):
   def _totals(self):
     return [
       total if trained else None
-      for total, trained in zip(self._carry[0], self._is_trained, strict=True)
+      for total, trained in zip(
+        self._carry.gradients, self._is_trained, strict=True
+      )
     ]
 
   @property
   def loss(self) -> tf.Tensor:
     """Sum of the divergences, of shape `batch`."""
-    return self._carry[1]
+    return self._carry.loss
 
   @property
   def log_incremental_weights(self) -> tf.Tensor:
     """Of shape `[num_levels] + batch`."""
-    return self._carry[2][0].stack()
+    return self._carry.log_incremental_weights.stack()
 
   @property
   def effective_sample_sizes(self) -> tf.Tensor:
     """Of shape `[num_levels] + batch`."""
-    return self._carry[2][1].stack()
+    return self._carry.effective_sample_sizes.stack()
 
   @property
   def num_nan(self) -> tf.Tensor:
     """Scalar int32 `Tensor`."""
-    return self._carry[3] + self._counter.total()
+    return self._carry.num_nan + self._counter.total()
 
 
 def add_gradients(
