@@ -637,9 +637,9 @@ def test_variables_of_densities_that_nothing_was_evaluated_of():
 class WithoutNormalizer(nvi.NestedProposal):
   """Forgets the inner estimate of the normalizer."""
 
-  def run(self, *args):
-    *picked, log_normalizer, num_nan = super().run(*args)
-    return *picked, tf.zeros_like(log_normalizer), num_nan
+  def run_inner(self, *args):
+    runs = super().run_inner(*args)
+    return runs._replace(log_normalizer=tf.zeros_like(runs.log_normalizer))
 
 
 def test_mistaken_nested_proposal_is_noticed():

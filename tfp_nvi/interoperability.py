@@ -64,16 +64,8 @@ def _draw(proposal, sampler, num_draws, seed):
       density there, not normalized.
     log_normalizer: `Tensor` of the same shape.
   """
-  densities = sampler.densities
-  state, terms, log_normalizer, _ = proposal.run(
-    num_draws, sampler.batch_shape.as_list(), seed
-  )
-  log_prob = densities.log_prob(
-    densities.num_densities - 1, terms
-  ) - densities.log_det_jacobian(state)
-  return tf.nest.map_structure(
-    tf.stop_gradient, (densities.forward(state), log_prob, log_normalizer)
-  )
+  runs = proposal.run_inner(num_draws, sampler.batch_shape.as_list(), seed)
+  return tf.nest.map_structure(tf.stop_gradient, tuple(runs)[:3])
 
 
 def _example(proposal, sampler):

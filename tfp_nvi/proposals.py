@@ -9,7 +9,7 @@ space of the densities is such a proposal, and so is another sampler.
 """
 
 import abc
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -23,6 +23,7 @@ tfd = tfp.distributions
 
 __all__ = [
   'DistributionProposal',
+  'InnerRuns',
   'NestedProposal',
   'ParticleSampler',
   'Proposal',
@@ -210,6 +211,25 @@ class ParticleSampler(tf.Module, metaclass=abc.ABCMeta):
     return None
 
 
+class InnerRuns(NamedTuple):
+  """Runs of an inner sampler, one for each outer particle.
+
+  Fields:
+    value: Nested structure of `Tensor`s of shape
+      `[num_particles] + batch + event`: one inner particle of each run, taken
+      by its weight, in the space that the inner densities are written in.
+    log_prob: float `Tensor` of shape `[num_particles] + batch`: the log of the
+      last inner density there, not normalized.
+    log_normalizer: float `Tensor` of that shape: the estimate of each run.
+    num_nan: Scalar int32 `Tensor`: NaN log densities in all runs.
+  """
+
+  value: Any
+  log_prob: tf.Tensor
+  log_normalizer: tf.Tensor
+  num_nan: tf.Tensor
+
+
 class NestedProposal(Proposal):
   """A nested sampler as the initial proposal of another one.
 
@@ -267,9 +287,9 @@ class NestedProposal(Proposal):
     self._sampler = sampler
     self.batch_shape = sampler.batch_shape
 
-  def run(
+  def run_inner(
     self, num_particles: int, batch_shape: list, seed: tf.Tensor
-  ) -> tuple[types.Structure, tuple, tf.Tensor, tf.Tensor]:
+  ) -> InnerRuns:
     """Runs the inner sampler with the outer particles as batch members.
 
     Args:
@@ -278,13 +298,7 @@ class NestedProposal(Proposal):
       seed: Stateless seed.
 
     Returns:
-      state: Nested structure of `Tensor`s of shape
-        `[num_particles] + batch_shape + event`: one inner particle of each run,
-        taken by its weight, in the real space.
-      terms: The terms of the inner densities at it.
-      log_normalizer: float `Tensor` of shape `[num_particles] + batch_shape`:
-        the estimate of each run.
-      num_nan: Scalar int32 `Tensor`: NaN log densities in all runs.
+      runs: `InnerRuns`.
     """
     run_seed, pick_seed = tf.unstack(randomness.split_seed(seed, 2))
     run = self._sampler.run(
@@ -299,14 +313,20 @@ class NestedProposal(Proposal):
       num_draws=1,
     )
     state, terms = tf.nest.map_structure(lambda x: x[0], (state, terms))
-    return state, terms, log_normalizer[0], run.num_nan()
+    inner = self._sampler.densities
+    log_prob = inner.log_prob(inner.num_densities - 1, terms)
+    return InnerRuns(
+      inner.forward(state),
+      log_prob - inner.log_det_jacobian(state),
+      log_normalizer[0],
+      run.num_nan(),
+    )
 
   def draw(
     self, num_particles: int, batch_shape: list, seed: tf.Tensor
   ) -> types.Structure:
     """Draws points of the densities' space; see `Proposal.draw`."""
-    state, _, _, _ = self.run(num_particles, batch_shape, seed)
-    return self._sampler.densities.forward(state)
+    return self.run_inner(num_particles, batch_shape, seed).value
 
   def propose(
     self,
@@ -318,20 +338,14 @@ class NestedProposal(Proposal):
   ) -> transitions_lib.Move:
     """Proposes states of the first level; see `Proposal.propose`."""
     del reparameterize
-    inner = self._sampler.densities
-    state, terms, log_normalizer, num_nan = self.run(
-      num_particles, batch_shape, seed
-    )
-    inner_log_prob = inner.log_prob(
-      inner.num_densities - 1, terms
-    ) - inner.log_det_jacobian(state)
-    state = densities.inverse(inner.forward(state))
+    runs = self.run_inner(num_particles, batch_shape, seed)
+    state = densities.inverse(runs.value)
     log_forward = (
-      inner_log_prob + densities.log_det_jacobian(state) - log_normalizer
+      runs.log_prob + densities.log_det_jacobian(state) - runs.log_normalizer
     )
     # A particle without weight must not become one of undefined weight.
     log_forward = tf.where(
-      tf.equal(log_normalizer, -float('inf')),
+      tf.equal(runs.log_normalizer, -float('inf')),
       tf.constant(float('inf'), log_forward.dtype),
       log_forward,
     )
@@ -339,5 +353,5 @@ class NestedProposal(Proposal):
       tf.stop_gradient, (state, log_forward)
     )
     return transitions_lib.Move(
-      state=state, log_forward=log_forward, num_nan=num_nan
+      state=state, log_forward=log_forward, num_nan=runs.num_nan
     )

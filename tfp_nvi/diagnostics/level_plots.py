@@ -207,7 +207,6 @@ def plot_trace(
 
 def plot_ranks(
   particles: weighting.WeightedParticles | Posterior,
-  chain_axis: int = 0,
   names: Sequence[str] | None = None,
   num_bins: int = 20,
 ) -> 'figures.Figure':
@@ -220,11 +219,9 @@ def plot_ranks(
   scalar variable, 12 at most.
 
   Args:
-    particles: `WeightedParticles` of shape `[num_particles] + batch + event`,
-      or a `Posterior`, whose runs are shown.
-    chain_axis: Python `int`: the axis of the batch whose members are runs for
-      the same density. The batch must have no other axis.
-      Default value: `0`.
+    particles: `WeightedParticles` of shape
+      `[num_particles, num_runs] + event`, of runs for the same density; or a
+      `Posterior`, whose runs are shown.
     names: List of Python `str`s: the variables, in the order of `tf.nest`.
       Default value: `None` (i.e., those of the structure, or the posterior).
     num_bins: Python `int`.
@@ -264,7 +261,7 @@ def plot_ranks(
     )
   values, log_weights = parts[:2]
   log_weights = np.asarray(log_weights, np.float64)
-  if log_weights.ndim != 2 or chain_axis != 0:
+  if log_weights.ndim != 2:
     raise ValueError(
       '`particles` must have one axis of runs after that of the particles; got '
       f'log weights of shape {log_weights.shape}.'

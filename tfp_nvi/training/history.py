@@ -6,6 +6,8 @@ import typing
 
 import numpy as np
 
+from tfp_nvi.objectives.base import Estimate
+
 __all__ = [
   'CollapseWarning',
   'History',
@@ -203,12 +205,13 @@ def _num_judged(history):
   return max(_MIN_JUDGED_STEPS, len(history.loss) // 10)
 
 
+ESTIMATE_FIELDS = Estimate._fields
 # The fields that the compiled loop returns for each step.
-STEP_FIELDS = History._fields[:7]
-# The fields of an objective's `Estimate`.
-ESTIMATE_FIELDS = STEP_FIELDS[:6]
+STEP_FIELDS = (*ESTIMATE_FIELDS, 'is_skipped')
 # Those of them with an axis over levels before the batch.
 LEVEL_FIELDS = ('log_incremental_weights', 'level_effective_sample_sizes')
+# Those of them that are means over the instances of a chain; others are sums.
+SIZE_FIELDS = ('effective_sample_size', 'level_effective_sample_sizes')
 
 
 class TrainingError(FloatingPointError):

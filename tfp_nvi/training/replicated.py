@@ -267,7 +267,7 @@ class ReplicatedSteps(steps_lib.CompiledSteps):
       # Its values are sums and means over instances already.
       combined = {
         name: tf.reduce_mean(x, axis=0)
-        if name.endswith(('sample_size', 'sample_sizes'))
+        if name in history.SIZE_FIELDS
         else tf.reduce_sum(x, axis=0)
         for name, x in of_islands.items()
       }

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_nvi.internal import progress
-from tfp_nvi.training.history import Record
+from tfp_nvi.training.history import LEVEL_FIELDS, Record
 
 __all__ = [
   'Bar',
@@ -14,7 +14,6 @@ __all__ = [
 ]
 
 _MEANS = ('loss', 'log_normalizer', 'effective_sample_size')
-_LEVEL_MEANS = ('log_incremental_weights', 'level_effective_sample_sizes')
 _COUNTS = ('num_nan', 'is_skipped')
 
 
@@ -146,7 +145,7 @@ class Summaries:
     with self._writer.as_default():
       for name in _MEANS:
         tf.summary.scalar(name, _mean(piece, name), step=step)
-      for name in _LEVEL_MEANS:
+      for name in LEVEL_FIELDS:
         levels = piece[name]
         levels = np.mean(levels, axis=(0, *range(2, levels.ndim)))
         for level, value in enumerate(levels, start=1):
