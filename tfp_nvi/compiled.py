@@ -15,9 +15,9 @@ import tensorflow as tf
 
 from tfp_nvi import islands as islands_lib
 from tfp_nvi import proposals, resampling, weighting
-from tfp_nvi.internal import checks, randomness, types
+from tfp_nvi.internal import checks, randomness, reductions, types
 from tfp_nvi.internal import replicas as replicas_lib
-from tfp_nvi.runs import Trace, count
+from tfp_nvi.runs import Trace
 
 __all__ = [
   'CompiledSampler',
@@ -180,7 +180,9 @@ class CompiledSampler(proposals.ParticleSampler):
     """
     seed = randomness.as_seed(seed)
     trace = self._call_compiled(self._trace, num_particles, seed, jit_compile)
-    self._report_nan(count(trace.is_nan), num_particles, seed, strict=False)
+    self._report_nan(
+      reductions.count_true(trace.is_nan), num_particles, seed, strict=False
+    )
     return trace
 
   def describe_nan(self, num_particles: int, seed: types.Seed) -> str | None:
@@ -312,7 +314,7 @@ def _check_weights(log_weights):
   is_nan = tf.math.is_nan(log_weights)
   if bool(tf.reduce_any(is_nan)):
     raise ValueError(
-      f'{count(is_nan)} of {is_nan.shape.num_elements()} log weights are NaN: '
-      'a transition returned a log density of NaN, or `resample_fn` an index '
-      'out of range.'
+      f'{reductions.count_true(is_nan)} of {is_nan.shape.num_elements()} log '
+      'weights are NaN: a transition returned a log density of NaN, or '
+      '`resample_fn` an index out of range.'
     )

@@ -35,7 +35,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi import proposals, resampling, weighting
-from tfp_nvi.internal import checks, randomness, types
+from tfp_nvi.internal import axes, checks, randomness, types
 from tfp_nvi.posterior import Posterior
 
 tfd = tfp.distributions
@@ -378,10 +378,7 @@ class SamplerKernel(tfp.mcmc.TransitionKernel):
     shape = present.shape.as_list()
     num_chains = int(np.prod(shape))
     count = self._num_proposals
-    # Without a seed, each step of a loop that is traced once needs its own.
-    if seed is None:
-      seed = randomness.fold_in(previous_kernel_results.seed, 1)
-    seed = randomness.as_seed(seed)
+    seed = randomness.next_seed(seed, previous_kernel_results.seed)
     run_seed, pick_seed = tf.unstack(randomness.split_seed(seed, 2))
     proposed, _, log_normalizer = _draw(
       self._proposal, self._sampler, count * num_chains, run_seed
@@ -406,17 +403,12 @@ class SamplerKernel(tfp.mcmc.TransitionKernel):
       index = tf.maximum(picked - 1, 0)
     chain = tf.reshape(tf.range(num_chains), shape)
     place = index * num_chains + chain
-
-    def choose(new, old):
-      old = tf.convert_to_tensor(old)
-      condition = tf.reshape(
-        is_accepted, shape + [1] * (old.shape.rank - len(shape))
-      )
-      return tf.where(condition, tf.gather(new, place), old)
-
-    return tf.nest.map_structure(
-      choose, proposed, current_state
-    ), SamplerKernelResults(
+    state = axes.select(
+      is_accepted,
+      tf.nest.map_structure(lambda x: tf.gather(x, place), proposed),
+      tf.nest.map_structure(tf.convert_to_tensor, current_state),
+    )
+    return state, SamplerKernelResults(
       tf.where(
         is_accepted,
         tf.gather(tf.reshape(log_normalizer, [-1]), place),

@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfp_nvi import resampling, runs, weighting
-from tfp_nvi.internal import randomness, types
+from tfp_nvi import resampling, weighting
+from tfp_nvi.internal import axes, randomness, reductions, types
 from tfp_nvi.internal import replicas as replicas_lib
 from tfp_nvi.weighting import islands as islands_lib
 
@@ -157,12 +157,7 @@ class Exchange:
     """
     local, log_weights = self._start_fn(seed)
     batch_shape = log_weights.shape[1:]
-    origin = tf.broadcast_to(
-      tf.reshape(
-        tf.range(self._replicas.num_islands), [-1] + [1] * batch_shape.rank
-      ),
-      log_weights.shape,
-    )
+    origin = axes.particle_indices(log_weights.shape)
     lost = tf.zeros(batch_shape, log_weights.dtype)
     level = 0
     for index, transition in enumerate(self._sampler.transitions):
@@ -206,7 +201,7 @@ class Exchange:
         f'{self._criterion_fn!r}.'
       )
     self._is_rolled = [segment.is_rolled for segment in run.segments]
-    num_nan = runs.count(run.is_nan) + run.num_nan_of_proposal()
+    num_nan = reductions.count_true(run.is_nan) + run.num_nan_of_proposal()
     return run.initial, num_nan
 
   def _level(self, index, seed, local_level, local):
@@ -219,7 +214,7 @@ class Exchange:
       run.sample_shape, segment.noise_seed, local_level
     )
     record = self._sampler.step(run, segment, local_level, particles, noise)
-    num_nan += runs.count(record.is_nan) + record.num_nan
+    num_nan += reductions.count_true(record.is_nan) + record.num_nan
     return record.particles, num_nan
 
   def _level_fn(self, index, local_level):

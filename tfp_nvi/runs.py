@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import transitions as transitions_lib
-from tfp_nvi.internal import types
+from tfp_nvi.internal import reductions, types
 
 __all__ = [
   'FullRecorder',
@@ -27,7 +27,6 @@ __all__ = [
   'Run',
   'Segment',
   'Trace',
-  'count',
   'replace_nan',
 ]
 
@@ -184,27 +183,15 @@ class Run(NamedTuple):
     """How many log densities were NaN or +inf, as a scalar int32 `Tensor`."""
     is_nan, num_nan = self.collect(lambda r: (r.is_nan, r.num_nan))
     return (
-      count(self.is_nan)
+      reductions.count_true(self.is_nan)
       + self.num_nan_of_proposal()
-      + count(is_nan)
+      + reductions.count_true(is_nan)
       + tf.reduce_sum(num_nan, axis=0)
     )
 
   def num_nan_of_proposal(self) -> tf.Tensor | int:
     """How many log densities were NaN within the initial move."""
     return 0 if self.initial_move is None else self.initial_move.num_nan
-
-
-def count(condition: tf.Tensor) -> tf.Tensor:
-  """How many elements are true.
-
-  Args:
-    condition: bool `Tensor`.
-
-  Returns:
-    count: Scalar int32 `Tensor`.
-  """
-  return tf.reduce_sum(tf.cast(condition, tf.int32))
 
 
 class Recorder(metaclass=abc.ABCMeta):

@@ -20,7 +20,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.densities import kinds
-from tfp_nvi.internal import checks, types
+from tfp_nvi.internal import checks, reductions, types
 
 if typing.TYPE_CHECKING:
   from tfp_nvi import transitions
@@ -424,7 +424,7 @@ def replace_infinite(
   """
   is_finite = [tf.math.is_finite(x) for x in gradients]
   num_infinite = sum(
-    tf.reduce_sum(tf.cast(tf.logical_not(x), tf.int32)) for x in is_finite
+    reductions.count_true(tf.logical_not(x)) for x in is_finite
   )
   gradients = [
     tf.where(keep, x, tf.zeros_like(x))

@@ -21,6 +21,7 @@ __all__ = [
   'as_log_weights',
   'as_particles',
   'check_numbers',
+  'count_true',
   'cumulative_sum',
   'effective_sample_size',
   'has_values',
@@ -202,6 +203,25 @@ def reduce(reduce_fn, values, keepdims=False):
     tf.reshape(values, [rows, size // rows] + shape), axis=[0, 1]
   )
   return result[tf.newaxis] if keepdims else result
+
+
+def count_true(condition):
+  """Returns how many elements are true.
+
+  Args:
+    condition: bool `Tensor`.
+
+  Returns:
+    count: Scalar int32 `Tensor`.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import reductions
+
+  assert reductions.count_true(tf.constant([True, False, True])) == 2
+  ```
+  """
+  return tf.reduce_sum(tf.cast(condition, tf.int32))
 
 
 def cumulative_sum(values):

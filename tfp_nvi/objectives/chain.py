@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfp_nvi import weighting
 from tfp_nvi.chains import Chain
-from tfp_nvi.internal import randomness
+from tfp_nvi.internal import randomness, reductions
 from tfp_nvi.objectives import base
 
 __all__ = [
@@ -105,7 +105,7 @@ def _level_summary(level, num_particles, seed, level_fn):
     tf.reduce_sum(weighting.log_normalizer(log_weights)),
     tf.reduce_mean(weighting.effective_sample_size(log_weights)),
     tf.reduce_sum(increment),
-    tf.reduce_sum(tf.cast(tf.math.is_nan(log_weights), tf.int32)),
+    reductions.count_true(tf.math.is_nan(log_weights)),
   )
 
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import checks, randomness, reductions, types
-from tfp_nvi.internal.axes import broadcasts_to
+from tfp_nvi.internal import axes, checks, randomness, reductions, types
 from tfp_nvi.resampling import schemes
 
 __all__ = [
@@ -171,11 +170,10 @@ def resample(
       is_valid, resampled, tf.constant(np.nan, resampled.dtype)
     )
   if where is not None:
-    identity = tf.reshape(
-      tf.range(num_particles, dtype=indices.dtype),
-      [-1] + [1] * (log_weights.shape.rank - 1),
+    identity = axes.particle_indices(
+      [num_particles] + [1] * (log_weights.shape.rank - 1)
     )
-    indices = tf.where(where, indices, identity)
+    indices = tf.where(where, indices, tf.cast(identity, indices.dtype))
     resampled = tf.where(where, resampled, log_weights)
   return (
     tf.nest.map_structure(lambda x: _gather(x, indices), particles),
@@ -258,7 +256,7 @@ def _as_particles(particles, shape):
 def _as_where(where, batch_shape, num_draws):
   """Converts `where`, which cannot be given together with `num_draws`."""
   where = checks.as_tensor('where', where, kind='bool')
-  if not broadcasts_to(where.shape, batch_shape):
+  if not axes.broadcasts_to(where.shape, batch_shape):
     raise ValueError(
       f'`where` must have the batch shape of `log_weights`, {batch_shape}; got '
       f'{where.shape}.'

@@ -17,7 +17,7 @@ one, and, for the proposal, the likelihood of step `k + 1` times its factor.
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks, types
+from tfp_nvi.internal import axes, checks, types
 from tfp_nvi.state_space import functions, gaussian
 from tfp_nvi.state_space import model as model_lib
 from tfp_nvi.state_space import steps as steps_lib
@@ -42,14 +42,10 @@ def _without_overflow(rows, steps):
   limit = _MEANINGLESS_CHANGE * max(1.0, steps.num_steps / 100.0)
   is_good = rows['change'][0] < limit
   for x in tf.nest.flatten(rows):
-    axes = [0, *range(1 + rank, x.shape.rank)]
-    is_good &= tf.reduce_all(tf.math.is_finite(x), axis=axes)
-
-  def clean(x):
-    mask = tf.reshape(is_good, is_good.shape + [1] * (x.shape.rank - rank - 1))
-    return tf.where(mask, x, tf.zeros_like(x))
-
-  rows = tf.nest.map_structure(clean, rows)
+    others = [0, *range(1 + rank, x.shape.rank)]
+    is_good &= tf.reduce_all(tf.math.is_finite(x), axis=others)
+  zeros = tf.nest.map_structure(tf.zeros_like, rows)
+  rows = axes.select(is_good[tf.newaxis], rows, zeros)
   precision, linear, constant = rows['factor']
   zero = tf.where(is_good, tf.constant(0.0, constant.dtype), -float('inf'))
   first = (constant[0] + zero)[tf.newaxis]

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import compatibility, matrices, types
+from tfp_nvi.internal import axes, compatibility, matrices, types
 
 tfd = tfp.distributions
 
@@ -60,11 +60,7 @@ class Quadratic(NamedTuple):
 
   def where(self, condition: tf.Tensor) -> 'Quadratic':
     """Returns the function where a condition holds, and else one."""
-    parts = []
-    for i, x in enumerate(self):
-      mask = tf.reshape(condition, condition.shape + [1] * (2 - i))
-      parts.append(tf.where(mask, x, tf.zeros_like(x)))
-    return Quadratic(*parts)
+    return axes.select(condition, self, Quadratic(*map(tf.zeros_like, self)))
 
   def log_value(self, e: tf.Tensor) -> tf.Tensor:
     """Returns the logarithm of the function at vectors `e`."""

@@ -114,15 +114,8 @@ def metropolis(
   uniform = randomness.uniform(log_ratio.shape, accept_seed, log_ratio.dtype)
   # NaN is not accepted.
   is_accepted = tf.math.log(uniform) < log_ratio
-
-  def choose(new, old):
-    mask = tf.reshape(
-      is_accepted, is_accepted.shape + [1] * (new.shape.rank - 1)
-    )
-    return tf.where(mask, new, old)
-
   return (
-    tf.nest.map_structure(choose, proposed, theta),
+    axes.select(is_accepted, proposed, theta),
     tf.where(is_accepted, new, estimate),
     is_accepted,
   )
@@ -277,7 +270,7 @@ class ParticleMetropolis(tfp.mcmc.TransitionKernel):
       state: Like `current_state`.
       results: `ParticleMetropolisResults`.
     """
-    seed = _seed_of_step(seed, previous_kernel_results)
+    seed = randomness.next_seed(seed, previous_kernel_results.seed)
     state, estimate, is_accepted = metropolis(
       self._space,
       self._scale,
@@ -288,16 +281,6 @@ class ParticleMetropolis(tfp.mcmc.TransitionKernel):
       seed,
     )
     return state, ParticleMetropolisResults(estimate, is_accepted, seed)
-
-
-def _seed_of_step(seed, previous_kernel_results):
-  """The seed of a step; one that follows the step before where none is given.
-
-  A loop that is traced once would have the same seed in all steps otherwise.
-  """
-  if seed is None:
-    seed = randomness.fold_in(previous_kernel_results.seed, 1)
-  return randomness.as_seed(seed)
 
 
 class ConditionalFilterResults(NamedTuple):
@@ -523,7 +506,7 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
       state: Like `current_state`.
       results: `ConditionalFilterResults`.
     """
-    seed = _seed_of_step(seed, previous_kernel_results)
+    seed = randomness.next_seed(seed, previous_kernel_results.seed)
     num_steps = self._sequences.num_steps
     path = tf.nest.map_structure(
       lambda x: steps_lib.steps_first(x, 1), current_state
@@ -541,7 +524,7 @@ class ConditionalFilter(tfp.mcmc.TransitionKernel):
     z, log_weights = self._propose(
       zero, None, path_at(zero), shape, seeds[0, 0]
     )
-    own = tf.reshape(tf.range(shape[0]), [-1, 1]) + tf.zeros(shape, tf.int32)
+    own = axes.particle_indices(shape)
 
     def body(t, carry):
       z, log_weights, arrays = carry

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfp_nvi import transitions as transitions_lib
-from tfp_nvi.internal import axes, randomness, types
+from tfp_nvi.internal import axes, randomness, reductions, types
 from tfp_nvi.state_space import functions, missing
 from tfp_nvi.state_space import model as model_lib
 from tfp_nvi.state_space import steps as steps_lib
@@ -308,8 +308,7 @@ class StepTransition(transitions_lib.Transition):
       log_reverse_fixed_states=reverse(move.log_reverse_fixed_states),
     )
     if not self._records_nan:
-      num_nan = tf.reduce_sum(tf.cast(is_bad, tf.int32))
-      return replaced._replace(num_nan=num_nan)
+      return replaced._replace(num_nan=reductions.count_true(is_bad))
     proposal = NanSource.PROPOSAL
     if self._proposal is None:
       proposal = NanSource.TRANSITION

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks, randomness, types
+from tfp_nvi.internal import checks, randomness, reductions, types
 from tfp_nvi.transitions import base
 
 __all__ = [
@@ -43,11 +43,9 @@ def _num_nan_proposals(results):
   log_prob = getattr(proposed, 'target_log_prob', None)
   if log_prob is None:
     return 0
-  return _count(tf.equal(log_prob, _nan_log_prob(log_prob.dtype)))
-
-
-def _count(is_counted):
-  return tf.reduce_sum(tf.cast(is_counted, tf.int32))
+  return reductions.count_true(
+    tf.equal(log_prob, _nan_log_prob(log_prob.dtype))
+  )
 
 
 def _where_nan(log_prob, value):
@@ -203,7 +201,7 @@ class MCMCTransition(base.Transition):
       ),
       record=state,
       # The sampler counts the density of the state itself.
-      num_nan=_count(
+      num_nan=reductions.count_true(
         tf.math.is_nan(log_prob) & ~tf.math.is_nan(log_prob_of_state)
       ),
     )

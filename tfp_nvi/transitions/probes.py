@@ -24,13 +24,13 @@ __all__ = [
   'warn_of_lost_mass',
 ]
 
-# How many states a transition is tried at, and how many tell its scale.
-NUM_PROBES, NUM_SCALE_DRAWS = 16, 1024
+# How many states tell the scale of a transition.
+NUM_SCALE_DRAWS = 1024
 
 
 def probe_states(
   densities: densities_lib.Densities,
-  num_states: int = NUM_PROBES,
+  num_states: int = densities_lib.NUM_PROBES,
   batch_shape: list | None = None,
 ) -> types.Structure | None:
   """States of the first level, or standard normal ones.

@@ -344,7 +344,7 @@ def global_root(root: tf.Tensor, origin: tf.Tensor | None = None) -> tf.Tensor:
   """
   num_islands, num_particles, *batch_shape = root.shape.as_list()
   if origin is None:
-    origin = tf.reshape(tf.range(num_islands), [-1] + [1] * len(batch_shape))
+    origin = axes.particle_indices([num_islands, *batch_shape])
   return root + num_particles * origin[:, tf.newaxis]
 
 
@@ -410,9 +410,7 @@ def resample_islands(
   relative = (
     log_weights - tf.where(is_zero, tf.zeros_like(own), own)[:, tf.newaxis]
   )
-  indices = tf.broadcast_to(
-    tf.reshape(tf.range(num_islands), [-1] + [1] * rank), own.shape
-  )
+  indices = axes.particle_indices(own.shape)
   (values, relative, indices), own = resample(
     (
       tf.nest.map_structure(as_event, values),

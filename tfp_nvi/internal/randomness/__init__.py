@@ -22,6 +22,7 @@ kernels of TensorFlow Probability draw from it too.
 from tfp_nvi.internal.randomness.draws import (
   as_seed,
   fold_in,
+  next_seed,
   normal,
   split_seed,
   uniform,
@@ -31,6 +32,7 @@ from tfp_nvi.internal.randomness.portable import portable_sampling
 __all__ = [
   'as_seed',
   'fold_in',
+  'next_seed',
   'normal',
   'portable_sampling',
   'split_seed',

@@ -181,6 +181,29 @@ def as_seed(seed):
   return tf.cast(tensor, tf.int32)
 
 
+def next_seed(seed, previous):
+  """The seed of a step; one that follows the step before if none is given.
+
+  A loop that is traced once would have the same seed in all steps otherwise.
+
+  Args:
+    seed: As in `as_seed`.
+    previous: Stateless seed of the step before.
+
+  Returns:
+    seed: int32 `Tensor` of shape `[2]`.
+
+  ```python
+  from tfp_nvi.internal import randomness
+
+  first = randomness.as_seed(42)
+  assert any(randomness.next_seed(None, first) != first)
+  assert all(randomness.next_seed(42, first) == first)
+  ```
+  """
+  return fold_in(previous, 1) if seed is None else as_seed(seed)
+
+
 def bits(shape, seed):
   """Draws int32 numbers of which every value is equally likely.
 
