@@ -10,6 +10,7 @@ from them.
 """
 
 from tfp_nvi.densities.base import (
+  ZERO_LOG_DENSITY,
   Densities,
   attach_gradient,
   check_densities,
@@ -32,6 +33,7 @@ from tfp_nvi.densities.space import check_values
 
 __all__ = [
   'NUM_PROBES',
+  'ZERO_LOG_DENSITY',
   'attach_gradient',
   'check_densities',
   'check_support',

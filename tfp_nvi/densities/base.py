@@ -28,6 +28,7 @@ if typing.TYPE_CHECKING:
 tfd = tfp.distributions
 
 __all__ = [
+  'ZERO_LOG_DENSITY',
   'Densities',
   'attach_gradient',
   'check_densities',
@@ -36,13 +37,49 @@ __all__ = [
   'replace_infinite',
 ]
 
+# A log density below this is taken for a penalty that stands for zero. Those of
+# states that a run comes to otherwise are larger by orders of magnitude.
+ZERO_LOG_DENSITY = -1e9
+
 
 class Densities(tf.Module, abc.ABC):
   """A sequence of unnormalized densities over one real space.
 
   A subclass gives the three properties `num_densities`, `event_shape` and
   `dtype`, as attributes of the class or as properties, and the two methods
-  `evaluate` and `log_prob`.
+  `evaluate` and `log_prob`. It may set these attributes.
+
+  Attributes:
+    is_rollable: Python `bool`: whether `level` may be a `Tensor`, so that the
+      levels can be a loop.
+      Default value: `False`.
+    is_discrete: Python `bool`: whether a part of the space is discrete,
+      whatever its dtype.
+      Default value: `False`.
+    has_variables: Python `bool`: whether terms may depend on variables. Where
+      they do not, training does not evaluate a state again.
+      Default value: `True`.
+    initial: The first density as a `tfd.Distribution`, if it can be drawn from.
+      Default value: `None`.
+    support_kinds: Tuple with the kind of each part of the space,
+      `'continuous'`, `'discrete'`, or `None` if that is not known, in the order
+      of `tf.nest.flatten`.
+      Default value: `None` (i.e., no kind is known).
+    zero_levels: Tuple of Python `int`s: the levels before the last one whose
+      density is known to be zero somewhere in the real space. A reverse kernel
+      that has mass there, as a Gaussian kernel does, loses it; MCMC kernels and
+      bijectors do not.
+      Default value: `()`.
+    has_zeros: Python `bool`: whether a density is known to be zero at some
+      draws of the first one. It has jumps then, which gradients that pass
+      through samples do not see.
+      Default value: `False`.
+    probe_state: Nested structure of `Tensor`s: perturbed draws of the first
+      density, at which densities are searched for zeros.
+      Default value: `None`.
+    prepared: Nested structure of `Tensor`s, computed before the levels, through
+      which the densities depend on variables.
+      Default value: `()`.
 
   ```python
   import tensorflow as tf
@@ -52,7 +89,7 @@ class Densities(tf.Module, abc.ABC):
   tfd = tfp.distributions
 
 
-  class ShrinkingNormals(nvi.densities.Densities):
+  class ShrinkingNormals(nvi.Densities):
     num_densities = 3
     event_shape = tf.TensorShape([])
     dtype = tf.float32
@@ -73,31 +110,15 @@ class Densities(tf.Module, abc.ABC):
   ```
   """
 
-  # Whether `level` may be a `Tensor`.
-  is_rollable = False
-  # Whether a part of the space is discrete, whatever its dtype.
-  is_discrete = False
-  # Whether terms may depend on variables. Where they do not, training does not
-  # evaluate a state again.
-  has_variables = True
-  # The first density as a `tfd.Distribution`, if it can be drawn from.
-  initial = None
-  # The kind of each part of the space, 'continuous', 'discrete', or `None` if
-  # that is not known, in the order of `tf.nest.flatten`.
-  support_kinds = None
-  # The levels before the last one whose density is known to be zero somewhere
-  # in the real space. A reverse kernel that has mass there, as a Gaussian
-  # kernel does, loses it; MCMC kernels and bijectors do not.
-  zero_levels = ()
-  # Whether a density is known to be zero at some draws of the first one. It has
-  # jumps then, which gradients that pass through samples do not see.
-  has_zeros = False
-  # Perturbed draws of the first density, at which densities are searched for
-  # zeros, or `None`.
-  probe_state = None
-  # Nested structure of `Tensor`s, computed before the levels, through which the
-  # densities depend on variables.
-  prepared = ()
+  is_rollable: bool = False
+  is_discrete: bool = False
+  has_variables: bool = True
+  initial: typing.Any = None
+  support_kinds: tuple[str | None, ...] | None = None
+  zero_levels: tuple[int, ...] = ()
+  has_zeros: bool = False
+  probe_state: types.Structure = None
+  prepared: types.Structure = ()
 
   @property
   @abc.abstractmethod

@@ -12,6 +12,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.densities import user
+from tfp_nvi.densities.base import ZERO_LOG_DENSITY
 from tfp_nvi.densities.user import UserDensities
 from tfp_nvi.internal import checks, compatibility, types
 from tfp_nvi.internal.axes import at_level
@@ -247,7 +248,7 @@ class GeometricPath(UserDensities):
     ratio = 0.0 if self._zero_log_ratio is None else self._zero_log_ratio
     threshold = self._zero_threshold
     if threshold is None:
-      threshold = np.maximum(ratio, -user.PENALTY) - user.PENALTY
+      threshold = np.maximum(ratio, ZERO_LOG_DENSITY) + ZERO_LOG_DENSITY
     threshold = tf.constant(threshold, initial.dtype)
     ratio = tf.constant(ratio, initial.dtype)
     # Zero times `-inf` must be zero at the first level.
@@ -321,7 +322,7 @@ def _find_threshold(ratio):
   values = np.where(ratio > -np.inf, ratio, -np.inf)
   order = -np.sort(-np.maximum(values, -1e300), axis=0)
   maximum = order[0]
-  threshold = np.maximum(maximum, -user.PENALTY) - user.PENALTY
+  threshold = np.maximum(maximum, ZERO_LOG_DENSITY) + ZERO_LOG_DENSITY
   size = int(np.ceil(_GROUP_SHARE * len(order)))
   if len(order) < 2 * size + 1:
     return threshold

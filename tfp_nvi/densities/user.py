@@ -7,7 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.densities import draws, space
-from tfp_nvi.densities.base import Densities
+from tfp_nvi.densities.base import ZERO_LOG_DENSITY, Densities
 from tfp_nvi.internal import axes, checks, naming, randomness, reductions, types
 
 tfd = tfp.distributions
@@ -22,11 +22,9 @@ tfb = tfp.bijectors
 # is reduced to no less than `NUM_PROBES` where these would have many values.
 _NUM_DRAWS = 256
 _MAX_VALUES = 2**22
-# Share of the mass of a density that may be lost without an error, of what is
+# The share of a density's mass that may be lost without an error, to allow for
 # rounding at the ends of a support.
 TOLERANCE = 0.01
-# A log density that is so far below is a penalty that stands for zero.
-PENALTY = 1e9
 
 
 class UserDensities(Densities):
@@ -58,7 +56,7 @@ class UserDensities(Densities):
       [(n, draws.static_batch_shape(d)) for n, d in named_densities]
       + [('batch_shape', batch_shape)]
     )
-    # They may have some until each was evaluated.
+    # Assumed until every density has been evaluated once.
     self.has_variables = True
     self._found_variables = False
     self.is_discrete = 'discrete' in self._space.kinds
@@ -218,7 +216,7 @@ class UserDensities(Densities):
 
   def _finds_zeros(self, log_probs):
     """Whether a density is zero, or a penalty stands for that, at draws."""
-    return any(np.mean(~(x > -PENALTY)) > TOLERANCE for x in log_probs)
+    return any(np.mean(~(x > ZERO_LOG_DENSITY)) > TOLERANCE for x in log_probs)
 
   def _find_zero_levels(self, has_zeros):
     """The inner levels whose density is zero somewhere."""

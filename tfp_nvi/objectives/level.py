@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tfp_nvi import densities as densities_lib
 from tfp_nvi import weighting
 from tfp_nvi.objectives.base import Side
 
@@ -49,9 +50,10 @@ __all__ = [
 # Score gradients of it are exact. Gradients through samples are approximate
 # where there are zeros, as they miss the flow of particles across their edge.
 ZERO_DENSITY_LOG_RATIO = -20.0
-# A log incremental weight below minus this stands for zero: half of what
-# densities take as a penalty that stands for zero.
-_PENALTY = 5e8
+# A log incremental weight below this stands for zero. Where the density is a
+# penalty, other log densities are added to it, of smaller magnitude: half of a
+# penalty tells such weights from all others.
+_ZERO_LOG_WEIGHT = 0.5 * densities_lib.ZERO_LOG_DENSITY
 
 
 class LevelTerms(NamedTuple):
@@ -162,13 +164,13 @@ def _make_factors(
   """Computes the `_Factors` of a level."""
   log_weights = terms.log_weights
   if not weighted:
-    # A particle where the previous density is zero is still none of its own.
+    # Particles where the previous density is zero keep weight zero.
     zero = tf.zeros_like(log_weights)
     log_weights = tf.where(
       tf.math.is_finite(terms.log_source), zero, log_weights
     )
   before = weighting.normalize_weights(log_weights)
-  is_zero = log_incremental_weights < -_PENALTY
+  is_zero = log_incremental_weights < _ZERO_LOG_WEIGHT
   if terms.is_normalized:
     log_normalizer_ratio = tf.zeros_like(before[0])
   else:
