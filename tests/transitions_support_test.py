@@ -8,12 +8,15 @@ otherwise log Z-hat is wrong without a sign of it. Kernels that look unusual but
 keep particles properly weighted must not be errors.
 """
 
+import warnings
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 import tfp_nvi as nvi
+from tfp_nvi import transitions
 from tfp_nvi.internal import randomness
 
 tfb = tfp.bijectors
@@ -171,18 +174,45 @@ def test_bijectors_that_are_not_from_states_to_states(bijector, match):
     )
 
 
-def test_bijector_onto_the_half_line_of_a_target():
-  """A standard normal state becomes exactly log-normal: all weights are one."""
-  path = nvi.GeometricPath(
+def half_line_path():
+  return nvi.GeometricPath(
     tfd.Normal(0.0, 1.0),
     lambda x: tf.where(
       x > 0.0, tfd.LogNormal(0.0, 1.0).log_prob(tf.maximum(x, 1e-9)), -np.inf
     ),
     2,
   )
+
+
+def test_bijector_onto_the_half_line_of_a_target():
+  """A standard normal state becomes exactly log-normal: all weights are one."""
+  path = half_line_path()
   sampler = nvi.NestedSampler(path, nvi.BijectorTransition(tfb.Exp()))
   particles = sampler.sample(10, seed=1)
   np.testing.assert_allclose(particles.log_weights, 0.0, atol=1e-5)
+
+
+class Exponential(nvi.DeterministicTransition):
+  """The map of `tfb.Exp`, by its formula."""
+
+  def propose(
+    self, level, previous, noise, target_log_prob_fn, reparameterize=True
+  ):
+    return transitions.deterministic_move(tf.exp(previous), previous)
+
+
+def test_map_onto_the_half_line_of_a_target():
+  """As the bijector: all weights are one, and no mass is lost."""
+  sampler = nvi.NestedSampler(half_line_path(), Exponential())
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    particles = sampler.sample(10, seed=1)
+  np.testing.assert_allclose(particles.log_weights, 0.0, atol=1e-5)
+  # Only a map that is followed to where it leads is known to lose nothing.
+  assert Exponential.keeps_support
+  np.testing.assert_allclose(
+    Exponential().transport(0, tf.constant([0.0, 1.0])), np.exp([0.0, 1.0])
+  )
 
 
 def test_bijector_of_a_batch():

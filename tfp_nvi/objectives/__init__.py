@@ -15,6 +15,8 @@ from tfp_nvi.objectives.base import (
   Estimate,
   Objective,
   Side,
+  estimate_run,
+  pair_gradients,
 )
 from tfp_nvi.objectives.bounds import (
   SequenceBound,
@@ -38,9 +40,11 @@ __all__ = [
   'SequenceBound',
   'Side',
   'avo',
+  'estimate_run',
   'f_divergence',
   'forward_kl',
   'iwae',
+  'pair_gradients',
   'reverse_kl',
   'rws',
   'svi',

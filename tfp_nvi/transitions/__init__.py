@@ -27,6 +27,7 @@ from tfp_nvi.transitions.composition import (
 )
 from tfp_nvi.transitions.flow import (
   BijectorTransition,
+  DeterministicTransition,
   PlanarTransitions,
 )
 from tfp_nvi.transitions.gaussian import (
@@ -46,6 +47,7 @@ __all__ = [
   'BijectorTransition',
   'BlockTransition',
   'Composition',
+  'DeterministicTransition',
   'GaussianTransitions',
   'KernelPair',
   'LangevinTransitions',

@@ -92,8 +92,9 @@ class Move(typing.NamedTuple):
 class Transition(tf.Module, abc.ABC):
   """Leads from the particles of a level to those of the next one.
 
-  A subclass has one method to write, `propose`; `kernel_move` and
-  `deterministic_move` make what it returns from distributions or from a map.
+  A subclass has one method to write, `propose`; `kernel_move` makes
+  what it returns from distributions. `DeterministicTransition` is the base
+  class for invertible maps.
 
   Attributes:
     num_transitions: Python `int`: how many consecutive levels the transition

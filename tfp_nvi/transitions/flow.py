@@ -16,6 +16,7 @@ from tfp_nvi.transitions import base, probes
 
 __all__ = [
   'BijectorTransition',
+  'DeterministicTransition',
   'PlanarTransitions',
 ]
 
@@ -38,27 +39,77 @@ def _sum_of_events(states, event_ndims):
   return np.asarray(tf.add_n(totals))
 
 
-class _Deterministic(base.Transition):
-  """A transition without noise."""
+def _no_density(state):
+  del state
+  raise NotImplementedError(
+    'A DeterministicTransition must not read `target_log_prob_fn`, as its map '
+    'is also taken where there is no density.'
+  )
+
+
+class DeterministicTransition(base.Transition):
+  """Base class of transitions by an invertible map, without noise.
+
+  A subclass has one method to write, `propose`, which returns
+  `deterministic_move(state, log_det_jacobian)` and reads neither `noise`, which
+  is `()`, nor `target_log_prob_fn`.
+
+  ```python
+  import tensorflow as tf
+  import tensorflow_probability as tfp
+  import tfp_nvi as nvi
+  from tfp_nvi import transitions
+
+  tfd = tfp.distributions
+
+
+  class Scale(nvi.DeterministicTransition):
+    def __init__(self):
+      super().__init__()
+      self.log_scale = tf.Variable(0.0)
+
+    def propose(
+      self, level, previous, noise, target_log_prob_fn, reparameterize=True
+    ):
+      return transitions.deterministic_move(
+        tf.exp(self.log_scale) * previous,
+        self.log_scale + tf.zeros_like(previous),
+      )
+
+
+  path = nvi.GeometricPath(tfd.Normal(0.0, 2.0), tfd.Normal(0.0, 1.0), 2)
+  particles = nvi.NestedSampler(path, Scale()).sample(100, seed=1)
+  ```
+  """
 
   keeps_support = True
 
-  def draw_noise(self, sample_shape, seed):
+  def draw_noise(self, sample_shape: list, seed: tf.Tensor) -> tuple:
     """Deterministic: no noise is drawn."""
     del sample_shape, seed
     return ()
 
-  def draw_level_noise(self, sample_shape, seed, level):
+  def draw_level_noise(
+    self, sample_shape: list, seed: tf.Tensor, level: int | tf.Tensor
+  ) -> tuple:
     """Deterministic: no noise is drawn."""
     del sample_shape, seed, level
     return ()
 
-  def transport(self, level, state):
-    """Maps states; see `Transition.transport`."""
-    return self.propose(level, state, (), None).state
+  def transport(self, level: int, state: types.Structure) -> types.Structure:
+    """Maps states; see `Transition.transport`.
+
+    Args:
+      level: Python `int`: the level as the transition counts.
+      state: Nested structure of `Tensor`s.
+
+    Returns:
+      state: Nested structure of `Tensor`s.
+    """
+    return self.propose(level, state, (), _no_density).state
 
 
-class BijectorTransition(_Deterministic):
+class BijectorTransition(DeterministicTransition):
   """A bijector as a transition, with its own density change.
 
   Any `tfb.Bijector` between real spaces will do: flows such as RealNVP, masked
@@ -193,7 +244,7 @@ class BijectorTransition(_Deterministic):
     return base.deterministic_move(state, log_det_jacobian)
 
 
-class PlanarTransitions(_Deterministic):
+class PlanarTransitions(DeterministicTransition):
   """Planar flows as transitions, several layers for each level.
 
   ```none
