@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nested variational inference for TensorFlow Probability."""
 
-# First, as it imports TensorFlow where this is a program.
+# Must be the first import: in the package's own programs it imports TensorFlow
+# without its log lines.
 from tfp_nvi.internal import notices as _notices  # noqa: F401  # isort: skip
 
 from tfp_nvi import bijectors, diagnostics, targets

@@ -27,7 +27,7 @@ __all__ = [
   'BaseLevel',
   'Chain',
   'Level',
-  'check_densities',
+  'check_have_densities',
   'list_variables',
 ]
 
@@ -69,7 +69,7 @@ def list_variables(
   return groups
 
 
-def check_densities(levels: Sequence['BaseLevel'], why: str) -> None:
+def check_have_densities(levels: Sequence['BaseLevel'], why: str) -> None:
   """Raises an error if the log densities of a level cannot be evaluated.
 
   Args:
@@ -82,7 +82,7 @@ def check_densities(levels: Sequence['BaseLevel'], why: str) -> None:
   ```python
   from tfp_nvi import chains
 
-  chains.check_densities([], 'of no level')
+  chains.check_have_densities([], 'of no level')
   ```
   """
   for level in levels:

@@ -13,8 +13,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfp_nvi import islands as islands_lib
-from tfp_nvi import proposals, resampling, weighting
+from tfp_nvi import islands, proposals, resampling, weighting
 from tfp_nvi.internal import checks, randomness, reductions, types
 from tfp_nvi.internal import replicas as replicas_lib
 from tfp_nvi.runs import Trace
@@ -28,8 +27,11 @@ class CompiledSampler(proposals.ParticleSampler):
   """A sampler that is compiled when it is called.
 
   Contract: `_sample` and `_trace` take a number of particles and a stateless
-  seed, and may run in a `tf.function`.
+  seed, and may run in a `tf.function`. `_resample_fn` is the function by which
+  islands are exchanged.
   """
+
+  _resample_fn: Callable
 
   def __init__(self, name: str):
     """Initializes the sampler.
@@ -228,8 +230,8 @@ class CompiledSampler(proposals.ParticleSampler):
       if criterion_fn is resampling.never:
         self._compiled[key] = self._make_islands(replicas, size, jit_compile)
       else:
-        self._compiled[key] = self._exchange(
-          replicas, size, criterion_fn, jit_compile
+        self._compiled[key] = islands.Exchange(
+          self, self._resample_fn, replicas, size, criterion_fn, jit_compile
         )
     particles, num_nan = self._compiled[key](seed)
     _check_weights(particles.log_weights)
@@ -248,19 +250,15 @@ class CompiledSampler(proposals.ParticleSampler):
 
     def sample(seed):
       particles = self._sample(num_particles, seed)
-      # Compiled with it, and not once more for all of them.
+      # Summarize here, so that the sums are compiled with the island.
       return particles, weighting.summarize_island(particles)
 
-    def combine(islands):
-      particles, summaries = islands
+    def combine(sampled):
+      particles, summaries = sampled
       combined = weighting.combine_islands(particles, summaries=summaries)
       return combined, particles.num_nan
 
-    return islands_lib.Islands(replicas, sample, combine, jit_compile)
-
-  @abc.abstractmethod
-  def _exchange(self, replicas, num_particles, criterion_fn, jit_compile):
-    """A function that samples islands and exchanges them between levels."""
+    return islands.Islands(replicas, sample, combine, jit_compile)
 
   def _call_compiled(self, method, num_particles, seed, jit_compile):
     """Calls a method, compiled; raises an error for log weights of NaN."""

@@ -17,7 +17,7 @@ import tensorflow as tf
 from tfp_nvi import resampling, weighting
 from tfp_nvi.internal import axes, randomness, reductions, types
 from tfp_nvi.internal import replicas as replicas_lib
-from tfp_nvi.weighting import islands as islands_lib
+from tfp_nvi.weighting import islands as weighting_islands
 
 if typing.TYPE_CHECKING:
   from tfp_nvi.sampler import NestedSampler
@@ -60,7 +60,7 @@ class Islands:
     combine_fn: Callable,
     jit_compile: bool,
   ):
-    """Compiles nothing yet.
+    """Initializes the function; it is compiled at the first call.
 
     Args:
       replicas: `Replicas`.
@@ -121,7 +121,7 @@ class Exchange:
     criterion_fn: Callable,
     jit_compile: bool,
   ):
-    """Compiles nothing yet.
+    """Initializes the function; it is compiled at the first call.
 
     Args:
       sampler: `NestedSampler`.
@@ -178,7 +178,7 @@ class Exchange:
       num_nan,
       particles.log_pairs_lost,
     )
-    return islands_lib.combine_islands(islands, origin, lost), num_nan
+    return weighting_islands.combine_islands(islands, origin, lost), num_nan
 
   def _where(self, log_weights):
     """Which batch members the criterion wants the islands of resampled."""
@@ -207,7 +207,7 @@ class Exchange:
   def _level(self, index, seed, local_level, local):
     """Brings the particles of an island to the next level."""
     particles, num_nan = local
-    # Compiled, nothing is computed of it but what the level needs.
+    # The compiler removes whatever the level does not use.
     run = self._sampler.start(self._num_particles, seed, keep_root=True)
     segment = run.segments[index]
     noise = segment.transition.draw_level_noise(
@@ -246,7 +246,7 @@ class Exchange:
       )
       parts = [seeds, *shared, local] if args else [seeds]
       local = replicas.each(compiled, *parts)
-      log_weights = islands_lib.island_log_weights(local[0].log_weights)
+      log_weights = weighting_islands.island_log_weights(local[0].log_weights)
       return local, replicas.gather(log_weights)
 
     def distributed(*args):
@@ -280,7 +280,7 @@ class Exchange:
       return weighting.WeightedParticles(
         particles.state,
         particles.log_weights,
-        islands_lib.global_root(particles.root, origin),
+        weighting_islands.global_root(particles.root, origin),
         log_pairs_lost=particles.log_pairs_lost,
       )
 
@@ -294,12 +294,14 @@ class Exchange:
       )
 
     before = weighted(particles, origin)
-    (state, terms, root), log_weights, indices = islands_lib.resample_islands(
-      (particles.state, particles.terms, particles.root),
-      particles.log_weights,
-      self._resample_fn,
-      seed,
-      where,
+    (state, terms, root), log_weights, indices = (
+      weighting_islands.resample_islands(
+        (particles.state, particles.terms, particles.root),
+        particles.log_weights,
+        self._resample_fn,
+        seed,
+        where,
+      )
     )
     origin = resampling.gather_ancestors(origin, indices)
     resampled = particles._replace(
@@ -313,7 +315,7 @@ class Exchange:
         particles.log_pairs_lost,
       ),
     )
-    now_lost = islands_lib.log_pairs_lost_within(before) + (
+    now_lost = weighting_islands.log_pairs_lost_within(before) + (
       weighting.log_pairs_lost(
         together(before), together(weighted(resampled, origin))
       )

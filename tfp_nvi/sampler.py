@@ -27,7 +27,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi import compiled, islands, proposals, resampling, weighting
+from tfp_nvi import compiled, proposals, resampling, weighting
 from tfp_nvi import densities as densities_lib
 from tfp_nvi import transitions as transitions_lib
 from tfp_nvi.internal import axes, checks, persistence, randomness, types
@@ -168,7 +168,7 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
       ]
     )
     resampling.check_resample_fn(resample_fn, self.batch_shape)
-    # The densities have checked themselves, but for what is new to them here.
+    # Densities are checked when made; a proposal and a batch shape may be new.
     if not self.proposes_initial or self.batch_shape != densities.batch_shape:
       values = self._proposal.draw(
         densities_lib.NUM_PROBES,
@@ -401,7 +401,7 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
     )
     terms, is_nan = replace_nan(terms, sample_shape)
     if self.proposes_initial and cut:
-      # One, but for draws at which their own density could not be computed.
+      # The weight is one, except where the first density is NaN.
       log_weights = tf.where(
         tf.equal(densities.log_prob(0, terms), -float('inf')),
         tf.constant(-float('inf'), densities.float_dtype),
@@ -572,9 +572,6 @@ class NestedSampler(persistence.Persistent, compiled.CompiledSampler):
       counter.total(),
       particles.log_pairs_lost,
     )
-
-  def _exchange(self, *args):
-    return islands.Exchange(self, self._resample_fn, *args)
 
   def _trace(self, num_particles, seed):
     run = self.start(num_particles, seed)

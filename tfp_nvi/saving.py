@@ -82,7 +82,7 @@ def _sample_nested(sampler, num_particles, seed):
 def _sample_chain(chain, num_particles, seed):
   """Draws from each level's proposal, with weights for its target."""
   levels = chain.levels()
-  chains.check_densities(levels, 'which are saved as properly weighted')
+  chains.check_have_densities(levels, 'which are saved as properly weighted')
   found = []
   for level, level_seed in zip(
     levels, tf.unstack(randomness.split_seed(seed, len(levels))), strict=True

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tfp_nvi import resampling, weighting
-from tfp_nvi.chains import Chain, check_densities
+from tfp_nvi.chains import Chain, check_have_densities
 from tfp_nvi.objectives import base, chain
 from tfp_nvi.sampler import NestedSampler
 
@@ -84,7 +84,7 @@ class SequenceBound(base.Objective):
     if isinstance(sampler, Chain):
       levels = sampler.levels()
       num_levels = len(levels)
-      check_densities(levels, 'whose weights bound log Z')
+      check_have_densities(levels, 'whose weights bound log Z')
       if num_levels > 1:
         raise ValueError(
           '`sampler` must be a NestedSampler, or a Chain of a single level, '

@@ -1,6 +1,6 @@
 # Copyright 2026 The tfp_nvi Authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Objectives of chains: levels that each train what they name."""
+"""Objectives of chains, whose levels train the variables that they name."""
 
 from collections.abc import Callable
 
@@ -23,7 +23,9 @@ def estimate_chain(
   level_fn: Callable,
   is_partial: bool = False,
 ) -> tuple[base.Estimate, list[tuple[tf.Tensor, tf.Variable]]]:
-  """Estimates an objective over levels that each train what they name.
+  """Estimates an objective over levels with variables of their own.
+
+  Each level trains the variables in its `trainables`.
 
   Args:
     chain: `Chain`.

@@ -64,9 +64,7 @@ class GlobalSpace(tf.Module):
         f'states; got {prior!r}.'
       )
     parts_lib.check_parts('prior', bijector)
-    self._event_space = bijector
     shapes = bijector.inverse_event_shape(prior.event_shape)
-    self._event_shapes = shapes
     flat = [tf.TensorShape(x) for x in tf.nest.flatten(shapes)]
     sizes = [x.num_elements() for x in flat]
     self.size = sum(sizes)

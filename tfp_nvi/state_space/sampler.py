@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfp_nvi import islands as islands_lib
-from tfp_nvi import resampling, weighting
+from tfp_nvi import islands, resampling, weighting
 from tfp_nvi import sampler as sampler_lib
 from tfp_nvi.internal import checks, persistence, randomness, reductions, types
 from tfp_nvi.internal import replicas as replicas_lib
@@ -493,7 +492,7 @@ class StateSpaceSampler(persistence.Persistent):
     ) + str(_specs(parts))
     if key not in self._compiled:
       replicas_lib.check_in_scope('sampler', replicas.strategy, self.variables)
-      self._compiled[key] = islands_lib.Islands(
+      self._compiled[key] = islands.Islands(
         replicas,
         functools.partial(self._sample, size, *keep),
         runs_lib.combine,

@@ -66,8 +66,8 @@ class Move(typing.NamedTuple):
     samples: Tuple of the reparameterized samples, each a nested structure.
     record: What `Transition.replay` needs to return this move again. Not read
       where `Transition.records_noise`.
-    num_nan: int32 scalar: how many log densities that were NaN were taken as
-      zero density inside of the move.
+    num_nan: int32 scalar: the number of NaN log densities inside the move, each
+      counted as zero density.
 
   ```python
   import tensorflow as tf

@@ -29,7 +29,7 @@ _MAX_TERMS = 8
 def _sum_values(x):
   """Sum over the values of a state, the axis before the last one."""
   if x.shape[:-2].num_elements() > 1:
-    # The order of the particles is the other one in what comes after this.
+    # The operations that follow have the particles first.
     return fusion.sum_by_product(x)
   return _sum_terms(x)
 

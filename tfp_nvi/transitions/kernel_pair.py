@@ -54,7 +54,7 @@ class KernelPair(base.Transition):
       forward_fn: Python callable from the previous state to a
         `tfd.Distribution` over states, whose `log_prob` has the shape
         `[num_particles] + batch`. With `num_transitions`, it takes the level as
-        a second argument, an int `Tensor`.
+        a second argument, a Python `int` or a scalar int `Tensor`.
       reverse_fn: Likewise, from the proposed state to a distribution over the
         previous one.
       num_transitions: Python `int`: the number of consecutive levels that the

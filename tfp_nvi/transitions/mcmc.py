@@ -91,7 +91,7 @@ class MCMCTransition(base.Transition):
       make_kernel_fn: Python callable that takes `target_log_prob_fn`, whose
         arguments are the parts of a state, and returns a
         `tfp.mcmc.TransitionKernel`. With `num_transitions`, it takes the level
-        as a second argument, an int `Tensor`.
+        as a second argument, a Python `int` or a scalar int `Tensor`.
       num_steps: Python `int` number of steps of the kernel.
         Default value: `1`.
       num_transitions: Python `int`: the number of consecutive levels that the
