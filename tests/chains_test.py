@@ -378,9 +378,11 @@ def test_mutations_of_scores():
   mutations = {
     'unchanged': lambda a: a,
     'score fixed': lambda a: eg.change_move(
-      a, log_forward_score=tf.stop_gradient
+      a, log_forward_not_reparameterized=tf.stop_gradient
     ),
-    'score negated': lambda a: eg.change_move(a, log_forward_score=eg.negate),
+    'score negated': lambda a: eg.change_move(
+      a, log_forward_not_reparameterized=eg.negate
+    ),
   }
   estimator = eg.Estimator(
     model.chain(),

@@ -173,9 +173,11 @@ def test_baseline(points, f):
 MUTATIONS = {
   'unchanged': lambda a: a,
   'score fixed': lambda a: eg.change_move(
-    a, log_forward_score=tf.stop_gradient
+    a, log_forward_not_reparameterized=tf.stop_gradient
   ),
-  'score negated': lambda a: eg.change_move(a, log_forward_score=eg.negate),
+  'score negated': lambda a: eg.change_move(
+    a, log_forward_not_reparameterized=eg.negate
+  ),
   'reverse kernel negated': lambda a: eg.change_move(a, log_reverse=eg.negate),
 }
 

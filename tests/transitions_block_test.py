@@ -152,7 +152,9 @@ def exact_levels(model):
 
 MUTATIONS = {
   'unchanged': lambda a: a,
-  'score negated': lambda a: eg.change_move(a, log_forward_score=eg.negate),
+  'score negated': lambda a: eg.change_move(
+    a, log_forward_not_reparameterized=eg.negate
+  ),
   'reverse kernel negated': lambda a: eg.change_move(a, log_reverse=eg.negate),
 }
 

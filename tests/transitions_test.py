@@ -303,10 +303,10 @@ def test_gradients_of_a_gaussian_move():
   # not reparameterized. It is in one field or in the other.
   expected = gradients('log_forward', forward, reparameterize=False)
   assert is_zero('log_forward_fixed_sample', forward, reparameterize=False)
-  assert is_zero('log_forward_score', forward)
+  assert is_zero('log_forward_not_reparameterized', forward)
   for a, b, c in zip(
     gradients('log_forward_fixed_sample', forward),
-    gradients('log_forward_score', forward, reparameterize=False),
+    gradients('log_forward_not_reparameterized', forward, reparameterize=False),
     expected,
     strict=True,
   ):
@@ -458,11 +458,13 @@ def test_kernel_that_is_not_reparameterized():
   noise = pair.draw_noise([4], SEED)
   with tf.GradientTape() as tape:
     move = pair.propose(0, y, noise[0], None)
-    loss = tf.reduce_sum(move.log_forward_score)
+    loss = tf.reduce_sum(move.log_forward_not_reparameterized)
   assert move.state.dtype == tf.int32 and move.state.shape == [4]
   assert move.samples == ()
   np.testing.assert_array_equal(move.log_forward_fixed_sample, np.zeros(4))
-  np.testing.assert_array_equal(move.log_forward_score, move.log_forward)
+  np.testing.assert_array_equal(
+    move.log_forward_not_reparameterized, move.log_forward
+  )
   # d log softmax_z / d logits = one-hot of z minus the softmax.
   probs = tf.nn.softmax(logits + tf.one_hot(y, 3))
   expected = tf.reduce_sum(tf.one_hot(move.state, 3) - probs, axis=0)
@@ -820,7 +822,7 @@ def test_composition():
     'log_forward',
     'log_reverse',
     'log_forward_fixed_sample',
-    'log_forward_score',
+    'log_forward_not_reparameterized',
     'log_reverse_fixed_states',
   ):
     np.testing.assert_allclose(

@@ -50,7 +50,9 @@ class Proposal(tf.Module, metaclass=abc.ABCMeta):
       state = randomness.normal([num_particles] + batch_shape, seed)
       log_prob = tfd.Normal(0.0, 1.0).log_prob(state)
       return nvi.Move(
-        state=state, log_forward=log_prob, log_forward_score=log_prob
+        state=state,
+        log_forward=log_prob,
+        log_forward_not_reparameterized=log_prob,
       )
 
 

@@ -229,7 +229,7 @@ def negate_target(arguments):
 MUTATIONS = {
   'unchanged': lambda a: a,
   'score fixed': lambda a: eg.change_move(
-    a, log_forward_score=tf.stop_gradient
+    a, log_forward_not_reparameterized=tf.stop_gradient
   ),
   'heuristic before fixed': stop_source,
   'heuristic after negated': negate_target,

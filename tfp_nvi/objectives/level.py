@@ -231,7 +231,7 @@ def _forward_surrogate(terms, factors, has_reverse_side):
   )
   surrogate = (
     _no_nan(factors.reverse_factor, path)
-    + factors.score_factor * move.log_forward_score
+    + factors.score_factor * move.log_forward_not_reparameterized
     + source_factor * terms.log_source
   )
   if move.samples:

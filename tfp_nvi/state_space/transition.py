@@ -303,7 +303,9 @@ class StepTransition(transitions_lib.Transition):
     replaced = move._replace(
       log_forward=forward(move.log_forward),
       log_forward_fixed_sample=forward(move.log_forward_fixed_sample),
-      log_forward_score=forward(move.log_forward_score),
+      log_forward_not_reparameterized=forward(
+        move.log_forward_not_reparameterized
+      ),
       log_reverse=reverse(move.log_reverse),
       log_reverse_fixed_states=reverse(move.log_reverse_fixed_states),
     )

@@ -59,8 +59,8 @@ class Move(typing.NamedTuple):
     log_forward_fixed_sample: `log q(z | y)` of the reparameterized kernels,
       differentiable in what their distributions depend on, with the proposed
       state held fixed.
-    log_forward_score: The same of the kernels that are not reparameterized, or
-      should not be. Its gradient is the score.
+    log_forward_not_reparameterized: The same of the kernels that are not
+      reparameterized, or should not be. Its gradient is the score.
     log_reverse_fixed_states: `log r(y | z)` with both states held fixed; what
       belongs to the forward side, such as a Jacobian, is a constant here.
     samples: Tuple of the reparameterized samples, each a nested structure.
@@ -82,7 +82,7 @@ class Move(typing.NamedTuple):
   log_forward: typing.Any
   log_reverse: typing.Any = 0.0
   log_forward_fixed_sample: typing.Any = 0.0
-  log_forward_score: typing.Any = 0.0
+  log_forward_not_reparameterized: typing.Any = 0.0
   log_reverse_fixed_states: typing.Any = 0.0
   samples: tuple = ()
   record: typing.Any = ()
@@ -338,7 +338,7 @@ def as_draw(
   fixed = stop_gradient(state)
   log_prob = log_prob_fn(fixed)
   if not reparameterize:
-    return Move(fixed, log_prob, log_forward_score=log_prob)
+    return Move(fixed, log_prob, log_forward_not_reparameterized=log_prob)
   return Move(
     state,
     log_prob_fn(state),

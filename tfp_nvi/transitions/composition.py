@@ -160,7 +160,9 @@ class Composition(base.Transition):
       log_forward=sum(m.log_forward for m in moves),
       log_reverse=sum(m.log_reverse for m in moves),
       log_forward_fixed_sample=sum(m.log_forward_fixed_sample for m in moves),
-      log_forward_score=sum(m.log_forward_score for m in moves),
+      log_forward_not_reparameterized=sum(
+        m.log_forward_not_reparameterized for m in moves
+      ),
       log_reverse_fixed_states=sum(m.log_reverse_fixed_states for m in moves),
       samples=sum((m.samples for m in moves), ()),
       record=tuple(records),

@@ -268,7 +268,9 @@ class GaussianTransitions(base.Transition):
       log_forward=log_forward,
       log_reverse=log_reverse,
       log_forward_fixed_sample=log_forward_fixed if reparameterize else 0.0,
-      log_forward_score=0.0 if reparameterize else log_forward_fixed,
+      log_forward_not_reparameterized=0.0
+      if reparameterize
+      else log_forward_fixed,
       log_reverse_fixed_states=log_reverse_fixed_states,
       samples=(sample,) if reparameterize else (),
       record=noise,

@@ -242,7 +242,9 @@ class LangevinTransitions(Transition):
       log_forward=self._log_prob(z, loc, scale),
       log_reverse=self._log_prob(y, *self._kernel(1, level, z, z_gradient)),
       log_forward_fixed_sample=log_forward_fixed if reparameterize else zero,
-      log_forward_score=zero if reparameterize else log_forward_fixed,
+      log_forward_not_reparameterized=zero
+      if reparameterize
+      else log_forward_fixed,
       log_reverse_fixed_states=self._log_prob(
         fixed_y,
         *self._kernel(1, level, fixed_z, tf.stop_gradient(z_gradient)),
