@@ -8,17 +8,13 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 import tf_keras
 
-from tfp_nvi.internal import checks, randomness, types
+from tfp_nvi.internal import checks, perceptron, randomness, types
 
 tfd = tfp.distributions
 
 __all__ = [
   'GaussianLayer',
 ]
-
-_MIN_SCALE = 1e-3
-# Softplus of this is one.
-_RAW_ONE = 0.5413
 
 
 class GaussianLayer(tf.Module):
@@ -136,5 +132,5 @@ class GaussianLayer(tf.Module):
       outputs, inputs.shape[:-1] + [2 * self._num_outputs]
     )
     loc, raw_scale = tf.split(outputs, 2, axis=-1)
-    scale = tf.math.softplus(raw_scale + _RAW_ONE) + _MIN_SCALE
+    scale = perceptron.as_scale(raw_scale)
     return tfd.MultivariateNormalDiag(loc, scale)

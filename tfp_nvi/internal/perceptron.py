@@ -23,13 +23,39 @@ from tfp_nvi.internal.axes import (
 
 __all__ = [
   'StackedPerceptron',
+  'as_scale',
 ]
+
+# Scales are no smaller, so that densities stay finite.
+_MIN_SCALE = 1e-3
+# Softplus of this is one: at the start, where outputs are about zero, scales
+# are about one.
+_RAW_ONE = 0.5413
 
 # A matrix is narrow if it has at most this number of rows or columns.
 _NARROW = 8
 # Initial values of the first layer: the length of the weight vector of each
 # unit, and the largest size of its bias.
 _LENGTH, _REACH = 0.65, 1.0
+
+
+def as_scale(outputs: tf.Tensor) -> tf.Tensor:
+  """Converts outputs of a network to scales, which are one where these are 0.
+
+  Args:
+    outputs: float `Tensor`.
+
+  Returns:
+    scale: float `Tensor` of the same shape, positive.
+
+  ```python
+  import tensorflow as tf
+  from tfp_nvi.internal import perceptron
+
+  assert abs(perceptron.as_scale(tf.constant(0.0)) - 1.0) < 2e-3
+  ```
+  """
+  return tf.math.softplus(outputs + _RAW_ONE) + _MIN_SCALE
 
 
 def _transpose_narrow(x):

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.internal import checks, randomness, types
+from tfp_nvi.internal import checks, perceptron, randomness, types
 from tfp_nvi.state_space import gaussian, global_space, missing
 from tfp_nvi.state_space import model as model_lib
 from tfp_nvi.state_space import steps as steps_lib
@@ -193,9 +193,7 @@ def _normal_of(outputs, size):
   loc, rest = outputs[..., :size], outputs[..., size:]
   scale_tril = tfp.math.fill_triangular(rest)
   diagonal = tf.linalg.diag_part(scale_tril)
-  return loc, tf.linalg.set_diag(
-    scale_tril, tf.math.softplus(diagonal + 0.5413) + 1e-3
-  )
+  return loc, tf.linalg.set_diag(scale_tril, perceptron.as_scale(diagonal))
 
 
 class GlobalProposalNetwork(tf.Module):
@@ -470,7 +468,7 @@ class GaussianProposalNetwork(tf.Module):
     loc, scale = tf.split(outputs, 2, axis=-1)
     start = tf.zeros_like(loc) if z is None else before - self._center
     loc = self._center + start + self._scale * loc
-    scale = self._scale * (tf.math.softplus(scale + 0.5413) + 1e-3)
+    scale = self._scale * perceptron.as_scale(scale)
     if self._event_rank == 0:
       return tfd.Normal(loc[..., 0], scale[..., 0])
     return tfd.MultivariateNormalDiag(loc, scale)
