@@ -26,6 +26,7 @@ import tensorflow_probability as tfp
 import tfp_nvi as nvi
 from tests import exact_gradients as eg
 from tests.exact_gradients import Level, log_normal
+from tfp_nvi.objectives import level_by_level
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -627,6 +628,17 @@ def test_named_objectives():
     )
     expected = problem.estimator(name, tf.constant([[3, 0]]))[0, 0, :-1]
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_gradients_of_some_rows_are_added():
+  some = tf.IndexedSlices(
+    tf.ones([2, 3]), tf.constant([0, 2]), tf.constant([4, 3])
+  )
+  total = None
+  for gradient in (some, None, some, tf.ones([4, 3])):
+    total = level_by_level.add_gradients(total, gradient)
+  expected = np.repeat([[3.0], [1.0], [3.0], [1.0]], 3, axis=1)
+  np.testing.assert_array_equal(total, expected)
 
 
 def test_descriptions_tell_parameters_apart():

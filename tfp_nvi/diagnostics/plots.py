@@ -300,7 +300,7 @@ def plot_training(
   log_normalizers: dict,
   num_particles: int,
   true_log_normalizer: float | None = None,
-  steps_per_value: int = 1,
+  steps_per_value: float = 1.0,
   num_blocks: int = 50,
   styles: dict | None = None,
   title: str | None = None,
@@ -318,9 +318,9 @@ def plot_training(
     num_particles: Python `int` number of particles in training.
     true_log_normalizer: Python `float` to draw a line at.
       Default value: `None` (i.e., no line).
-    steps_per_value: Python `int` number of training steps of each value, if
+    steps_per_value: Python `float` number of training steps of each value, if
       values are means over several steps.
-      Default value: `1`.
+      Default value: `1.`.
     num_blocks: Python `int` number of blocks that training is divided into.
       Default value: `50`.
     styles: Python `dict` from labels to properties of `matplotlib` lines.

@@ -197,7 +197,7 @@ def add_gradients(
   if gradient is None:
     return total
   if total is None:
-    return gradient
+    return tf.convert_to_tensor(gradient)
   if isinstance(gradient, tf.IndexedSlices):
     return tf.tensor_scatter_nd_add(
       total, gradient.indices[:, tf.newaxis], gradient.values
