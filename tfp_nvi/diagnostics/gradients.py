@@ -65,9 +65,11 @@ class GradientNoise(typing.NamedTuple):
 def _find_variables(sampler, objective, num_particles):
   """The variables of a sampler; of a chain, those that it has gradients for."""
   if not isinstance(sampler, Chain):
-    checks.check_instance(
-      'sampler', sampler, NestedSampler, 'a NestedSampler or a Chain'
-    )
+    # Of anything else that an objective takes, only the variables are needed.
+    if not hasattr(sampler, 'trainable_variables'):
+      raise TypeError(
+        f'`sampler` must be a NestedSampler or a Chain; got {sampler!r}.'
+      )
     return list(sampler.trainable_variables)
   variables = []
 
