@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from tfp_nvi.posterior import fit_posterior
+from tfp_nvi.posterior import fit_posterior, space
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -43,6 +43,36 @@ def test_what_a_normal_prior_depends_on_is_pinned():
   ).log_prob(5.0)
   assert_evidence(posterior, expected)
   np.testing.assert_allclose(posterior.expectation()[0], 5.0, atol=0.15)
+
+
+@pytest.mark.parametrize('kind', ['default', 'given', 'auto-batched'])
+def test_coordinates_of_positive_variables_are_logarithms(kind):
+  """Whoever makes the bijector, and however often a variable is drawn."""
+  parts = {
+    # In the order of the model, which is not that of a dictionary.
+    'x': tfd.Normal(0.0, 1.0),
+    'a': tfd.Sample(tfd.HalfNormal(1.0), 2),
+    'b': tfd.Gamma(2.0, 1.0),
+    'c': tfd.LogNormal(0.0, 1.0),
+  }
+  is_batched = kind == 'auto-batched'
+  prior = (
+    tfd.JointDistributionNamedAutoBatched(parts)
+    if is_batched
+    else tfd.JointDistributionNamed(parts)
+  )
+  bijector = prior.experimental_default_event_space_bijector()
+  vectors = space.VectorSpace(
+    prior.log_prob, prior, bijector if kind == 'given' else None, [0, 1]
+  )
+  coordinates = tf.constant([[-3.0, 0.5, 2.0, 0.3, -1.5]])
+  values, _ = vectors.state_map.unconstrained(coordinates)
+  state = vectors.state_map.state(values)
+  # The logarithm of a log-normal variable is its unconstrained value.
+  np.testing.assert_allclose(state['a'], [np.exp([-3.0, 0.5])], rtol=1e-4)
+  np.testing.assert_allclose(state['b'], [np.exp(2.0)], rtol=1e-4)
+  np.testing.assert_allclose(state['c'], [np.exp(0.3)], rtol=1e-4)
+  np.testing.assert_allclose(state['x'], [-1.5], rtol=1e-4)
 
 
 def test_bijectors_are_matched_by_names():

@@ -18,6 +18,9 @@ __all__ = [
   'StateMap',
 ]
 
+# At how many values to look at what the bijector does.
+_NUM_PROBES = 3
+
 
 def _default_bijector(density):
   """The event-space bijector that TFP knows of; the identity without one.
@@ -101,41 +104,29 @@ class StateMap:
     self._shapes = [x.as_list() for x in shapes]
     self._sizes = [x.num_elements() for x in shapes]
     self.num_values = sum(self._sizes)
-    self._is_positive = (
-      self._find_positive(source) if given is None else self._given_positive()
-    )
     parts_lib.check_parts('target', self.bijector)
+    self._is_positive = self._find_positive(tf.nest.flatten(source.dtype)[0])
     self._log_simplex = simplex.log_surface(
       source, self.names, self._shape, given
     )
 
-  def _find_positive(self, source):
-    """Which values TFP makes positive by `Softplus`, or `None`."""
-    parts = parts_lib.leaf_distributions(source, self.names)
-    if parts is None:
+  def _find_positive(self, dtype):
+    """Which values the bijector makes positive by softplus, or `None`."""
+    values = np.linspace(-2.0, 2.0, _NUM_PROBES * self.num_values)
+    values = values.reshape([_NUM_PROBES, -1]).astype(dtype.as_numpy_dtype)
+    state = self.state(tf.constant(values))
+    parts = [
+      x.numpy().reshape([_NUM_PROBES, -1]) for x in tf.nest.flatten(state)
+    ]
+    if len(parts) != len(self._sizes):
       return None
-    try:
-      are_positive = [
-        isinstance(_default_bijector(part), tfb.Softplus) for part in parts
-      ]
-    except (AttributeError, NotImplementedError, TypeError, ValueError):
-      return None
-    return self._repeat(are_positive)
-
-  def _given_positive(self):
-    """Likewise, for a bijector that the user gave."""
-    parts = tf.nest.flatten(getattr(self.bijector, 'bijectors', self.bijector))
-    return self._repeat(
-      [
-        isinstance(part, tfb.Softplus)
-        and part.parameters['hinge_softness'] is None
-        and part.parameters['low'] is None
-        for part in parts
-      ]
-    )
-
-  def _repeat(self, are_positive):
-    if not any(are_positive) or len(are_positive) != len(self._sizes):
+    ends = np.cumsum(self._sizes)[:-1]
+    are_positive = [
+      part.shape == value.shape
+      and np.allclose(part, np.logaddexp(0.0, value), rtol=1e-4)
+      for part, value in zip(parts, np.split(values, ends, axis=1), strict=True)
+    ]
+    if not any(are_positive):
       return None
     return np.repeat(are_positive, self._sizes)
 
