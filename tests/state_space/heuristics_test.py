@@ -252,7 +252,7 @@ def test_prepare_must_be_there():
     pass
 
   for of_class in (nvi.Heuristic, Nothing):
-    with pytest.raises(TypeError, match='abstract.* prepare'):
+    with pytest.raises(TypeError, match='abstract.*prepare'):
       of_class()
 
 
