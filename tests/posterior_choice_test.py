@@ -49,8 +49,11 @@ def make_pilot(log_evidence=0.0, num_ancestors=NUM_PARTICLES, points=None):
   )
 
 
-def make_chooser():
-  return choice.Chooser(types.SimpleNamespace(warnings=[], history=[{}]))
+def make_chooser(broad=None):
+  fitter = types.SimpleNamespace(warnings=[], history=[{}])
+  chooser = choice.Chooser(fitter, 'auto', [0, 1])
+  chooser.broad = broad
+  return chooser
 
 
 # With all ancestors, the variance is that of as many draws, 1e-3, for each of
@@ -89,24 +92,24 @@ def tail(share):
 
 
 def test_a_fit_must_cover_what_it_was_fitted_to():
-  chooser = make_chooser()
   broad, chosen = make_pilot(points=tail(0.03)), make_pilot()
+  chooser = make_chooser(broad)
   # Half a percent of any density is taken to be as far out.
-  lost = chooser._share_lost(broad, broad, chosen, ())
+  lost = chooser._share_lost(broad, chosen)
   np.testing.assert_allclose(lost, 0.03 - 0.005, atol=0.01)
   assert chooser.fitter.warnings == []
   # A pilot that has a tail loses none of it, nor does the same one.
   covers = make_pilot(points=tail(0.05)[::-1])
-  assert chooser._share_lost(broad, broad, covers, ()) < 0.01
-  assert chooser._share_lost(broad, broad, broad, ()) == 0.0
+  assert chooser._share_lost(broad, covers) < 0.01
+  assert chooser._share_lost(broad, broad) == 0.0
   # It need not cover particles that it was not fitted to.
-  assert chooser._share_lost(chosen, broad, chosen, ()) == 0.0
+  assert chooser._share_lost(chosen, chosen) == 0.0
 
 
 def test_a_pilot_with_less_mass_is_no_measure_of_others():
-  chooser = make_chooser()
   broad = make_pilot(-2.0, points=tail(0.03))
-  assert chooser._share_lost(broad, broad, make_pilot(), ()) == 0.0
+  chooser = make_chooser(broad)
+  assert chooser._share_lost(broad, make_pilot()) == 0.0
   (warning,) = chooser.fitter.warnings
   assert 'found less mass itself (log evidence -2.00 and 0.00)' in warning
 

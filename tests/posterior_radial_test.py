@@ -198,7 +198,9 @@ def test_which_of_two_pilots_to_learn_from(
   monkeypatch, place, log_evidence, has_valleys, takes_broad, is_apart
 ):
   chooser = choice.Chooser(
-    types.SimpleNamespace(has_modes=False, history=[{}], warnings=[])
+    types.SimpleNamespace(has_modes=False, history=[{}], warnings=[]),
+    'auto',
+    [0, 1],
   )
   monkeypatch.setattr(chooser, '_has_valleys', lambda found: has_valleys)
   narrow, broad = pilot_at(0.0, 0.0), pilot_at(place, log_evidence)

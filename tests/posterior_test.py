@@ -22,7 +22,6 @@ from tfp_nvi import weighting
 from tfp_nvi.internal import randomness
 from tfp_nvi.posterior import (
   candidates,
-  choice,
   diagnosis,
   fit,
   fit_posterior,
@@ -30,6 +29,7 @@ from tfp_nvi.posterior import (
   moves,
   pilot,
   reference,
+  refinement,
   space,
 )
 from tfp_nvi.targets import posteriors
@@ -173,15 +173,15 @@ def pilot_of_four_ancestors(log_evidence=0.0, num_stages=10):
   return candidates.Pilot('few', 'prior', moves, affine, schedule, population)
 
 
-def make_chooser(has_modes, refit, run_pilot):
-  """A `Chooser` with stand-ins for two stages."""
+def make_refiner(has_modes, refit, run_pilot, broad=None, fewest_stages=np.inf):
+  """A `Refiner` with stand-ins for two stages."""
   fitter = types.SimpleNamespace(
     has_modes=has_modes,
     refit=refit,
     run_pilot=run_pilot,
     stage=lambda name: contextlib.nullcontext({}),
   )
-  return choice.Chooser(fitter)
+  return refinement.Refiner(fitter, None, broad, fewest_stages)
 
 
 def test_evidence_is_known_no_better_than_by_the_ancestors():
@@ -208,12 +208,13 @@ def test_a_reference_that_loses_mass_is_not_taken(
   """However few ancestors the pilot has that it was fitted to."""
   broad = pilot_of_four_ancestors()
   fitted = pilot_of_four_ancestors(-loss, num_stages)
-  chooser = make_chooser(
+  refiner = make_refiner(
     has_modes,
     lambda *args: (fitted.reference, {}),
     lambda *args, **kwargs: fitted,
+    broad,
   )
-  best = chooser._refine(broad, broad, None, [0, 1])
+  best = refiner.refine(broad, [0, 1])
   assert best is (broad if is_kept else fitted)
 
 
@@ -258,9 +259,8 @@ def test_a_conditional_map_is_not_to_make_the_path_longer(
     )
     return found._replace(reference=start)
 
-  chooser = make_chooser(False, refit, run_pilot)
-  chooser.fewest_stages = 10
-  best = chooser._refine(first, None, None, [0, 1])
+  refiner = make_refiner(False, refit, run_pilot, fewest_stages=10)
+  best = refiner.refine(first, [0, 1])
   assert (best.reference.conditional is not None) == is_kept
   expected = [given] if with_splines is None else [given, splines]
   if with_splines is not None or not is_kept:

@@ -6,15 +6,22 @@ import numpy as np
 import tensorflow as tf
 
 from tfp_nvi.internal import randomness, types
-from tfp_nvi.posterior import candidates, stages, variational
+from tfp_nvi.posterior import candidates, refinement, stages, variational
 from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import reference as reference_lib
 
 __all__ = [
+  'MOST_LOST',
   'Chooser',
 ]
 
-# How often to fit a reference to particles at most.
+# Gradients of pilots for each particle: of those from a reference; of those
+# from the initial density, where there may be modes and where not; and of the
+# one that is to get to the target in any case.
+_BUDGET_OF_REFERENCE = 250
+_BUDGETS_OF_INITIAL = (3_000, 400)
+_LARGEST_BUDGET = 5_000
+# How often to fit a mixture to particles at most.
 _MAX_REFITS = 4
 # Points that optimization starts from at a time: particles of a pilot first,
 # and then draws of the initial density.
@@ -24,12 +31,9 @@ _NUM_PAIRS = 32
 # How much wider than the initial density draws of it are spread where
 # optimization starts from them, by turns.
 _SPREADS = (1.0, 1.5)
-# How long a path from a reference by Laplace's method may be, beside the
-# shortest one before, where densities given the drivers are skewed.
-_MOST_OF_PATH = 0.8
 # The largest share of particles on one side of a valley that a path from a
 # reference may lose.
-_MOST_LOST = 0.02
+MOST_LOST = 0.02
 
 
 class Chooser:
@@ -37,46 +41,95 @@ class Chooser:
 
   Args:
     fitter: `Fitter`, which runs the stages.
+    start: Python `str`: as of `fit_posterior`.
+    seed: Stateless seed.
+
+  Attributes:
+    narrow: `Pilot` from a reference by variational inference; `None` before
+      `look`.
+    broad: `Pilot` from the initial density, likewise; `None` if start is not
+      `'auto'`.
+    num_warnings: Python `int`: how many warnings there were before.
+    doubt: Python `str`: the warning that a pilot from the initial density did
+      not get to the target, if so.
+    has_mixture: Python `bool`: whether a mixture at modes is the start.
+    num_modes: Python `int`: how many modes optimization found, once it has
+      looked for them; zero where most starts led to none.
   """
 
-  def __init__(self, fitter: stages.Fitter):
+  def __init__(
+    self, fitter: stages.Fitter, start: str, seed: types.StatelessSeed
+  ):
     self.fitter = fitter
-    # How many modes optimization found, once it has looked for them; zero where
-    # most starts led to none.
+    self.start = start
+    self.seed = seed
+    self.narrow: candidates.Pilot | None = None
+    self.broad: candidates.Pilot | None = None
+    self.num_warnings = len(fitter.warnings)
+    self.doubt = ''
+    self.has_mixture = False
     self.num_modes: int | None = None
-    # How many stages the shortest path from a reference has, so far.
-    self.fewest_stages = np.inf
+    self._whitener: reference_lib.Reference | None = None
+    # Where starts of variational inference led to, if there are valleys in
+    # between.
+    self._places = np.zeros([0, 0])
 
-  def choose(
-    self, start: str, seed: types.StatelessSeed
-  ) -> tuple[candidates.Pilot, str]:
+  @property
+  def leaves_doubts(self) -> bool:
+    """Whether the first pilots got nowhere, or modes may have been missed."""
+    if self.has_mixture:
+      return False
+    pilots = [x for x in (self.narrow, self.broad) if x is not None]
+    if not all(x.schedule.is_complete for x in pilots):
+      return True
+    return self.broad is not None and self.fitter.has_modes
+
+  @property
+  def has_other_doubts(self) -> bool:
+    """Whether there are warnings besides `doubt`."""
+    found = self.fitter.warnings[self.num_warnings :]
+    return len(found) > int(bool(self.doubt))
+
+  def look(self) -> candidates.Pilot:
+    """Runs the first pilots, from a reference and from the initial density.
+
+    Returns:
+      narrow: `Pilot` from a reference.
+    """
+    broad_seed, reference_seed, narrow_seed, _ = self._seeds()
+    reference = self._fit_references(reference_seed)
+    narrow = self.fitter.run_pilot(
+      'pilot from the reference',
+      reference,
+      narrow_seed,
+      max_evaluations=_BUDGET_OF_REFERENCE,
+    )
+    self.narrow = narrow
+    if self.start == 'auto':
+      # Where there are no modes, a good reference may do without this pilot.
+      is_patient = self.fitter.has_modes or not narrow.schedule.is_complete
+      patient, usual = _BUDGETS_OF_INITIAL
+      broad = self._run_broad(broad_seed, patient if is_patient else usual)
+      if self.fitter.has_modes and broad.schedule.is_complete:
+        # Some starts may have led to places that are not worth a mode.
+        self.fitter.has_modes = self._has_valleys(broad, self._places)
+      self.broad = broad
+    return narrow
+
+  def choose(self) -> tuple[candidates.Pilot, str]:
     """Runs pilots until one is to be repeated.
-
-    Args:
-      start: Python `str`: as of `fit_posterior`.
-      seed: Stateless seed.
 
     Returns:
       chosen: `Pilot` to repeat.
       reason: Python `str`: why it starts where it does.
     """
-    seeds = tf.unstack(randomness.split_seed(seed, 4))
-    if start == 'prior':
-      return self._run_broad(seeds[0]), 'as asked for.'
-    whitener, reference, places = self._fit_references(seeds[1])
-    narrow = self.fitter.run_pilot(
-      'pilot from the reference', reference, seeds[2], max_evaluations=250
-    )
-    if narrow.schedule.is_complete:
-      self.fewest_stages = narrow.num_stages
-    best, broad, reason = narrow, None, 'as asked for.'
-    if start == 'auto':
-      # Where there are no modes, a good reference may do without this pilot.
-      is_patient = self.fitter.has_modes or not narrow.schedule.is_complete
-      broad = self._run_broad(seeds[0], 3_000 if is_patient else 400)
-      if self.fitter.has_modes and broad.schedule.is_complete:
-        # Some starts may have led to places that are not worth a mode.
-        self.fitter.has_modes = self._has_valleys(broad, places)
+    if self.start == 'prior':
+      return self._run_broad(self._seeds()[0]), 'as asked for.'
+    narrow = self.narrow or self.look()
+    broad = self.broad
+    best, reason, seed = narrow, 'as asked for.', self.seed
+    *_, long_seed, last_seed = self._seeds()
+    if broad is not None:
       best, is_apart, reason = self._compare(narrow, broad)
       if is_apart:
         found = self._try_both(narrow, broad, randomness.fold_in(seed, 5))
@@ -86,17 +139,18 @@ class Chooser:
       # Nothing got to the target: the reference's own path, however long.
       best = self.fitter.run_pilot(
         'long pilot from the reference',
-        reference,
-        seeds[2],
-        max_evaluations=5_000,
+        narrow.reference,
+        long_seed,
+        max_evaluations=_LARGEST_BUDGET,
       )
       reason = 'no pilot got to the target within its budget.'
       if not best.schedule.is_complete:
         return best, reason
     if broad is None:
-      return self._refine(best, None, whitener, seeds[3]), reason
+      return self._refine(best, last_seed), reason
     found = self._try_mixture(best, broad, randomness.fold_in(seed, 4))
     if found is not None:
+      self.has_mixture = True
       return found, (
         f'optimization found {self.num_modes} modes, and a path from a mixture '
         'of Gaussians there is shorter than one from the prior.'
@@ -105,7 +159,20 @@ class Chooser:
       self.fitter.has_modes = False
     if best is broad:
       best, reason = self._reconsider(narrow, broad, reason)
-    return self._learn(best, broad, whitener, places, reason, seeds[3])
+    return self._learn(best, reason, last_seed)
+
+  def _seeds(self):
+    return tf.unstack(randomness.split_seed(self.seed, 4))
+
+  def _refine(self, first, seed):
+    """Pilots from references fitted to the particles of a first one."""
+    narrow = self.narrow
+    return refinement.Refiner(
+      self.fitter,
+      self._whitener,
+      self.broad,
+      narrow.num_stages if narrow.schedule.is_complete else np.inf,
+    ).refine(first, seed)
 
   def _run_broad(self, seed, max_evaluations=None):
     """A pilot from the initial density."""
@@ -118,31 +185,18 @@ class Chooser:
     )
 
   def _fit_references(self, seed):
-    """Variational references.
-
-    Args:
-      seed: Stateless seed.
-
-    Returns:
-      whitener: `Reference` of an affine map.
-      reference: `Reference`: the same, with a map of lengths where that pays.
-      places: Array of shape `[n, d]`: where starts led to, if there are valleys
-        in between; else empty.
-    """
+    """The variational reference, with a map of lengths where that pays."""
     whitener, places, has_valleys = self.fitter.fit_variational(seed)
-    self.fitter.has_modes = has_valleys
-    reference = self.fitter.with_lengths(whitener, randomness.fold_in(seed, 2))
-    places = places.numpy()
-    return whitener, reference, places if has_valleys else places[:0]
+    self.fitter.has_modes, self._whitener = has_valleys, whitener
+    if has_valleys:
+      self._places = places.numpy()
+    return self.fitter.with_lengths(whitener, randomness.fold_in(seed, 2))
 
-  def _learn(self, best, broad, whitener, places, reason, seed):
+  def _learn(self, best, reason, seed):
     """A pilot from a reference fitted to particles, if it has all their mass.
 
     Args:
       best: `Pilot` to learn from.
-      broad: `Pilot` from the initial density.
-      whitener: `Reference` of an affine map.
-      places: Array of shape `[n, d]`: where there may be modes.
       reason: Python `str`: why to learn from `best`.
       seed: Stateless seed.
 
@@ -150,6 +204,7 @@ class Chooser:
       chosen: `Pilot`.
       reason: Python `str`.
     """
+    broad = self.broad
     if best is broad:
       is_by_few = self.fitter.has_modes and best.num_roots < (
         candidates.LEAST_ROOTS * self.fitter.size
@@ -157,14 +212,14 @@ class Chooser:
       # A reference fitted to few families would lack what they lack.
       if is_by_few and self.num_modes != 0:
         return broad, reason
-      is_small = whitener.matrix.shape[0] <= reference_lib.MAX_FULL
-      whitener = self.fitter.whiten(
-        broad, self.fitter.identity() if is_small else whitener
+      is_small = self.fitter.space.num_values <= reference_lib.MAX_FULL
+      self._whitener = self.fitter.whiten(
+        broad, self.fitter.identity() if is_small else self._whitener
       )
-    chosen = self._refine(best, broad, whitener, seed)
+    chosen = self._refine(best, seed)
     if broad.schedule.is_complete:
-      lost = self._share_lost(best, broad, chosen, places)
-      if lost > _MOST_LOST:
+      lost = self._share_lost(best, chosen)
+      if lost > MOST_LOST:
         return broad, f'a path from a reference lost {lost:.1%} of the mass.'
     is_unknown = self.fitter.has_modes and self.num_modes == 0
     if is_unknown and chosen is not broad:
@@ -194,26 +249,24 @@ class Chooser:
     )
     return narrow, reason
 
-  def _share_lost(self, best, broad, chosen, places):
+  def _share_lost(self, best, chosen):
     """The share of particles of the initial density's pilot that others lack.
 
     Args:
       best: `Pilot` that references were fitted to first.
-      broad: `Pilot` from the initial density.
       chosen: `Pilot` from a fitted reference.
-      places: Array of shape `[n, d]`: where starts led to, if there are valleys
-        in between.
 
     Returns:
       share: Python `float`.
     """
+    broad = self.broad
     if chosen is broad:
       return 0.0
     lost = 0.0
-    if len(places):
-      lost = candidates.largest_loss(broad, chosen, places)
+    if len(self._places):
+      lost = candidates.largest_loss(broad, chosen, self._places)
     has_less = candidates.has_less(broad, chosen)
-    if lost <= _MOST_LOST and best is broad:
+    if lost <= MOST_LOST and best is broad:
       # Where tails are heavy, a few of the particles are always far out: the
       # evidence must not speak against it.
       lost = candidates.share_outside(
@@ -221,7 +274,7 @@ class Chooser:
       )
       self.fitter.history[-1]['share_outside'] = lost
       has_less = candidates.has_less(broad, chosen, 0.1, 1.0)
-    if lost > _MOST_LOST and has_less:
+    if lost > MOST_LOST and has_less:
       self.fitter.warnings.append(
         f'modes at risk: runs may lack {lost:.1%} of the particles of a pilot '
         'from the prior, which found less mass itself (log evidence '
@@ -246,12 +299,13 @@ class Chooser:
       stages = broad.schedule.stages
       # An inverse temperature that is nearly one is not to be shown as one.
       beta = min(stages[-1].beta, 0.99) if stages else 0.0
-      self.fitter.warnings.append(
+      self.doubt = (
         'modes at risk: a pilot from the prior got to inverse temperature '
         f'{beta:.2g} within its budget, and the target is at 1, so that modes '
         'that the reference does not cover would not be seen. '
         "start='prior' takes longer, but would see them."
       )
+      self.fitter.warnings.append(self.doubt)
       reason = (
         'a pilot from the prior did not get to the target within its budget.'
       )
@@ -279,11 +333,11 @@ class Chooser:
     evidences = (
       f'log evidence {broad.log_evidence:.2f} and {narrow.log_evidence:.2f}'
     )
-    has_more = difference > margin or outside > _MOST_LOST
+    has_more = difference > margin or outside > MOST_LOST
     if has_more and difference < -margin and not self._has_valleys(broad):
       # There is one mode, so that evidences say how much each has missed.
       has_more = False
-      if outside * np.exp(difference + margin) > _MOST_LOST:
+      if outside * np.exp(difference + margin) > MOST_LOST:
         reason = (
           'pilots from the prior and from the variational reference found '
           f'different mass ({evidences}).'
@@ -434,7 +488,7 @@ class Chooser:
         f'pilot from a mixture {i + 1}',
         mixture,
         randomness.fold_in(seed, i),
-        max_evaluations=250,
+        max_evaluations=_BUDGET_OF_REFERENCE,
       )
       if not tried.schedule.is_complete:
         break
@@ -448,145 +502,3 @@ class Chooser:
       if not is_shorter or gain == 0.0:
         break
     return found
-
-  def _is_new(self, reference, source, about, seed):
-    """Whether a fit is farther from where a pilot started than by chance."""
-    if source.moves.starts_at_initial:
-      return True
-    divergence, noise = candidates.divergence_of_fit(reference, source, seed)
-    about.update(divergence=divergence, noise=noise)
-    # Where the divergence is NaN, the fit is to be tried.
-    return not divergence < noise
-
-  def _refine(self, first, broad, whitener, seed):
-    """Fits references to particles for as long as the path gets shorter.
-
-    Args:
-      first: `Pilot` whose particles to fit to.
-      broad: `Pilot` from the initial density, or `None`.
-      whitener: `Reference` of an affine map.
-      seed: Stateless seed.
-
-    Returns:
-      best: `Pilot`: the last one that was accepted.
-    """
-    best, refused, spare = first, [], None
-    for i in range(_MAX_REFITS):
-      found, about = self._refit(
-        best, whitener, refused, f'{i + 1}', randomness.fold_in(seed, i)
-      )
-      is_new = found is not None and candidates.has_new_map(found, best)
-      if spare is not None and not is_new and not self._has_more(found, spare):
-        # Neither other drivers nor none serve better.
-        best, spare = spare, None
-        self.fewest_stages = min(self.fewest_stages, best.num_stages)
-        continue
-      if found is None:
-        break
-      is_skewed = is_new and about['is_skewed']
-      # The path must make up for tails of the other coordinates.
-      longest = _MOST_OF_PATH * self.fewest_stages if is_skewed else np.inf
-      is_accepted = candidates.is_accepted(
-        found, best, self.fitter.has_modes, best is broad, longest
-      )
-      if is_new and not is_accepted:
-        refused.append(about['drivers'])
-        if is_skewed and best.conditional is None:
-          # Splines on top of the map may make up for tails.
-          spare = self._with_splines(
-            found,
-            best,
-            broad,
-            spare,
-            whitener,
-            f'{i + 1}',
-            randomness.fold_in(seed, 2 * _MAX_REFITS + i),
-          )
-        continue
-      spare = None
-      if not is_accepted:
-        break
-      gain, margin, num_fewer = candidates.compare_paths(found, best)
-      best = found
-      self.fewest_stages = min(self.fewest_stages, best.num_stages)
-      if num_fewer < 1 and gain < 0.05 + margin:
-        break
-    else:
-      # A fit that was refused says nothing of what is left to find.
-      if best is found and gain > 0.05 + margin:
-        self.fitter.warnings.append(
-          f'tails at risk: the last of {_MAX_REFITS} references that were '
-          f'fitted to particles raised the log evidence by {gain:.2f} yet, so '
-          'that there may be mass that none of them has reached.'
-        )
-    return best if spare is None else spare
-
-  def _has_more(self, found, spare):
-    """Whether a pilot, or `None`, has found more mass than another one."""
-    if found is None:
-      return False
-    gain, margin, _ = candidates.compare_paths(found, spare)
-    return gain > margin
-
-  def _with_splines(self, found, best, broad, spare, whitener, number, seed):
-    """A pilot with splines on top of a skewed map, if its path is shorter.
-
-    Args:
-      found: `Pilot` from the map.
-      best: `Pilot` that the map was fitted to.
-      broad: As in `_refine`.
-      spare: `Pilot` from another such map, or `None`.
-      whitener: As in `_refine`.
-      number: Python `str`: which reference it is.
-      seed: Stateless seed.
-
-    Returns:
-      spare: `Pilot` of the two with the higher evidence, or `None`.
-    """
-    if not found.schedule.is_complete:
-      return spare
-    tried, _ = self._refit(
-      found, whitener, None, f'{number}, with splines', seed
-    )
-    if tried is None or not candidates.is_accepted(
-      tried,
-      best,
-      self.fitter.has_modes,
-      best is broad,
-      self.fewest_stages - 1,
-    ):
-      return spare
-    if spare is None or tried.log_evidence > spare.log_evidence:
-      return tried
-    return spare
-
-  def _refit(self, source, whitener, refused, number, seed):
-    """A pilot from a reference fitted to the particles of another one.
-
-    Args:
-      source: `Pilot`.
-      whitener: `Reference` of an affine map.
-      refused: List of lists of drivers, or `None`, as of `Fitter.refit`.
-      number: Python `str`: which one it is.
-      seed: Stateless seed.
-
-    Returns:
-      found: `Pilot`, or `None` if the fit is no farther from where `source`
-        started than by chance.
-      about: Python `dict`: what `Fitter.refit` says of the reference.
-    """
-    with self.fitter.stage('fitted reference') as record:
-      reference, about = self.fitter.refit(source, whitener, refused)
-      is_new = self._is_new(
-        reference, source, about, randomness.fold_in(seed, 1)
-      )
-      record.update(about)
-    if not is_new:
-      return None, about
-    found = self.fitter.run_pilot(
-      f'pilot from fitted reference {number}',
-      reference,
-      seed,
-      max_evaluations=None if reference.conditional is None else 250,
-    )
-    return found, about

@@ -13,10 +13,10 @@ from tfp_nvi.internal import checks, precision, randomness, types
 from tfp_nvi.internal import progress as progress_lib
 from tfp_nvi.internal import replicas as replicas_lib
 from tfp_nvi.posterior import (
-  choice,
   diagnosis,
   frozen,
   learned,
+  parametrization,
   replicated,
   result,
   stages,
@@ -196,21 +196,26 @@ def fit_posterior(
         'outside of the range of `event_space_bijector`, and their mass is '
         'missing from the evidence.'
       )
+    other_seed = randomness.fold_in(space_seed, 1)
     try:
-      chosen, reason = choice.Chooser(fitter).choose(start, pilot_seed)
+      found, chosen, reason = parametrization.choose(
+        fitter, start, other_seed, pilot_seed
+      )
     except KeyboardInterrupt:
       if fitter.latest is None or replicas is not None:
         raise
       return _interrupted(fitter)
     if replicas is not None:
-      chosen, reason = replicated.of_first(replicas, fitter, chosen, reason)
+      found = parametrization.of_first(replicas, fitter, found, other_seed)
+      chosen, reason = replicated.of_first(replicas, found, chosen, reason)
+    fitter = found
     if not chosen.schedule.is_complete:
-      found = chosen.schedule.stages
+      found_stages = chosen.schedule.stages
+      reached = found_stages[-1].beta if found_stages else 0.0
       raise ValueError(
         '`target` must have mass where the start has, without narrow places '
         'in between; the pilots got no further than to inverse temperature '
-        f'{found[-1].beta if found else 0.0:.2g}, and the target is at 1. A '
-        'broader `initial` may help.'
+        f'{reached:.2g}, and the target is at 1. A broader `initial` may help.'
       )
     if replicas is not None:
       at_once = num_runs // replicas.num_islands

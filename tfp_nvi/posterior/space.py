@@ -77,6 +77,8 @@ class VectorSpace:
     share_unmapped: Python `float`: the share of draws from the initial density
       that the bijector has no vectors for.
     target: The target that came.
+    uses_pins: Python `bool`: whether the initial density is the prior of a
+      pinned model.
 
   Args:
     target: `JointDistributionPinned`, `tfd.Distribution` or callable.
@@ -102,15 +104,15 @@ class VectorSpace:
       'initial', initial, tfd.Distribution, 'a tfd.Distribution', optional=True
     )
     self.target = target
-    self._uses_pins = _is_pinned(target) and initial is None
-    if initial is None and not self._uses_pins:
+    self.uses_pins = _is_pinned(target) and initial is None
+    if initial is None and not self.uses_pins:
       _as_log_prob_fn('target', target)
       raise ValueError(
         '`initial` must be a distribution unless `target` is a '
         'JointDistributionPinned, whose prior serves; got None.'
       )
     self._target_fn = _as_log_prob_fn('target', target)
-    source: types.Density = target if self._uses_pins else initial
+    source: types.Density = target if self.uses_pins else initial
     self._source = source
     self._check_batch_shape(source)
     dtypes = {tf.as_dtype(x) for x in tf.nest.flatten(source.dtype)}
@@ -301,7 +303,7 @@ class VectorSpace:
     values, log_det = self.unconstrained(y)
     state, log_det_of_state = self.state_map.state_and_log_det(values)
     log_det += log_det_of_state
-    if self._uses_pins and self.has_exact_gaussian:
+    if self.uses_pins and self.has_exact_gaussian:
       # The prior's own density would take a triangular solve.
       parts = self.target.unnormalized_log_prob_parts(state)
       likelihood = sum(self._check(x, y) for x in tf.nest.flatten(parts.pinned))
@@ -309,7 +311,7 @@ class VectorSpace:
       return likelihood + log_initial, log_initial
     if not with_initial:
       return self._check_target(self._target_fn(state), y) + log_det, None
-    if self._uses_pins:
+    if self.uses_pins:
       parts = self.target.unnormalized_log_prob_parts(state)
       prior, likelihood = (
         sum(self._check(x, y) for x in tf.nest.flatten(part))

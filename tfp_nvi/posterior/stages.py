@@ -49,7 +49,15 @@ _MAX_CURVATURE = 2_000
 
 
 class Fitter:
-  """The stages of `fit_posterior`, and what they have found so far."""
+  """The stages of `fit_posterior`, and what they have found so far.
+
+  Attributes:
+    space: `VectorSpace` that it works in.
+    label: Python `str`: what the names of stages end in.
+    history: List of Python `dict`s, one for each stage.
+    num_evaluations: Python `int`: gradients of the target so far.
+    warnings: List of Python `str`s.
+  """
 
   def __init__(
     self,
@@ -64,16 +72,33 @@ class Fitter:
     self.conditional_ess = conditional_ess
     self.jit_compile = jit_compile
     self.bar = bar
+    self.label = ''
     self.history: list = []
     self.num_evaluations = 0
     self.from_reference = moves_lib.Moves(space, False, jit_compile)
     self._from_initial: moves_lib.Moves | None = None
     self.latest: candidates.Pilot | None = None
-    # Drivers that Laplace's method did not end for within its evaluations, or
-    # that it found one of several modes for.
+    # Drivers that Laplace's method did not serve for.
     self._failed_drivers: list = []
     self.has_modes = False
     self.warnings: list = []
+
+  def in_space(self, space: space_lib.VectorSpace, label: str) -> 'Fitter':
+    """A new start in another space, in the same history.
+
+    Args:
+      space: `VectorSpace` of the same target.
+      label: Python `str`: what the names of its stages end in.
+
+    Returns:
+      fitter: `Fitter`.
+    """
+    fitter = Fitter(
+      space, self.size, self.conditional_ess, self.jit_compile, self.bar
+    )
+    fitter.label, fitter.history = label, self.history
+    fitter.num_evaluations = self.num_evaluations
+    return fitter
 
   @contextlib.contextmanager
   def stage(self, name: str) -> Iterator[dict]:
@@ -85,6 +110,7 @@ class Fitter:
     Yields:
       found: Python `dict`, to which the stage adds what it found.
     """
+    name += self.label
     self.announce(name)
     start = time.perf_counter()
     found: dict = {}
@@ -540,12 +566,9 @@ class Fitter:
     y, weights = source.weighted_points
     kept = weights > 0.0
     mean, covariance = reference_lib.moments(axes, y[kept], weights[kept])
+    root_fn = np.sqrt if covariance.ndim == 1 else np.linalg.cholesky
     return reference_lib.from_affine(
-      mean,
-      np.sqrt(covariance)
-      if covariance.ndim == 1
-      else np.linalg.cholesky(covariance),
-      self.space.dtype,
+      mean, root_fn(covariance), self.space.dtype
     )
 
   def evaluate(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
