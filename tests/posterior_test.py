@@ -285,6 +285,16 @@ def test_variables_are_structured_as_the_model_is(fitted):
   assert f'{posterior.num_target_evaluations:,}' in text
 
 
+def test_quantiles_are_those_of_the_particles(fitted):
+  posterior, *_ = fitted
+  median = posterior.quantiles(0.5)['w']
+  below = posterior.expectation(lambda x: tf.cast(x['w'] <= median, tf.float32))
+  # A particle at the median has at most a hundredth of the weight.
+  np.testing.assert_allclose(below, 0.5, atol=0.01)
+  squares = posterior.quantiles([0.1, 0.9], lambda x: x['w'][:, 0] ** 2)
+  assert squares.shape == [2] and squares[0] < squares[1]
+
+
 def test_samples_have_the_moments_of_the_particles(fitted):
   posterior, *_ = fitted
   samples = posterior.sample(4_000, seed=3)['w'].numpy()

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfp_nvi import runs, weighting
 from tfp_nvi.diagnostics import figures, levels, numbers
 from tfp_nvi.internal import checks, naming
-from tfp_nvi.posterior import Posterior
+from tfp_nvi.posterior import Posterior, diagnosis
 
 __all__ = [
   'plot_levels',
@@ -82,7 +82,8 @@ def plot_levels(
     draw(normalizer, np.cumsum(report.log_ratio, axis=0), **style)
     draw(size, 100.0 * report.effective_sample_size / num_particles, **style)
     draw(tail, report.pareto_k, label=label, **style)
-  tail.axhline(0.7, color='0.25', linestyle=':', linewidth=1.0)
+  limit = diagnosis.MOST_PARETO_K
+  tail.axhline(limit, color='0.25', linestyle=':', linewidth=1.0)
   divergence.set(title='KL divergence of the two sides', ylabel='nats')
   divergence.legend(frameon=False, fontsize=8)
   normalizer.set(title='log normalizer', ylabel=r'$\log \hat Z_k$')
@@ -91,7 +92,11 @@ def plot_levels(
   )
   tail.set(title='Pareto k of the weights', ylabel='k')
   tail.annotate(
-    '0.7', (0.0, 0.7), xytext=(2, 2), textcoords='offset points', fontsize=8
+    f'{limit}',
+    (0.0, limit),
+    xytext=(2, 2),
+    textcoords='offset points',
+    fontsize=8,
   )
   for axes in (divergence, normalizer, size, tail):
     figures.style_axes(axes)

@@ -6,8 +6,11 @@
 repeats the best one several times with nothing adapted; `Posterior` is what it
 returns. Its steps are modules of their own: `space` makes vectors of a user's
 states, `variational` and `reference` find where to start, `moves` has the
-Hamiltonian moves, `pilot` the samplers, `stages` what comes before the final
-runs, and `diagnosis` the warnings.
+Hamiltonian moves, `pilot` the samplers, and `stages` what comes before the
+final runs. `choice` decides which pilots to run, `candidates` compares them,
+`refinement` fits references to their particles, and `parametrization` tries
+other coordinates. `frozen` repeats the best one, `diagnosis` has the warnings,
+and `learned` makes a sampler of the reference.
 """
 
 from tfp_nvi.posterior.fit import (

@@ -206,7 +206,7 @@ def is_better_start(found: Pilot, best: Pilot, size: int) -> bool:
   if found.num_stages > (1.0 - LEAST_SHORTER) * best.num_stages:
     return False
   # The modes that the other one has found are all in the mixture, and an
-  # estimate by few families may be off by any factor.
+  # estimate with few ancestors may be off by any factor.
   if best.num_roots <= LEAST_ROOTS * size:
     return True
   margin = _SLACK_OF_MIXTURE + 2.0 * np.sqrt(

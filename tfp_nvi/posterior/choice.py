@@ -28,8 +28,8 @@ _MAX_REFITS = 4
 _NUM_STARTS = 64
 # Pairs of particles to look for valleys between.
 _NUM_PAIRS = 32
-# How much wider than the initial density draws of it are spread where
-# optimization starts from them, by turns.
+# By which factors draws of the initial density are spread where optimization
+# starts from them, in alternate rounds.
 _SPREADS = (1.0, 1.5)
 # The largest share of particles on one side of a valley that a path from a
 # reference may lose.
@@ -209,7 +209,8 @@ class Chooser:
       is_by_few = self.fitter.has_modes and best.num_roots < (
         candidates.LEAST_ROOTS * self.fitter.size
       )
-      # A reference fitted to few families would lack what they lack.
+      # A reference fitted to descendants of few particles lacks what these
+      # lack.
       if is_by_few and self.num_modes != 0:
         return broad, reason
       is_small = self.fitter.space.num_values <= reference_lib.MAX_FULL

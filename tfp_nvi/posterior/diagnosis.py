@@ -5,12 +5,15 @@
 import numpy as np
 
 __all__ = [
+  'MOST_PARETO_K',
   'find_warnings',
   'pareto_k',
   'split_variance',
   'tail_k',
 ]
 
+# Above this a mean of weights is not to be trusted.
+MOST_PARETO_K = 0.7
 # A weight that is so many times the mean is large.
 _LARGE = 3.0
 # The largest ratio of total to inner deviations: with 1.05 a tenth of the
@@ -147,12 +150,12 @@ def find_warnings(
     warnings: List of Python `str`s.
   """
   warnings = []
-  if tail_k > 0.7:
+  if tail_k > MOST_PARETO_K:
     warnings.append(
       f'heavy tails: the largest weights follow a Pareto law with k = '
-      f'{tail_k:.2f} (above 0.7), so that the error of the evidence may be '
-      'larger than it seems. A `conditional_ess` nearer to one, or more '
-      'particles, would help.'
+      f'{tail_k:.2f} (above {MOST_PARETO_K}), so that the error of the '
+      'evidence may be larger than it seems. A `conditional_ess` nearer to '
+      'one, or more particles, would help.'
     )
   fewest = int(np.min(num_ancestors))
   if fewest < max(0.02 * num_particles, 10):

@@ -37,8 +37,6 @@ _NUM_TRIED = 4_000
 _LEAST_SHARE = 0.1
 # Densities of the samplers to choose from, both ends included.
 _NUM_DENSITIES = (2, 3, 5)
-# Pareto k above which an effective sample size is not to be trusted.
-_MAX_PARETO_K = 0.7
 
 
 class Learned(typing.NamedTuple):
@@ -189,7 +187,7 @@ def _try_levels(space, reference, jit_compile, seed):
         diagnosis.tail_k(particles.log_weights.numpy()),
       )
     )
-    if share > _LEAST_SHARE and tried[-1].pareto_k < _MAX_PARETO_K:
+    if share > _LEAST_SHARE and tried[-1].pareto_k < diagnosis.MOST_PARETO_K:
       break
   return max(tried, key=_score)
 
@@ -197,6 +195,6 @@ def _try_levels(space, reference, jit_compile, seed):
 def _score(learned):
   """Whether the weights are reliable, and effective particles an evaluation."""
   return (
-    learned.pareto_k < _MAX_PARETO_K,
+    learned.pareto_k < diagnosis.MOST_PARETO_K,
     learned.effective_share / learned.evaluations_per_particle,
   )

@@ -57,6 +57,10 @@ _MAX_DRIVEN = 1_024
 _DRIVER_INFLATION = 1.3
 
 
+# The fields of a `Reference` that are maps of their own, or `None`.
+MAPS = ('marginals', 'conditional', 'radial')
+
+
 class Reference(typing.NamedTuple):
   """A map from the standard normal density; see the module.
 
@@ -213,12 +217,13 @@ def from_affine(
   )
 
 
-def _as_tensors(reference, dtype, marginals=None, conditional=None):
-  # All fields but the three maps, which are last.
-  tensors = [
-    tf.constant(np.asarray(x, dtype.as_numpy_dtype)) for x in reference[:-3]
-  ]
-  return Reference(*tensors, marginals, conditional)
+def _as_tensors(reference, dtype, **maps):
+  tensors = {
+    name: tf.constant(np.asarray(x, dtype.as_numpy_dtype))
+    for name, x in reference._asdict().items()
+    if name not in MAPS
+  }
+  return Reference(**tensors, **maps)
 
 
 def square_root(
@@ -424,7 +429,8 @@ def fit_to_particles(
     selection,
     best.slopes,
   )
-  return _as_tensors(reference, dtype, marginals, conditional), found
+  maps = {'marginals': marginals, 'conditional': conditional}
+  return _as_tensors(reference, dtype, **maps), found
 
 
 @dataclasses.dataclass(frozen=True)

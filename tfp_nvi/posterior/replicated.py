@@ -35,8 +35,6 @@ __all__ = [
   'to_bytes',
 ]
 
-# The fields of a `Reference` that are no `Tensor`s.
-_PARTS = ('marginals', 'conditional', 'radial')
 # The fields of a `Stage` that are numbers, and their types.
 _NUMBERS = {
   name: kind
@@ -70,7 +68,7 @@ def to_bytes(chosen: candidates.Pilot, reason: str) -> bytes:
     **{
       f'reference/{name}': value.numpy()
       for name, value in reference._asdict().items()
-      if name not in _PARTS
+      if name not in reference_lib.MAPS
     },
   }
   spline, maps = None, {}

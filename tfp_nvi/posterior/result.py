@@ -51,6 +51,8 @@ class Posterior:
       particles of pilots; in the unconstrained space it is Gaussian, possibly
       with splines, a radial or a conditional map, or a mixture of Gaussians.
       `None` where runs started from the prior.
+    learn_fn: Python callable that makes `learned`, or `None` where there is no
+      reference.
 
   ```python
   import tensorflow as tf
@@ -143,6 +145,21 @@ class Posterior:
       expectation: Nested structure of `Tensor`s of shape `shape`.
     """
     return self.particles.expectation(fn)
+
+  def quantiles(
+    self, probabilities: types.TensorLike, fn: Callable = lambda x: x
+  ) -> types.Structure:
+    """Quantiles of a function, for each coordinate.
+
+    Args:
+      probabilities: float array of shape `[...]`, between zero and one.
+      fn: As in `expectation`.
+
+    Returns:
+      quantiles: Nested structure of `Tensor`s of shape
+        `probabilities.shape + shape`.
+    """
+    return self.particles.quantiles(probabilities, fn)
 
   def standard_error(self, fn: Callable = lambda x: x) -> types.Structure:
     """Standard error of `expectation(fn)`, from what the runs differ by.

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_nvi import densities as densities_lib
 from tfp_nvi.internal import checks, compatibility, randomness, types
 from tfp_nvi.posterior import initial as initial_lib
 from tfp_nvi.posterior import state_map
@@ -47,21 +48,6 @@ def _is_pinned(target):
   return isinstance(
     target, tfp.experimental.distributions.JointDistributionPinned
   )
-
-
-def _as_log_prob_fn(name, density):
-  """The unnormalized log density of anything a user may pass as one."""
-  for method in ('unnormalized_log_prob', 'log_prob'):
-    # The other side is TFP, whose distributions have no common base class.
-    if hasattr(density, method):
-      return compatibility.inline(getattr(density, method))
-  checks.check_callable(
-    name,
-    density,
-    'a JointDistributionPinned, a tfd.Distribution, or a callable that returns '
-    'an unnormalized log density',
-  )
-  return compatibility.inline(density)
 
 
 class VectorSpace:
@@ -106,12 +92,12 @@ class VectorSpace:
     self.target = target
     self.uses_pins = _is_pinned(target) and initial is None
     if initial is None and not self.uses_pins:
-      _as_log_prob_fn('target', target)
+      densities_lib.log_prob_fn(target, 'target')
       raise ValueError(
         '`initial` must be a distribution unless `target` is a '
         'JointDistributionPinned, whose prior serves; got None.'
       )
-    self._target_fn = _as_log_prob_fn('target', target)
+    self._target_fn = densities_lib.log_prob_fn(target, 'target')
     source: types.Density = target if self.uses_pins else initial
     self._source = source
     self._check_batch_shape(source)
