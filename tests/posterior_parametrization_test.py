@@ -10,6 +10,7 @@ import scipy.special
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from tfp_nvi.bijectors import noncentered_bijector
 from tfp_nvi.posterior import (
   candidates,
   choice,
@@ -116,7 +117,7 @@ def hierarchy():
   return tfd.JointDistributionNamed(
     {
       'scale': tfd.HalfNormal(1.0),
-      'x': lambda scale: tfd.Normal(0.0, scale),
+      'x': lambda scale: tfd.Normal(3.0, scale),
       'y': lambda x: tfd.Normal(x, 1.0),
     }
   ).experimental_pin(y=1.0)
@@ -136,7 +137,21 @@ def test_the_coordinates_and_the_initial_density_must_be_the_models_own():
   y = tf.constant([[0.5, -1.0]])
   state, values = other.to_user(y), other.unconstrained(y)[0]
   np.testing.assert_allclose(
-    state['x'], state['scale'] * values[:, 1], rtol=1e-5
+    state['x'], 3.0 + state['scale'] * values[:, 1], rtol=1e-5
+  )
+  # The density is the one that the bijector alone would give.
+  given = noncentered_bijector(target)
+  plain = space.VectorSpace(target, None, given, [0, 2])
+  for found, expected in zip(
+    other.log_probs(y, True), plain.log_probs(y, True), strict=True
+  ):
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+  # At a scale of almost zero it is still normal, here with a likelihood of y.
+  y = tf.constant([[-60.0, 0.0], [-60.0, 4.0]])
+  values = other.unconstrained(y)[0][:, 1]
+  first, second = other.log_probs(y, True)[1]
+  np.testing.assert_allclose(
+    first - second, 0.5 * (values[1] ** 2 - values[0] ** 2), rtol=1e-4
   )
   bijector = {'scale': tfb.Softplus(), 'x': tfb.Identity()}
   given = space.VectorSpace(target, None, bijector, [0, 1])

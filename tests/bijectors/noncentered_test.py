@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from tfp_nvi.bijectors import noncentered_bijector
+from tfp_nvi.bijectors.noncentered import noncentered_prior
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -115,6 +116,36 @@ def test_coordinates_are_independent(make):
     + tf.reduce_sum(tfd.StudentT(3.0, 0.0, 1.0).log_prob(flat['t']), 1)
   )
   np.testing.assert_allclose(found, independent, rtol=1e-4, atol=1e-3)
+  prior = noncentered_prior(model)
+  log_prob = prior.forward_log_det_jacobian(z, ndims)
+  np.testing.assert_allclose(log_prob, independent, rtol=1e-5, atol=1e-4)
+  # What leads to the states is the same.
+  for x, y in zip(
+    tf.nest.flatten(state), tf.nest.flatten(prior.forward(z)), strict=True
+  ):
+    np.testing.assert_array_equal(x, y)
+
+
+def test_density_keeps_its_digits_where_a_scale_is_small():
+  """The model's own density is of a variable rounded to its location."""
+  model = tfd.JointDistributionNamed(
+    {
+      'scale': tfd.LogNormal(0.0, 1.0),
+      'x': lambda scale: tfd.Normal(100.0, scale),
+    }
+  )
+  z = {'scale': tf.constant(-30.0), 'x': tf.constant(3.0)}
+  ndims = {'scale': 0, 'x': 0}
+  bijector = noncentered_bijector(model)
+  state = bijector.forward(z)
+  assert state['x'] == 100.0
+  normal = tfd.Normal(0.0, 1.0)
+  expected = normal.log_prob(-30.0) + normal.log_prob(3.0)
+  found = noncentered_prior(model).forward_log_det_jacobian(z, ndims)
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+  own = model.log_prob(state) + bijector.forward_log_det_jacobian(z, ndims)
+  # It lacks the square of `z`, as if this could be anything.
+  np.testing.assert_allclose(own - expected, 4.5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ tfd = tfp.distributions
 
 __all__ = [
   'noncentered_bijector',
+  'noncentered_prior',
 ]
 
 _PINNED = tfp.experimental.distributions.JointDistributionPinned
@@ -35,6 +36,10 @@ def noncentered_bijector(model: types.Density) -> tfb.Bijector | None:
   posterior is nearly normal in these coordinates, whereas in those of the model
   a scale near zero leaves next to no room for what has this scale [1].
   Variables of other kinds have the event-space bijectors of TFP.
+
+  The density of the model itself loses digits where a scale is much smaller
+  than a location. `fit_posterior` has the density of `z` in its place where it
+  uses these coordinates by itself, as it does where they serve.
 
   Args:
     model: `JointDistributionPinned`, or joint distribution.
@@ -79,9 +84,90 @@ def noncentered_bijector(model: types.Density) -> tfb.Bijector | None:
   pins = model.pins if isinstance(model, _PINNED) else {}
   if not _has_dependent_scales(joint, pins):
     return None
+  return _of_model(model, _bijector)
+
+
+def noncentered_prior(model: types.Density) -> tfb.Bijector:
+  """The density of a prior in the coordinates of `noncentered_bijector`.
+
+  A density of the model's own loses all digits where a scale is much smaller
+  than a location: the variable is rounded to its location.
+
+  Args:
+    model: As of `noncentered_bijector`, which must not be `None`.
+
+  Returns:
+    prior: `tfb.Bijector` with the same `forward`, whose
+      `forward_log_det_jacobian` is the log density of what it takes.
+  """
+  return _of_model(model, _Prior)
+
+
+def _of_model(model, bijector_fn):
   default = model.experimental_default_event_space_bijector()
   # The class is TFP's own, and another one for auto-batched models.
-  return type(default)(model, bijector_fn=_bijector)
+  return type(default)(model, bijector_fn=bijector_fn)
+
+
+class _Prior(tfb.Bijector):
+  """The bijector of a variable, with the log density in place of a Jacobian.
+
+  Args:
+    distribution: `tfd.Distribution` of the variable, given the others.
+  """
+
+  def __init__(self, distribution):
+    self._distribution = distribution
+    self._bijector = _bijector(distribution)
+    rank = distribution.event_shape.rank
+    super().__init__(
+      forward_min_event_ndims=self._bijector.inverse_event_ndims(rank),
+      inverse_min_event_ndims=rank,
+      name='prior',
+    )
+
+  def _forward(self, x):
+    return self._bijector.forward(x)
+
+  def _inverse(self, y):
+    return self._bijector.inverse(y)
+
+  def _forward_event_shape(self, shape):
+    return self._bijector.forward_event_shape(shape)
+
+  def _forward_event_shape_tensor(self, shape):
+    return self._bijector.forward_event_shape_tensor(shape)
+
+  def _inverse_event_shape(self, shape):
+    return self._bijector.inverse_event_shape(shape)
+
+  def _inverse_event_shape_tensor(self, shape):
+    return self._bijector.inverse_event_shape_tensor(shape)
+
+  def _forward_log_det_jacobian(self, x):
+    standard = _standard(self._distribution)
+    if standard is not None:
+      return standard.log_prob(x)
+    log_det = self._bijector.forward_log_det_jacobian(
+      x, self.forward_min_event_ndims
+    )
+    return self._distribution.log_prob(self._bijector.forward(x)) + log_det
+
+
+def _standard(distribution):
+  """The distribution of `z`, if the bijector is by a location and a scale."""
+  if isinstance(distribution, (tfd.Independent, tfd.Sample)):
+    inner = _standard(distribution.distribution)
+    return None if inner is None else distribution.copy(distribution=inner)
+  affine = _affine(distribution)
+  if affine is None:
+    return None
+  loc, scale = affine
+  if distribution.event_shape.rank:
+    return tfd.MultivariateNormalDiag(tf.zeros_like(loc))
+  # Both may have the batch shape.
+  zeros = tf.zeros_like(loc + scale)
+  return distribution.copy(loc=zeros, scale=tf.ones_like(zeros))
 
 
 def _affine(distribution):

@@ -49,9 +49,14 @@ def in_noncentered(
   bijector = noncentered.noncentered_bijector(space.target)
   if bijector is None:
     return None
-  return fitter.in_space(
-    space_lib.VectorSpace(space.target, None, bijector, seed), ', non-centered'
+  vectors = space_lib.VectorSpace(
+    space.target,
+    None,
+    bijector,
+    seed,
+    noncentered.noncentered_prior(space.target),
   )
+  return fitter.in_space(vectors, ', non-centered')
 
 
 def choose(

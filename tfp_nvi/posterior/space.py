@@ -73,6 +73,9 @@ class VectorSpace:
     event_space_bijector: `tfb.Bijector` from the real space, nested structure
       of these, or `None` for the one that TFP knows of.
     seed: Stateless seed, for the draws that standardize the space.
+    prior: `tfb.Bijector` by `noncentered_prior` of the target, where
+      `event_space_bijector` is the one by `noncentered_bijector`.
+      Default value: `None`.
 
   Raises:
     TypeError: If an argument is of the wrong kind.
@@ -85,11 +88,13 @@ class VectorSpace:
     initial: tfd.Distribution | None,
     event_space_bijector: tfb.Bijector | types.Structure | None,
     seed: types.StatelessSeed,
+    prior: tfb.Bijector | None = None,
   ):
     checks.check_instance(
       'initial', initial, tfd.Distribution, 'a tfd.Distribution', optional=True
     )
     self.target = target
+    self._prior = prior
     self.uses_pins = _is_pinned(target) and initial is None
     if initial is None and not self.uses_pins:
       densities_lib.log_prob_fn(target, 'target')
@@ -287,6 +292,15 @@ class VectorSpace:
       log_initial: Likewise, or `None`.
     """
     values, log_det = self.unconstrained(y)
+    if self._prior is not None:
+      parts = self.target.unnormalized_log_prob_parts(
+        self.state_map.state(values)
+      )
+      log_initial = log_det + self._check(
+        self.state_map.log_prior(self._prior, values), y
+      )
+      likelihood = sum(self._check(x, y) for x in tf.nest.flatten(parts.pinned))
+      return likelihood + log_initial, log_initial
     state, log_det_of_state = self.state_map.state_and_log_det(values)
     log_det += log_det_of_state
     if self.uses_pins and self.has_exact_gaussian:

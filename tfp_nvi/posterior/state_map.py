@@ -211,6 +211,20 @@ class StateMap:
     log_det = self.bijector.forward_log_det_jacobian(parts, self._event_ndims)
     return self.bijector.forward(parts), tf.cast(log_det, values.dtype)
 
+  def log_prior(self, prior: tfb.Bijector, values: tf.Tensor) -> tf.Tensor:
+    """The log density of unconstrained values, by `noncentered_prior`.
+
+    Args:
+      prior: `tfb.Bijector` whose log determinant is this log density.
+      values: `Tensor` of shape `[n, num_values]`.
+
+    Returns:
+      log_prior: `Tensor` of shape `[n]`.
+    """
+    return prior.forward_log_det_jacobian(
+      self._unflatten(values), self._event_ndims
+    )
+
   def values(self, state: types.Structure) -> tf.Tensor:
     """The unconstrained values of states.
 
