@@ -305,6 +305,37 @@ def test_which_coordinates(
   assert reason in found
 
 
+def test_evaluations_are_counted_where_it_is_interrupted(monkeypatch):
+  settings = {
+    'log_evidence': 0.0,
+    'num_stages': 4,
+    'leaves_doubts': True,
+    'reason': 'first.',
+  }
+  own, other = (
+    types.SimpleNamespace(settings=settings, warnings=[], num_evaluations=0)
+    for _ in range(2)
+  )
+
+  class Interrupted(MadeChooser):
+    def look(self):
+      super().look()
+      raise KeyboardInterrupt
+
+  monkeypatch.setattr(choice, 'Chooser', Interrupted)
+
+  def in_noncentered(fitter, seed):
+    del seed
+    other.num_evaluations = fitter.num_evaluations
+    return other
+
+  monkeypatch.setattr(parametrization, 'in_noncentered', in_noncentered)
+  with pytest.raises(KeyboardInterrupt):
+    parametrization.choose(own, 'auto', [0, 1], [0, 2])
+  # The first one chose, and the second one looked.
+  assert own.num_evaluations == 110
+
+
 def test_processes_use_the_coordinates_of_the_first(monkeypatch):
   own, other, new = (object() for _ in range(3))
   monkeypatch.setattr(

@@ -32,6 +32,13 @@ def batched_model():
       4,
       name='v',
     )
+    yield tfd.Sample(
+      tfd.MultivariateNormalDiag(
+        mean[..., None] * [1.0, 2.0, 0.0], scale[..., None] * [1.0, 3.0, 2.0]
+      ),
+      2,
+      name='d',
+    )
     yield tfd.Independent(
       tfd.StudentT(3.0, mean[..., None], scale[..., None] * [1.0, 2.0]),
       1,
@@ -52,6 +59,12 @@ def auto_batched_model():
       'v': lambda mean, scale: tfd.Sample(
         tfd.MultivariateNormalTriL(tf.stack([mean, -mean]), scale * MIXING), 4
       ),
+      'd': lambda mean, scale: tfd.Sample(
+        tfd.MultivariateNormalDiag(
+          mean * [1.0, 2.0, 0.0], scale * [1.0, 3.0, 2.0]
+        ),
+        2,
+      ),
       't': lambda mean, scale: tfd.Independent(
         tfd.StudentT(3.0, mean, scale * [1.0, 2.0]), 1
       ),
@@ -60,7 +73,14 @@ def auto_batched_model():
   ).experimental_pin(y=0.5)
 
 
-SHAPES = {'mean': [], 'scale': [], 't': [2], 'v': [4, 2], 'x': [3, 2]}
+SHAPES = {
+  'd': [2, 3],
+  'mean': [],
+  'scale': [],
+  't': [2],
+  'v': [4, 2],
+  'x': [3, 2],
+}
 
 
 def as_dict(state):
@@ -98,6 +118,8 @@ def test_coordinates_are_independent(make):
     'x': along(mean, 2) + along(scale, 2) * flat['x'],
     'v': np.stack([mean, -mean], -1)[:, None]
     + along(scale, 2) * (flat['v'] @ MIXING.T),
+    'd': along(mean, 2) * [1.0, 2.0, 0.0]
+    + along(scale, 2) * [1.0, 3.0, 2.0] * flat['d'],
     't': mean[:, None] + scale[:, None] * np.array([1.0, 2.0]) * flat['t'],
   }
   for name, value in expected.items():
@@ -113,6 +135,7 @@ def test_coordinates_are_independent(make):
     + normal.log_prob(flat['mean'])
     + tf.reduce_sum(normal.log_prob(flat['x']), [1, 2])
     + tf.reduce_sum(normal.log_prob(flat['v']), [1, 2])
+    + tf.reduce_sum(normal.log_prob(flat['d']), [1, 2])
     + tf.reduce_sum(tfd.StudentT(3.0, 0.0, 1.0).log_prob(flat['t']), 1)
   )
   np.testing.assert_allclose(found, independent, rtol=1e-4, atol=1e-3)
@@ -173,6 +196,20 @@ def test_what_is_pinned_does_not_count():
   # The location and the scale of what is left are known.
   assert noncentered_bijector(model.experimental_pin(x=1.0)) is None
   assert noncentered_bijector(model.experimental_pin(scale=1.0, y=0.0)) is None
+
+
+def test_discrete_variables_are_refused():
+  model = tfd.JointDistributionNamed(
+    {
+      'scale': tfd.HalfNormal(1.0),
+      'x': lambda scale: tfd.Normal(0.0, scale),
+      'n': tfd.Poisson(2.0),
+    }
+  )
+  with pytest.raises(
+    ValueError, match='must be over variables.*JointDistributionNamed'
+  ):
+    noncentered_bijector(model)
 
 
 def test_other_distributions_are_refused():

@@ -24,7 +24,6 @@ _LOCATION_SCALE = (
   tfd.Normal,
   tfd.StudentT,
 )
-_MULTIVARIATE = (tfd.MultivariateNormalDiag, tfd.MultivariateNormalTriL)
 
 
 def noncentered_bijector(model: types.Density) -> tfb.Bijector | None:
@@ -50,6 +49,7 @@ def noncentered_bijector(model: types.Density) -> tfb.Bijector | None:
 
   Raises:
     TypeError: If `model` is no joint distribution.
+    ValueError: If a variable is discrete, or has no default bijector.
 
   #### References
 
@@ -104,7 +104,13 @@ def noncentered_prior(model: types.Density) -> tfb.Bijector:
 
 
 def _of_model(model, bijector_fn):
-  default = model.experimental_default_event_space_bijector()
+  try:
+    default = model.experimental_default_event_space_bijector()
+  except (AttributeError, NotImplementedError) as e:
+    raise ValueError(
+      '`model` must be over variables that have default bijectors, unlike '
+      f'discrete ones and mixtures; got {model!r}.'
+    ) from e
   # The class is TFP's own, and another one for auto-batched models.
   return type(default)(model, bijector_fn=bijector_fn)
 
@@ -174,7 +180,9 @@ def _affine(distribution):
   """The location and the scale, which may be a triangular matrix; or `None`."""
   if isinstance(distribution, _LOCATION_SCALE):
     return distribution.loc, distribution.scale
-  if isinstance(distribution, _MULTIVARIATE):
+  if isinstance(distribution, tfd.MultivariateNormalDiag):
+    return distribution.mean(), distribution.stddev()
+  if isinstance(distribution, tfd.MultivariateNormalTriL):
     return distribution.mean(), distribution.scale.to_dense()
   return None
 
@@ -184,8 +192,8 @@ def _inner(distribution):
   if isinstance(distribution, tfd.Independent):
     return distribution.distribution, 0
   if isinstance(distribution, tfd.Sample):
-    shape = tf.get_static_value(distribution.sample_shape)
-    return distribution.distribution, np.size(shape)
+    shape = tf.convert_to_tensor(distribution.sample_shape).shape
+    return distribution.distribution, shape.num_elements()
   return distribution, 0
 
 
@@ -204,10 +212,10 @@ def _bijector(distribution):
     return x
 
   loc, scale = affine
-  if num_event:
+  if isinstance(inner, tfd.MultivariateNormalTriL):
     stretch = tfb.ScaleMatvecTriL(expand(scale, 2))
   else:
-    stretch = tfb.Scale(expand(scale, 0))
+    stretch = tfb.Scale(expand(scale, num_event))
   return tfb.Chain([tfb.Shift(expand(loc, num_event)), stretch])
 
 

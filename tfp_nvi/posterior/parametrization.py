@@ -84,9 +84,12 @@ def choose(
   if other is None:
     return fitter, chosen, reason
   second = choice.Chooser(other, start, seed)
-  second.look()
-  found = None if second.leaves_doubts else second.choose()
-  fitter.num_evaluations = other.num_evaluations
+  try:
+    second.look()
+    found = None if second.leaves_doubts else second.choose()
+  finally:
+    # After an interrupt, the history has the stages of both.
+    fitter.num_evaluations = other.num_evaluations
   if found is None or _lacks_mass(second, found[0], chosen):
     return fitter, chosen, reason
   if _is_preferred(found[0], chosen) or (
