@@ -66,7 +66,9 @@ def fit_posterior(
      or a long tail have monotone splines; and the lengths of vectors have the
      density that the target has along rays. Where there are several modes,
      optimization looks for them, and a mixture of Gaussians there may be the
-     start.
+     start. Where pilots of a pinned model leave doubts, and it has variables
+     whose location or scale depends on others, there are pilots in
+     non-centered coordinates too [4].
   3. Independent runs repeat the best pilot's schedule, with nothing adapted, so
      that their estimates of the evidence are unbiased. From a reference or a
      mixture, each particle is chosen from eight draws, by their weights.
@@ -130,6 +132,9 @@ def fit_posterior(
   [3]: H. Rue, S. Martino, N. Chopin. Approximate Bayesian inference for latent
        Gaussian models by using integrated nested Laplace approximations.
        Journal of the Royal Statistical Society B, 71(2), 2009.
+  [4]: O. Papaspiliopoulos, G. O. Roberts, M. Sköld. A general framework for
+       the parametrization of hierarchical models. Statistical Science, 22(1),
+       2007.
 
   ```python
   import tensorflow as tf
