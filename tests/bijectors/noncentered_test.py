@@ -39,6 +39,13 @@ def batched_model():
       2,
       name='d',
     )
+    yield tfd.Sample(
+      tfd.Independent(
+        tfd.Normal(mean[..., None], scale[..., None] * [1.0, 2.0]), 1
+      ),
+      3,
+      name='w',
+    )
     yield tfd.Independent(
       tfd.StudentT(3.0, mean[..., None], scale[..., None] * [1.0, 2.0]),
       1,
@@ -65,6 +72,9 @@ def auto_batched_model():
         ),
         2,
       ),
+      'w': lambda mean, scale: tfd.Sample(
+        tfd.Independent(tfd.Normal(mean, scale * [1.0, 2.0]), 1), 3
+      ),
       't': lambda mean, scale: tfd.Independent(
         tfd.StudentT(3.0, mean, scale * [1.0, 2.0]), 1
       ),
@@ -79,6 +89,7 @@ SHAPES = {
   'scale': [],
   't': [2],
   'v': [4, 2],
+  'w': [3, 2],
   'x': [3, 2],
 }
 
@@ -120,6 +131,8 @@ def test_coordinates_are_independent(make):
     + along(scale, 2) * (flat['v'] @ MIXING.T),
     'd': along(mean, 2) * [1.0, 2.0, 0.0]
     + along(scale, 2) * [1.0, 3.0, 2.0] * flat['d'],
+    # Only one distribution may be within another one.
+    'w': flat['w'],
     't': mean[:, None] + scale[:, None] * np.array([1.0, 2.0]) * flat['t'],
   }
   for name, value in expected.items():
@@ -136,6 +149,12 @@ def test_coordinates_are_independent(make):
     + tf.reduce_sum(normal.log_prob(flat['x']), [1, 2])
     + tf.reduce_sum(normal.log_prob(flat['v']), [1, 2])
     + tf.reduce_sum(normal.log_prob(flat['d']), [1, 2])
+    + tf.reduce_sum(
+      tfd.Normal(along(mean, 2), along(scale, 2) * np.float32([1, 2])).log_prob(
+        flat['w']
+      ),
+      [1, 2],
+    )
     + tf.reduce_sum(tfd.StudentT(3.0, 0.0, 1.0).log_prob(flat['t']), 1)
   )
   np.testing.assert_allclose(found, independent, rtol=1e-4, atol=1e-3)

@@ -162,18 +162,20 @@ class _Prior(tfb.Bijector):
 
 def _standard(distribution):
   """The distribution of `z`, if the bijector is by a location and a scale."""
-  if isinstance(distribution, (tfd.Independent, tfd.Sample)):
-    inner = _standard(distribution.distribution)
-    return None if inner is None else distribution.copy(distribution=inner)
-  affine = _affine(distribution)
+  inner, _ = _inner(distribution)
+  affine = _affine(inner)
   if affine is None:
     return None
   loc, scale = affine
-  if distribution.event_shape.rank:
-    return tfd.MultivariateNormalDiag(tf.zeros_like(loc))
-  # Both may have the batch shape.
-  zeros = tf.zeros_like(loc + scale)
-  return distribution.copy(loc=zeros, scale=tf.ones_like(zeros))
+  if inner.event_shape.rank:
+    standard = tfd.MultivariateNormalDiag(tf.zeros_like(loc))
+  else:
+    # Both may have the batch shape.
+    zeros = tf.zeros_like(loc + scale)
+    standard = inner.copy(loc=zeros, scale=tf.ones_like(zeros))
+  if inner is distribution:
+    return standard
+  return distribution.copy(distribution=standard)
 
 
 def _affine(distribution):

@@ -98,7 +98,9 @@ def choose(
     other.warnings = fitter.warnings[: first.num_warnings] + other.warnings
     return other, found[0], f'in non-centered coordinates, {found[1]}'
   broad = second.broad
-  if first.doubt and broad and _covers(fitter, chosen, other, broad):
+  if (
+    first.doubt and broad is not None and _covers(fitter, chosen, other, broad)
+  ):
     fitter.warnings.remove(first.doubt)
     reason = (
       'a pilot from the prior, in non-centered coordinates, found no other '
