@@ -313,7 +313,7 @@ class NanCounter(Recorder):
     )
 
   def initial_carry(self) -> types.Structure:
-    """What `start` returns, for any segment."""
+    """Returns the carry that any segment starts with."""
     return self._carry
 
   def start(self, segment: Segment, example_fn: Callable) -> types.Structure:

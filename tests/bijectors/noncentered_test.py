@@ -161,7 +161,7 @@ def test_coordinates_are_independent(make):
   prior = noncentered_prior(model)
   log_prob = prior.forward_log_det_jacobian(z, ndims)
   np.testing.assert_allclose(log_prob, independent, rtol=1e-5, atol=1e-4)
-  # What leads to the states is the same.
+  # It leads to the same states as the bijector.
   for x, y in zip(
     tf.nest.flatten(state), tf.nest.flatten(prior.forward(z)), strict=True
   ):

@@ -118,6 +118,9 @@ def _of_model(model, bijector_fn):
 class _Prior(tfb.Bijector):
   """The bijector of a variable, with the log density in place of a Jacobian.
 
+  A joint bijector of TFP runs the model with one for each variable, and adds up
+  their log determinants, also where the model is auto-batched.
+
   Args:
     distribution: `tfd.Distribution` of the variable, given the others.
   """
@@ -190,7 +193,7 @@ def _affine(distribution):
 
 
 def _inner(distribution):
-  """What a variable is draws of, and how many axes of draws there are."""
+  """The distribution of each draw of a variable, and its number of axes."""
   if isinstance(distribution, tfd.Independent):
     return distribution.distribution, 0
   if isinstance(distribution, tfd.Sample):

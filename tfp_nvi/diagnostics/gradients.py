@@ -65,7 +65,7 @@ class GradientNoise(typing.NamedTuple):
 def _find_variables(sampler, objective, num_particles):
   """The variables of a sampler; of a chain, those that it has gradients for."""
   if not isinstance(sampler, Chain):
-    # Of anything else that an objective takes, only the variables are needed.
+    # Objectives may be for samplers of other classes that have variables.
     if not hasattr(sampler, 'trainable_variables'):
       raise TypeError(
         f'`sampler` must be a NestedSampler or a Chain; got {sampler!r}.'

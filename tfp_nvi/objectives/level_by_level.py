@@ -21,7 +21,7 @@ __all__ = [
 
 
 class _Sums(NamedTuple):
-  """What is carried from level to level.
+  """Sums over the levels so far, and arrays with an element for each level.
 
   Fields:
     gradients: List of `Tensor`s: gradients of the sources.

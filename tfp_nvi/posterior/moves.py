@@ -14,7 +14,7 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from tfp_nvi.internal import axes, randomness, types
+from tfp_nvi.internal import axes, randomness, reductions, types
 from tfp_nvi.posterior import mixture as mixture_lib
 from tfp_nvi.posterior import reference as reference_lib
 from tfp_nvi.posterior import space as space_lib
@@ -161,7 +161,7 @@ class Moves:
     else:
       log_start = -0.5 * tf.reduce_sum(u**2 + np.log(2.0 * np.pi), axis=-1)
       start_gradient = -u
-    num_nan = tf.reduce_sum(tf.cast(tf.math.is_nan(log_target), tf.int32))
+    num_nan = reductions.count_true(tf.math.is_nan(log_target))
     return (
       Terms(
         _clean_log(log_target),
